@@ -1,0 +1,18 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * hgm/hgm.h - all of libhgm's API
+ */
+#ifndef HGM_HGM_H
+#define HGM_HGM_H
+
+#include <hgm/caps.h>
+#include <hgm/engine.h>
+#include <hgm/error.h>
+#include <hgm/region.h>
+#include <hgm/source.h>
+#include <hgm/stats.h>
+#include <hgm/uapi.h>
+#include <hgm/uffd.h>
+#include <hgm/version.h>
+
+#endif /* HGM_HGM_H */

@@ -1,0 +1,238 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * hgm/region.h - a stretch of guest memory that libhgm serves
+ *
+ * A region has a primary mapping, which the guest uses and which is registered with userfaultfd,
+ * and, where the backing allows it, an alias: a second mapping of the same memory through which
+ * the library writes contents. Pages (4 KiB) are the unit of faults; blocks (the backing's huge
+ * page, 2 MiB or 1 GiB) are what becomes one huge mapping again when all their pages are present.
+ */
+#ifndef HGM_REGION_H
+#define HGM_REGION_H
+
+#include <hgm/base.h>
+
+HGM_BEGIN_DECLS
+
+struct hgm;
+struct hgm_region;
+struct hgm_source;
+
+/**
+ * enum hgm_backing - what a region's memory is
+ * @HGM_BACKING_AUTO: the library's choice; today as HGM_BACKING_SHMEM
+ * @HGM_BACKING_SHMEM: a memfd whose blocks are all made huge before the guest starts ("prepared").
+ *	Commits all memory at once, as hugetlb does; faults cost 4 KiB; becomes huge again without
+ *	copying. Needs kernel 5.14 (minor faults on shmem), 6.1 for huge mappings.
+ * @HGM_BACKING_SHMEM_LAZY: a memfd whose pages are allocated as they arrive. Nothing is committed
+ *	up front; becoming huge costs a copy. Kernel 5.14, 6.1 for huge mappings.
+ * @HGM_BACKING_HUGETLB: a memfd of hugetlb pages from the system's pool, @block_bytes each, allocated
+ *	before the guest starts. On kernels without high-granularity mapping a fault waits for its
+ *	whole block. Kernel 5.13.
+ * @HGM_BACKING_ANON: private anonymous memory. Kernel 4.11; 6.1 for huge mappings.
+ * @HGM_BACKING_FD: the caller's memfd, tmpfs or hugetlbfs file, @fd from @fd_offset on, mapped by the
+ *	library. shmem is prepared unless HGM_REGION_LAZY.
+ * @HGM_BACKING_MAPPING: the caller's own mapping at @addr. Shared mappings of shmem or hugetlb need
+ *	@fd and @fd_offset too; anonymous private memory says fd = -1. What the mapping held is
+ *	dropped, and the mapping stays when the region is destroyed.
+ */
+enum hgm_backing {
+	HGM_BACKING_AUTO = 0,
+	HGM_BACKING_SHMEM = 1,
+	HGM_BACKING_SHMEM_LAZY = 2,
+	HGM_BACKING_HUGETLB = 3,
+	HGM_BACKING_ANON = 4,
+	HGM_BACKING_FD = 5,
+	HGM_BACKING_MAPPING = 6,
+};
+
+/* HGM_BACKING_FD and HGM_BACKING_MAPPING: do not allocate shmem pages before they arrive. */
+#define HGM_REGION_LAZY 0x1u
+/* Do not fetch what nobody has touched or prefetched. hgm_wait() then waits only for the rest. */
+#define HGM_REGION_NO_FILL 0x2u
+/* Leave pages mapped small. */
+#define HGM_REGION_NO_COLLAPSE 0x4u
+
+/**
+ * struct hgm_region_opts - what a region shall be
+ * @size:          sizeof(struct hgm_region_opts)
+ * @length:        bytes; a multiple of 4096, of the block for hugetlb
+ * @source:        where contents come from; required
+ * @source_offset: the region's first byte, counted from the start of the source; a multiple of 4096
+ * @backing:       enum hgm_backing
+ * @flags:         HGM_REGION_*
+ * @block_bytes:   0 for 2 MiB; hugetlb also 1 GiB. With HGM_BACKING_FD and HGM_BACKING_MAPPING it is
+ *                 what the file has, and anything but 0 or that is refused
+ * @fd:            HGM_BACKING_FD, HGM_BACKING_MAPPING: the file, open for reading and writing; it is
+ *                 duplicated, so the caller may close it
+ * @fd_offset:     a multiple of the block
+ * @addr:          HGM_BACKING_MAPPING: the mapping, block aligned; length bytes of it, not
+ *                 registered with another userfaultfd
+ */
+struct hgm_region_opts {
+	size_t size;
+	uint64_t length;
+	struct hgm_source *source;
+	uint64_t source_offset;
+	uint32_t backing;
+	uint32_t flags;
+	uint64_t block_bytes;
+	int fd;
+	uint32_t reserved;
+	uint64_t fd_offset;
+	void *addr;
+};
+
+/**
+ * struct hgm_region_info - what a region got, and how far it is
+ * @size:           sizeof(struct hgm_region_info), set by the caller
+ * @addr:           the primary
+ * @length:         bytes
+ * @block_bytes:    the backing's huge page
+ * @map_bytes:      map granularity: the smallest piece that a fault waits for, 4096 or @block_bytes
+ * @backing:        enum hgm_backing: what the memory really is (never AUTO, FD or MAPPING)
+ * @flags:          HGM_REGION_* in force
+ * @present_bytes:  contents that have arrived
+ * @huge_bytes:     mapped by huge leaves, as verified after each collapse
+ * @poisoned_bytes: given up: the source failed, and touching it raises SIGBUS
+ * @blocks:         how many blocks the region has
+ * @left_split:     of these, full but given up on: not mapped huge
+ * @sentence:       what it is and why, for people; lives as long as the region
+ */
+struct hgm_region_info {
+	size_t size;
+	void *addr;
+	uint64_t length;
+	uint64_t block_bytes;
+	uint64_t map_bytes;
+	uint32_t backing;
+	uint32_t flags;
+	uint64_t present_bytes;
+	uint64_t huge_bytes;
+	uint64_t poisoned_bytes;
+	uint64_t blocks;
+	uint64_t left_split;
+	const char *sentence;
+};
+
+/**
+ * hgm_region_create - make guest memory whose contents come from a source
+ * @out:  the new region
+ * @h:    the engine that serves it
+ * @opts: required: length and source at least
+ *
+ * The memory is allocated as the backing says, aligned to its block in address and file offset,
+ * registered, and excluded from fork (MADV_DONTFORK) unless it is the caller's mapping. It may be
+ * given to KVM at once; touches are served from hgm_start() on, at once if the engine runs.
+ *
+ * Errors:
+ *  -EINVAL   no source, a length or offset that is zero, unaligned or overflowing, an unknown backing or
+ *            flag, a source shorter than the region, a source that lies in a region of this engine,
+ *            a descriptor or mapping that is not what the backing says
+ *  -E2BIG    @opts is from a newer libhgm and asks for something that this one does not know
+ *  -EBADF    @fd is not open for reading and writing
+ *  -EBUSY    the mapping is registered with another userfaultfd
+ *  -ENOMEM   no huge pages free in the pool, or no memory; the text says which
+ *  -EOPNOTSUPP this kernel cannot serve that backing; the text names the missing feature
+ *  others    as mmap(2), memfd_create(2) and UFFDIO_REGISTER say
+ * After an error nothing is left behind; a caller's mapping may have lost its pages.
+ *
+ * Calling thread: any. Blocks while memory is allocated (prepared shmem and hugetlb: about 0.1 to
+ * 2 ms per 2 MiB). Since: 0.1.
+ */
+HGM_PUBLIC int hgm_region_create(struct hgm_region **out, struct hgm *h,
+				 const struct hgm_region_opts *opts);
+
+/**
+ * hgm_region_destroy - stop serving a region and free its memory
+ * @r: the region, or NULL
+ *
+ * Waits until the source has answered what it was asked (see struct hgm_source_fn_opts, cancel).
+ * Threads that still wait for a page of it, or touch it later, get SIGSEGV (a vCPU: EFAULT from
+ * KVM_RUN), never wrong bytes. With HGM_BACKING_MAPPING the mapping stays, unregistered: pages that have
+ * arrived keep their contents, all others raise SIGBUS where the kernel can poison (6.6), else the
+ * whole mapping is made PROT_NONE unless everything had arrived.
+ *
+ * Calling thread: any, but not inside hgm_read_fn. Blocks as said. Since: 0.1.
+ */
+HGM_PUBLIC void hgm_region_destroy(struct hgm_region *r);
+
+/**
+ * hgm_region_addr - the address that the guest uses
+ *
+ * Return: the primary mapping; block aligned. Never fails.
+ * Calling thread: any. Does not block. Since: 0.1.
+ */
+HGM_PUBLIC void *hgm_region_addr(const struct hgm_region *r);
+
+/**
+ * hgm_region_length - bytes from hgm_region_addr() on, as asked for
+ *
+ * Calling thread: any. Does not block. Since: 0.1.
+ */
+HGM_PUBLIC uint64_t hgm_region_length(const struct hgm_region *r);
+
+/**
+ * hgm_region_get_info - what the region got, why, and how far it is
+ * @r:    the region
+ * @info: filled in; its @size must be set before the call. Fields that the caller's struct is too
+ *        short for are left out, those it has beyond this library's are zeroed.
+ *
+ * The counts are read without stopping anything, each by itself.
+ *
+ * Errors: -EINVAL a NULL argument or an impossible @size.
+ * Calling thread: any. Does not block. Since: 0.1.
+ */
+HGM_PUBLIC int hgm_region_get_info(const struct hgm_region *r, struct hgm_region_info *info);
+
+/**
+ * hgm_region_prefetch - fetch a range before other fill
+ * @r:      the region
+ * @offset: bytes from the region's start; rounded down to 4096
+ * @length: bytes; rounded up to 4096
+ *
+ * Ranges are filled in the order in which they were asked for, before the region's sequential fill,
+ * behind demand. At most 4096 of them wait at a time.
+ *
+ * Errors: -EINVAL the range is empty or not inside the region; -ENOBUFS 4096 ranges wait already
+ * (nothing was changed).
+ * Calling thread: any. Does not block. Since: 0.1.
+ */
+HGM_PUBLIC int hgm_region_prefetch(struct hgm_region *r, uint64_t offset, uint64_t length);
+
+/**
+ * hgm_region_export - which pages have arrived
+ * @r:          the region
+ * @first_page: first page; a multiple of 64
+ * @pages:      how many
+ * @bitmap:     filled in: 64-bit words, page first_page + i is bit i % 64 of word i / 64 (the layout
+ *              of KVM's dirty log); bits beyond @pages in the last word are 0
+ *
+ * While pages arrive, each word is a true state of some moment during the call.
+ *
+ * Errors: -EINVAL the range is not inside the region, @first_page is no multiple of 64.
+ * Calling thread: any. Does not block. Since: 0.1.
+ */
+HGM_PUBLIC int hgm_region_export(const struct hgm_region *r, uint64_t first_page, uint64_t pages,
+				 uint64_t *bitmap);
+
+/**
+ * hgm_region_import - declare pages as having arrived
+ * @r:          the region, of HGM_BACKING_FD, whose file holds the contents already
+ * @first_page: first page; a multiple of 64
+ * @pages:      how many
+ * @bitmap:     as hgm_region_export() gives it
+ *
+ * For going on with an interrupted transfer: call it before the guest touches the region and
+ * before hgm_start(). Pages that are claimed already are left as they are.
+ *
+ * Errors: -EINVAL as hgm_region_export(); -EOPNOTSUPP the backing cannot hold contents from before;
+ * -EBUSY the engine has been started; -ENOMEM.
+ * Calling thread: any. Does not block. Since: 0.1.
+ */
+HGM_PUBLIC int hgm_region_import(struct hgm_region *r, uint64_t first_page, uint64_t pages,
+				 const uint64_t *bitmap);
+
+HGM_END_DECLS
+
+#endif /* HGM_REGION_H */

@@ -1,0 +1,245 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * A region's memory: file, primary and alias, aligned to the block in address and file offset.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/magic.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+
+#include "engine.h"
+#include "error.h"
+#include "sys.h"
+
+#define MIB2 (UINT64_C(2) << 20)
+#define GIB1 (UINT64_C(1) << 30)
+
+#ifndef MFD_HUGE_SHIFT
+#define MFD_HUGE_SHIFT 26
+#endif
+
+static unsigned int log2_of(uint64_t power)
+{
+	return (unsigned int)__builtin_ctzll(power);
+}
+
+/* Address space for @len bytes at a multiple of @align, nothing in it yet. */
+static int reserve_aligned(char **out, uint64_t len, uint64_t align)
+{
+	uint64_t head;
+	void *raw;
+	int rc;
+
+	if (len + align < len)
+		return -ENOMEM;
+	rc = hgm_sys->mmap(&raw, NULL, len + align, PROT_NONE,
+			   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	if (rc)
+		return rc;
+	head = -(uintptr_t)raw & (align - 1);
+	if (head)
+		hgm_sys->munmap(raw, head);
+	*out = (char *)raw + head;
+	hgm_sys->munmap(*out + len, align - head);
+	return 0;
+}
+
+/* Map the region's memory once more. */
+static int map_one(struct hgm_region *r, char **out, const char *what)
+{
+	int flags = r->fd >= 0 ? MAP_SHARED : MAP_PRIVATE | MAP_ANONYMOUS;
+	void *mapped;
+	int rc;
+
+	if (r->backing != HGM_BACKING_HUGETLB) /* hugetlb: the reservation is the promise */
+		flags |= MAP_NORESERVE;
+	rc = reserve_aligned(out, r->mapped, r->block_bytes);
+	if (rc) {
+		*out = NULL;
+		return hgm_fail(rc, "no address space for the %s, %llu bytes: %s", what,
+				(unsigned long long)r->mapped, hgm_errno_name(rc));
+	}
+	rc = hgm_sys->mmap(&mapped, *out, r->mapped, PROT_READ | PROT_WRITE, flags | MAP_FIXED,
+			   r->fd, r->fd_offset);
+	if (rc) {
+		hgm_sys->munmap(*out, r->mapped);
+		*out = NULL;
+		if (rc == -ENOMEM && r->backing == HGM_BACKING_HUGETLB)
+			return hgm_fail(
+				rc,
+				"mapping the %s: not enough free huge pages: %llu of %llu kB are "
+				"needed; reserve them in /sys/kernel/mm/hugepages/"
+				"hugepages-%llukB/nr_hugepages, or use another backing",
+				what, (unsigned long long)r->blocks,
+				(unsigned long long)r->block_bytes >> 10,
+				(unsigned long long)r->block_bytes >> 10);
+		return hgm_fail(rc, "mapping the %s, %llu bytes: %s", what,
+				(unsigned long long)r->mapped, hgm_errno_name(rc));
+	}
+	return 0;
+}
+
+/* The library's own file. */
+static int make_file(struct hgm_region *r)
+{
+	unsigned int flags = MFD_ALLOW_SEALING;
+	int rc;
+
+	if (r->backing == HGM_BACKING_HUGETLB)
+		flags |= MFD_HUGETLB | log2_of(r->block_bytes) << MFD_HUGE_SHIFT;
+	r->fd = hgm_sys->memfd_create("hgm", flags);
+	if (r->fd < 0)
+		return hgm_fail(r->fd, "memfd_create%s: %s%s",
+				r->backing == HGM_BACKING_HUGETLB ? " of huge pages" : "",
+				hgm_errno_name(r->fd),
+				r->fd == -ENODEV ? " (this kernel has no huge pages of that size)"
+						 : "");
+	rc = hgm_sys->ftruncate(r->fd, r->mapped);
+	if (rc)
+		return hgm_fail(rc, "ftruncate of the memfd to %llu bytes: %s",
+				(unsigned long long)r->mapped, hgm_errno_name(rc));
+	return 0;
+}
+
+/* The caller's file: what is it, and does it hold the region? */
+static int take_file(struct hgm_region *r, const struct hgm_region_opts *o)
+{
+	struct hgm_file_kind kind;
+	int rc = hgm_sys->file_kind(o->fd, &kind);
+
+	if (rc)
+		return hgm_fail(-EBADF, "descriptor %d: %s", o->fd, hgm_errno_name(rc));
+	if (kind.access != O_RDWR)
+		return hgm_fail(-EBADF, "descriptor %d is not open for reading and writing", o->fd);
+	if (!S_ISREG(kind.mode) ||
+	    (kind.fs_magic != TMPFS_MAGIC && kind.fs_magic != HUGETLBFS_MAGIC))
+		return hgm_fail(-EINVAL,
+				"descriptor %d is no memfd, tmpfs or hugetlbfs file; userfaultfd "
+				"serves no other (give a disk file as the source instead)",
+				o->fd);
+	r->backing = kind.fs_magic == HUGETLBFS_MAGIC ? HGM_BACKING_HUGETLB
+		     : r->flags & HGM_REGION_LAZY     ? HGM_BACKING_SHMEM_LAZY
+						      : HGM_BACKING_SHMEM;
+	r->block_bytes = kind.fs_magic == HUGETLBFS_MAGIC ? kind.fs_block_bytes : MIB2;
+	if (o->block_bytes && o->block_bytes != r->block_bytes)
+		return hgm_fail(-EINVAL, "descriptor %d has blocks of %llu bytes, not %llu", o->fd,
+				(unsigned long long)r->block_bytes,
+				(unsigned long long)o->block_bytes);
+	if (o->fd_offset % r->block_bytes)
+		return hgm_fail(-EINVAL, "fd_offset %llu is no multiple of the block, %llu bytes",
+				(unsigned long long)o->fd_offset,
+				(unsigned long long)r->block_bytes);
+	if (o->fd_offset > kind.size || r->length > kind.size - o->fd_offset)
+		return hgm_fail(
+			-EINVAL,
+			"the file of descriptor %d has %llu bytes, too few for [%llu, +%llu)",
+			o->fd, (unsigned long long)kind.size, (unsigned long long)o->fd_offset,
+			(unsigned long long)r->length);
+	r->fd = hgm_sys->dup(o->fd);
+	if (r->fd < 0)
+		return hgm_fail(r->fd, "descriptor %d: %s", o->fd, hgm_errno_name(r->fd));
+	r->fd_offset = o->fd_offset;
+	r->holds_contents = true;
+	return 0;
+}
+
+static int choose(struct hgm_region *r, const struct hgm_region_opts *o)
+{
+	r->backing = o->backing == HGM_BACKING_AUTO ? HGM_BACKING_SHMEM : o->backing;
+	r->block_bytes = o->block_bytes ? o->block_bytes : MIB2;
+	r->fd = -1;
+	switch (o->backing) {
+	case HGM_BACKING_FD:
+		return take_file(r, o);
+	case HGM_BACKING_MAPPING:
+		if (o->fd >= 0)
+			return take_file(r, o);
+		r->backing = HGM_BACKING_ANON;
+		break;
+	case HGM_BACKING_HUGETLB:
+		if (r->block_bytes != MIB2 && r->block_bytes != GIB1)
+			return hgm_fail(-EINVAL, "block_bytes %llu: hugetlb has 2 MiB and 1 GiB",
+					(unsigned long long)r->block_bytes);
+		return 0;
+	}
+	if (r->block_bytes != MIB2)
+		return hgm_fail(-EINVAL, "block_bytes %llu: this backing has 2 MiB only",
+				(unsigned long long)r->block_bytes);
+	return 0;
+}
+
+static int derive(struct hgm_region *r, const struct hgm_region_opts *o)
+{
+	if (r->backing == HGM_BACKING_HUGETLB && r->length % r->block_bytes)
+		return hgm_fail(-EINVAL, "length %llu is no multiple of the huge page, %llu bytes",
+				(unsigned long long)r->length, (unsigned long long)r->block_bytes);
+	r->callers_mapping = o->backing == HGM_BACKING_MAPPING;
+	r->mapped = (r->length + r->block_bytes - 1) / r->block_bytes * r->block_bytes;
+	/* What is not ours is not made larger. */
+	if (o->backing == HGM_BACKING_FD || r->callers_mapping)
+		r->mapped = r->length;
+	r->blocks = (r->length + r->block_bytes - 1) / r->block_bytes;
+	r->map_bytes = r->backing == HGM_BACKING_HUGETLB ? r->block_bytes : HGM_PAGE_BYTES;
+	r->copies = r->backing == HGM_BACKING_ANON || r->backing == HGM_BACKING_SHMEM_LAZY;
+	r->zeroed = !r->copies && o->backing != HGM_BACKING_FD && !r->callers_mapping;
+	r->collapses = r->backing != HGM_BACKING_HUGETLB && !(r->flags & HGM_REGION_NO_COLLAPSE);
+	r->modes = r->backing == HGM_BACKING_ANON    ? HGM_UFFD_MISSING
+		   : r->backing == HGM_BACKING_SHMEM ? HGM_UFFD_MINOR
+						     : HGM_UFFD_MISSING | HGM_UFFD_MINOR;
+	if (r->callers_mapping && (!o->addr || (uintptr_t)o->addr % r->block_bytes))
+		return hgm_fail(-EINVAL, "addr %p is not aligned to the block, %llu bytes", o->addr,
+				(unsigned long long)r->block_bytes);
+	return 0;
+}
+
+/* Drop what the caller's mapping has mapped: only absent pages fault. */
+static int take_mapping(struct hgm_region *r, const struct hgm_region_opts *o)
+{
+	int rc;
+
+	r->primary = o->addr;
+	rc = hgm_sys->madvise(r->primary, r->mapped, MADV_DONTNEED);
+	if (rc)
+		return hgm_fail(rc, "MADV_DONTNEED of the mapping, %llu bytes at %p: %s%s",
+				(unsigned long long)r->mapped, o->addr, hgm_errno_name(rc),
+				rc == -ENOMEM	? " (parts of it are not mapped)"
+				: rc == -EINVAL ? " (locked, or not what the backing says)"
+						: "");
+	return 0;
+}
+
+int hgm_backing_make(struct hgm_region *r, const struct hgm_region_opts *o)
+{
+	int rc = choose(r, o);
+
+	if (!rc)
+		rc = derive(r, o);
+	if (!rc && r->fd < 0 && r->backing != HGM_BACKING_ANON)
+		rc = make_file(r);
+	if (!rc)
+		rc = r->callers_mapping ? take_mapping(r, o) : map_one(r, &r->primary, "primary");
+	if (!rc && r->backing != HGM_BACKING_ANON)
+		rc = map_one(r, &r->alias, "alias");
+	if (rc) {
+		hgm_backing_free(r);
+		return rc;
+	}
+	if (!r->callers_mapping)
+		hgm_sys->madvise(r->primary, r->mapped, MADV_DONTFORK);
+	if (r->alias)
+		hgm_sys->madvise(r->alias, r->mapped, MADV_DONTFORK);
+	return 0;
+}
+
+void hgm_backing_free(struct hgm_region *r)
+{
+	if (r->alias)
+		hgm_sys->munmap(r->alias, r->mapped);
+	if (r->primary && !r->callers_mapping)
+		hgm_sys->munmap(r->primary, r->mapped);
+	if (r->fd >= 0)
+		hgm_sys->close(r->fd);
+	r->alias = r->primary = NULL;
+	r->fd = -1;
+}

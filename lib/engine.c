@@ -1,0 +1,261 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The engine: options, userfaultfds, threads, waiting.
+ */
+#include <errno.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "clock.h"
+#include "engine.h"
+#include "error.h"
+#include "opts.h"
+#include "sys.h"
+
+#define DEFAULT_WORKERS	       2
+#define DEFAULT_SPIN_US	       100
+#define DEFAULT_RETRIES	       5
+#define DEFAULT_RETRY_FIRST_US 1000
+#define FAULT_THREADS_AUTO_MAX 8
+#define SPIN_MAX_US	       1000000
+
+#define WANTED_FEATURES                                                        \
+	(HGM_UFFD_FEATURE_MISSING_HUGETLBFS | HGM_UFFD_FEATURE_MISSING_SHMEM | \
+	 HGM_UFFD_FEATURE_MINOR_HUGETLBFS | HGM_UFFD_FEATURE_MINOR_SHMEM |     \
+	 HGM_UFFD_FEATURE_EXACT_ADDRESS | HGM_UFFD_FEATURE_POISON)
+
+static unsigned int usable_cpus(void)
+{
+	cpu_set_t set;
+
+	if (sched_getaffinity(0, sizeof(set), &set))
+		return 1;
+	return (unsigned int)CPU_COUNT(&set);
+}
+
+static int check_opts(struct hgm_opts *o)
+{
+	unsigned int cpus = usable_cpus();
+
+	if (o->flags & ~HGM_ALLOW_USER_MODE_ONLY)
+		return hgm_fail(-EINVAL, "hgm_create: unknown flags 0x%x", o->flags);
+	if (o->fault_threads > HGM_THREADS_MAX || o->workers > HGM_THREADS_MAX)
+		return hgm_fail(-EINVAL,
+				"hgm_create: %u fault threads, %u workers; at most %d each",
+				o->fault_threads, o->workers, HGM_THREADS_MAX);
+	if (o->spin_us > SPIN_MAX_US && o->spin_us != HGM_SPIN_NEVER)
+		return hgm_fail(-EINVAL, "hgm_create: spin_us %u is more than %d", o->spin_us,
+				SPIN_MAX_US);
+	if (!o->fault_threads) {
+		o->fault_threads = cpus / 2 ? cpus / 2 : 1;
+		if (o->fault_threads > FAULT_THREADS_AUTO_MAX)
+			o->fault_threads = FAULT_THREADS_AUTO_MAX;
+	}
+	if (!o->workers)
+		o->workers = DEFAULT_WORKERS;
+	if (o->spin_us == HGM_SPIN_NEVER || (!o->spin_us && cpus == 1))
+		o->spin_us = 0;
+	else if (!o->spin_us)
+		o->spin_us = DEFAULT_SPIN_US;
+	if (o->retries == HGM_RETRY_NEVER)
+		o->retries = 0;
+	else if (!o->retries)
+		o->retries = DEFAULT_RETRIES;
+	if (!o->retry_first_us)
+		o->retry_first_us = DEFAULT_RETRY_FIRST_US;
+	return 0;
+}
+
+static int open_uffds(struct hgm *h)
+{
+	struct hgm_uffd_opts uo = {
+		.size = sizeof(uo),
+		.optional = WANTED_FEATURES,
+		.flags = h->opts.flags & HGM_ALLOW_USER_MODE_ONLY ? HGM_UFFD_ALLOW_USER_MODE_ONLY
+								  : 0,
+	};
+
+	for (unsigned int i = 0; i < h->stripes; i++) {
+		int rc = hgm_uffd_open(&h->uffd[i], &uo);
+
+		if (rc)
+			return rc;
+	}
+	h->can_poison = hgm_uffd_features(h->uffd[0]) & HGM_UFFD_FEATURE_POISON;
+	return 0;
+}
+
+static void free_engine(struct hgm *h)
+{
+	for (unsigned int i = 0; i < h->stripes; i++)
+		hgm_uffd_close(h->uffd[i]);
+	if (h->event_fd >= 0)
+		hgm_sys->close(h->event_fd);
+	if (h->stop_fd >= 0)
+		hgm_sys->close(h->stop_fd);
+	hgm_requests_destroy(h);
+	hgm_work_destroy(h);
+	hgm_collapser_destroy(h);
+	pthread_mutex_destroy(&h->table_lock);
+	pthread_mutex_destroy(&h->done_lock);
+	pthread_cond_destroy(&h->done_cond);
+	free(h);
+}
+
+int hgm_create(struct hgm **out, const struct hgm_opts *opts)
+{
+	struct hgm_opts o;
+	pthread_condattr_t attr;
+	struct hgm *h;
+	int rc;
+
+	if (!out)
+		return hgm_fail(-EINVAL, "hgm_create: out is NULL");
+	rc = hgm_opts_in(&o, sizeof(o), sizeof(o), opts, "hgm_create");
+	if (!rc)
+		rc = check_opts(&o);
+	if (rc)
+		return rc;
+	if (sysconf(_SC_PAGESIZE) != HGM_PAGE_BYTES)
+		return hgm_fail(-EOPNOTSUPP,
+				"hgm_create: pages of %ld bytes; libhgm knows 4096 only",
+				sysconf(_SC_PAGESIZE));
+	h = aligned_alloc(64, (sizeof(*h) + 63) / 64 * 64);
+	if (!h)
+		return hgm_fail(-ENOMEM, "hgm_create: out of memory");
+	memset(h, 0, sizeof(*h));
+	h->opts = o;
+	h->stripes = o.fault_threads;
+	pthread_condattr_init(&attr);
+	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+	pthread_mutex_init(&h->table_lock, NULL);
+	pthread_mutex_init(&h->done_lock, NULL);
+	pthread_cond_init(&h->done_cond, &attr);
+	pthread_condattr_destroy(&attr);
+	hgm_work_init(h);
+	hgm_collapser_init(h);
+	hgm_rcu_init();
+	h->event_fd = hgm_sys->eventfd();
+	h->stop_fd = hgm_sys->eventfd();
+	atomic_init(&h->table, &h->tables[0]);
+	if (h->event_fd < 0 || h->stop_fd < 0) {
+		rc = h->event_fd < 0 ? h->event_fd : h->stop_fd;
+		hgm_fail(rc, "hgm_create: eventfd: %s", hgm_errno_name(rc));
+	} else if (hgm_requests_init(h)) {
+		rc = hgm_fail(-ENOMEM, "hgm_create: out of memory");
+	} else {
+		rc = open_uffds(h);
+	}
+	if (rc) {
+		free_engine(h);
+		return rc;
+	}
+	*out = h;
+	return 0;
+}
+
+int hgm_thread_start(pthread_t *thread, const char *name, unsigned int index, void *(*fn)(void *),
+		     void *arg)
+{
+	char full[16];
+	sigset_t all, before;
+	int rc;
+
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &before);
+	rc = -pthread_create(thread, NULL, fn, arg);
+	pthread_sigmask(SIG_SETMASK, &before, NULL);
+	if (rc)
+		return hgm_fail(rc, "starting thread %s: %s", name, hgm_errno_name(rc));
+	snprintf(full, sizeof(full), "%s/%u", name, index % 100);
+	pthread_setname_np(*thread, full);
+	return 0;
+}
+
+static void stop_threads(struct hgm *h)
+{
+	uint64_t one = 1;
+
+	atomic_store_explicit(&h->stopping, true, memory_order_release);
+	hgm_sys->write(h->stop_fd, &one, sizeof(one));
+	hgm_work_stop(h);
+	hgm_collapser_stop(h);
+	for (unsigned int i = 0; i < h->started_faults; i++)
+		pthread_join(h->fault[i].thread, NULL);
+	for (unsigned int i = 0; i < h->started_workers; i++)
+		pthread_join(h->worker[i], NULL);
+	if (h->started_collapser)
+		pthread_join(h->collapser.thread, NULL);
+}
+
+/* Make it startable again after threads could not be had. */
+static void unstart(struct hgm *h)
+{
+	uint64_t drained;
+
+	stop_threads(h);
+	hgm_sys->read(h->stop_fd, &drained, sizeof(drained));
+	h->started_faults = h->started_workers = 0;
+	h->started_collapser = false;
+	h->work.stop = h->collapser.stop = false;
+	atomic_store_explicit(&h->stopping, false, memory_order_release);
+	atomic_store_explicit(&h->running, false, memory_order_release);
+}
+
+int hgm_start(struct hgm *h)
+{
+	int rc;
+
+	if (!h)
+		return hgm_fail(-EINVAL, "hgm_start: the engine is NULL");
+	if (atomic_exchange_explicit(&h->running, true, memory_order_acq_rel))
+		return hgm_fail(-EALREADY, "hgm_start: the engine was started before");
+	rc = hgm_thread_start(&h->collapser.thread, "hgm-collapse", 0, hgm_collapser_thread, h);
+	h->started_collapser = !rc;
+	while (!rc && h->started_workers < h->opts.workers) {
+		rc = hgm_thread_start(&h->worker[h->started_workers], "hgm-work",
+				      h->started_workers, hgm_worker_thread, h);
+		h->started_workers += !rc;
+	}
+	while (!rc && h->started_faults < h->stripes) {
+		struct hgm_fault_thread *f = &h->fault[h->started_faults];
+
+		f->h = h;
+		f->stripe = h->started_faults;
+		rc = hgm_thread_start(&f->thread, "hgm-fault", f->stripe, hgm_fault_thread, f);
+		h->started_faults += !rc;
+	}
+	if (rc)
+		unstart(h);
+	return rc;
+}
+
+void hgm_destroy(struct hgm *h)
+{
+	struct hgm_table *t;
+
+	if (!h)
+		return;
+	/* Regions first, while there are threads to finish what is under way. */
+	while ((t = atomic_load_explicit(&h->table, memory_order_acquire))->count)
+		hgm_region_destroy(t->region[t->count - 1]);
+	stop_threads(h);
+	free_engine(h);
+}
+
+void hgm_notify(struct hgm *h)
+{
+	uint64_t one = 1;
+
+	hgm_sys->write(h->event_fd, &one, sizeof(one));
+}
+
+int hgm_event_fd(const struct hgm *h)
+{
+	return h->event_fd;
+}

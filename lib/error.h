@@ -1,0 +1,14 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#ifndef HGM_LIB_ERROR_H
+#define HGM_LIB_ERROR_H
+
+/*
+ * Write this thread's error text and return @rc, so that a failing function ends in one line:
+ *	return hgm_fail(-EINVAL, "hgm_x: length %llu is ...", len);
+ */
+int hgm_fail(int rc, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+/* The name of an errno ("ENOMEM"), for texts; @rc may be negative. */
+const char *hgm_errno_name(int rc);
+
+#endif

@@ -1,0 +1,260 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Fault threads: each reads the messages of its own userfaultfd and serves them inline.
+ *
+ * A thread that reads messages takes no lock that anybody holds across an ioctl, allocates nothing, and touches
+ * no registered memory; so nothing that it waits for can wait for it.
+ *
+ * Waking a halted CPU costs more than serving a fault. So after a fault the thread polls for a while before it
+ * sleeps. The while is halved each time it was in vain, down to nothing, and restored by a fault that comes
+ * soon after the last: an idle engine sleeps, and one whose faults are far apart does not spin.
+ */
+#include <errno.h>
+#include <poll.h>
+
+#include "clock.h"
+#include "engine.h"
+#include "resolve.h"
+#include "sys.h"
+
+#define READ_BATCH    32
+#define PARKED_MAX    256
+#define PARK_MIN_NS   30000
+#define PARK_MAX_NS   5000000
+#define SPIN_FLOOR_NS 4000 /* below this spinning is not worth its start */
+
+/* Faults that could not be served on their turn (EAGAIN, no slot, no memory): tried again later. */
+struct parked {
+	uint64_t addr;
+	uint64_t due_ns;
+	uint64_t backoff_ns;
+};
+
+struct server {
+	struct hgm *h;
+	struct hgm_uffd *uffd;
+	uint64_t spin_ns; /* of the moment */
+	unsigned int parked_count;
+	struct parked parked[PARKED_MAX];
+};
+
+static void park(struct server *s, uint64_t addr, uint64_t now, uint64_t backoff_ns)
+{
+	if (backoff_ns < PARK_MIN_NS)
+		backoff_ns = PARK_MIN_NS;
+	if (backoff_ns > PARK_MAX_NS)
+		backoff_ns = PARK_MAX_NS;
+	if (s->parked_count == PARKED_MAX) {
+		/* The kernel can park it for us: a woken waiter faults again and gets a new message. */
+		hgm_sys->uffd_wake(hgm_uffd_fd(s->uffd),
+				   (void *)(uintptr_t)(addr & ~(HGM_PAGE_BYTES - 1)),
+				   HGM_PAGE_BYTES);
+		return;
+	}
+	s->parked[s->parked_count++] = (struct parked){ addr, now + backoff_ns, backoff_ns };
+}
+
+/* -EAGAIN: neither a slot nor the page; -EINPROGRESS: the request is on its way. */
+static int demand_page(struct hgm_region *r, uint64_t page)
+{
+	struct hgm_request *req = hgm_request_get(r, true);
+	uint64_t mine = 0;
+
+	if (!req)
+		return -EAGAIN;
+	if (hgm_map_claim(r->map, page / 64, UINT64_C(1) << page % 64, &mine)) {
+		hgm_request_put(req);
+		return -EAGAIN;
+	}
+	if (!mine) { /* somebody was faster since we looked: look again */
+		hgm_request_put(req);
+		return -EEXIST;
+	}
+	req->first_page = page;
+	req->pages = 1;
+	/* The request holds the region now: sources must not be called inside a read-side section. */
+	hgm_rcu_read_unlock();
+	hgm_request_run(req, false);
+	hgm_rcu_read_lock();
+	return -EINPROGRESS;
+}
+
+static int serve_page(struct hgm_region *r, uint64_t page)
+{
+	struct hgm *h = r->h;
+	int rc = -EEXIST;
+
+	while (rc == -EEXIST) {
+		switch (hgm_map_state(r->map, page)) {
+		case HGM_PAGE_PRESENT:
+			hgm_stat_add(h, HGM_STAT_FAULTS_PRESENT, 1);
+			return hgm_resolve_present(r, page);
+		case HGM_PAGE_POISONED:
+			return hgm_resolve_poisoned(r, page);
+		case HGM_PAGE_CLAIMED: /* no-lost-waiter: its owner will wake */
+			hgm_stat_add(h, HGM_STAT_FAULTS_CLAIMED, 1);
+			return 0;
+		case HGM_PAGE_ABSENT:
+			rc = demand_page(r, page);
+			if (rc == -EINPROGRESS)
+				hgm_stat_add(h, HGM_STAT_FAULTS_DEMAND, 1);
+			break;
+		}
+	}
+	return rc == -EINPROGRESS ? 0 : rc;
+}
+
+static bool block_present(const struct hgm_region *r, uint64_t block)
+{
+	return atomic_load_explicit(&r->block_full_leaves[block], memory_order_acquire) ==
+	       r->block_bytes >> HGM_LEAF_SHIFT;
+}
+
+static int serve_block(struct hgm_region *r, uint64_t page)
+{
+	uint64_t block = (page << HGM_PAGE_SHIFT) / r->block_bytes;
+	struct hgm *h = r->h;
+
+	if (atomic_load_explicit(&r->block_state[block], memory_order_acquire) ==
+	    HGM_BLOCK_POISONED)
+		return hgm_resolve_poisoned(r, page);
+	if (block_present(r, block)) {
+		hgm_stat_add(h, HGM_STAT_FAULTS_PRESENT, 1);
+		return hgm_resolve_present(r, page);
+	}
+	hgm_stat_add(h, HGM_STAT_FAULTS_DEMAND, 1);
+	return hgm_work_urgent(r, block);
+}
+
+/* 0, or -EAGAIN and the like: to be tried again. */
+static int serve(struct hgm *h, uint64_t addr)
+{
+	struct hgm_region *r;
+	uint64_t page;
+	int rc = 0;
+
+	hgm_rcu_read_lock();
+	r = hgm_table_find(atomic_load_explicit(&h->table, memory_order_acquire), addr);
+	if (!r || atomic_load_explicit(&r->dying, memory_order_acquire)) {
+		/* Being destroyed: its end wakes everybody. */
+		hgm_stat_add(h, HGM_STAT_FAULTS_UNKNOWN, 1);
+	} else {
+		page = (addr - (uintptr_t)r->primary) >> HGM_PAGE_SHIFT;
+		rc = r->map_bytes > HGM_PAGE_BYTES ? serve_block(r, page) : serve_page(r, page);
+	}
+	hgm_rcu_read_unlock();
+	return rc;
+}
+
+static void serve_events(struct server *s, const struct hgm_uffd_event *ev, unsigned int n,
+			 uint64_t read_ns)
+{
+	struct hgm *h = s->h;
+	uint64_t now = read_ns;
+
+	hgm_stat_add(h, HGM_STAT_FAULT_BATCHES, 1);
+	hgm_stat_add(h, HGM_STAT_FAULTS, n);
+	for (unsigned int i = 0; i < n; i++) {
+		/* No other events are enabled yet; they would be handled here, by this same rule. */
+		if (ev[i].type != HGM_UFFD_EVENT_PAGEFAULT)
+			continue;
+		hgm_stat_phase(h, HGM_PHASE_QUEUED, now - read_ns);
+		if (serve(h, ev[i].addr))
+			park(s, ev[i].addr, now, 0);
+		if (i + 1 < n)
+			now = hgm_now_ns();
+	}
+}
+
+/* Serve parked faults that are due; the time until the next one, negative for none. */
+static int64_t serve_parked(struct server *s)
+{
+	uint64_t soonest = UINT64_MAX;
+	uint64_t now;
+
+	if (!s->parked_count)
+		return -1;
+	now = hgm_now_ns();
+	for (unsigned int i = 0; i < s->parked_count;) {
+		struct parked p = s->parked[i];
+
+		if (p.due_ns <= now) {
+			s->parked[i] = s->parked[--s->parked_count];
+			if (serve(s->h, p.addr))
+				park(s, p.addr, now, p.backoff_ns * 2);
+			continue;
+		}
+		soonest = p.due_ns < soonest ? p.due_ns : soonest;
+		i++;
+	}
+	for (unsigned int i = 0; i < s->parked_count; i++)
+		soonest = s->parked[i].due_ns < soonest ? s->parked[i].due_ns : soonest;
+	if (!s->parked_count)
+		return -1;
+	return soonest > now ? (int64_t)(soonest - now) : 0;
+}
+
+/* Poll for messages for a while. Returns what hgm_uffd_read() did. */
+static int spin(struct server *s, struct hgm_uffd_event *ev, int64_t parked_ns)
+{
+	uint64_t start = hgm_now_ns();
+	uint64_t end = start + s->spin_ns;
+	int n;
+
+	if (parked_ns >= 0 && start + (uint64_t)parked_ns < end)
+		end = start + (uint64_t)parked_ns;
+	do {
+		n = hgm_uffd_read(s->uffd, ev, READ_BATCH);
+		if (n != -EAGAIN || atomic_load_explicit(&s->h->stopping, memory_order_relaxed))
+			return n;
+	} while (hgm_now_ns() < end);
+	return -EAGAIN;
+}
+
+static void sleep_until_message(struct server *s, int64_t parked_ns)
+{
+	struct pollfd fds[2] = {
+		{ .fd = hgm_uffd_fd(s->uffd), .events = POLLIN },
+		{ .fd = s->h->stop_fd, .events = POLLIN },
+	};
+
+	hgm_stat_add(s->h, HGM_STAT_SLEEPS, 1);
+	hgm_sys->poll(fds, 2, parked_ns);
+}
+
+static void adapt(struct server *s, uint64_t gap_ns)
+{
+	uint64_t bound_ns = UINT64_C(1000) * s->h->opts.spin_us;
+
+	if (gap_ns <= bound_ns)
+		s->spin_ns = bound_ns;
+	else if (s->spin_ns > SPIN_FLOOR_NS)
+		s->spin_ns /= 2;
+	else
+		s->spin_ns = 0;
+}
+
+void *hgm_fault_thread(void *arg)
+{
+	struct hgm_fault_thread *self = arg;
+	struct server s = { .h = self->h, .uffd = self->h->uffd[self->stripe] };
+	struct hgm_uffd_event ev[READ_BATCH];
+	uint64_t last_ns = 0;
+
+	while (!atomic_load_explicit(&s.h->stopping, memory_order_acquire)) {
+		int64_t parked_ns = serve_parked(&s);
+		int n = s.spin_ns ? spin(&s, ev, parked_ns) : hgm_uffd_read(s.uffd, ev, READ_BATCH);
+
+		if (n > 0) {
+			uint64_t now = hgm_now_ns();
+
+			adapt(&s, now - last_ns);
+			serve_events(&s, ev, (unsigned int)n, now);
+			last_ns = hgm_now_ns();
+			continue;
+		}
+		if (parked_ns)
+			sleep_until_message(&s, parked_ns);
+	}
+	return NULL;
+}

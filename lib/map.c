@@ -1,0 +1,372 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The page-state map.
+ *
+ * Shape
+ *
+ *	words[]     one per leaf (2 MiB): EMPTY, FULL, or a pointer to a leaf
+ *	leaf        bit planes of 512 bits, one cache line each: claimed, present, poisoned; a count
+ *
+ * Idle memory is 8 bytes per 2 MiB, of which the kernel gives only what was touched; a leaf is 256 bytes,
+ * half a byte per page, and lives only while its 2 MiB are neither untouched nor full.
+ *
+ * States of a page and who may change them
+ *
+ *	absent    claimed 0                          -> claimed    by anybody (claim)
+ *	claimed   claimed 1, present 0, poisoned 0   -> present, poisoned, absent    by its owner only
+ *	present   claimed 1, present 1               for ever
+ *	poisoned  claimed 1, poisoned 1              for ever
+ *
+ * States of a leaf's word: EMPTY -> leaf -> FULL, never back. FULL says that all 512 pages are present; what
+ * the page tables hold is another matter: a full block can fault again after a split, reclaim or
+ * migration, and is then mapped again, never fetched again.
+ *
+ * Guarantees, by name
+ *
+ *	claim-once	Of all who claim a page, exactly one gets it until it is released: the claim is a
+ *			fetch_or, and only the one who turned the bit on owns it.
+ *	contents-first	Whoever sees a page present sees its contents: the owner writes them, then
+ *			sets the bit with release; readers load it with acquire.
+ *	full-last	Whoever sees FULL sees the contents of all 512 pages: the count is raised with
+ *			acq_rel after each present bit, so that the one who brings it to 512 has
+ *			everything before it, and stores FULL with release.
+ *	full-once	Exactly one caller is told that a leaf became full: the one whose addition
+ *			reached 512.
+ *	leaf-life	A leaf found in words[] inside a read-side section stays readable to its end: it is
+ *			cleared and used again only after a grace period. A claim on a leaf that has been
+ *			replaced by FULL finds all bits taken, so it can never be owned through a stale leaf.
+ *	no-lost-waiter	Who finds a page claimed may forget about its waiter: the owner will install the page
+ *			and wake, or poison and wake, or release and wake. (The map's part is that a
+ *			released page can be claimed at once; the waking is the owner's duty.)
+ *
+ * Progress: look-ups are wait-free. Claims and summaries are lock-free: they retry only when another's
+ * compare-and-swap succeeded. Nothing allocates: leaves come from an arena whose address space is reserved
+ * when the map is made, and used leaves come back through a lock-free stack. A pop is safe from ABA
+ * because it runs inside a read-side section while a leaf is pushed only after a grace period
+ * (leaf-life).
+ */
+#include <errno.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include "map.h"
+#include "rcu.h"
+#include "sys.h"
+
+#define WORD_EMPTY ((uintptr_t)0)
+#define WORD_FULL  ((uintptr_t)1)
+
+/* Leaves beyond one per word: replaced ones that wait for their grace period, and lost races. */
+#define SPARE_LEAVES 1024
+
+struct leaf {
+	_Alignas(64) struct rcu_head rcu;
+	struct hgm_map *map;
+	struct leaf *next_free;
+	_Atomic uint32_t present_count;
+	_Alignas(64) _Atomic uint64_t claimed[HGM_LEAF_WORDS];
+	_Atomic uint64_t present[HGM_LEAF_WORDS];
+	_Atomic uint64_t poisoned[HGM_LEAF_WORDS];
+};
+
+_Static_assert(sizeof(struct leaf) == 256, "half a byte per page");
+
+struct hgm_map {
+	uint64_t pages;
+	uint64_t leaves;
+	_Atomic uintptr_t *words;
+	struct leaf *arena;
+	uint64_t arena_leaves;
+	_Alignas(64) _Atomic uint64_t arena_next; /* first never used */
+	_Atomic(struct leaf *) free_leaves;
+	_Alignas(64) _Atomic uint64_t present_pages;
+	_Atomic uint64_t poisoned_pages;
+};
+
+static uint64_t words_bytes(const struct hgm_map *map)
+{
+	return map->leaves * sizeof(map->words[0]);
+}
+
+static uint64_t arena_bytes(const struct hgm_map *map)
+{
+	return map->arena_leaves * sizeof(struct leaf);
+}
+
+static int reserve(void **out, uint64_t bytes)
+{
+	return hgm_sys->mmap(out, NULL, bytes, PROT_READ | PROT_WRITE,
+			     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+}
+
+int hgm_map_create(struct hgm_map **out, uint64_t pages)
+{
+	struct hgm_map *map = aligned_alloc(64, sizeof(*map));
+	void *mem;
+
+	if (!map)
+		return -ENOMEM;
+	memset(map, 0, sizeof(*map));
+	map->pages = pages;
+	map->leaves = (pages + HGM_LEAF_PAGES - 1) / HGM_LEAF_PAGES;
+	map->arena_leaves = map->leaves + SPARE_LEAVES;
+	if (reserve(&mem, words_bytes(map)))
+		goto fail;
+	map->words = mem;
+	if (reserve(&mem, arena_bytes(map))) {
+		hgm_sys->munmap(map->words, words_bytes(map));
+		goto fail;
+	}
+	map->arena = mem;
+	*out = map;
+	return 0;
+fail:
+	free(map);
+	return -ENOMEM;
+}
+
+void hgm_map_destroy(struct hgm_map *map)
+{
+	if (!map)
+		return;
+	hgm_rcu_barrier(); /* replaced leaves are on their way back into the arena */
+	hgm_sys->munmap(map->arena, arena_bytes(map));
+	hgm_sys->munmap(map->words, words_bytes(map));
+	free(map);
+}
+
+uint64_t hgm_map_pages(const struct hgm_map *map)
+{
+	return map->pages;
+}
+
+/* Inside a read-side section. */
+static struct leaf *pop_free(struct hgm_map *map)
+{
+	struct leaf *leaf = atomic_load_explicit(&map->free_leaves, memory_order_acquire);
+
+	while (leaf &&
+	       !atomic_compare_exchange_weak_explicit(&map->free_leaves, &leaf, leaf->next_free,
+						      memory_order_acquire, memory_order_acquire))
+		;
+	return leaf;
+}
+
+static void reclaim(struct rcu_head *head)
+{
+	struct leaf *leaf = caa_container_of(head, struct leaf, rcu);
+	struct hgm_map *map = leaf->map;
+	struct leaf *first;
+
+	hgm_rcu_tsan_acquire();
+	atomic_store_explicit(&leaf->present_count, 0, memory_order_relaxed);
+	for (int i = 0; i < HGM_LEAF_WORDS; i++) {
+		atomic_store_explicit(&leaf->claimed[i], 0, memory_order_relaxed);
+		atomic_store_explicit(&leaf->present[i], 0, memory_order_relaxed);
+		atomic_store_explicit(&leaf->poisoned[i], 0, memory_order_relaxed);
+	}
+	first = atomic_load_explicit(&map->free_leaves, memory_order_relaxed);
+	do
+		leaf->next_free = first;
+	while (!atomic_compare_exchange_weak_explicit(&map->free_leaves, &first, leaf,
+						      memory_order_release, memory_order_relaxed));
+}
+
+static struct leaf *new_leaf(struct hgm_map *map, uint64_t index)
+{
+	struct leaf *leaf = pop_free(map);
+	uint64_t tail = map->pages - index * HGM_LEAF_PAGES;
+
+	if (!leaf) {
+		uint64_t n = atomic_fetch_add_explicit(&map->arena_next, 1, memory_order_relaxed);
+
+		if (n >= map->arena_leaves) {
+			atomic_fetch_sub_explicit(&map->arena_next, 1, memory_order_relaxed);
+			return NULL;
+		}
+		leaf = &map->arena[n];
+		leaf->map = map;
+	}
+	/* Behind the region's end there is nothing to fetch. */
+	for (uint64_t page = tail; page < HGM_LEAF_PAGES; page++) {
+		leaf->claimed[page / 64] |= UINT64_C(1) << page % 64;
+		leaf->present[page / 64] |= UINT64_C(1) << page % 64;
+		leaf->present_count++;
+	}
+	return leaf;
+}
+
+/* Inside a read-side section: the leaf of a word, made if there is none; NULL for FULL or no memory. */
+static struct leaf *get_leaf(struct hgm_map *map, uint64_t index, bool *full)
+{
+	uintptr_t word = atomic_load_explicit(&map->words[index], memory_order_acquire);
+	struct leaf *leaf;
+
+	*full = word == WORD_FULL;
+	if (word != WORD_EMPTY)
+		return *full ? NULL : (struct leaf *)word;
+	leaf = new_leaf(map, index);
+	if (!leaf)
+		return NULL;
+	if (atomic_compare_exchange_strong_explicit(&map->words[index], &word, (uintptr_t)leaf,
+						    memory_order_acq_rel, memory_order_acquire))
+		return leaf;
+	/* Somebody was faster. Ours goes the long way round: another popper may be looking at it. */
+	hgm_rcu_defer(&leaf->rcu, reclaim);
+	*full = word == WORD_FULL;
+	return *full ? NULL : (struct leaf *)word;
+}
+
+int hgm_map_claim(struct hgm_map *map, uint64_t word, uint64_t want, uint64_t *mine)
+{
+	struct leaf *leaf;
+	bool full;
+	int rc = 0;
+
+	*mine = 0;
+	hgm_rcu_read_lock();
+	leaf = get_leaf(map, word / HGM_LEAF_WORDS, &full);
+	if (leaf) /* claim-once */
+		*mine = want & ~atomic_fetch_or_explicit(&leaf->claimed[word % HGM_LEAF_WORDS],
+							 want, memory_order_acq_rel);
+	else if (!full)
+		rc = -ENOMEM;
+	hgm_rcu_read_unlock();
+	return rc;
+}
+
+/* The bits of word @w (counted in pages from @first) that [first, first + pages) covers. */
+static uint64_t word_mask(uint64_t first, uint64_t pages, uint64_t w)
+{
+	uint64_t low = w * 64 > first ? 0 : first - w * 64;
+	uint64_t high = first + pages - w * 64;
+
+	return (high >= 64 ? ~UINT64_C(0) : (UINT64_C(1) << high) - 1) & ~UINT64_C(0) << low;
+}
+
+/*
+ * The leaf that holds pages of the caller's claim. It exists, and it cannot become full or be reclaimed
+ * while one of them is not present, so no read-side section is needed: see leaf-life.
+ */
+static struct leaf *claimed_leaf(struct hgm_map *map, uint64_t page)
+{
+	return (struct leaf *)atomic_load_explicit(&map->words[page / HGM_LEAF_PAGES],
+						   memory_order_acquire);
+}
+
+void hgm_map_release(struct hgm_map *map, uint64_t first_page, uint64_t pages)
+{
+	struct leaf *leaf;
+
+	for (uint64_t w = first_page / 64; w <= (first_page + pages - 1) / 64; w++) {
+		leaf = claimed_leaf(map, w * 64);
+		atomic_fetch_and_explicit(&leaf->claimed[w % HGM_LEAF_WORDS],
+					  ~word_mask(first_page, pages, w), memory_order_release);
+	}
+}
+
+bool hgm_map_set_present(struct hgm_map *map, uint64_t first_page, uint64_t pages)
+{
+	struct leaf *leaf = claimed_leaf(map, first_page);
+	uint32_t before;
+
+	for (uint64_t w = first_page / 64; w <= (first_page + pages - 1) / 64; w++)
+		atomic_fetch_or_explicit(&leaf->present[w % HGM_LEAF_WORDS],
+					 word_mask(first_page, pages, w),
+					 memory_order_release); /* contents-first */
+	/* Ours until the addition: afterwards another may summarise and retire the leaf. */
+	before = atomic_fetch_add_explicit(&leaf->present_count, (uint32_t)pages,
+					   memory_order_acq_rel);
+	atomic_fetch_add_explicit(&map->present_pages, pages, memory_order_relaxed);
+	if (before + pages != HGM_LEAF_PAGES)
+		return false;
+	/* full-last, full-once */
+	atomic_store_explicit(&map->words[first_page / HGM_LEAF_PAGES], WORD_FULL,
+			      memory_order_release);
+	hgm_rcu_defer(&leaf->rcu, reclaim);
+	return true;
+}
+
+void hgm_map_set_poisoned(struct hgm_map *map, uint64_t first_page, uint64_t pages)
+{
+	struct leaf *leaf = claimed_leaf(map, first_page);
+
+	for (uint64_t w = first_page / 64; w <= (first_page + pages - 1) / 64; w++)
+		atomic_fetch_or_explicit(&leaf->poisoned[w % HGM_LEAF_WORDS],
+					 word_mask(first_page, pages, w), memory_order_release);
+	atomic_fetch_add_explicit(&map->poisoned_pages, pages, memory_order_relaxed);
+}
+
+enum hgm_page_state hgm_map_state(const struct hgm_map *map, uint64_t page)
+{
+	enum hgm_page_state state = HGM_PAGE_ABSENT;
+	unsigned int w = page / 64 % HGM_LEAF_WORDS;
+	uint64_t bit = UINT64_C(1) << page % 64;
+	uintptr_t word;
+
+	hgm_rcu_read_lock();
+	word = atomic_load_explicit(&map->words[page / HGM_LEAF_PAGES], memory_order_acquire);
+	if (word == WORD_FULL) {
+		state = HGM_PAGE_PRESENT;
+	} else if (word != WORD_EMPTY) {
+		struct leaf *leaf = (struct leaf *)word;
+
+		if (atomic_load_explicit(&leaf->present[w], memory_order_acquire) & bit)
+			state = HGM_PAGE_PRESENT;
+		else if (atomic_load_explicit(&leaf->poisoned[w], memory_order_acquire) & bit)
+			state = HGM_PAGE_POISONED;
+		else if (atomic_load_explicit(&leaf->claimed[w], memory_order_acquire) & bit)
+			state = HGM_PAGE_CLAIMED;
+	}
+	hgm_rcu_read_unlock();
+	return state;
+}
+
+uint64_t hgm_map_present_word(const struct hgm_map *map, uint64_t w)
+{
+	uint64_t bits = 0;
+	uintptr_t word;
+
+	hgm_rcu_read_lock();
+	word = atomic_load_explicit(&map->words[w / HGM_LEAF_WORDS], memory_order_acquire);
+	if (word == WORD_FULL)
+		bits = ~UINT64_C(0);
+	else if (word != WORD_EMPTY)
+		bits = atomic_load_explicit(&((struct leaf *)word)->present[w % HGM_LEAF_WORDS],
+					    memory_order_acquire);
+	hgm_rcu_read_unlock();
+	return bits;
+}
+
+uint64_t hgm_map_absent_word(const struct hgm_map *map, uint64_t w)
+{
+	uint64_t bits = ~UINT64_C(0);
+	uintptr_t word;
+
+	hgm_rcu_read_lock();
+	word = atomic_load_explicit(&map->words[w / HGM_LEAF_WORDS], memory_order_acquire);
+	if (word == WORD_FULL)
+		bits = 0;
+	else if (word != WORD_EMPTY)
+		bits = ~atomic_load_explicit(&((struct leaf *)word)->claimed[w % HGM_LEAF_WORDS],
+					     memory_order_acquire);
+	hgm_rcu_read_unlock();
+	return bits;
+}
+
+bool hgm_map_leaf_full(const struct hgm_map *map, uint64_t leaf)
+{
+	return atomic_load_explicit(&map->words[leaf], memory_order_acquire) == WORD_FULL;
+}
+
+uint64_t hgm_map_present_pages(const struct hgm_map *map)
+{
+	return atomic_load_explicit(&map->present_pages, memory_order_relaxed);
+}
+
+uint64_t hgm_map_poisoned_pages(const struct hgm_map *map)
+{
+	return atomic_load_explicit(&map->poisoned_pages, memory_order_relaxed);
+}

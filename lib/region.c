@@ -1,0 +1,294 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Regions: made, registered, served, ended.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+
+#include "engine.h"
+#include "error.h"
+#include "opts.h"
+#include "source.h"
+#include "sys.h"
+
+#define STRIPES_PER_REGION 64 /* each may cost a memory area; a process has 65530 of them */
+
+struct hgm_uffd *hgm_region_uffd(const struct hgm_region *r, uint64_t page)
+{
+	return r->h->uffd[(page << HGM_PAGE_SHIFT) / r->stripe_bytes % r->h->stripes];
+}
+
+static int check_opts(const struct hgm *h, const struct hgm_region_opts *o)
+{
+	const uint32_t flags = HGM_REGION_LAZY | HGM_REGION_NO_FILL | HGM_REGION_NO_COLLAPSE;
+	const struct hgm_source *src = o->source;
+
+	if (!src)
+		return hgm_fail(-EINVAL, "hgm_region_create: no source; make one with "
+					 "hgm_source_file(), _fd(), _memory() or _fn()");
+	if (!o->length || o->length % HGM_PAGE_BYTES || o->length > INT64_MAX)
+		return hgm_fail(-EINVAL,
+				"hgm_region_create: length %llu is zero, no multiple of 4096,"
+				" or too large",
+				(unsigned long long)o->length);
+	if (o->source_offset % HGM_PAGE_BYTES || o->source_offset > INT64_MAX)
+		return hgm_fail(-EINVAL,
+				"hgm_region_create: source_offset %llu is no multiple of 4096"
+				", or too large",
+				(unsigned long long)o->source_offset);
+	if (src->length &&
+	    (o->source_offset > src->length || o->length > src->length - o->source_offset))
+		return hgm_fail(
+			-EINVAL,
+			"hgm_region_create: the source has %llu bytes, the region wants [%llu, "
+			"+%llu); make the region shorter or the source longer",
+			(unsigned long long)src->length, (unsigned long long)o->source_offset,
+			(unsigned long long)o->length);
+	if (o->backing > HGM_BACKING_MAPPING || o->flags & ~flags || o->reserved)
+		return hgm_fail(-EINVAL, "hgm_region_create: unknown backing %u or flags 0x%x",
+				o->backing, o->flags);
+	if (o->flags & HGM_REGION_LAZY && o->backing != HGM_BACKING_FD &&
+	    o->backing != HGM_BACKING_MAPPING)
+		return hgm_fail(-EINVAL,
+				"hgm_region_create: HGM_REGION_LAZY goes with FD and MAPPING; "
+				"otherwise say HGM_BACKING_SHMEM_LAZY");
+	if (o->backing != HGM_BACKING_MAPPING && o->addr)
+		return hgm_fail(-EINVAL, "hgm_region_create: addr goes with HGM_BACKING_MAPPING");
+	(void)h;
+	return 0;
+}
+
+/* The engine's threads must not read from memory that they serve. */
+static bool source_is_served(const struct hgm *h, const struct hgm_region *own)
+{
+	uint64_t start = (uintptr_t)own->source->memory;
+	uint64_t end = start + own->source->length;
+	struct hgm_table *t;
+	bool found;
+
+	if (!start)
+		return false;
+	found = start < (uintptr_t)own->primary + own->mapped && end > (uintptr_t)own->primary;
+	hgm_rcu_read_lock();
+	t = atomic_load_explicit(&h->table, memory_order_acquire);
+	for (unsigned int i = 0; !found && i < t->count; i++) {
+		uint64_t at = (uintptr_t)t->region[i]->primary;
+
+		found = start < at + t->region[i]->mapped && end > at;
+	}
+	hgm_rcu_read_unlock();
+	return found;
+}
+
+static int check_features(const struct hgm_region *r)
+{
+	uint64_t have = hgm_uffd_features(r->h->uffd[0]);
+
+	if (r->modes & HGM_UFFD_MINOR && r->backing == HGM_BACKING_HUGETLB &&
+	    !(have & HGM_UFFD_FEATURE_MINOR_HUGETLBFS))
+		return hgm_fail(-EOPNOTSUPP,
+				"this kernel's userfaultfd has no MINOR_HUGETLBFS (5.13 or "
+				"later has); use HGM_BACKING_ANON");
+	if (r->modes & HGM_UFFD_MINOR && r->backing != HGM_BACKING_HUGETLB &&
+	    !(have & HGM_UFFD_FEATURE_MINOR_SHMEM))
+		return hgm_fail(-EOPNOTSUPP,
+				"this kernel's userfaultfd has no MINOR_SHMEM (5.14 or later "
+				"has); use HGM_BACKING_ANON");
+	return 0;
+}
+
+static int alloc_state(struct hgm_region *r)
+{
+	uint64_t words = (r->blocks + 63) / 64;
+
+	r->block_state = calloc(r->blocks, sizeof(r->block_state[0]));
+	r->block_tries = calloc(r->blocks, sizeof(r->block_tries[0]));
+	r->collapse_wanted = calloc(words, sizeof(r->collapse_wanted[0]));
+	r->collapse_failed = calloc(words, sizeof(r->collapse_failed[0]));
+	r->block_urgent = calloc(words, sizeof(r->block_urgent[0]));
+	r->block_full_leaves = calloc(r->blocks, sizeof(r->block_full_leaves[0]));
+	r->prefetch = calloc(HGM_PREFETCH_MAX, sizeof(r->prefetch[0]));
+	if (!r->block_state || !r->block_tries || !r->collapse_wanted || !r->collapse_failed ||
+	    !r->block_urgent || !r->block_full_leaves || !r->prefetch ||
+	    hgm_map_create(&r->map, hgm_region_pages(r)))
+		return hgm_fail(-ENOMEM, "hgm_region_create: out of memory for %llu blocks' state",
+				(unsigned long long)r->blocks);
+	if (r->copies && hgm_requests_need_bounce(r->h))
+		return hgm_fail(-ENOMEM, "hgm_region_create: out of memory for bounce buffers");
+	return 0;
+}
+
+static void free_region(struct hgm_region *r)
+{
+	hgm_map_destroy(r->map);
+	hgm_backing_free(r);
+	hgm_source_destroy(r->source);
+	free(r->block_state);
+	free(r->block_tries);
+	free(r->collapse_wanted);
+	free(r->collapse_failed);
+	free(r->block_urgent);
+	free(r->block_full_leaves);
+	free(r->prefetch);
+	free(r);
+}
+
+static void stripe(struct hgm_region *r)
+{
+	uint64_t blocks = (r->blocks + STRIPES_PER_REGION - 1) / STRIPES_PER_REGION;
+
+	r->stripe_bytes = blocks * r->block_bytes;
+	if (r->h->stripes == 1)
+		r->stripe_bytes = r->blocks * r->block_bytes;
+}
+
+static void unregister(struct hgm_region *r, uint64_t upto)
+{
+	for (uint64_t at = 0; at < upto; at += r->stripe_bytes) {
+		uint64_t len = upto - at < r->stripe_bytes ? upto - at : r->stripe_bytes;
+
+		hgm_uffd_unregister(hgm_region_uffd(r, at >> HGM_PAGE_SHIFT), r->primary + at, len);
+	}
+}
+
+static int register_all(struct hgm_region *r)
+{
+	uint64_t needed = r->copies ? HGM_UFFD_IOCTL_COPY : HGM_UFFD_IOCTL_CONTINUE;
+
+	for (uint64_t at = 0; at < r->mapped; at += r->stripe_bytes) {
+		uint64_t len = r->mapped - at < r->stripe_bytes ? r->mapped - at : r->stripe_bytes;
+		uint64_t ioctls;
+		int rc = hgm_uffd_register(hgm_region_uffd(r, at >> HGM_PAGE_SHIFT),
+					   r->primary + at, len, r->modes, &ioctls);
+
+		if (!rc && !(ioctls & needed)) {
+			rc = hgm_fail(-EOPNOTSUPP,
+				      "userfaultfd offers no %s on this memory (ioctls 0x%llx)",
+				      r->copies ? "UFFDIO_COPY" : "UFFDIO_CONTINUE",
+				      (unsigned long long)ioctls);
+			at += len;
+		}
+		if (rc) {
+			unregister(r, at);
+			return rc;
+		}
+	}
+	return 0;
+}
+
+int hgm_region_create(struct hgm_region **out, struct hgm *h, const struct hgm_region_opts *opts)
+{
+	struct hgm_region_opts o;
+	struct hgm_region *r;
+	int rc;
+
+	if (!out || !h || !opts)
+		return hgm_fail(-EINVAL, "hgm_region_create: %s is NULL",
+				!out ? "out"
+				: !h ? "the engine"
+				     : "opts (length and source are required)");
+	rc = hgm_opts_in(&o, sizeof(o), sizeof(o), opts, "hgm_region_create");
+	if (!rc)
+		rc = check_opts(h, &o);
+	if (rc)
+		return rc;
+	r = calloc(1, sizeof(*r));
+	if (!r)
+		return hgm_fail(-ENOMEM, "hgm_region_create: out of memory");
+	r->h = h;
+	r->fd = -1;
+	r->length = o.length;
+	r->flags = o.flags;
+	r->source = o.source;
+	r->source_offset = o.source_offset;
+	hgm_source_hold(r->source);
+	atomic_init(&r->open_pages, hgm_region_pages(r));
+
+	rc = hgm_backing_make(r, &o);
+	if (!rc && source_is_served(h, r))
+		rc = hgm_fail(-EINVAL,
+			      "hgm_region_create: the memory source lies in a region of this "
+			      "engine, whose threads would wait for themselves");
+	if (!rc)
+		rc = check_features(r);
+	if (!rc)
+		rc = alloc_state(r);
+	if (!rc)
+		rc = hgm_prepare(r);
+	if (rc)
+		goto fail;
+	stripe(r);
+	hgm_region_describe(r, o.backing);
+	/* In the table before it is registered: no message may find nobody responsible. */
+	rc = hgm_table_add(h, r);
+	if (rc) {
+		hgm_fail(rc, "hgm_region_create: an engine has at most %d regions",
+			 HGM_REGIONS_MAX);
+		goto fail;
+	}
+	rc = register_all(r);
+	if (rc) {
+		hgm_table_remove(h, r);
+		hgm_region_wait_refs(r); /* the collapser may be looking at it */
+		goto fail;
+	}
+	hgm_work_add_region(r);
+	*out = r;
+	return 0;
+fail:
+	free_region(r);
+	return rc;
+}
+
+/*
+ * Everything that has not arrived becomes poison, so that it can never be read as zeroes. Where the kernel
+ * cannot poison, nothing of an incomplete mapping stays accessible.
+ */
+static void seal_callers_mapping(struct hgm_region *r)
+{
+	uint64_t pages = hgm_region_pages(r);
+	uint64_t step = r->map_bytes >> HGM_PAGE_SHIFT;
+	bool sealed = true;
+
+	if (!atomic_load_explicit(&r->open_pages, memory_order_acquire))
+		return;
+	for (uint64_t page = 0; page < pages && sealed; page += step) {
+		struct hgm_range range = { .addr = r->primary + (page << HGM_PAGE_SHIFT),
+					   .len = r->map_bytes,
+					   .step = r->map_bytes };
+		bool present = true;
+
+		for (uint64_t p = page; present && p < page + step; p++)
+			present = hgm_map_state(r->map, p) == HGM_PAGE_PRESENT;
+		if (!present)
+			sealed = r->h->can_poison &&
+				 !hgm_uffd_poison(hgm_region_uffd(r, page), &range);
+	}
+	if (!sealed)
+		hgm_sys->mprotect(r->primary, r->mapped, PROT_NONE);
+}
+
+void hgm_region_destroy(struct hgm_region *r)
+{
+	if (!r)
+		return;
+	atomic_store_explicit(&r->dying, true, memory_order_release);
+	hgm_table_remove(r->h, r);
+	hgm_work_remove_region(r);
+	/*
+	 * Waiters go first where they can: memory of our own becomes inaccessible before it is unregistered, so
+	 * that whoever is woken gets SIGSEGV and never reads a page that has not arrived.
+	 */
+	if (!r->callers_mapping) {
+		hgm_sys->mprotect(r->primary, r->mapped, PROT_NONE);
+		unregister(r, r->mapped);
+	}
+	hgm_requests_cancel(r);
+	hgm_region_wait_refs(r);
+	if (r->callers_mapping) {
+		seal_callers_mapping(r);
+		unregister(r, r->mapped);
+	}
+	free_region(r);
+}

@@ -1,0 +1,117 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#ifndef HGM_LIB_REGION_H
+#define HGM_LIB_REGION_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+
+#include <hgm/region.h>
+
+#include "hugepage.h"
+#include "map.h"
+
+/*
+ * What a block is, beyond its pages' states: one byte, changed by compare-and-swap. Settled blocks are
+ * those that hgm_wait() need not wait for any more.
+ */
+enum hgm_block_state {
+	HGM_BLOCK_OPEN = 0,   /* not full yet */
+	HGM_BLOCK_WAITING,    /* full, to be collapsed */
+	HGM_BLOCK_COLLAPSING, /* the collapser is at it */
+	HGM_BLOCK_HUGE,	      /* settled: mapped huge when last looked at */
+	HGM_BLOCK_SPLIT,      /* settled: left split */
+	HGM_BLOCK_FELL_APART, /* settled before: was huge, is to be collapsed again */
+	HGM_BLOCK_POISONED,   /* settled: holds poison; whole-block regions only */
+};
+
+struct hgm_prefetch {
+	uint64_t first_page;
+	uint64_t pages;
+};
+
+#define HGM_PREFETCH_MAX 4096
+
+struct hgm_region {
+	struct hgm *h;
+	char *primary;
+	char *alias; /* NULL: contents are copied in by UFFDIO_COPY */
+	int fd;	     /* our own descriptor of the backing, -1 for anon */
+	uint64_t fd_offset;
+	uint64_t length; /* as asked for */
+	uint64_t mapped; /* rounded up to the block */
+	uint64_t block_bytes;
+	uint64_t map_bytes;
+	uint64_t stripe_bytes;
+	uint32_t backing; /* what it really is */
+	uint32_t flags;
+	bool callers_mapping;
+	bool copies;	     /* pages are installed by COPY, not CONTINUE */
+	bool zeroed;	     /* the alias was all zero when it was made */
+	bool holds_contents; /* the caller's file: may hold contents from before */
+	bool collapses;
+	uint64_t modes; /* registered */
+	uint64_t blocks;
+
+	struct hgm_map *map;
+	struct hgm_source *source;
+	uint64_t source_offset;
+
+	/* Requests, queue entries and the collapser's visits; destruction waits for 0. */
+	_Atomic uint64_t refs;
+	_Atomic bool dying;
+
+	/* Progress. A region is complete when both are 0. */
+	_Atomic uint64_t open_pages;	   /* neither present nor poisoned */
+	_Atomic uint64_t unsettled_blocks; /* full, collapse not decided */
+	_Atomic bool complete;
+
+	/* Blocks. */
+	_Atomic uint8_t *block_state;
+	_Atomic uint8_t *block_tries;
+	_Atomic uint64_t *collapse_wanted;   /* bitmap */
+	uint64_t *collapse_failed;	     /* bitmap, the collapser's own: to be tried again */
+	_Atomic uint32_t *block_full_leaves; /* blocks larger than a leaf */
+	_Atomic uint64_t *block_urgent;	     /* bitmap: somebody waits for the whole block */
+	_Atomic uint64_t huge_blocks;
+	_Atomic uint64_t left_split;
+	_Atomic int last_collapse_error;
+	uint64_t prepared_blocks;
+
+	/* Fill, under the work queue's lock. */
+	uint64_t fill_next; /* page */
+	struct hgm_prefetch *prefetch;
+	unsigned int prefetch_first;
+	_Atomic unsigned int prefetch_count;
+	struct hgm_region *fill_link; /* ring; NULL: not in it */
+
+	char sentence[320];
+};
+
+void hgm_region_hold(struct hgm_region *r);
+void hgm_region_drop(struct hgm_region *r);
+
+/* Wait until nobody holds a region that is in no table any more. */
+void hgm_region_wait_refs(struct hgm_region *r);
+
+/* Bytes that are mapped by huge leaves, as far as is known. */
+uint64_t hgm_region_huge_bytes(const struct hgm_region *r);
+
+/* The userfaultfd that serves a page; a block always has one. */
+struct hgm_uffd *hgm_region_uffd(const struct hgm_region *r, uint64_t page);
+
+static inline uint64_t hgm_region_pages(const struct hgm_region *r)
+{
+	return r->length >> HGM_PAGE_SHIFT;
+}
+
+/* backing.c: memory of a region, from options; -errno with text, nothing left behind. */
+int hgm_backing_make(struct hgm_region *r, const struct hgm_region_opts *opts);
+void hgm_backing_free(struct hgm_region *r);
+
+/* prepare.c: have every block in the page cache, huge where it can be; -errno with text. */
+int hgm_prepare(struct hgm_region *r);
+
+/* region_info.c: the sentence. */
+void hgm_region_describe(struct hgm_region *r, uint32_t asked);
+
+#endif

@@ -1,0 +1,180 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Regions as their users see them: address, what they got and why, which pages have arrived.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "engine.h"
+#include "error.h"
+#include "opts.h"
+#include "resolve.h"
+
+void *hgm_region_addr(const struct hgm_region *r)
+{
+	return r->primary;
+}
+
+uint64_t hgm_region_length(const struct hgm_region *r)
+{
+	return r->length;
+}
+
+uint64_t hgm_region_huge_bytes(const struct hgm_region *r)
+{
+	if (r->backing == HGM_BACKING_HUGETLB)
+		return hgm_map_present_pages(r->map) << HGM_PAGE_SHIFT & ~(r->block_bytes - 1);
+	return atomic_load_explicit(&r->huge_blocks, memory_order_relaxed) * r->block_bytes;
+}
+
+void hgm_region_describe(struct hgm_region *r, uint32_t asked)
+{
+	const char *size = r->block_bytes == UINT64_C(1) << 30	 ? "1 GiB"
+			   : r->block_bytes == UINT64_C(2) << 20 ? "2 MiB"
+								 : "other";
+	int collapse = atomic_load_explicit(&r->last_collapse_error, memory_order_relaxed);
+	const char *of = asked == HGM_BACKING_FD	? " (the caller's file)"
+			 : asked == HGM_BACKING_MAPPING ? " (the caller's mapping)"
+							: "";
+	size_t n = sizeof(r->sentence);
+
+	switch (r->backing) {
+	case HGM_BACKING_HUGETLB:
+		snprintf(r->sentence, n,
+			 "hugetlb %s%s: faults wait for a whole block, because this kernel maps "
+			 "hugetlb "
+			 "memory in no smaller pieces",
+			 size, of);
+		break;
+	case HGM_BACKING_SHMEM_LAZY:
+		snprintf(r->sentence, n,
+			 "shmem lazy, %s blocks%s: pages of 4 KiB are allocated as they arrive%s",
+			 size, of,
+			 r->collapses ? " and copied into huge pages when a block is full" : "");
+		break;
+	case HGM_BACKING_ANON:
+		snprintf(r->sentence, n,
+			 "anon, %s blocks%s: pages of 4 KiB are allocated as they arrive%s", size,
+			 of,
+			 r->collapses ? " and copied into huge pages when a block is full" : "");
+		break;
+	default:
+		if (!r->collapses)
+			snprintf(r->sentence, n, "shmem, 4 KiB pages%s: to be left small", of);
+		else if (r->prepared_blocks == r->blocks)
+			snprintf(r->sentence, n,
+				 "shmem %s prepared%s: faults cost 4 KiB, full blocks become huge "
+				 "without "
+				 "copying",
+				 size, of);
+		else
+			snprintf(r->sentence, n,
+				 "shmem %s%s: %llu of %llu blocks are prepared, the rest is in 4 "
+				 "KiB pages "
+				 "(%s)",
+				 size, of, (unsigned long long)r->prepared_blocks,
+				 (unsigned long long)r->blocks,
+				 collapse ? hgm_errno_name(collapse) : "the last is not whole");
+	}
+}
+
+int hgm_region_get_info(const struct hgm_region *r, struct hgm_region_info *out)
+{
+	struct hgm_region_info info;
+
+	if (!r)
+		return hgm_fail(-EINVAL, "hgm_region_get_info: the region is NULL");
+	info = (struct hgm_region_info){
+		.size = sizeof(info),
+		.addr = r->primary,
+		.length = r->length,
+		.block_bytes = r->block_bytes,
+		.map_bytes = r->map_bytes,
+		.backing = r->backing,
+		.flags = r->flags,
+		.present_bytes = hgm_map_present_pages(r->map) << HGM_PAGE_SHIFT,
+		.huge_bytes = hgm_region_huge_bytes(r),
+		.poisoned_bytes = hgm_map_poisoned_pages(r->map) << HGM_PAGE_SHIFT,
+		.blocks = r->blocks,
+		.left_split = atomic_load_explicit(&r->left_split, memory_order_relaxed),
+		.sentence = r->sentence,
+	};
+	return hgm_opts_out(out, &info, sizeof(info), sizeof(info), "hgm_region_get_info");
+}
+
+static int check_pages(const struct hgm_region *r, uint64_t first, uint64_t pages,
+		       const uint64_t *bitmap, const char *function)
+{
+	uint64_t all = hgm_region_pages(r);
+
+	if (!bitmap || first % 64 || first > all || pages > all - first)
+		return hgm_fail(
+			-EINVAL,
+			"%s: pages [%llu, +%llu) of %llu: not inside, or the first is no multiple "
+			"of 64, or the bitmap is NULL",
+			function, (unsigned long long)first, (unsigned long long)pages,
+			(unsigned long long)all);
+	return 0;
+}
+
+/* The bits of a bitmap's word that stand for pages, when @left pages are still to come. */
+static uint64_t word_bits(uint64_t left)
+{
+	return left >= 64 ? ~UINT64_C(0) : (UINT64_C(1) << left) - 1;
+}
+
+int hgm_region_export(const struct hgm_region *r, uint64_t first, uint64_t pages, uint64_t *bitmap)
+{
+	int rc = check_pages(r, first, pages, bitmap, "hgm_region_export");
+
+	if (rc)
+		return rc;
+	for (uint64_t w = 0; w * 64 < pages; w++)
+		bitmap[w] =
+			hgm_map_present_word(r->map, first / 64 + w) & word_bits(pages - w * 64);
+	return 0;
+}
+
+/* Declare a run of claimed pages, all of one word, as having arrived. */
+static void import_run(struct hgm_region *r, uint64_t page, uint64_t run)
+{
+	uint64_t block = (page << HGM_PAGE_SHIFT) / r->block_bytes;
+	bool full = hgm_resolve_publish(r, page, run);
+
+	if (full && r->collapses)
+		hgm_collapse_want(r, block);
+	atomic_fetch_sub_explicit(&r->open_pages, run, memory_order_acq_rel);
+	hgm_region_check_complete(r);
+}
+
+int hgm_region_import(struct hgm_region *r, uint64_t first, uint64_t pages, const uint64_t *bitmap)
+{
+	int rc = check_pages(r, first, pages, bitmap, "hgm_region_import");
+
+	if (rc)
+		return rc;
+	if (!r->holds_contents)
+		return hgm_fail(-EOPNOTSUPP,
+				"hgm_region_import: only a caller's file can hold contents "
+				"from before (HGM_BACKING_FD, HGM_BACKING_MAPPING with fd)");
+	if (atomic_load_explicit(&r->h->running, memory_order_acquire))
+		return hgm_fail(-EBUSY, "hgm_region_import: the engine has been started");
+	for (uint64_t w = 0; w * 64 < pages; w++) {
+		uint64_t word = first / 64 + w;
+		uint64_t mine;
+
+		rc = hgm_map_claim(r->map, word, bitmap[w] & word_bits(pages - w * 64), &mine);
+		if (rc)
+			return hgm_fail(rc, "hgm_region_import: out of memory");
+		while (mine) {
+			uint64_t low = (uint64_t)__builtin_ctzll(mine);
+			uint64_t rest = ~(mine >> low);
+			uint64_t run = rest ? (uint64_t)__builtin_ctzll(rest) : 64;
+
+			import_run(r, word * 64 + low, run);
+			mine = low + run < 64 ? mine >> (low + run) << (low + run) : 0;
+		}
+	}
+	return 0;
+}

@@ -1,0 +1,342 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The only place where a page becomes present and mapped.
+ *
+ * Two ways, by the region's backing. With an alias the contents are in the page cache already: set
+ * present, then CONTINUE, whose wake comes after, so that whoever found the page claimed and went
+ * away is woken (no-lost-waiter). Without one, COPY brings contents and mapping at once: DONTWAKE, set
+ * present, then an explicit wake, for the same reason.
+ *
+ * Where the map granularity is the block, nothing is installed before all its pages are present.
+ */
+#include <errno.h>
+#include <string.h>
+
+#include "engine.h"
+#include "resolve.h"
+#include "sys.h"
+
+/* Neighbours of a faulting page are mapped with it inside an aligned window of so many pages. */
+#define AROUND_PAGES 16
+
+static void *primary_at(const struct hgm_region *r, uint64_t page)
+{
+	return r->primary + (page << HGM_PAGE_SHIFT);
+}
+
+static uint64_t block_of(const struct hgm_region *r, uint64_t page)
+{
+	return (page << HGM_PAGE_SHIFT) / r->block_bytes;
+}
+
+static bool whole_blocks(const struct hgm_region *r)
+{
+	return r->map_bytes > HGM_PAGE_BYTES;
+}
+
+void hgm_resolve_wake(struct hgm_region *r, uint64_t page, uint64_t pages)
+{
+	hgm_sys->uffd_wake(hgm_uffd_fd(hgm_region_uffd(r, page)), primary_at(r, page),
+			   pages << HGM_PAGE_SHIFT);
+}
+
+static void count(struct hgm_region *r, const struct hgm_range *range)
+{
+	hgm_stat_add(r->h, HGM_STAT_INSTALLED_PAGES, range->installed >> HGM_PAGE_SHIFT);
+	hgm_stat_add(r->h, HGM_STAT_EXIST, range->existed >> HGM_PAGE_SHIFT);
+	hgm_stat_add(r->h, HGM_STAT_PARTIAL, range->partials);
+}
+
+/*
+ * What is left of an installation after one walk: 0 nothing, -EAGAIN or -ENOMEM try the rest later. Memory
+ * that is gone needs nothing more; memory that the kernel will not map must not leave its waiter
+ * asleep, and poison is the honest answer.
+ */
+static int outcome(struct hgm_region *r, const struct hgm_range *range, int rc)
+{
+	struct hgm *h = r->h;
+	struct hgm_range rest = { .addr = (char *)range->addr + range->done,
+				  .len = range->len - range->done,
+				  .step = r->map_bytes };
+
+	switch (rc) {
+	case 0:
+		return 0;
+	case -EAGAIN:
+		hgm_stat_add(h, HGM_STAT_AGAIN, 1);
+		return -EAGAIN;
+	case -ENOMEM:
+	case -ENOSPC:
+		hgm_stat_add(h, HGM_STAT_NO_MEMORY, 1);
+		atomic_store_explicit(&h->last_error, rc, memory_order_relaxed);
+		return -ENOMEM;
+	case -ENOENT:
+	case -ESRCH:
+		hgm_stat_add(h, HGM_STAT_VANISHED, 1);
+		return 0;
+	}
+	atomic_store_explicit(&h->last_error, rc, memory_order_relaxed);
+	if (h->can_poison &&
+	    !hgm_uffd_poison(hgm_region_uffd(r, (uint64_t)((char *)rest.addr - r->primary) >>
+							HGM_PAGE_SHIFT),
+			     &rest))
+		hgm_stat_add(h, HGM_STAT_POISONED_PAGES, rest.len >> HGM_PAGE_SHIFT);
+	hgm_notify(h);
+	return 0;
+}
+
+/* The request's part of its region is dealt with for good. */
+static void settle(struct hgm_request *req)
+{
+	struct hgm_region *r = req->r;
+
+	/* Before the pages are counted off, so that the region cannot look complete in between. */
+	if (req->filled_block && r->collapses)
+		hgm_collapse_want(r, block_of(r, req->first_page));
+	atomic_fetch_sub_explicit(&r->open_pages, req->settling_pages, memory_order_acq_rel);
+	hgm_region_check_complete(r);
+}
+
+bool hgm_resolve_publish(struct hgm_region *r, uint64_t first_page, uint64_t pages)
+{
+	uint64_t leaves = r->block_bytes >> HGM_LEAF_SHIFT;
+	_Atomic uint32_t *full = &r->block_full_leaves[block_of(r, first_page)];
+
+	if (!hgm_map_set_present(r->map, first_page, pages))
+		return false;
+	return atomic_fetch_add_explicit(full, 1, memory_order_acq_rel) + 1 == leaves;
+}
+
+/*
+ * A page that is in the page cache although nobody has installed it: another mapping of the caller's file has
+ * touched it. Its contents are not ours: overwrite them through the alias, then map.
+ */
+static int overwrite_cached(struct hgm_request *req)
+{
+	struct hgm_region *r = req->r;
+	uint64_t from = (req->install_page - req->first_page) << HGM_PAGE_SHIFT;
+	struct hgm_range range = { .addr = primary_at(r, req->install_page),
+				   .len = HGM_PAGE_BYTES,
+				   .step = HGM_PAGE_BYTES,
+				   .mode = HGM_UFFD_CONTINUE_DONTWAKE };
+	int rc;
+
+	hgm_stat_add(r->h, HGM_STAT_EXIST, 1);
+	if (!r->alias) /* anon: it can only be mapped */
+		return 0;
+	if (req->zero)
+		memset(r->alias + (req->install_page << HGM_PAGE_SHIFT), 0, HGM_PAGE_BYTES);
+	else
+		memcpy(r->alias + (req->install_page << HGM_PAGE_SHIFT),
+		       (char *)hgm_request_buffer(req) + from, HGM_PAGE_BYTES);
+	rc = hgm_uffd_continue(hgm_region_uffd(r, req->install_page), &range);
+	count(r, &range);
+	return outcome(r, &range, rc);
+}
+
+static int resolve_copy(struct hgm_request *req)
+{
+	struct hgm_region *r = req->r;
+	enum hgm_verb verb = req->zero ? HGM_VERB_ZEROPAGE : HGM_VERB_COPY;
+
+	while (req->install_pages) {
+		uint64_t from = (req->install_page - req->first_page) << HGM_PAGE_SHIFT;
+		struct hgm_range range = { .addr = primary_at(r, req->install_page),
+					   .len = req->install_pages << HGM_PAGE_SHIFT,
+					   .step = HGM_PAGE_BYTES,
+					   .mode = HGM_UFFD_COPY_DONTWAKE };
+		int rc = hgm_range_until_exist(hgm_region_uffd(r, req->install_page), &range, verb,
+					       (char *)hgm_request_buffer(req) + from);
+		bool exists = rc == -EEXIST;
+
+		count(r, &range);
+		req->install_page += range.done >> HGM_PAGE_SHIFT;
+		req->install_pages -= range.done >> HGM_PAGE_SHIFT;
+		rc = exists ? overwrite_cached(req) : outcome(r, &range, rc);
+		if (rc)
+			return rc;
+		if (!exists)
+			break;
+		req->install_page++;
+		req->install_pages--;
+	}
+	req->filled_block = hgm_resolve_publish(r, req->first_page, req->settling_pages);
+	hgm_resolve_wake(r, req->first_page, req->settling_pages);
+	return 0;
+}
+
+int hgm_resolve_install(struct hgm_request *req)
+{
+	struct hgm_region *r = req->r;
+	struct hgm_range range = { .addr = primary_at(r, req->install_page),
+				   .len = req->install_pages << HGM_PAGE_SHIFT,
+				   .step = r->map_bytes };
+	int rc = 0;
+
+	if (r->copies) {
+		rc = resolve_copy(req);
+	} else if (req->install_pages) {
+		rc = hgm_uffd_continue(hgm_region_uffd(r, req->install_page), &range);
+		count(r, &range);
+		rc = outcome(r, &range, rc);
+		req->install_page += range.done >> HGM_PAGE_SHIFT;
+		req->install_pages -= range.done >> HGM_PAGE_SHIFT;
+	}
+	if (!rc)
+		settle(req);
+	return rc;
+}
+
+static int contents_by_alias(struct hgm_request *req, uint64_t pages)
+{
+	struct hgm_region *r = req->r;
+	uint64_t block_pages = r->block_bytes >> HGM_PAGE_SHIFT;
+
+	/* Memory of our own is zero until somebody writes it; a failed try may have. */
+	if (req->zero && (!r->zeroed || req->scribbled))
+		memset(hgm_request_buffer(req), 0, pages << HGM_PAGE_SHIFT);
+	req->filled_block = hgm_resolve_publish(r, req->first_page, pages);
+	req->install_page = req->first_page;
+	req->install_pages = pages;
+	if (whole_blocks(r)) {
+		req->install_page = req->first_page / block_pages * block_pages;
+		req->install_pages = req->filled_block ? block_pages : 0;
+	}
+	return hgm_resolve_install(req);
+}
+
+int hgm_resolve_contents(struct hgm_request *req, uint64_t pages)
+{
+	struct hgm_region *r = req->r;
+
+	req->settling_pages = pages;
+	if (req->zero)
+		hgm_stat_add(r->h, HGM_STAT_ZERO_PAGES, pages);
+	if (!r->copies)
+		return contents_by_alias(req, pages);
+	/*
+	 * The kernel counts zero pages of anonymous memory as holes, and collapses no holes of
+	 * registered memory: where the block is to become huge, zeroes are copied.
+	 */
+	if (req->zero && !r->alias && r->collapses) {
+		memset(hgm_request_buffer(req), 0, pages << HGM_PAGE_SHIFT);
+		req->zero = false;
+	}
+	req->install_page = req->first_page;
+	req->install_pages = pages;
+	return hgm_resolve_install(req);
+}
+
+/*
+ * Map a present page with the present neighbours behind it. The kernel stops at the first that is mapped, so
+ * one call does it.
+ */
+static int map_around(struct hgm_region *r, uint64_t page)
+{
+	uint64_t window_end = (page | (AROUND_PAGES - 1)) + 1;
+	uint64_t bits = hgm_map_present_word(r->map, page / 64) >> page % 64;
+	uint64_t run = bits == ~UINT64_C(0) ? 64 : (uint64_t)__builtin_ctzll(~bits);
+	struct hgm_range range = { .addr = primary_at(r, page), .step = r->map_bytes };
+	uint64_t block_pages = r->block_bytes >> HGM_PAGE_SHIFT;
+	int rc;
+
+	if (page + run > window_end)
+		run = window_end - page;
+	if (page + run > r->mapped >> HGM_PAGE_SHIFT)
+		run = (r->mapped >> HGM_PAGE_SHIFT) - page;
+	if (whole_blocks(r)) {
+		range.addr = primary_at(r, page / block_pages * block_pages);
+		run = block_pages;
+	}
+	range.len = run << HGM_PAGE_SHIFT;
+	rc = hgm_range_until_exist(hgm_region_uffd(r, page), &range, HGM_VERB_CONTINUE, NULL);
+	count(r, &range);
+	if (range.done > HGM_PAGE_BYTES && !whole_blocks(r))
+		hgm_stat_add(r->h, HGM_STAT_NEIGHBOUR_PAGES, (range.done >> HGM_PAGE_SHIFT) - 1);
+	if (rc && range.done) /* the page that was asked for is mapped */
+		return 0;
+	if (rc == -EEXIST) {
+		hgm_stat_add(r->h, HGM_STAT_EXIST, 1);
+		hgm_resolve_wake(r, page, 1);
+		return 0;
+	}
+	return rc == -EFAULT ? rc : outcome(r, &range, rc);
+}
+
+int hgm_resolve_present(struct hgm_region *r, uint64_t page)
+{
+	struct hgm_range range = { .addr = primary_at(r, page),
+				   .len = HGM_PAGE_BYTES,
+				   .step = HGM_PAGE_BYTES };
+	uint64_t block = block_of(r, page);
+	int rc = -EFAULT;
+
+	if (r->backing != HGM_BACKING_ANON)
+		rc = map_around(r, page);
+	/*
+	 * Not in memory any more although it had arrived: somebody discarded it (MADV_DONTNEED of
+	 * anonymous memory, a hole punched in the file), and discarded memory reads as zero.
+	 */
+	if (rc == -EFAULT && !whole_blocks(r)) {
+		rc = hgm_uffd_zeropage(hgm_region_uffd(r, page), &range);
+		count(r, &range);
+		rc = outcome(r, &range, rc);
+	} else if (rc == -EFAULT) {
+		rc = outcome(r, &range, rc);
+	}
+	if (!rc && r->collapses &&
+	    atomic_load_explicit(&r->block_state[block], memory_order_relaxed) == HGM_BLOCK_HUGE)
+		hgm_collapse_again(r, block);
+	return rc;
+}
+
+static int poison_range(struct hgm_region *r, uint64_t page, uint64_t pages)
+{
+	struct hgm_range range = { .addr = primary_at(r, page),
+				   .len = pages << HGM_PAGE_SHIFT,
+				   .step = r->map_bytes };
+	int rc = hgm_uffd_poison(hgm_region_uffd(r, page), &range);
+
+	if (rc == -EAGAIN)
+		hgm_stat_add(r->h, HGM_STAT_AGAIN, 1);
+	return rc;
+}
+
+int hgm_resolve_poison(struct hgm_request *req)
+{
+	struct hgm_region *r = req->r;
+	uint64_t block_pages = r->block_bytes >> HGM_PAGE_SHIFT;
+	uint64_t block = block_of(r, req->first_page);
+	int rc;
+
+	if (!r->h->can_poison)
+		return -EOPNOTSUPP;
+	if (whole_blocks(r))
+		rc = poison_range(r, block * block_pages, block_pages);
+	else
+		rc = poison_range(r, req->first_page, req->pages);
+	if (rc == -ENOENT || rc == -ESRCH)
+		rc = 0;
+	if (rc)
+		return rc;
+	if (whole_blocks(r))
+		atomic_store_explicit(&r->block_state[block], HGM_BLOCK_POISONED,
+				      memory_order_release);
+	hgm_map_set_poisoned(r->map, req->first_page, req->pages);
+	hgm_resolve_wake(r, req->first_page, req->pages);
+	hgm_stat_add(r->h, HGM_STAT_POISONED_PAGES, req->pages);
+	req->settling_pages = req->pages;
+	req->filled_block = false;
+	settle(req);
+	hgm_notify(r->h);
+	return 0;
+}
+
+int hgm_resolve_poisoned(struct hgm_region *r, uint64_t page)
+{
+	uint64_t block_pages = r->block_bytes >> HGM_PAGE_SHIFT;
+	int rc = whole_blocks(r) ? poison_range(r, page / block_pages * block_pages, block_pages)
+				 : poison_range(r, page, 1);
+
+	return rc == -EAGAIN || rc == -ENOMEM ? rc : 0;
+}

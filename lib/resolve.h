@@ -1,0 +1,39 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The only place where a page becomes present and mapped.
+ */
+#ifndef HGM_LIB_RESOLVE_H
+#define HGM_LIB_RESOLVE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct hgm_region;
+struct hgm_request;
+
+/*
+ * Contents of @pages from req->first_page on are in the request's buffer (or are zero): make them present
+ * and map them. On -EAGAIN and -ENOMEM the rest is in req->install_page and install_pages, to be gone on
+ * with by hgm_resolve_install().
+ */
+int hgm_resolve_contents(struct hgm_request *req, uint64_t pages);
+int hgm_resolve_install(struct hgm_request *req);
+
+/* Claimed pages of one leaf have their contents: true for the caller who made their block full. */
+bool hgm_resolve_publish(struct hgm_region *r, uint64_t first_page, uint64_t pages);
+
+/* Give the request's pages up. -EAGAIN as above. */
+int hgm_resolve_poison(struct hgm_request *req);
+
+/*
+ * A fault on a page whose contents are there: map it, and present neighbours with it. -EAGAIN: not now.
+ */
+int hgm_resolve_present(struct hgm_region *r, uint64_t page);
+
+/* A fault on a page that was given up. -EAGAIN: not now. */
+int hgm_resolve_poisoned(struct hgm_region *r, uint64_t page);
+
+/* Wake whoever waits for a page. */
+void hgm_resolve_wake(struct hgm_region *r, uint64_t page, uint64_t pages);
+
+#endif

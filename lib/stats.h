@@ -1,0 +1,65 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#ifndef HGM_LIB_STATS_H
+#define HGM_LIB_STATS_H
+
+#include <stdatomic.h>
+
+#include <hgm/stats.h>
+
+/* The counters of struct hgm_stats, in its order. */
+enum hgm_stat {
+	HGM_STAT_FAULTS,
+	HGM_STAT_FAULT_BATCHES,
+	HGM_STAT_FAULTS_DEMAND,
+	HGM_STAT_FAULTS_PRESENT,
+	HGM_STAT_FAULTS_CLAIMED,
+	HGM_STAT_FAULTS_UNKNOWN,
+	HGM_STAT_FILL_REQUESTS,
+	HGM_STAT_INSTALLED_PAGES,
+	HGM_STAT_NEIGHBOUR_PAGES,
+	HGM_STAT_ZERO_PAGES,
+	HGM_STAT_EXIST,
+	HGM_STAT_AGAIN,
+	HGM_STAT_PARTIAL,
+	HGM_STAT_VANISHED,
+	HGM_STAT_NO_MEMORY,
+	HGM_STAT_SOURCE_ERRORS,
+	HGM_STAT_SOURCE_SHORT,
+	HGM_STAT_SOURCE_RETRIES,
+	HGM_STAT_POISONED_PAGES,
+	HGM_STAT_COLLAPSED_BLOCKS,
+	HGM_STAT_COLLAPSE_TRIES,
+	HGM_STAT_COLLAPSE_RETRIES,
+	HGM_STAT_COLLAPSE_UNPROVED,
+	HGM_STAT_SLEEPS,
+	HGM_STAT_COUNT,
+};
+
+enum hgm_phase {
+	HGM_PHASE_QUEUED,
+	HGM_PHASE_SOURCE,
+	HGM_PHASE_INSTALL,
+	HGM_PHASE_COUNT,
+};
+
+struct hgm_phase_counts {
+	_Atomic uint64_t sum_ns;
+	_Atomic uint64_t max_ns;
+	_Atomic uint64_t bucket[HGM_HIST_BUCKETS];
+};
+
+/* Threads count in shards of their own, so that counting never moves a cache line between them. */
+#define HGM_STAT_SHARDS 16
+
+struct hgm_stat_shard {
+	_Alignas(64) _Atomic uint64_t counter[HGM_STAT_COUNT];
+	struct hgm_phase_counts phase[HGM_PHASE_COUNT];
+};
+
+void hgm_stat_add(struct hgm *h, enum hgm_stat stat, uint64_t n);
+void hgm_stat_phase(struct hgm *h, enum hgm_phase phase, uint64_t ns);
+
+/* The sum over the shards. */
+uint64_t hgm_stat_read(const struct hgm *h, enum hgm_stat stat);
+
+#endif

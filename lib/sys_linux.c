@@ -1,0 +1,418 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The kernel seam's real side: Linux.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/fs.h>
+#include <linux/userfaultfd.h>
+#include <sys/eventfd.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/statfs.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "sys.h"
+
+/* Our constants against the system's, where its headers are new enough to have them. */
+_Static_assert(HGM_UFFD_FEATURE_PAGEFAULT_FLAG_WP == UFFD_FEATURE_PAGEFAULT_FLAG_WP, "uapi");
+_Static_assert(HGM_UFFD_FEATURE_EVENT_FORK == UFFD_FEATURE_EVENT_FORK, "uapi");
+_Static_assert(HGM_UFFD_FEATURE_EVENT_REMAP == UFFD_FEATURE_EVENT_REMAP, "uapi");
+_Static_assert(HGM_UFFD_FEATURE_EVENT_REMOVE == UFFD_FEATURE_EVENT_REMOVE, "uapi");
+_Static_assert(HGM_UFFD_FEATURE_MISSING_HUGETLBFS == UFFD_FEATURE_MISSING_HUGETLBFS, "uapi");
+_Static_assert(HGM_UFFD_FEATURE_MISSING_SHMEM == UFFD_FEATURE_MISSING_SHMEM, "uapi");
+_Static_assert(HGM_UFFD_FEATURE_EVENT_UNMAP == UFFD_FEATURE_EVENT_UNMAP, "uapi");
+_Static_assert(HGM_UFFD_FEATURE_SIGBUS == UFFD_FEATURE_SIGBUS, "uapi");
+_Static_assert(HGM_UFFD_FEATURE_THREAD_ID == UFFD_FEATURE_THREAD_ID, "uapi");
+_Static_assert(HGM_UFFD_FEATURE_MINOR_HUGETLBFS == UFFD_FEATURE_MINOR_HUGETLBFS, "uapi");
+_Static_assert(HGM_UFFD_FEATURE_MINOR_SHMEM == UFFD_FEATURE_MINOR_SHMEM, "uapi");
+_Static_assert(HGM_UFFD_FEATURE_EXACT_ADDRESS == UFFD_FEATURE_EXACT_ADDRESS, "uapi");
+_Static_assert(HGM_UFFD_FEATURE_WP_HUGETLBFS_SHMEM == UFFD_FEATURE_WP_HUGETLBFS_SHMEM, "uapi");
+#ifdef UFFD_FEATURE_WP_UNPOPULATED
+_Static_assert(HGM_UFFD_FEATURE_WP_UNPOPULATED == UFFD_FEATURE_WP_UNPOPULATED, "uapi");
+#endif
+#ifdef UFFD_FEATURE_POISON
+_Static_assert(HGM_UFFD_FEATURE_POISON == UFFD_FEATURE_POISON, "uapi");
+_Static_assert(HGM_UFFD_POISON_DONTWAKE == UFFDIO_POISON_MODE_DONTWAKE, "uapi");
+#endif
+#ifdef UFFD_FEATURE_WP_ASYNC
+_Static_assert(HGM_UFFD_FEATURE_WP_ASYNC == UFFD_FEATURE_WP_ASYNC, "uapi");
+#endif
+#ifdef UFFD_FEATURE_MOVE
+_Static_assert(HGM_UFFD_FEATURE_MOVE == UFFD_FEATURE_MOVE, "uapi");
+_Static_assert(HGM_UFFD_MOVE_DONTWAKE == UFFDIO_MOVE_MODE_DONTWAKE, "uapi");
+#endif
+#ifdef UFFDIO_CONTINUE_MODE_WP
+_Static_assert(HGM_UFFD_CONTINUE_WP == UFFDIO_CONTINUE_MODE_WP, "uapi");
+#endif
+_Static_assert(HGM_UFFD_MISSING == UFFDIO_REGISTER_MODE_MISSING, "uapi");
+_Static_assert(HGM_UFFD_WP == UFFDIO_REGISTER_MODE_WP, "uapi");
+_Static_assert(HGM_UFFD_MINOR == UFFDIO_REGISTER_MODE_MINOR, "uapi");
+_Static_assert(HGM_UFFD_IOCTL_CONTINUE == UINT64_C(1) << _UFFDIO_CONTINUE, "uapi");
+_Static_assert(HGM_UFFD_FAULT_WRITE == UFFD_PAGEFAULT_FLAG_WRITE, "uapi");
+_Static_assert(HGM_UFFD_FAULT_WP == UFFD_PAGEFAULT_FLAG_WP, "uapi");
+_Static_assert(HGM_UFFD_FAULT_MINOR == UFFD_PAGEFAULT_FLAG_MINOR, "uapi");
+_Static_assert(HGM_UFFD_COPY_DONTWAKE == UFFDIO_COPY_MODE_DONTWAKE, "uapi");
+_Static_assert(HGM_UFFD_COPY_WP == UFFDIO_COPY_MODE_WP, "uapi");
+_Static_assert(HGM_UFFD_ZEROPAGE_DONTWAKE == UFFDIO_ZEROPAGE_MODE_DONTWAKE, "uapi");
+_Static_assert(HGM_UFFD_WP_PROTECT == UFFDIO_WRITEPROTECT_MODE_WP, "uapi");
+_Static_assert(HGM_UFFD_WP_DONTWAKE == UFFDIO_WRITEPROTECT_MODE_DONTWAKE, "uapi");
+_Static_assert(HGM_UFFD_CONTINUE_DONTWAKE == UFFDIO_CONTINUE_MODE_DONTWAKE, "uapi");
+#ifdef MADV_POPULATE_READ
+_Static_assert(HGM_MADV_POPULATE_READ == MADV_POPULATE_READ, "uapi");
+_Static_assert(HGM_MADV_POPULATE_WRITE == MADV_POPULATE_WRITE, "uapi");
+#endif
+#ifdef MADV_COLLAPSE
+_Static_assert(HGM_MADV_COLLAPSE == MADV_COLLAPSE, "uapi");
+#endif
+#ifdef PAGE_IS_HUGE
+_Static_assert(HGM_PAGE_IS_HUGE == PAGE_IS_HUGE, "uapi");
+#endif
+
+/* Structs and request numbers that Debian 12's headers lack, laid out as the kernel's ABI says. */
+struct uffd_poison_arg {
+	uint64_t start;
+	uint64_t len;
+	uint64_t mode;
+	int64_t updated;
+};
+
+struct uffd_move_arg {
+	uint64_t dst;
+	uint64_t src;
+	uint64_t len;
+	uint64_t mode;
+	int64_t move;
+};
+
+struct pm_scan_arg {
+	uint64_t size;
+	uint64_t flags;
+	uint64_t start;
+	uint64_t end;
+	uint64_t walk_end;
+	uint64_t vec;
+	uint64_t vec_len;
+	uint64_t max_pages;
+	uint64_t category_inverted;
+	uint64_t category_mask;
+	uint64_t category_anyof_mask;
+	uint64_t return_mask;
+};
+
+#define IOCTL_UFFD_NEW	   _IO(0xAA, 0x00)
+#define IOCTL_UFFD_POISON  _IOWR(0xAA, 0x08, struct uffd_poison_arg)
+#define IOCTL_UFFD_MOVE	   _IOWR(0xAA, 0x05, struct uffd_move_arg)
+#define IOCTL_PAGEMAP_SCAN _IOWR('f', 16, struct pm_scan_arg)
+
+/* The caller's errno must survive: hgm_io_done() runs on other people's threads. */
+#define NEGATIVE_ERRNO(call)                  \
+	({                                    \
+		int saved_ = errno;           \
+		__typeof__(call) r_ = (call); \
+		if (r_ < 0) {                 \
+			r_ = -errno;          \
+			errno = saved_;       \
+		}                             \
+		r_;                           \
+	})
+
+static int linux_open(const char *path, int flags)
+{
+	return NEGATIVE_ERRNO(open(path, flags | O_CLOEXEC));
+}
+
+static int linux_close(int fd)
+{
+	return NEGATIVE_ERRNO(close(fd));
+}
+
+static int linux_dup(int fd)
+{
+	return NEGATIVE_ERRNO(fcntl(fd, F_DUPFD_CLOEXEC, 3));
+}
+
+static ssize_t linux_read(int fd, void *buf, size_t len)
+{
+	return NEGATIVE_ERRNO(read(fd, buf, len));
+}
+
+static ssize_t linux_write(int fd, const void *buf, size_t len)
+{
+	return NEGATIVE_ERRNO(write(fd, buf, len));
+}
+
+static ssize_t linux_pread(int fd, void *buf, size_t len, uint64_t offset)
+{
+	return NEGATIVE_ERRNO(pread(fd, buf, len, (off_t)offset));
+}
+
+static ssize_t linux_pread_nowait(int fd, void *buf, size_t len, uint64_t offset)
+{
+	struct iovec iov = { .iov_base = buf, .iov_len = len };
+
+	return NEGATIVE_ERRNO(preadv2(fd, &iov, 1, (off_t)offset, RWF_NOWAIT));
+}
+
+static int64_t linux_lseek(int fd, int64_t offset, int whence)
+{
+	return NEGATIVE_ERRNO(lseek(fd, offset, whence));
+}
+
+static int linux_file_kind(int fd, struct hgm_file_kind *kind)
+{
+	struct statfs fs;
+	struct stat st;
+	int access;
+	int rc;
+
+	rc = NEGATIVE_ERRNO(fstat(fd, &st));
+	if (!rc)
+		rc = NEGATIVE_ERRNO(fstatfs(fd, &fs));
+	if (rc)
+		return rc;
+	access = NEGATIVE_ERRNO(fcntl(fd, F_GETFL));
+	if (access < 0)
+		return access;
+	if (access & O_PATH)
+		return -EBADF;
+	kind->mode = st.st_mode;
+	kind->size = (uint64_t)st.st_size;
+	kind->fs_magic = (uint64_t)fs.f_type;
+	kind->fs_block_bytes = (uint64_t)fs.f_bsize;
+	kind->access = access & O_ACCMODE;
+	return 0;
+}
+
+static int linux_memfd_create(const char *name, unsigned int flags)
+{
+	return NEGATIVE_ERRNO(memfd_create(name, flags | MFD_CLOEXEC));
+}
+
+static int linux_ftruncate(int fd, uint64_t len)
+{
+	return NEGATIVE_ERRNO(ftruncate(fd, (off_t)len));
+}
+
+static int linux_eventfd(void)
+{
+	return NEGATIVE_ERRNO(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+}
+
+static int linux_poll(struct pollfd *fds, unsigned int n, int64_t timeout_ns)
+{
+	struct timespec ts = { .tv_sec = timeout_ns / 1000000000,
+			       .tv_nsec = timeout_ns % 1000000000 };
+
+	return NEGATIVE_ERRNO(ppoll(fds, n, timeout_ns < 0 ? NULL : &ts, NULL));
+}
+
+static int linux_mmap(void **out, void *addr, uint64_t len, int prot, int flags, int fd,
+		      uint64_t offset)
+{
+	int saved = errno;
+	void *p = mmap(addr, len, prot, flags, fd, (off_t)offset);
+
+	if (p == MAP_FAILED) {
+		int rc = -errno;
+
+		errno = saved;
+		return rc;
+	}
+	*out = p;
+	return 0;
+}
+
+static int linux_munmap(void *addr, uint64_t len)
+{
+	return NEGATIVE_ERRNO(munmap(addr, len));
+}
+
+static int linux_mprotect(void *addr, uint64_t len, int prot)
+{
+	return NEGATIVE_ERRNO(mprotect(addr, len, prot));
+}
+
+static int linux_madvise(void *addr, uint64_t len, int advice)
+{
+	return NEGATIVE_ERRNO(madvise(addr, len, advice));
+}
+
+static int linux_pagemap_scan(int fd, const void *start, const void *end, uint64_t category,
+			      struct hgm_pm_region *out, uint64_t out_len, uint64_t *walk_end)
+{
+	struct pm_scan_arg arg = {
+		.size = sizeof(arg),
+		.start = (uintptr_t)start,
+		.end = (uintptr_t)end,
+		.vec = (uintptr_t)out,
+		.vec_len = out_len,
+		.category_mask = category,
+		.return_mask = category,
+	};
+	int rc = NEGATIVE_ERRNO(ioctl(fd, IOCTL_PAGEMAP_SCAN, &arg));
+
+	*walk_end = arg.walk_end;
+	return rc;
+}
+
+static int linux_userfaultfd(int flags)
+{
+	return (int)NEGATIVE_ERRNO(syscall(SYS_userfaultfd, flags));
+}
+
+static int linux_uffd_new(int dev, int flags)
+{
+	return NEGATIVE_ERRNO(ioctl(dev, IOCTL_UFFD_NEW, (long)flags));
+}
+
+static int linux_uffd_api(int fd, uint64_t *features, uint64_t *ioctls)
+{
+	struct uffdio_api arg = { .api = UFFD_API, .features = *features };
+	int rc = NEGATIVE_ERRNO(ioctl(fd, UFFDIO_API, &arg));
+
+	*features = arg.features;
+	*ioctls = arg.ioctls;
+	return rc;
+}
+
+static int linux_uffd_register(int fd, void *addr, uint64_t len, uint64_t modes, uint64_t *ioctls)
+{
+	struct uffdio_register arg = {
+		.range = { .start = (uintptr_t)addr, .len = len },
+		.mode = modes,
+	};
+	int rc = NEGATIVE_ERRNO(ioctl(fd, UFFDIO_REGISTER, &arg));
+
+	*ioctls = arg.ioctls;
+	return rc;
+}
+
+static int linux_uffd_unregister(int fd, void *addr, uint64_t len)
+{
+	struct uffdio_range arg = { .start = (uintptr_t)addr, .len = len };
+
+	return NEGATIVE_ERRNO(ioctl(fd, UFFDIO_UNREGISTER, &arg));
+}
+
+static int linux_uffd_wake(int fd, void *addr, uint64_t len)
+{
+	struct uffdio_range arg = { .start = (uintptr_t)addr, .len = len };
+
+	return NEGATIVE_ERRNO(ioctl(fd, UFFDIO_WAKE, &arg));
+}
+
+/*
+ * The result field is preset to 0: kernels before late 2025 leave it unwritten for some EAGAIN, and all
+ * of them for a bad mode or a bad range.
+ */
+static int linux_uffd_copy(int fd, void *dst, const void *src, uint64_t len, uint64_t mode,
+			   int64_t *done)
+{
+	struct uffdio_copy arg = {
+		.dst = (uintptr_t)dst,
+		.src = (uintptr_t)src,
+		.len = len,
+		.mode = mode,
+	};
+	int rc = NEGATIVE_ERRNO(ioctl(fd, UFFDIO_COPY, &arg));
+
+	*done = arg.copy;
+	return rc;
+}
+
+static int linux_uffd_zeropage(int fd, void *addr, uint64_t len, uint64_t mode, int64_t *done)
+{
+	struct uffdio_zeropage arg = {
+		.range = { .start = (uintptr_t)addr, .len = len },
+		.mode = mode,
+	};
+	int rc = NEGATIVE_ERRNO(ioctl(fd, UFFDIO_ZEROPAGE, &arg));
+
+	*done = arg.zeropage;
+	return rc;
+}
+
+static int linux_uffd_continue(int fd, void *addr, uint64_t len, uint64_t mode, int64_t *done)
+{
+	struct uffdio_continue arg = {
+		.range = { .start = (uintptr_t)addr, .len = len },
+		.mode = mode,
+	};
+	int rc = NEGATIVE_ERRNO(ioctl(fd, UFFDIO_CONTINUE, &arg));
+
+	*done = arg.mapped;
+	return rc;
+}
+
+static int linux_uffd_poison(int fd, void *addr, uint64_t len, uint64_t mode, int64_t *done)
+{
+	struct uffd_poison_arg arg = { .start = (uintptr_t)addr, .len = len, .mode = mode };
+	int rc = NEGATIVE_ERRNO(ioctl(fd, IOCTL_UFFD_POISON, &arg));
+
+	*done = arg.updated;
+	return rc;
+}
+
+static int linux_uffd_move(int fd, void *dst, void *src, uint64_t len, uint64_t mode, int64_t *done)
+{
+	struct uffd_move_arg arg = {
+		.dst = (uintptr_t)dst,
+		.src = (uintptr_t)src,
+		.len = len,
+		.mode = mode,
+	};
+	int rc = NEGATIVE_ERRNO(ioctl(fd, IOCTL_UFFD_MOVE, &arg));
+
+	*done = arg.move;
+	return rc;
+}
+
+static int linux_uffd_writeprotect(int fd, void *addr, uint64_t len, uint64_t mode)
+{
+	struct uffdio_writeprotect arg = {
+		.range = { .start = (uintptr_t)addr, .len = len },
+		.mode = mode,
+	};
+
+	return NEGATIVE_ERRNO(ioctl(fd, UFFDIO_WRITEPROTECT, &arg));
+}
+
+const struct hgm_sys hgm_sys_linux = {
+	.open = linux_open,
+	.close = linux_close,
+	.dup = linux_dup,
+	.read = linux_read,
+	.write = linux_write,
+	.pread = linux_pread,
+	.pread_nowait = linux_pread_nowait,
+	.lseek = linux_lseek,
+	.file_kind = linux_file_kind,
+	.memfd_create = linux_memfd_create,
+	.ftruncate = linux_ftruncate,
+	.eventfd = linux_eventfd,
+	.poll = linux_poll,
+	.mmap = linux_mmap,
+	.munmap = linux_munmap,
+	.mprotect = linux_mprotect,
+	.madvise = linux_madvise,
+	.pagemap_scan = linux_pagemap_scan,
+	.userfaultfd = linux_userfaultfd,
+	.uffd_new = linux_uffd_new,
+	.uffd_api = linux_uffd_api,
+	.uffd_register = linux_uffd_register,
+	.uffd_unregister = linux_uffd_unregister,
+	.uffd_wake = linux_uffd_wake,
+	.uffd_copy = linux_uffd_copy,
+	.uffd_zeropage = linux_uffd_zeropage,
+	.uffd_continue = linux_uffd_continue,
+	.uffd_poison = linux_uffd_poison,
+	.uffd_move = linux_uffd_move,
+	.uffd_writeprotect = linux_uffd_writeprotect,
+};
+
+const struct hgm_sys *hgm_sys = &hgm_sys_linux;

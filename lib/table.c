@@ -1,0 +1,80 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The engine's regions by address. Readers search a table inside a read-side section; writers fill the other of
+ * two, put it in its place, and wait until nobody reads the old one. Removing a region cannot fail.
+ */
+#include <errno.h>
+#include <string.h>
+
+#include "engine.h"
+
+struct hgm_region *hgm_table_find(const struct hgm_table *t, uint64_t addr)
+{
+	unsigned int low = 0, high = t->count;
+	struct hgm_region *r;
+
+	while (low < high) { /* the first region that begins behind addr */
+		unsigned int mid = low + (high - low) / 2;
+
+		if ((uintptr_t)t->region[mid]->primary <= addr)
+			low = mid + 1;
+		else
+			high = mid;
+	}
+	if (!low)
+		return NULL;
+	r = t->region[low - 1];
+	return addr - (uintptr_t)r->primary < r->mapped ? r : NULL;
+}
+
+/* Under the table's lock: the buffer that readers do not see. */
+static struct hgm_table *spare(struct hgm *h, struct hgm_table **now)
+{
+	*now = atomic_load_explicit(&h->table, memory_order_relaxed);
+	return *now == &h->tables[0] ? &h->tables[1] : &h->tables[0];
+}
+
+/* Under the table's lock. Afterwards nobody reads the old table, which is the next spare. */
+static void publish(struct hgm *h, struct hgm_table *t)
+{
+	atomic_store_explicit(&h->table, t, memory_order_release);
+	hgm_rcu_synchronize();
+}
+
+int hgm_table_add(struct hgm *h, struct hgm_region *r)
+{
+	struct hgm_table *now, *t;
+	unsigned int at = 0;
+
+	pthread_mutex_lock(&h->table_lock);
+	t = spare(h, &now);
+	if (now->count == HGM_REGIONS_MAX) {
+		pthread_mutex_unlock(&h->table_lock);
+		return -ENOSPC;
+	}
+	while (at < now->count && now->region[at]->primary < r->primary)
+		at++;
+	memcpy(t->region, now->region, at * sizeof(t->region[0]));
+	t->region[at] = r;
+	memcpy(t->region + at + 1, now->region + at, (now->count - at) * sizeof(t->region[0]));
+	t->count = now->count + 1;
+	publish(h, t);
+	pthread_mutex_unlock(&h->table_lock);
+	return 0;
+}
+
+void hgm_table_remove(struct hgm *h, struct hgm_region *r)
+{
+	struct hgm_table *now, *t;
+
+	pthread_mutex_lock(&h->table_lock);
+	t = spare(h, &now);
+	t->count = 0;
+	for (unsigned int i = 0; i < now->count; i++)
+		if (now->region[i] != r)
+			t->region[t->count++] = now->region[i];
+	publish(h, t);
+	pthread_mutex_unlock(&h->table_lock);
+	/* The collapser walks by index and may have stepped over a region that moved. */
+	hgm_collapser_kick(h);
+}

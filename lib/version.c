@@ -1,0 +1,7 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include <hgm/version.h>
+
+unsigned int hgm_version(void)
+{
+	return HGM_VERSION_NUMBER;
+}

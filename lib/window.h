@@ -1,0 +1,36 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * How much fill may be under way: see window.c. No locking; the work queue's lock protects it.
+ */
+#ifndef HGM_LIB_WINDOW_H
+#define HGM_LIB_WINDOW_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#define HGM_WINDOW_RATES 8
+
+struct hgm_window {
+	uint64_t fixed_bytes; /* the caller's wish, 0 to measure */
+	uint64_t bytes;
+	uint64_t delivered_bytes;
+	uint64_t rate[HGM_WINDOW_RATES]; /* bytes per second: the best of each of the last rounds */
+	unsigned int round;
+	uint64_t round_end; /* delivered_bytes at which the round ends */
+	uint64_t best_rate; /* when the pipe was last found to be filling */
+	unsigned int flat_rounds;
+	bool filled;
+	uint64_t min_rtt_ns;
+	uint64_t min_rtt_seen_ns; /* when */
+};
+
+void hgm_window_init(struct hgm_window *w, uint64_t fixed_bytes);
+
+/* A fill request of @bytes, asked at @asked_ns when @delivered_before had arrived, has been answered. */
+void hgm_window_answered(struct hgm_window *w, uint64_t bytes, uint64_t asked_ns,
+			 uint64_t delivered_before, uint64_t now_ns);
+
+/* How long one request should be, a power of two of bytes. */
+uint64_t hgm_window_chunk(const struct hgm_window *w);
+
+#endif

@@ -1,0 +1,49 @@
+#!/bin/sh
+# SPDX-License-Identifier: LGPL-2.1-or-later
+#
+# check.sh BUILDDIR PROGRAM INCLUDEDIR COMPILER...: install into a scratch directory, then build PROGRAM
+# against that with nothing but pkg-config's words, shared and static, and run it.
+set -eu
+
+build=$1
+program=$2
+include=$3
+shift 3
+
+stage=$(mktemp -d)
+trap 'rm -rf "$stage"' EXIT
+
+meson install -C "$build" --no-rebuild --quiet --destdir "$stage" >"$stage/log" 2>&1 || {
+	cat "$stage/log"
+	exit 1
+}
+
+pc=$(find "$stage" -name hgm.pc)
+PKG_CONFIG_PATH=$(dirname "$pc")
+PKG_CONFIG_SYSROOT_DIR=$stage
+export PKG_CONFIG_PATH PKG_CONFIG_SYSROOT_DIR
+
+cflags=$(pkg-config --cflags hgm)
+libs=$(pkg-config --libs hgm)
+static_libs=$(pkg-config --static --libs hgm | sed 's/-lhgm\>/-l:libhgm.a/')
+libdir=$(dirname "$(find "$stage" -name libhgm.so.0)")
+
+case "$cflags$libs" in
+*-D* | *urcu* | *-std=*)
+	echo "hgm.pc asks users for more than they need: $cflags $libs"
+	exit 1
+	;;
+esac
+for header in "$include"/hgm/*.h; do
+	find "$stage" -path "*/include/hgm/$(basename "$header")" | grep -q . || {
+		echo "$(basename "$header") is not installed"
+		exit 1
+	}
+done
+
+# shellcheck disable=SC2086 # flags are lists of words
+"$@" -Wall -Wextra -Werror $cflags "$program" -o "$stage/shared" $libs
+LD_LIBRARY_PATH=$libdir "$stage/shared"
+# shellcheck disable=SC2086
+"$@" -Wall -Wextra -Werror $cflags "$program" -o "$stage/static" $static_libs
+"$stage/static"

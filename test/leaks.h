@@ -1,0 +1,70 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * What a process holds: taken before and after, two of these tell whether something was
+ * left behind.
+ */
+#ifndef HGM_TEST_LEAKS_H
+#define HGM_TEST_LEAKS_H
+
+#include <dirent.h>
+#include <inttypes.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+
+/* A sanitizer's own mappings come and go: there only those of memory files are counted. */
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define SANITIZED 1
+#else
+#define SANITIZED 0
+#endif
+
+struct holdings {
+	unsigned int descriptors;
+	unsigned int threads;
+	uint64_t mapped_bytes;
+};
+
+static inline unsigned int count_entries(const char *path)
+{
+	unsigned int n = 0;
+	DIR *dir = opendir(path);
+
+	while (dir && readdir(dir))
+		n++;
+	if (dir)
+		closedir(dir);
+	return n;
+}
+
+static inline struct holdings take_holdings(void)
+{
+	struct holdings h = {
+		.descriptors = count_entries("/proc/self/fd"),
+		.threads = count_entries("/proc/self/task"),
+	};
+	FILE *maps = fopen("/proc/self/maps", "r");
+	char line[512];
+	uint64_t start;
+	uint64_t end;
+
+	while (maps && fgets(line, sizeof(line), maps)) {
+		if (SANITIZED && !strstr(line, "memfd:"))
+			continue;
+		if (sscanf(line, "%" SCNx64 "-%" SCNx64, &start, &end) == 2)
+			h.mapped_bytes += end - start;
+	}
+	if (maps)
+		fclose(maps);
+	return h;
+}
+
+#define assert_same_holdings(before)                                         \
+	do {                                                                 \
+		const struct holdings now_ = take_holdings();                \
+		assert_int_equal(now_.descriptors, (before)->descriptors);   \
+		assert_int_equal(now_.threads, (before)->threads);           \
+		assert_int_equal(now_.mapped_bytes, (before)->mapped_bytes); \
+	} while (0)
+
+#endif

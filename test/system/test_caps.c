@@ -1,0 +1,219 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The capability table on the running kernel. What it must say depends on the kernel; that its
+ * answers agree with each other, and that it leaves nothing behind, does not.
+ */
+#include <stdbool.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <hgm/caps.h>
+#include <hgm/uapi.h>
+
+#include "leaks.h"
+#include "test.h"
+
+static struct hgm_caps *probe(unsigned int flags)
+{
+	struct hgm_caps *caps = NULL;
+
+	assert_int_equal(hgm_caps_probe(&caps, flags), 0);
+	return caps;
+}
+
+static uint32_t answer(const struct hgm_caps *caps, const char *name)
+{
+	const struct hgm_cap *cap = hgm_caps_find(caps, name);
+
+	assert_non_null(cap);
+	return cap->answer;
+}
+
+static uint64_t value(const struct hgm_caps *caps, const char *name)
+{
+	return hgm_caps_find(caps, name)->value;
+}
+
+/* A probe may be told to come back: give it a few chances to make up its mind. */
+static void assert_yes(const char *name, unsigned int flags)
+{
+	char reason[512] = "";
+
+	for (int i = 0; i < 5; i++) {
+		struct hgm_caps *caps = probe(flags);
+		uint32_t got = answer(caps, name);
+
+		snprintf(reason, sizeof(reason), "%s", hgm_caps_find(caps, name)->reason);
+		hgm_caps_free(caps);
+		if (got == HGM_YES)
+			return;
+		if (got != HGM_UNPROVEN)
+			break;
+		usleep(20000);
+	}
+	fail_msg("%s: %s", name, reason);
+}
+
+static void answers_are_whole(void **state)
+{
+	struct hgm_caps *caps = probe(0);
+
+	(void)state;
+	for (unsigned int i = 0; i < hgm_caps_count(caps); i++) {
+		const struct hgm_cap *cap = hgm_caps_at(caps, i);
+
+		assert_in_range(cap->answer, HGM_NO, HGM_UNPROVEN);
+		assert_true(strlen(cap->reason) > 10);
+		assert_int_equal(cap->name[strspn(cap->name, "abcdefghijklmnopqrstuvwxyz0123456789"
+							     "._")],
+				 '\0');
+	}
+	hgm_caps_free(caps);
+}
+
+/* A feature bit that the kernel shows is a capability that must be found to work, and no other. */
+static void feature_bits_and_answers_agree(void **state)
+{
+	static const struct {
+		uint64_t bit;
+		const char *name;
+	} pairs[] = {
+		{ HGM_UFFD_FEATURE_EXACT_ADDRESS, "uffd.exact_address" },
+		{ HGM_UFFD_FEATURE_THREAD_ID, "uffd.thread_id" },
+		{ HGM_UFFD_FEATURE_WP_ASYNC, "uffd.wp_async" },
+		{ HGM_UFFD_FEATURE_PAGEFAULT_FLAG_WP, "anon.wp.4k" },
+		{ HGM_UFFD_FEATURE_WP_HUGETLBFS_SHMEM, "shmem.wp.4k" },
+		{ HGM_UFFD_FEATURE_MISSING_SHMEM, "shmem.missing.4k" },
+		{ HGM_UFFD_FEATURE_MINOR_SHMEM, "shmem.minor.4k" },
+		{ HGM_UFFD_FEATURE_POISON, "anon.poison.4k" },
+		{ HGM_UFFD_FEATURE_POISON, "shmem.poison.4k" },
+		{ HGM_UFFD_FEATURE_MOVE, "anon.move.4k" },
+	};
+	struct hgm_caps *caps = probe(0);
+	uint64_t features = value(caps, "uffd.features");
+
+	(void)state;
+	if (answer(caps, "uffd.features") != HGM_YES) {
+		char reason[512];
+
+		snprintf(reason, sizeof(reason), "%s",
+			 hgm_caps_find(caps, "uffd.features")->reason);
+		hgm_caps_free(caps);
+		test_skip("no userfaultfd here: %s", reason);
+	}
+	for (size_t i = 0; i < sizeof(pairs) / sizeof(pairs[0]); i++) {
+		if (features & pairs[i].bit)
+			assert_yes(pairs[i].name, 0);
+		else
+			assert_int_equal(answer(caps, pairs[i].name), HGM_NO);
+	}
+	/* In no kernel up to now: private memory has no page cache. */
+	assert_int_equal(answer(caps, "anon.minor.4k"), HGM_NO);
+	hgm_caps_free(caps);
+}
+
+static void nothing_is_left_behind(void **state)
+{
+	struct holdings before;
+
+	(void)state;
+	/* The first run lets the C library map what it then keeps (a thread's stack). */
+	hgm_caps_free(probe(0));
+	before = take_holdings();
+	for (int i = 0; i < 5; i++)
+		hgm_caps_free(probe(0));
+	assert_same_holdings(&before);
+}
+
+/* Not by the caps: an independent look. */
+static long free_huge_pages(void)
+{
+	FILE *file = fopen("/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages", "r");
+	long n = -1;
+
+	if (file) {
+		if (fscanf(file, "%ld", &n) != 1)
+			n = -1;
+		fclose(file);
+	}
+	return n;
+}
+
+static void huge_pages_are_taken_and_given_back(void **state)
+{
+	struct holdings before;
+	struct hgm_caps *caps;
+	long nfree = free_huge_pages();
+
+	(void)state;
+	if (nfree < 1)
+		test_skip("no free huge page of 2 MiB; ./run setup reserves some");
+	caps = probe(0);
+	assert_int_equal(value(caps, "hugetlb.2m"), nfree);
+	assert_int_equal(answer(caps, "hugetlb.2m.missing.block"), HGM_UNPROVEN);
+	hgm_caps_free(caps);
+
+	before = take_holdings();
+	assert_yes("hugetlb.2m.missing.block", HGM_CAPS_USE_HUGE_PAGES);
+	assert_yes("hugetlb.2m.minor.block", HGM_CAPS_USE_HUGE_PAGES);
+	assert_same_holdings(&before);
+	assert_int_equal(free_huge_pages(), nfree);
+}
+
+/* Runs in a child of its own: 0 if all is as it must be, else the line. */
+static int probe_as_nobody(void)
+{
+	struct hgm_caps *caps;
+
+	if (setgid(65534) || setuid(65534))
+		return 1;
+	if (hgm_caps_probe(&caps, 0))
+		return 2;
+	if (hgm_caps_find(caps, "uffd.device")->answer == HGM_YES)
+		return 3;
+	if (hgm_caps_find(caps, "uffd.syscall")->answer == HGM_NO)
+		return 4;
+	/* Faults of user mode need no privilege, and its verbs are the same. */
+	if (hgm_caps_find(caps, "uffd.user_mode_only")->answer == HGM_YES &&
+	    hgm_caps_find(caps, "anon.missing.4k")->answer != HGM_YES)
+		return 5;
+	hgm_caps_free(caps);
+	return 0;
+}
+
+static void without_privilege(void **state)
+{
+	struct hgm_caps *caps = probe(0);
+	bool available = answer(caps, "uffd.syscall") == HGM_YES;
+	int status;
+	pid_t pid;
+
+	(void)state;
+	hgm_caps_free(caps);
+	if (getuid() != 0)
+		test_skip("only root can become somebody without privilege");
+	if (!available)
+		test_skip("userfaultfd(2) cannot be had here even by root");
+	if (access("/dev/userfaultfd", F_OK) == 0 &&
+	    system("test $(stat -c %a /dev/userfaultfd) = 600"))
+		test_skip("/dev/userfaultfd is open to all users here");
+	pid = fork();
+	assert_true(pid >= 0);
+	if (pid == 0)
+		_exit(probe_as_nobody());
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_true(WIFEXITED(status));
+	assert_int_equal(WEXITSTATUS(status), 0);
+}
+
+static const struct CMUnitTest tests[] = {
+	cmocka_unit_test(answers_are_whole),
+	cmocka_unit_test(feature_bits_and_answers_agree),
+	cmocka_unit_test(nothing_is_left_behind),
+	cmocka_unit_test(huge_pages_are_taken_and_given_back),
+	cmocka_unit_test(without_privilege),
+};
+
+TEST_MAIN(tests)

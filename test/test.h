@@ -1,0 +1,43 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * What every cmocka program of the test suite includes.
+ *
+ * A program ends with TEST_MAIN(tests): it exits 0, or 1 if a case failed, or 77 if all its cases
+ * were skipped. A case is skipped by test_skip() with a reason, never by returning early.
+ */
+#ifndef HGM_TEST_H
+#define HGM_TEST_H
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+
+#include <cmocka.h>
+
+static unsigned int test_skipped;
+
+/* The reasons go to stdout, where test/summary.py finds them. */
+#define test_skip(...)                 \
+	do {                           \
+		printf("# skipped: "); \
+		printf(__VA_ARGS__);   \
+		printf("\n");          \
+		fflush(stdout);        \
+		test_skipped++;        \
+		skip();                \
+	} while (0)
+
+#define TEST_EXIT_SKIPPED 77
+
+#define TEST_MAIN(tests)                                                                           \
+	int main(void)                                                                             \
+	{                                                                                          \
+		setvbuf(stdout, NULL, _IOLBF, 0);                                                  \
+		if (cmocka_run_group_tests(tests, NULL, NULL))                                     \
+			return 1;                                                                  \
+		return test_skipped == sizeof(tests) / sizeof((tests)[0]) ? TEST_EXIT_SKIPPED : 0; \
+	}
+
+#endif
