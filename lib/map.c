@@ -50,6 +50,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <time.h>
 
 #include "map.h"
 #include "rcu.h"
@@ -81,6 +82,7 @@ struct hgm_map {
 	uint64_t arena_leaves;
 	_Alignas(64) _Atomic uint64_t arena_next; /* first never used */
 	_Atomic(struct leaf *) free_leaves;
+	_Atomic uint64_t deferred; /* leaves that wait for their grace period */
 	_Alignas(64) _Atomic uint64_t present_pages;
 	_Atomic uint64_t poisoned_pages;
 };
@@ -131,7 +133,9 @@ void hgm_map_destroy(struct hgm_map *map)
 {
 	if (!map)
 		return;
-	hgm_rcu_barrier(); /* replaced leaves are on their way back into the arena */
+	/* Replaced leaves are on their way back into the arena. A reclaim's last access is the count. */
+	while (atomic_load_explicit(&map->deferred, memory_order_acquire))
+		nanosleep(&(struct timespec){ .tv_nsec = 200000 }, NULL);
 	hgm_sys->munmap(map->arena, arena_bytes(map));
 	hgm_sys->munmap(map->words, words_bytes(map));
 	free(map);
@@ -157,10 +161,11 @@ static struct leaf *pop_free(struct hgm_map *map)
 static void reclaim(struct rcu_head *head)
 {
 	struct leaf *leaf = caa_container_of(head, struct leaf, rcu);
-	struct hgm_map *map = leaf->map;
+	struct hgm_map *map;
 	struct leaf *first;
 
 	hgm_rcu_tsan_acquire();
+	map = leaf->map;
 	atomic_store_explicit(&leaf->present_count, 0, memory_order_relaxed);
 	for (int i = 0; i < HGM_LEAF_WORDS; i++) {
 		atomic_store_explicit(&leaf->claimed[i], 0, memory_order_relaxed);
@@ -172,6 +177,13 @@ static void reclaim(struct rcu_head *head)
 		leaf->next_free = first;
 	while (!atomic_compare_exchange_weak_explicit(&map->free_leaves, &first, leaf,
 						      memory_order_release, memory_order_relaxed));
+	atomic_fetch_sub_explicit(&map->deferred, 1, memory_order_release);
+}
+
+static void retire(struct leaf *leaf)
+{
+	atomic_fetch_add_explicit(&leaf->map->deferred, 1, memory_order_relaxed);
+	hgm_rcu_defer(&leaf->rcu, reclaim);
 }
 
 static struct leaf *new_leaf(struct hgm_map *map, uint64_t index)
@@ -214,7 +226,7 @@ static struct leaf *get_leaf(struct hgm_map *map, uint64_t index, bool *full)
 						    memory_order_acq_rel, memory_order_acquire))
 		return leaf;
 	/* Somebody was faster. Ours goes the long way round: another popper may be looking at it. */
-	hgm_rcu_defer(&leaf->rcu, reclaim);
+	retire(leaf);
 	*full = word == WORD_FULL;
 	return *full ? NULL : (struct leaf *)word;
 }
@@ -285,7 +297,7 @@ bool hgm_map_set_present(struct hgm_map *map, uint64_t first_page, uint64_t page
 	/* full-last, full-once */
 	atomic_store_explicit(&map->words[first_page / HGM_LEAF_PAGES], WORD_FULL,
 			      memory_order_release);
-	hgm_rcu_defer(&leaf->rcu, reclaim);
+	retire(leaf);
 	return true;
 }
 

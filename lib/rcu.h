@@ -17,8 +17,8 @@
 #endif
 #endif
 
-#ifndef HGM_TSAN
-#define _LGPL_SOURCE /* liburcu's inline readers; out of line, TSan leaves their internals alone */
+#if !defined(HGM_TSAN) && !defined(__SANITIZE_ADDRESS__)
+#define _LGPL_SOURCE /* liburcu's inline readers; out of line, sanitizers leave their internals alone */
 #endif
 #include <urcu/urcu-bp.h>
 
@@ -57,13 +57,6 @@ static inline void hgm_rcu_defer(struct rcu_head *head, void (*fn)(struct rcu_he
 {
 	hgm_rcu_tsan_release();
 	urcu_bp_call_rcu(head, fn);
-}
-
-/* Wait until all callbacks that are waiting now have run. Never inside a read-side section. */
-static inline void hgm_rcu_barrier(void)
-{
-	urcu_bp_barrier();
-	hgm_rcu_tsan_acquire();
 }
 
 /* Start liburcu's callback thread with all signals blocked, if it does not run yet. */

@@ -231,7 +231,7 @@ int hgm_resolve_contents(struct hgm_request *req, uint64_t pages)
  * Map a present page with the present neighbours behind it. The kernel stops at the first that is mapped, so
  * one call does it.
  */
-static int map_around(struct hgm_region *r, uint64_t page)
+static int map_around(struct hgm_region *r, uint64_t page, bool *installed)
 {
 	uint64_t window_end = (page | (AROUND_PAGES - 1)) + 1;
 	uint64_t bits = hgm_map_present_word(r->map, page / 64) >> page % 64;
@@ -251,6 +251,7 @@ static int map_around(struct hgm_region *r, uint64_t page)
 	range.len = run << HGM_PAGE_SHIFT;
 	rc = hgm_range_until_exist(hgm_region_uffd(r, page), &range, HGM_VERB_CONTINUE, NULL);
 	count(r, &range);
+	*installed = range.installed;
 	if (range.done > HGM_PAGE_BYTES && !whole_blocks(r))
 		hgm_stat_add(r->h, HGM_STAT_NEIGHBOUR_PAGES, (range.done >> HGM_PAGE_SHIFT) - 1);
 	if (rc && range.done) /* the page that was asked for is mapped */
@@ -269,10 +270,11 @@ int hgm_resolve_present(struct hgm_region *r, uint64_t page)
 				   .len = HGM_PAGE_BYTES,
 				   .step = HGM_PAGE_BYTES };
 	uint64_t block = block_of(r, page);
+	bool installed = false;
 	int rc = -EFAULT;
 
 	if (r->backing != HGM_BACKING_ANON)
-		rc = map_around(r, page);
+		rc = map_around(r, page, &installed);
 	/*
 	 * Not in memory any more although it had arrived: somebody discarded it (MADV_DONTNEED of
 	 * anonymous memory, a hole punched in the file), and discarded memory reads as zero.
@@ -280,11 +282,13 @@ int hgm_resolve_present(struct hgm_region *r, uint64_t page)
 	if (rc == -EFAULT && !whole_blocks(r)) {
 		rc = hgm_uffd_zeropage(hgm_region_uffd(r, page), &range);
 		count(r, &range);
+		installed = range.installed;
 		rc = outcome(r, &range, rc);
 	} else if (rc == -EFAULT) {
 		rc = outcome(r, &range, rc);
 	}
-	if (!rc && r->collapses &&
+	/* A fault from before the collapse finds the page mapped; one that finds it not is news. */
+	if (!rc && installed && r->collapses &&
 	    atomic_load_explicit(&r->block_state[block], memory_order_relaxed) == HGM_BLOCK_HUGE)
 		hgm_collapse_again(r, block);
 	return rc;
