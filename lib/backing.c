@@ -122,6 +122,10 @@ static int take_file(struct hgm_region *r, const struct hgm_region_opts *o)
 		     : r->flags & HGM_REGION_LAZY     ? HGM_BACKING_SHMEM_LAZY
 						      : HGM_BACKING_SHMEM;
 	r->block_bytes = kind.fs_magic == HUGETLBFS_MAGIC ? kind.fs_block_bytes : MIB2;
+	if (r->block_bytes < MIB2)
+		return hgm_fail(-EOPNOTSUPP,
+				"descriptor %d has blocks of %llu bytes; 2 MiB is the least", o->fd,
+				(unsigned long long)r->block_bytes);
 	if (o->block_bytes && o->block_bytes != r->block_bytes)
 		return hgm_fail(-EINVAL, "descriptor %d has blocks of %llu bytes, not %llu", o->fd,
 				(unsigned long long)r->block_bytes,
@@ -198,6 +202,9 @@ static int take_mapping(struct hgm_region *r, const struct hgm_region_opts *o)
 {
 	int rc;
 
+	rc = hgm_mapping_check(o->addr, r->mapped, o->fd, o->fd_offset);
+	if (rc)
+		return rc;
 	r->primary = o->addr;
 	rc = hgm_sys->madvise(r->primary, r->mapped, MADV_DONTNEED);
 	if (rc)

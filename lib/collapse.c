@@ -2,10 +2,10 @@
 /*
  * The collapser: full blocks become huge mappings, while the guest runs.
  *
- * MADV_COLLAPSE ignores what was installed and maps the whole block, holes as zeroes, and forgets poison. So a
- * block comes here only when all its 512 pages are present (full-last). Its return code is advice: where
- * PAGEMAP_SCAN exists the page tables are looked at. It wakes nobody: a WAKE of the block follows, always,
- * for those who faulted while the kernel had the block unmapped.
+ * MADV_COLLAPSE ignores what was installed and maps the whole block, holes as zeroes, and forgets
+ * poison. So a block comes here only when all its 512 pages are present (full-last). Its return
+ * code is advice: where PAGEMAP_SCAN exists the page tables are looked at. It wakes nobody: a WAKE
+ * of the block follows, always, for those who faulted while the kernel had the block unmapped.
  */
 #include <errno.h>
 #include <time.h>
@@ -16,7 +16,7 @@
 #include "sys.h"
 
 #define TRIES_MAX      12 /* then the block is left split */
-#define FELL_MAX       8  /* a block that falls apart again and again is left alone */
+#define FELL_MAX       64 /* a block that falls apart again and again is left alone */
 #define BACKOFF_MIN_US 1000
 #define BACKOFF_MAX_US 200000
 
@@ -71,15 +71,19 @@ void hgm_collapse_want(struct hgm_region *r, uint64_t block)
 
 void hgm_collapse_again(struct hgm_region *r, uint64_t block)
 {
+	bool enough =
+		atomic_load_explicit(&r->block_tries[block], memory_order_relaxed) >= FELL_MAX;
 	uint8_t huge = HGM_BLOCK_HUGE;
 
-	if (atomic_load_explicit(&r->block_tries[block], memory_order_relaxed) >= FELL_MAX ||
-	    !atomic_compare_exchange_strong_explicit(&r->block_state[block], &huge,
-						     HGM_BLOCK_FELL_APART, memory_order_acq_rel,
-						     memory_order_relaxed))
+	if (!atomic_compare_exchange_strong_explicit(
+		    &r->block_state[block], &huge, enough ? HGM_BLOCK_SPLIT : HGM_BLOCK_FELL_APART,
+		    memory_order_acq_rel, memory_order_relaxed))
 		return;
 	atomic_fetch_sub_explicit(&r->huge_blocks, 1, memory_order_relaxed);
-	mark(r, block);
+	if (enough)
+		atomic_fetch_add_explicit(&r->left_split, 1, memory_order_relaxed);
+	else
+		mark(r, block);
 }
 
 /* 0: mapped huge; -EAGAIN: it returned success and is not; else the kernel's word. */
@@ -142,7 +146,8 @@ static bool visit(struct hgm_region *r, uint64_t block)
 }
 
 /*
- * All wanted blocks of a region once, and if @retry those that failed before; true if some have failed.
+ * All wanted blocks of a region once, and if @retry those that failed before; true if some have
+ * failed.
  */
 static bool visit_region(struct hgm_region *r, bool retry)
 {
@@ -214,6 +219,8 @@ void *hgm_collapser_thread(void *arg)
 	uint64_t retry_at = UINT64_MAX;
 	uint64_t backoff_us = 0;
 
+	if (!hgm_thread_may_begin(h))
+		return NULL;
 	pthread_mutex_lock(&c->lock);
 	while (!c->stop) {
 		bool retry = hgm_now_ns() >= retry_at;

@@ -101,6 +101,7 @@ static void free_engine(struct hgm *h)
 	hgm_requests_destroy(h);
 	hgm_work_destroy(h);
 	hgm_collapser_destroy(h);
+	pthread_mutex_destroy(&h->gate);
 	pthread_mutex_destroy(&h->table_lock);
 	pthread_mutex_destroy(&h->done_lock);
 	pthread_cond_destroy(&h->done_cond);
@@ -133,6 +134,7 @@ int hgm_create(struct hgm **out, const struct hgm_opts *opts)
 	h->stripes = o.fault_threads;
 	pthread_condattr_init(&attr);
 	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+	pthread_mutex_init(&h->gate, NULL);
 	pthread_mutex_init(&h->table_lock, NULL);
 	pthread_mutex_init(&h->done_lock, NULL);
 	pthread_cond_init(&h->done_cond, &attr);
@@ -177,6 +179,19 @@ int hgm_thread_start(pthread_t *thread, const char *name, unsigned int index, vo
 	return 0;
 }
 
+bool hgm_thread_may_begin(struct hgm *h)
+{
+	pthread_mutex_lock(&h->gate);
+	pthread_mutex_unlock(&h->gate);
+	/*
+	 * The first read-side section registers the thread, which allocates: not on its first
+	 * fault.
+	 */
+	hgm_rcu_read_lock();
+	hgm_rcu_read_unlock();
+	return !atomic_load_explicit(&h->stopping, memory_order_acquire);
+}
+
 static void stop_threads(struct hgm *h)
 {
 	uint64_t one = 1;
@@ -215,6 +230,8 @@ int hgm_start(struct hgm *h)
 		return hgm_fail(-EINVAL, "hgm_start: the engine is NULL");
 	if (atomic_exchange_explicit(&h->running, true, memory_order_acq_rel))
 		return hgm_fail(-EALREADY, "hgm_start: the engine was started before");
+	/* All threads or none: nothing begins before the gate opens. */
+	pthread_mutex_lock(&h->gate);
 	rc = hgm_thread_start(&h->collapser.thread, "hgm-collapse", 0, hgm_collapser_thread, h);
 	h->started_collapser = !rc;
 	while (!rc && h->started_workers < h->opts.workers) {
@@ -230,6 +247,9 @@ int hgm_start(struct hgm *h)
 		rc = hgm_thread_start(&f->thread, "hgm-fault", f->stripe, hgm_fault_thread, f);
 		h->started_faults += !rc;
 	}
+	if (rc)
+		atomic_store_explicit(&h->stopping, true, memory_order_release);
+	pthread_mutex_unlock(&h->gate);
 	if (rc)
 		unstart(h);
 	return rc;

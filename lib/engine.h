@@ -84,6 +84,7 @@ struct hgm {
 	pthread_cond_t done_cond;
 	uint64_t done_generation;
 
+	pthread_mutex_t gate; /* held while threads are being started */
 	_Atomic bool running;
 	_Atomic bool stopping;
 	struct hgm_fault_thread fault[HGM_THREADS_MAX];
@@ -117,6 +118,9 @@ void hgm_notify(struct hgm *h);
 /* A thread with a name, all signals blocked. */
 int hgm_thread_start(pthread_t *thread, const char *name, unsigned int index, void *(*fn)(void *),
 		     void *arg);
+
+/* What each of the engine's threads does first; false: it must end at once. */
+bool hgm_thread_may_begin(struct hgm *h);
 
 /* fault.c */
 void *hgm_fault_thread(void *arg);

@@ -2,12 +2,13 @@
 /*
  * Fault threads: each reads the messages of its own userfaultfd and serves them inline.
  *
- * A thread that reads messages takes no lock that anybody holds across an ioctl, allocates nothing, and touches
- * no registered memory; so nothing that it waits for can wait for it.
+ * A thread that reads messages takes no lock that anybody holds across an ioctl, allocates nothing,
+ * and touches no registered memory; so nothing that it waits for can wait for it.
  *
- * Waking a halted CPU costs more than serving a fault. So after a fault the thread polls for a while before it
- * sleeps. The while is halved each time it was in vain, down to nothing, and restored by a fault that comes
- * soon after the last: an idle engine sleeps, and one whose faults are far apart does not spin.
+ * Waking a halted CPU costs more than serving a fault. So after a fault the thread polls for a
+ * while before it sleeps. The while is halved each time it was in vain, down to nothing, and
+ * restored by a fault that comes soon after the last: an idle engine sleeps, and one whose faults
+ * are far apart does not spin.
  */
 #include <errno.h>
 #include <poll.h>
@@ -45,7 +46,10 @@ static void park(struct server *s, uint64_t addr, uint64_t now, uint64_t backoff
 	if (backoff_ns > PARK_MAX_NS)
 		backoff_ns = PARK_MAX_NS;
 	if (s->parked_count == PARKED_MAX) {
-		/* The kernel can park it for us: a woken waiter faults again and gets a new message. */
+		/*
+		 * The kernel can park it for us: a woken waiter faults again and gets a new
+		 * message.
+		 */
 		hgm_sys->uffd_wake(hgm_uffd_fd(s->uffd),
 				   (void *)(uintptr_t)(addr & ~(HGM_PAGE_BYTES - 1)),
 				   HGM_PAGE_BYTES);
@@ -72,7 +76,10 @@ static int demand_page(struct hgm_region *r, uint64_t page)
 	}
 	req->first_page = page;
 	req->pages = 1;
-	/* The request holds the region now: sources must not be called inside a read-side section. */
+	/*
+	 * The request holds the region now: sources must not be called inside a read-side
+	 * section.
+	 */
 	hgm_rcu_read_unlock();
 	hgm_request_run(req, false);
 	hgm_rcu_read_lock();
@@ -155,7 +162,9 @@ static void serve_events(struct server *s, const struct hgm_uffd_event *ev, unsi
 	hgm_stat_add(h, HGM_STAT_FAULT_BATCHES, 1);
 	hgm_stat_add(h, HGM_STAT_FAULTS, n);
 	for (unsigned int i = 0; i < n; i++) {
-		/* No other events are enabled yet; they would be handled here, by this same rule. */
+		/*
+		 * No other events are enabled yet; they would be handled here, by this same rule.
+		 */
 		if (ev[i].type != HGM_UFFD_EVENT_PAGEFAULT)
 			continue;
 		hgm_stat_phase(h, HGM_PHASE_QUEUED, now - read_ns);
@@ -241,6 +250,8 @@ void *hgm_fault_thread(void *arg)
 	struct hgm_uffd_event ev[READ_BATCH];
 	uint64_t last_ns = 0;
 
+	if (!hgm_thread_may_begin(s.h))
+		return NULL;
 	while (!atomic_load_explicit(&s.h->stopping, memory_order_acquire)) {
 		int64_t parked_ns = serve_parked(&s);
 		int n = s.spin_ns ? spin(&s, ev, parked_ns) : hgm_uffd_read(s.uffd, ev, READ_BATCH);

@@ -4,7 +4,7 @@
  *
  *	1. requests that the kernel or a source put off, when they are due
  *	2. demand requests of sources that may sleep
- *	3. blocks that somebody waits for (map granularity above a page), chunk by chunk, all workers at one
+ *	3. blocks that somebody waits for (map granularity above a page), chunk by chunk
  *	4. prefetched ranges, then sequential fill, inside the window, regions in turn
  *
  * The queue's lock covers queues and counters only: no source and no ioctl runs under it.
@@ -221,8 +221,11 @@ int hgm_region_prefetch(struct hgm_region *r, uint64_t offset, uint64_t length)
 			-EINVAL,
 			"hgm_region_prefetch: [%llu, +%llu) is empty or not inside the region",
 			(unsigned long long)offset, (unsigned long long)length);
-	length += offset % HGM_PAGE_BYTES;
-	offset -= offset % HGM_PAGE_BYTES;
+	length += offset % r->map_bytes;
+	offset -= offset % r->map_bytes;
+	length = (length + r->map_bytes - 1) / r->map_bytes * r->map_bytes;
+	if (length > r->length - offset)
+		length = r->length - offset;
 	pthread_mutex_lock(&w->lock);
 	count = atomic_load_explicit(&r->prefetch_count, memory_order_relaxed);
 	if (count == HGM_PREFETCH_MAX) {
@@ -233,7 +236,7 @@ int hgm_region_prefetch(struct hgm_region *r, uint64_t offset, uint64_t length)
 	} else {
 		r->prefetch[(r->prefetch_first + count) % HGM_PREFETCH_MAX] = (struct hgm_prefetch){
 			offset >> HGM_PAGE_SHIFT,
-			(length + HGM_PAGE_BYTES - 1) >> HGM_PAGE_SHIFT,
+			length >> HGM_PAGE_SHIFT,
 		};
 		atomic_store_explicit(&r->prefetch_count, count + 1, memory_order_release);
 		atomic_store_explicit(&r->complete, false, memory_order_relaxed);
@@ -338,8 +341,8 @@ static void give_back(struct hgm_region *r, uint64_t word, uint64_t bits)
 }
 
 /*
- * One request for each run of pages that nobody has claimed yet. False: no slots; the rest is left in the
- * chunk. A chunk never crosses a word of the map: see HGM_REQUEST_MAX_BYTES.
+ * One request for each run of pages that nobody has claimed yet. False: no slots; the rest is left
+ * in the chunk. A chunk never crosses a word of the map: see HGM_REQUEST_MAX_BYTES.
  */
 static bool fetch(struct chunk *c)
 {
@@ -432,6 +435,8 @@ void *hgm_worker_thread(void *arg)
 	struct chunk fill = { .r = NULL };
 	uint64_t soonest;
 
+	if (!hgm_thread_may_begin(h))
+		return NULL;
 	pthread_mutex_lock(&w->lock);
 	while (!w->stop) {
 		struct hgm_request *req = next_request(w, &soonest);

@@ -7,43 +7,42 @@
  *	words[]     one per leaf (2 MiB): EMPTY, FULL, or a pointer to a leaf
  *	leaf        bit planes of 512 bits, one cache line each: claimed, present, poisoned; a count
  *
- * Idle memory is 8 bytes per 2 MiB, of which the kernel gives only what was touched; a leaf is 256 bytes,
- * half a byte per page, and lives only while its 2 MiB are neither untouched nor full.
+ * Idle memory is 8 bytes per 2 MiB, of which the kernel gives only what was touched; a leaf is 256
+ * bytes, half a byte per page, and lives only while its 2 MiB are neither untouched nor full.
  *
  * States of a page and who may change them
  *
- *	absent    claimed 0                          -> claimed    by anybody (claim)
- *	claimed   claimed 1, present 0, poisoned 0   -> present, poisoned, absent    by its owner only
+ *	absent    claimed 0                          -> claimed, by anybody
+ *	claimed   claimed 1, present 0, poisoned 0   -> present, poisoned, absent, by its owner only
  *	present   claimed 1, present 1               for ever
  *	poisoned  claimed 1, poisoned 1              for ever
  *
- * States of a leaf's word: EMPTY -> leaf -> FULL, never back. FULL says that all 512 pages are present; what
- * the page tables hold is another matter: a full block can fault again after a split, reclaim or
- * migration, and is then mapped again, never fetched again.
+ * States of a leaf's word: EMPTY -> leaf -> FULL, never back. FULL says that all 512 pages are
+ * present; what the page tables hold is another matter: a full block can fault again after a split,
+ * reclaim or migration, and is then mapped again, never fetched again.
  *
  * Guarantees, by name
  *
- *	claim-once	Of all who claim a page, exactly one gets it until it is released: the claim is a
- *			fetch_or, and only the one who turned the bit on owns it.
- *	contents-first	Whoever sees a page present sees its contents: the owner writes them, then
- *			sets the bit with release; readers load it with acquire.
- *	full-last	Whoever sees FULL sees the contents of all 512 pages: the count is raised with
- *			acq_rel after each present bit, so that the one who brings it to 512 has
- *			everything before it, and stores FULL with release.
- *	full-once	Exactly one caller is told that a leaf became full: the one whose addition
- *			reached 512.
- *	leaf-life	A leaf found in words[] inside a read-side section stays readable to its end: it is
- *			cleared and used again only after a grace period. A claim on a leaf that has been
- *			replaced by FULL finds all bits taken, so it can never be owned through a stale leaf.
- *	no-lost-waiter	Who finds a page claimed may forget about its waiter: the owner will install the page
- *			and wake, or poison and wake, or release and wake. (The map's part is that a
- *			released page can be claimed at once; the waking is the owner's duty.)
+ * claim-once: of all who claim a page, exactly one gets it until it is released. The claim is a
+ *	fetch_or, and only the one who turned the bit on owns it.
+ * contents-first: whoever sees a page present sees its contents. The owner writes them, then sets
+ *	the bit with release; readers load it with acquire.
+ * full-last: whoever sees FULL sees the contents of all 512 pages. The count is raised with acq_rel
+ *	after each present bit, so that the one who brings it to 512 has everything before it, and
+ *	stores FULL with release.
+ * full-once: exactly one caller is told that a leaf became full: the one whose addition made 512.
+ * leaf-life: a leaf found in words[] inside a read-side section stays readable to its end; it is
+ *	cleared and used again only after a grace period. A claim on a leaf that has been replaced by
+ *	FULL finds all bits taken, so nothing can be owned through a stale leaf.
+ * no-lost-waiter: who finds a page claimed may forget about its waiter. The owner will install the
+ *	page and wake, or poison and wake, or release and wake. (The map's part is that a released
+ *	page can be claimed at once; the waking is the owner's duty.)
  *
- * Progress: look-ups are wait-free. Claims and summaries are lock-free: they retry only when another's
- * compare-and-swap succeeded. Nothing allocates: leaves come from an arena whose address space is reserved
- * when the map is made, and used leaves come back through a lock-free stack. A pop is safe from ABA
- * because it runs inside a read-side section while a leaf is pushed only after a grace period
- * (leaf-life).
+ * Progress: look-ups are wait-free. Claims and summaries are lock-free: they retry only when
+ * another's compare-and-swap succeeded. Nothing allocates: leaves come from an arena whose address
+ * space is reserved when the map is made, and used leaves come back through a lock-free stack. A
+ * pop is safe from ABA because it runs inside a read-side section while a leaf is pushed only after
+ * a grace period (leaf-life).
  */
 #include <errno.h>
 #include <stdatomic.h>
@@ -133,7 +132,10 @@ void hgm_map_destroy(struct hgm_map *map)
 {
 	if (!map)
 		return;
-	/* Replaced leaves are on their way back into the arena. A reclaim's last access is the count. */
+	/*
+	 * Replaced leaves are on their way back into the arena. A reclaim's last access is the
+	 * count.
+	 */
 	while (atomic_load_explicit(&map->deferred, memory_order_acquire))
 		nanosleep(&(struct timespec){ .tv_nsec = 200000 }, NULL);
 	hgm_sys->munmap(map->arena, arena_bytes(map));
@@ -210,7 +212,10 @@ static struct leaf *new_leaf(struct hgm_map *map, uint64_t index)
 	return leaf;
 }
 
-/* Inside a read-side section: the leaf of a word, made if there is none; NULL for FULL or no memory. */
+/*
+ * Inside a read-side section: the leaf of a word, made if there is none; NULL for FULL or no
+ * memory.
+ */
 static struct leaf *get_leaf(struct hgm_map *map, uint64_t index, bool *full)
 {
 	uintptr_t word = atomic_load_explicit(&map->words[index], memory_order_acquire);
@@ -225,7 +230,9 @@ static struct leaf *get_leaf(struct hgm_map *map, uint64_t index, bool *full)
 	if (atomic_compare_exchange_strong_explicit(&map->words[index], &word, (uintptr_t)leaf,
 						    memory_order_acq_rel, memory_order_acquire))
 		return leaf;
-	/* Somebody was faster. Ours goes the long way round: another popper may be looking at it. */
+	/*
+	 * Somebody was faster. Ours goes the long way round: another popper may be looking at it.
+	 */
 	retire(leaf);
 	*full = word == WORD_FULL;
 	return *full ? NULL : (struct leaf *)word;
@@ -259,8 +266,8 @@ static uint64_t word_mask(uint64_t first, uint64_t pages, uint64_t w)
 }
 
 /*
- * The leaf that holds pages of the caller's claim. It exists, and it cannot become full or be reclaimed
- * while one of them is not present, so no read-side section is needed: see leaf-life.
+ * The leaf that holds pages of the caller's claim. It exists, and it cannot become full or be
+ * reclaimed while one of them is not present, so no read-side section is needed: see leaf-life.
  */
 static struct leaf *claimed_leaf(struct hgm_map *map, uint64_t page)
 {

@@ -3,8 +3,8 @@
  * The page-state map of one region: which pages are claimed, present, poisoned. Pure memory; the
  * essay at the top of map.c tells states, transitions and guarantees.
  *
- * Pages are numbered from the start of the region. "Word" w covers pages 64 w to 64 w + 63, "leaf" l
- * pages 512 l to 512 l + 511 (2 MiB).
+ * Pages are numbered from the start of the region. "Word" w covers pages 64 w to 64 w + 63, "leaf"
+ * l pages 512 l to 512 l + 511 (2 MiB).
  */
 #ifndef HGM_LIB_MAP_H
 #define HGM_LIB_MAP_H
@@ -50,8 +50,9 @@ uint64_t hgm_map_absent_word(const struct hgm_map *map, uint64_t word);
 bool hgm_map_leaf_full(const struct hgm_map *map, uint64_t leaf);
 
 /*
- * Claim the pages of @want in a word. *mine: those that nobody had claimed; they are the caller's now, to
- * be made present, poisoned, or released. -ENOMEM: no leaf could be had, nothing was claimed.
+ * Claim the pages of @want in a word. *mine: those that nobody had claimed; they are the caller's
+ * now, to be made present, poisoned, or released. -ENOMEM: no leaf could be had, nothing was
+ * claimed.
  */
 int hgm_map_claim(struct hgm_map *map, uint64_t word, uint64_t want, uint64_t *mine);
 
@@ -59,8 +60,8 @@ int hgm_map_claim(struct hgm_map *map, uint64_t word, uint64_t want, uint64_t *m
 void hgm_map_release(struct hgm_map *map, uint64_t first_page, uint64_t pages);
 
 /*
- * Claimed pages whose contents are in place, all of one leaf. Returns true if this made the leaf full: then
- * exactly one caller is told so.
+ * Claimed pages whose contents are in place, all of one leaf. Returns true if this made the leaf
+ * full: then exactly one caller is told so.
  */
 bool hgm_map_set_present(struct hgm_map *map, uint64_t first_page, uint64_t pages);
 

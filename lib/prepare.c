@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Before the guest starts every block is put into the page cache, by several threads: a hole would read as zero
- * without a fault where only MINOR is registered. shmem blocks are made huge here, while they are empty, which makes
- * the later collapse a matter of page tables; one that cannot be is committed in small pages.
+ * Before the guest starts every block is put into the page cache, by several threads: a hole would
+ * read as zero without a fault where only MINOR is registered. shmem blocks are made huge here,
+ * while they are empty, which makes the later collapse a matter of page tables; one that cannot be
+ * is committed in small pages.
  */
 #include <errno.h>
 #include <sched.h>

@@ -3,8 +3,8 @@
  * The one walker of all range operations.
  *
  * The result field of these ioctls has three encodings: the full length; a positive partial length
- * (the ioctl says EAGAIN, whatever the true reason was); a negative errno. The walk goes on until the
- * range is dealt with or an outcome stands that only the caller can answer:
+ * (the ioctl says EAGAIN, whatever the true reason was); a negative errno. The walk goes on until
+ * the range is dealt with or an outcome stands that only the caller can answer:
  *
  *	full		done
  *	partial n > 0	advance n and call again: the next answer is the true one

@@ -17,8 +17,9 @@
 #endif
 #endif
 
-#if !defined(HGM_TSAN) && !defined(__SANITIZE_ADDRESS__)
-#define _LGPL_SOURCE /* liburcu's inline readers; out of line, sanitizers leave their internals alone */
+#if !defined(HGM_TSAN) && !defined(__SANITIZE_ADDRESS__) && !defined(__clang_analyzer__)
+/* liburcu's inline readers; out of line, the checkers leave their internals alone */
+#define _LGPL_SOURCE
 #endif
 #include <urcu/urcu-bp.h>
 

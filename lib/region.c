@@ -134,6 +134,14 @@ static void free_region(struct hgm_region *r)
 	free(r);
 }
 
+void hgm_region_block_filled(struct hgm_region *r, uint64_t block)
+{
+	if (r->collapses)
+		hgm_collapse_want(r, block);
+	else if (r->backing == HGM_BACKING_HUGETLB)
+		atomic_fetch_add_explicit(&r->huge_blocks, 1, memory_order_relaxed);
+}
+
 static void stripe(struct hgm_region *r)
 {
 	uint64_t blocks = (r->blocks + STRIPES_PER_REGION - 1) / STRIPES_PER_REGION;
@@ -229,6 +237,7 @@ int hgm_region_create(struct hgm_region **out, struct hgm *h, const struct hgm_r
 	}
 	rc = register_all(r);
 	if (rc) {
+		atomic_store_explicit(&r->dying, true, memory_order_release);
 		hgm_table_remove(h, r);
 		hgm_region_wait_refs(r); /* the collapser may be looking at it */
 		goto fail;
@@ -241,29 +250,44 @@ fail:
 	return rc;
 }
 
+/* A piece of the map granularity: has all of it arrived? */
+static bool piece_present(const struct hgm_region *r, uint64_t page)
+{
+	uint64_t end = page + (r->map_bytes >> HGM_PAGE_SHIFT);
+
+	while (page < end && hgm_map_state(r->map, page) == HGM_PAGE_PRESENT)
+		page++;
+	return page == end;
+}
+
 /*
- * Everything that has not arrived becomes poison, so that it can never be read as zeroes. Where the kernel
- * cannot poison, nothing of an incomplete mapping stays accessible.
+ * Everything that has not arrived becomes poison, so that it can never be read as zeroes. Where the
+ * kernel cannot poison, nothing of an incomplete mapping stays accessible.
  */
 static void seal_callers_mapping(struct hgm_region *r)
 {
+	uint64_t leaf_pages = HGM_LEAF_PAGES, step = r->map_bytes >> HGM_PAGE_SHIFT;
 	uint64_t pages = hgm_region_pages(r);
-	uint64_t step = r->map_bytes >> HGM_PAGE_SHIFT;
+	uint64_t page = 0;
 	bool sealed = true;
 
 	if (!atomic_load_explicit(&r->open_pages, memory_order_acquire))
 		return;
-	for (uint64_t page = 0; page < pages && sealed; page += step) {
+	while (page < pages && sealed) {
 		struct hgm_range range = { .addr = r->primary + (page << HGM_PAGE_SHIFT),
-					   .len = r->map_bytes,
 					   .step = r->map_bytes };
-		bool present = true;
+		uint64_t from = page;
 
-		for (uint64_t p = page; present && p < page + step; p++)
-			present = hgm_map_state(r->map, p) == HGM_PAGE_PRESENT;
-		if (!present)
+		/* A run of absent pieces, inside one leaf so that it has one userfaultfd. */
+		while (page < pages && (page == from || page % leaf_pages) &&
+		       !piece_present(r, page))
+			page += step;
+		range.len = (page - from) << HGM_PAGE_SHIFT;
+		if (page == from)
+			page += step;
+		else
 			sealed = r->h->can_poison &&
-				 !hgm_uffd_poison(hgm_region_uffd(r, page), &range);
+				 !hgm_uffd_poison(hgm_region_uffd(r, from), &range);
 	}
 	if (!sealed)
 		hgm_sys->mprotect(r->primary, r->mapped, PROT_NONE);
@@ -277,8 +301,9 @@ void hgm_region_destroy(struct hgm_region *r)
 	hgm_table_remove(r->h, r);
 	hgm_work_remove_region(r);
 	/*
-	 * Waiters go first where they can: memory of our own becomes inaccessible before it is unregistered, so
-	 * that whoever is woken gets SIGSEGV and never reads a page that has not arrived.
+	 * Waiters go first where they can: memory of our own becomes inaccessible before it is
+	 * unregistered, so that whoever is woken gets SIGSEGV and never reads a page that has not
+	 * arrived.
 	 */
 	if (!r->callers_mapping) {
 		hgm_sys->mprotect(r->primary, r->mapped, PROT_NONE);

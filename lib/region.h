@@ -11,8 +11,8 @@
 #include "map.h"
 
 /*
- * What a block is, beyond its pages' states: one byte, changed by compare-and-swap. Settled blocks are
- * those that hgm_wait() need not wait for any more.
+ * What a block is, beyond its pages' states: one byte, changed by compare-and-swap. Settled blocks
+ * are those that hgm_wait() need not wait for any more.
  */
 enum hgm_block_state {
 	HGM_BLOCK_OPEN = 0,   /* not full yet */
@@ -93,6 +93,9 @@ void hgm_region_drop(struct hgm_region *r);
 /* Wait until nobody holds a region that is in no table any more. */
 void hgm_region_wait_refs(struct hgm_region *r);
 
+/* Each page of a block is present, and installed if whole blocks are. */
+void hgm_region_block_filled(struct hgm_region *r, uint64_t block);
+
 /* Bytes that are mapped by huge leaves, as far as is known. */
 uint64_t hgm_region_huge_bytes(const struct hgm_region *r);
 
@@ -107,6 +110,9 @@ static inline uint64_t hgm_region_pages(const struct hgm_region *r)
 /* backing.c: memory of a region, from options; -errno with text, nothing left behind. */
 int hgm_backing_make(struct hgm_region *r, const struct hgm_region_opts *opts);
 void hgm_backing_free(struct hgm_region *r);
+
+/* mapping.c: is [addr, addr + len) mapped from that file and offset (fd -1: private anonymous)? */
+int hgm_mapping_check(const void *addr, uint64_t len, int fd, uint64_t offset);
 
 /* prepare.c: have every block in the page cache, huge where it can be; -errno with text. */
 int hgm_prepare(struct hgm_region *r);

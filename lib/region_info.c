@@ -23,8 +23,6 @@ uint64_t hgm_region_length(const struct hgm_region *r)
 
 uint64_t hgm_region_huge_bytes(const struct hgm_region *r)
 {
-	if (r->backing == HGM_BACKING_HUGETLB)
-		return hgm_map_present_pages(r->map) << HGM_PAGE_SHIFT & ~(r->block_bytes - 1);
 	return atomic_load_explicit(&r->huge_blocks, memory_order_relaxed) * r->block_bytes;
 }
 
@@ -142,8 +140,8 @@ static void import_run(struct hgm_region *r, uint64_t page, uint64_t run)
 	uint64_t block = (page << HGM_PAGE_SHIFT) / r->block_bytes;
 	bool full = hgm_resolve_publish(r, page, run);
 
-	if (full && r->collapses)
-		hgm_collapse_want(r, block);
+	if (full)
+		hgm_region_block_filled(r, block);
 	atomic_fetch_sub_explicit(&r->open_pages, run, memory_order_acq_rel);
 	hgm_region_check_complete(r);
 }

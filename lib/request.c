@@ -2,11 +2,11 @@
 /*
  * Requests: claimed pages on their way from the source into memory.
  *
- * A request belongs to exactly one thread at a time: the one that runs it, or the one that answers it, or
- * the work queue. The ticket decides who has the answer: it is "asked" from just before the source is
- * called until somebody takes the answer, which is the caller of hgm_read_fn for an answer at once,
- * or that of hgm_io_done(), and never both. After the source said LATER the request may be answered, and its slot
- * used again, before the call has even returned.
+ * A request belongs to exactly one thread at a time: the one that runs it, or the one that answers
+ * it, or the work queue. The ticket decides who has the answer: it is "asked" from just before the
+ * source is called until somebody takes the answer, which is the caller of hgm_read_fn for an
+ * answer at once, or that of hgm_io_done(), and never both. After the source said LATER the request
+ * may be answered, and its slot used again, before the call has even returned.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -334,7 +334,10 @@ int hgm_io_done(const struct hgm_io *io, int64_t result)
 			      (long long)result, (unsigned long long)req->pages << HGM_PAGE_SHIFT);
 		result = -EIO;
 	}
-	/* What is left to ask goes to the workers: the source must not be called from inside itself. */
+	/*
+	 * What is left to ask goes to the workers: the source must not be called from inside
+	 * itself.
+	 */
 	if (answered(req, result, true))
 		hgm_work_demand(io->engine, req);
 	return rc;
@@ -350,7 +353,9 @@ void hgm_requests_cancel(struct hgm_region *r)
 		struct hgm_request *req = &h->requests.slot[i];
 		uint64_t ticket = atomic_load_explicit(&req->ticket, memory_order_acquire);
 
-		/* The ticket is read again: only if it still stands was asked_for this request's. */
+		/*
+		 * The ticket is read again: only if it still stands was asked_for this request's.
+		 */
 		if (ticket & ASKED &&
 		    atomic_load_explicit(&req->asked_for, memory_order_acquire) == r &&
 		    atomic_load_explicit(&req->ticket, memory_order_acquire) == ticket)

@@ -30,7 +30,10 @@ struct hgm_request {
 	struct hgm_region *r;
 	uint64_t first_page;
 	uint64_t pages;
-	/* INSTALL, POISON: what is left to do, in pages; a whole block where that is the granularity */
+	/*
+	 * INSTALL, POISON: what is left to do, in pages; a whole block where that is the
+	 * granularity
+	 */
 	uint64_t install_page;
 	uint64_t install_pages;
 	uint64_t settling_pages; /* counted off the region's open pages when all is done */
@@ -78,8 +81,9 @@ void hgm_request_put(struct hgm_request *req);
 void *hgm_request_buffer(const struct hgm_request *req);
 
 /*
- * Take the request's next step and those that follow without waiting. The request is not the caller's any
- * more. @may_sleep: false on fault threads, where a blocking source's request goes to the workers instead.
+ * Take the request's next step and those that follow without waiting. The request is not the
+ * caller's any more. @may_sleep: false on fault threads, where a blocking source's request goes to
+ * the workers instead.
  */
 void hgm_request_run(struct hgm_request *req, bool may_sleep);
 

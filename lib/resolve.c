@@ -4,8 +4,8 @@
  *
  * Two ways, by the region's backing. With an alias the contents are in the page cache already: set
  * present, then CONTINUE, whose wake comes after, so that whoever found the page claimed and went
- * away is woken (no-lost-waiter). Without one, COPY brings contents and mapping at once: DONTWAKE, set
- * present, then an explicit wake, for the same reason.
+ * away is woken (no-lost-waiter). Without one, COPY brings contents and mapping at once: DONTWAKE,
+ * set present, then an explicit wake, for the same reason.
  *
  * Where the map granularity is the block, nothing is installed before all its pages are present.
  */
@@ -48,9 +48,9 @@ static void count(struct hgm_region *r, const struct hgm_range *range)
 }
 
 /*
- * What is left of an installation after one walk: 0 nothing, -EAGAIN or -ENOMEM try the rest later. Memory
- * that is gone needs nothing more; memory that the kernel will not map must not leave its waiter
- * asleep, and poison is the honest answer.
+ * What is left of an installation after one walk: 0 nothing, -EAGAIN or -ENOMEM try the rest later.
+ * Memory that is gone needs nothing more; memory that the kernel will not map must not leave its
+ * waiter asleep, and poison is the honest answer.
  */
 static int outcome(struct hgm_region *r, const struct hgm_range *range, int rc)
 {
@@ -91,8 +91,8 @@ static void settle(struct hgm_request *req)
 	struct hgm_region *r = req->r;
 
 	/* Before the pages are counted off, so that the region cannot look complete in between. */
-	if (req->filled_block && r->collapses)
-		hgm_collapse_want(r, block_of(r, req->first_page));
+	if (req->filled_block)
+		hgm_region_block_filled(r, block_of(r, req->first_page));
 	atomic_fetch_sub_explicit(&r->open_pages, req->settling_pages, memory_order_acq_rel);
 	hgm_region_check_complete(r);
 }
@@ -108,8 +108,9 @@ bool hgm_resolve_publish(struct hgm_region *r, uint64_t first_page, uint64_t pag
 }
 
 /*
- * A page that is in the page cache although nobody has installed it: another mapping of the caller's file has
- * touched it. Its contents are not ours: overwrite them through the alias, then map.
+ * A page that is in the page cache although nobody has installed it: another mapping of the
+ * caller's file has touched it. Its contents are not ours: overwrite them through the alias, then
+ * map.
  */
 static int overwrite_cached(struct hgm_request *req)
 {
@@ -228,8 +229,8 @@ int hgm_resolve_contents(struct hgm_request *req, uint64_t pages)
 }
 
 /*
- * Map a present page with the present neighbours behind it. The kernel stops at the first that is mapped, so
- * one call does it.
+ * Map a present page with the present neighbours behind it. The kernel stops at the first that is
+ * mapped, so one call does it.
  */
 static int map_around(struct hgm_region *r, uint64_t page, bool *installed)
 {

@@ -12,9 +12,9 @@ struct hgm_region;
 struct hgm_request;
 
 /*
- * Contents of @pages from req->first_page on are in the request's buffer (or are zero): make them present
- * and map them. On -EAGAIN and -ENOMEM the rest is in req->install_page and install_pages, to be gone on
- * with by hgm_resolve_install().
+ * Contents of @pages from req->first_page on are in the request's buffer (or are zero): make them
+ * present and map them. On -EAGAIN and -ENOMEM the rest is in req->install_page and install_pages,
+ * to be gone on with by hgm_resolve_install().
  */
 int hgm_resolve_contents(struct hgm_request *req, uint64_t pages);
 int hgm_resolve_install(struct hgm_request *req);
@@ -26,7 +26,8 @@ bool hgm_resolve_publish(struct hgm_region *r, uint64_t first_page, uint64_t pag
 int hgm_resolve_poison(struct hgm_request *req);
 
 /*
- * A fault on a page whose contents are there: map it, and present neighbours with it. -EAGAIN: not now.
+ * A fault on a page whose contents are there: map it, and present neighbours with it. -EAGAIN: not
+ * now.
  */
 int hgm_resolve_present(struct hgm_region *r, uint64_t page);
 

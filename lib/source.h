@@ -9,7 +9,10 @@
 struct hgm_source {
 	/* As the caller's function; may sleep if @blocking. */
 	hgm_read_fn read;
-	/* For fault threads, if @blocking: -EAGAIN where @read would sleep. NULL: it always might. */
+	/*
+	 * For fault threads, if @blocking: -EAGAIN where @read would sleep. NULL: it always
+	 * might.
+	 */
 	hgm_read_fn read_nowait;
 	void (*cancel)(void *user, struct hgm *engine, uint64_t id);
 	void (*free)(struct hgm_source *src);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Files as a source. Holes are found once; a request is answered up to the next border between data and
- * hole, and the rest of it is asked for again.
+ * Files as a source. Holes are found once; a request is answered up to the next border between data
+ * and hole, and the rest of it is asked for again.
  */
 #include <errno.h>
 #include <fcntl.h>

@@ -26,6 +26,8 @@ struct hgm_pm_region {
 /* What a descriptor is, as far as the library asks. */
 struct hgm_file_kind {
 	mode_t mode;
+	uint64_t inode;
+	dev_t device;
 	uint64_t size;
 	uint64_t fs_magic;	 /* statfs: TMPFS_MAGIC, HUGETLBFS_MAGIC, ... */
 	uint64_t fs_block_bytes; /* the huge page of a hugetlbfs */

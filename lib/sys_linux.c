@@ -181,6 +181,8 @@ static int linux_file_kind(int fd, struct hgm_file_kind *kind)
 	if (access & O_PATH)
 		return -EBADF;
 	kind->mode = st.st_mode;
+	kind->inode = st.st_ino;
+	kind->device = st.st_dev;
 	kind->size = (uint64_t)st.st_size;
 	kind->fs_magic = (uint64_t)fs.f_type;
 	kind->fs_block_bytes = (uint64_t)fs.f_bsize;
@@ -307,8 +309,8 @@ static int linux_uffd_wake(int fd, void *addr, uint64_t len)
 }
 
 /*
- * The result field is preset to 0: kernels before late 2025 leave it unwritten for some EAGAIN, and all
- * of them for a bad mode or a bad range.
+ * The result field is preset to 0: kernels before late 2025 leave it unwritten for some EAGAIN, and
+ * all of them for a bad mode or a bad range.
  */
 static int linux_uffd_copy(int fd, void *dst, const void *src, uint64_t len, uint64_t mode,
 			   int64_t *done)

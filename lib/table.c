@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The engine's regions by address. Readers search a table inside a read-side section; writers fill the other of
- * two, put it in its place, and wait until nobody reads the old one. Removing a region cannot fail.
+ * The engine's regions by address. Readers search a table inside a read-side section; writers fill
+ * the other of two, put it in its place, and wait until nobody reads the old one. Removing a region
+ * cannot fail.
  */
 #include <errno.h>
 #include <string.h>

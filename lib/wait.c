@@ -21,7 +21,9 @@ static void something_is_done(struct hgm *h)
 
 static bool is_complete(const struct hgm_region *r)
 {
-	/* The order matters: a block is counted as unsettled before its last page is counted off. */
+	/*
+	 * The order matters: a block is counted as unsettled before its last page is counted off.
+	 */
 	if (r->flags & HGM_REGION_NO_FILL) {
 		if (atomic_load_explicit(&r->prefetch_count, memory_order_acquire) ||
 		    atomic_load_explicit(&r->refs, memory_order_acquire))
@@ -34,10 +36,16 @@ static bool is_complete(const struct hgm_region *r)
 
 void hgm_region_check_complete(struct hgm_region *r)
 {
-	if (!is_complete(r) || atomic_exchange_explicit(&r->complete, true, memory_order_acq_rel))
+	bool first;
+
+	if (!is_complete(r))
 		return;
-	something_is_done(r->h);
-	hgm_notify(r->h);
+	first = !atomic_exchange_explicit(&r->complete, true, memory_order_acq_rel);
+	/* Without fill a region can be complete, busy and complete again. */
+	if (first || r->flags & HGM_REGION_NO_FILL)
+		something_is_done(r->h);
+	if (first)
+		hgm_notify(r->h);
 }
 
 void hgm_region_hold(struct hgm_region *r)
@@ -47,7 +55,10 @@ void hgm_region_hold(struct hgm_region *r)
 
 void hgm_region_drop(struct hgm_region *r)
 {
-	/* Whoever destroys the region waits for 0, then for readers: after the count falls we are one. */
+	/*
+	 * Whoever destroys the region waits for 0, then for readers: after the count falls we are
+	 * one.
+	 */
 	hgm_rcu_read_lock();
 	if (atomic_fetch_sub_explicit(&r->refs, 1, memory_order_acq_rel) == 1) {
 		if (r->flags & HGM_REGION_NO_FILL)

@@ -2,14 +2,14 @@
 /*
  * How much fill may be under way.
  *
- * More in flight than the source's bandwidth-delay product gains no throughput, and every demand request
- * queues behind it. So the window follows the product, measured as BBR does it (Cardwell et al., "BBR:
- * Congestion-Based Congestion Control", ACM Queue 14(5), 2016): the largest delivery rate of the
- * last rounds times the smallest answer time of the last ten seconds. It starts small and doubles until
- * three rounds in a row brought no quarter more.
+ * More in flight than the source's bandwidth-delay product gains no throughput, and every demand
+ * request queues behind it. So the window follows the product, measured as BBR does it (Cardwell et
+ * al., "BBR: Congestion-Based Congestion Control", ACM Queue 14(5), 2016): the largest delivery
+ * rate of the last rounds times the smallest answer time of the last ten seconds. It starts small
+ * and doubles until three rounds in a row brought no quarter more.
  *
- * Only sources that answer later are measured: one that answers at once has exactly one request under way
- * per worker.
+ * Only sources that answer later are measured: one that answers at once has exactly one request
+ * under way per worker.
  */
 #include "window.h"
 

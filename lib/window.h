@@ -26,7 +26,10 @@ struct hgm_window {
 
 void hgm_window_init(struct hgm_window *w, uint64_t fixed_bytes);
 
-/* A fill request of @bytes, asked at @asked_ns when @delivered_before had arrived, has been answered. */
+/*
+ * A fill request of @bytes, asked at @asked_ns when @delivered_before had arrived, has been
+ * answered.
+ */
 void hgm_window_answered(struct hgm_window *w, uint64_t bytes, uint64_t asked_ns,
 			 uint64_t delivered_before, uint64_t now_ns);
 

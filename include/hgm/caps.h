@@ -45,8 +45,8 @@ struct hgm_cap {
  * @out:   the new table
  * @flags: HGM_CAPS_USE_HUGE_PAGES or 0
  *
- * Uses scratch mappings and throw-away descriptors and leaves none behind; does not fork. That a capability
- * is missing, or all are, is an answer and no error.
+ * Uses scratch mappings and throw-away descriptors and leaves none behind; does not fork. That a
+ * capability is missing, or all are, is an answer and no error.
  *
  * Errors: -EINVAL @out is NULL or a flag is unknown; -ENOMEM.
  * Calling thread: any. Blocks for some milliseconds. Since: 0.1.

@@ -26,8 +26,8 @@ HGM_BEGIN_DECLS
 struct hgm;
 
 /*
- * As a last resort take a userfaultfd that serves faults of user mode only. It needs no privilege, but
- * KVM guests and system calls that touch absent memory fail with EFAULT instead of waiting.
+ * As a last resort take a userfaultfd that serves faults of user mode only. It needs no privilege,
+ * but KVM guests and system calls that touch absent memory fail with EFAULT instead of waiting.
  */
 #define HGM_ALLOW_USER_MODE_ONLY 0x1u
 
@@ -35,8 +35,8 @@ struct hgm;
  * struct hgm_opts - options of an engine; 0 asks for the default everywhere
  * @size:            sizeof(struct hgm_opts)
  * @flags:           HGM_ALLOW_*
- * @fault_threads:   threads that serve faults, each with its own userfaultfd; at most 64. Default: half
- *                   the CPUs that the process may use, at least 1 and at most 8
+ * @fault_threads:   threads that serve faults, each with its own userfaultfd; at most 64. Default:
+ *                   half the CPUs that the process may use, at least 1 and at most 8
  * @workers:         threads for fill and blocking sources; at most 64. Default: 2
  * @spin_us:         how long a fault thread polls after the last fault before it sleeps, in
  *                   microseconds, at most 1000000; HGM_SPIN_NEVER to sleep at once. Default: 100
@@ -44,8 +44,8 @@ struct hgm;
  *                   HGM_RETRY_NEVER for not at all. Default: 5
  * @retry_first_us:  how long the first retry waits, in microseconds; doubled for each further one,
  *                   at most a second. Default: 1000
- * @fill_window_bytes: fill bytes under way at any time. Default: about one bandwidth-delay product of
- *                   the source, measured while it runs
+ * @fill_window_bytes: fill bytes under way at any time. Default: about one bandwidth-delay product
+ *                   of the source, measured while it runs
  */
 struct hgm_opts {
 	size_t size;
@@ -90,9 +90,9 @@ struct hgm_progress {
  *
  * Opens the userfaultfds (see hgm_uffd_open() for how); starts no thread yet.
  *
- * Errors: -EINVAL @out is NULL or an option is out of its range; -E2BIG bad options; -EPERM, -EACCES no
- * permission for userfaultfd (the text lists what was tried and what would help); -ENOSYS this kernel has
- * no userfaultfd; -EMFILE, -ENFILE; -ENOMEM.
+ * Errors: -EINVAL @out is NULL or an option is out of its range; -E2BIG bad options; -EPERM,
+ * -EACCES no permission for userfaultfd (the text lists what was tried and what would help);
+ * -ENOSYS this kernel has no userfaultfd; -EMFILE, -ENFILE; -ENOMEM.
  * Calling thread: any. Does not block. Since: 0.1; kernel 4.11.
  */
 HGM_PUBLIC int hgm_create(struct hgm **out, const struct hgm_opts *opts);
@@ -104,8 +104,8 @@ HGM_PUBLIC int hgm_create(struct hgm **out, const struct hgm_opts *opts);
  * Starts the fault threads, the workers and the collapser. Regions may be created before and after.
  * All threads block all signals and have names that begin with "hgm-".
  *
- * Errors: -EALREADY it was started before; -EAGAIN, -ENOMEM threads could not be started (none is left
- * running, and the call may be tried again).
+ * Errors: -EALREADY it was started before; -EAGAIN, -ENOMEM threads could not be started (none is
+ * left running, and the call may be tried again).
  * Calling thread: any. Does not block. Since: 0.1.
  */
 HGM_PUBLIC int hgm_start(struct hgm *h);
@@ -119,7 +119,8 @@ HGM_PUBLIC int hgm_start(struct hgm *h);
  * huge, or has been given up on (struct hgm_region_info, left_split), or cannot be. Regions with
  * HGM_REGION_NO_FILL count what has been asked for so far.
  *
- * Errors: -ETIMEDOUT; -EIO all is done, but pages were poisoned; -EINVAL the engine was not started.
+ * Errors: -ETIMEDOUT; -EIO all is done, but pages were poisoned; -EINVAL the engine was not
+ * started.
  * Calling thread: any but the library's own; not together with hgm_destroy(). Blocks. Since: 0.1.
  */
 HGM_PUBLIC int hgm_wait(struct hgm *h, int timeout_ms);
@@ -151,8 +152,8 @@ HGM_PUBLIC int hgm_get_progress(struct hgm *h, struct hgm_progress *p);
  * hgm_destroy - stop serving, destroy all regions, free everything
  * @h: the engine, or NULL
  *
- * As hgm_region_destroy() for each region: waits for the sources, and threads that still wait for a page
- * are released as told there.
+ * As hgm_region_destroy() for each region: waits for the sources, and threads that still wait for a
+ * page are released as told there.
  *
  * Calling thread: any but the library's own and hgm_read_fn. Blocks. Since: 0.1.
  */

@@ -26,12 +26,12 @@ struct hgm_source;
  *	copying. Needs kernel 5.14 (minor faults on shmem), 6.1 for huge mappings.
  * @HGM_BACKING_SHMEM_LAZY: a memfd whose pages are allocated as they arrive. Nothing is committed
  *	up front; becoming huge costs a copy. Kernel 5.14, 6.1 for huge mappings.
- * @HGM_BACKING_HUGETLB: a memfd of hugetlb pages from the system's pool, @block_bytes each, allocated
- *	before the guest starts. On kernels without high-granularity mapping a fault waits for its
+ * @HGM_BACKING_HUGETLB: a memfd of hugetlb pages from the system's pool, @block_bytes each,
+ *	allocated before the guest starts. On kernels without high-granularity mapping a fault waits for its
  *	whole block. Kernel 5.13.
  * @HGM_BACKING_ANON: private anonymous memory. Kernel 4.11; 6.1 for huge mappings.
- * @HGM_BACKING_FD: the caller's memfd, tmpfs or hugetlbfs file, @fd from @fd_offset on, mapped by the
- *	library. shmem is prepared unless HGM_REGION_LAZY.
+ * @HGM_BACKING_FD: the caller's memfd, tmpfs or hugetlbfs file, @fd from @fd_offset on, mapped by
+ *	the library. shmem is prepared unless HGM_REGION_LAZY.
  * @HGM_BACKING_MAPPING: the caller's own mapping at @addr. Shared mappings of shmem or hugetlb need
  *	@fd and @fd_offset too; anonymous private memory says fd = -1. What the mapping held is
  *	dropped, and the mapping stays when the region is destroyed.
@@ -61,10 +61,10 @@ enum hgm_backing {
  * @source_offset: the region's first byte, counted from the start of the source; a multiple of 4096
  * @backing:       enum hgm_backing
  * @flags:         HGM_REGION_*
- * @block_bytes:   0 for 2 MiB; hugetlb also 1 GiB. With HGM_BACKING_FD and HGM_BACKING_MAPPING it is
- *                 what the file has, and anything but 0 or that is refused
- * @fd:            HGM_BACKING_FD, HGM_BACKING_MAPPING: the file, open for reading and writing; it is
- *                 duplicated, so the caller may close it
+ * @block_bytes:   0 for 2 MiB; hugetlb also 1 GiB. With HGM_BACKING_FD and HGM_BACKING_MAPPING it
+ *                 is what the file has, and anything but 0 or that is refused
+ * @fd:            HGM_BACKING_FD, HGM_BACKING_MAPPING: the file, open for reading and writing; it
+ *                 is duplicated, so the caller may close it
  * @fd_offset:     a multiple of the block
  * @addr:          HGM_BACKING_MAPPING: the mapping, block aligned; length bytes of it, not
  *                 registered with another userfaultfd
@@ -126,13 +126,14 @@ struct hgm_region_info {
  * given to KVM at once; touches are served from hgm_start() on, at once if the engine runs.
  *
  * Errors:
- *  -EINVAL   no source, a length or offset that is zero, unaligned or overflowing, an unknown backing or
- *            flag, a source shorter than the region, a source that lies in a region of this engine,
- *            a descriptor or mapping that is not what the backing says
+ *  -EINVAL   no source, a length or offset that is zero, unaligned or overflowing, an unknown
+ *            backing or flag, a source shorter than the region, a source that lies in a region of this
+ *            engine, a descriptor or mapping that is not what the backing says
  *  -E2BIG    @opts is from a newer libhgm and asks for something that this one does not know
  *  -EBADF    @fd is not open for reading and writing
  *  -EBUSY    the mapping is registered with another userfaultfd
  *  -ENOMEM   no huge pages free in the pool, or no memory; the text says which
+ *  -ENOSPC   the engine has 1024 regions already
  *  -EOPNOTSUPP this kernel cannot serve that backing; the text names the missing feature
  *  others    as mmap(2), memfd_create(2) and UFFDIO_REGISTER say
  * After an error nothing is left behind; a caller's mapping may have lost its pages.
@@ -149,9 +150,9 @@ HGM_PUBLIC int hgm_region_create(struct hgm_region **out, struct hgm *h,
  *
  * Waits until the source has answered what it was asked (see struct hgm_source_fn_opts, cancel).
  * Threads that still wait for a page of it, or touch it later, get SIGSEGV (a vCPU: EFAULT from
- * KVM_RUN), never wrong bytes. With HGM_BACKING_MAPPING the mapping stays, unregistered: pages that have
- * arrived keep their contents, all others raise SIGBUS where the kernel can poison (6.6), else the
- * whole mapping is made PROT_NONE unless everything had arrived.
+ * KVM_RUN), never wrong bytes. With HGM_BACKING_MAPPING the mapping stays, unregistered: pages that
+ * have arrived keep their contents, all others raise SIGBUS where the kernel can poison (6.6), else
+ * the whole mapping is made PROT_NONE unless everything had arrived.
  *
  * Calling thread: any, but not inside hgm_read_fn. Blocks as said. Since: 0.1.
  */
@@ -205,8 +206,8 @@ HGM_PUBLIC int hgm_region_prefetch(struct hgm_region *r, uint64_t offset, uint64
  * @r:          the region
  * @first_page: first page; a multiple of 64
  * @pages:      how many
- * @bitmap:     filled in: 64-bit words, page first_page + i is bit i % 64 of word i / 64 (the layout
- *              of KVM's dirty log); bits beyond @pages in the last word are 0
+ * @bitmap:     filled in: 64-bit words, page first_page + i is bit i % 64 of word i / 64 (the
+ *              layout of KVM's dirty log); bits beyond @pages in the last word are 0
  *
  * While pages arrive, each word is a true state of some moment during the call.
  *

@@ -19,7 +19,10 @@ HGM_BEGIN_DECLS
 struct hgm;
 struct hgm_source;
 
-/* Somebody waits for this request's contents; requests without it are fill and may be served later. */
+/*
+ * Somebody waits for this request's contents; requests without it are fill and may be served
+ * later.
+ */
 #define HGM_IO_DEMAND 0x1u
 
 /* Returned by hgm_read_fn: the answer will come by hgm_io_done(). */
@@ -79,10 +82,10 @@ typedef int64_t (*hgm_read_fn)(void *user, const struct hgm_io *io);
  * @size:   sizeof(struct hgm_source_fn_opts)
  * @length: bytes that the source has, so that a region that asks for more is refused; 0 if unknown
  * @flags:  HGM_SOURCE_BLOCKING or 0
- * @cancel: asked for haste: called for each request that is still unanswered when its region or engine
- *          is being destroyed, with the request's engine and id. The request must be answered all the
- *          same (-ECANCELED is fine); destruction waits for it. The answer may cross the call: an
- *          id that is not known any more is to be ignored. May be NULL.
+ * @cancel: asked for haste: called for each request that is still unanswered when its region or
+ *          engine is being destroyed, with the request's engine and id. The request must be
+ *          answered all the same (-ECANCELED is fine); destruction waits for it. The answer may
+ *          cross the call: an id that is not known any more is to be ignored. May be NULL.
  */
 struct hgm_source_fn_opts {
 	size_t size;
@@ -108,8 +111,9 @@ HGM_PUBLIC int hgm_source_fn(struct hgm_source **out, hgm_read_fn read, void *us
 /**
  * hgm_source_memory - a source that copies from memory
  * @out:    the new source
- * @addr:   first byte; must stay readable and unchanged while the source is in use, and must not lie
- *          in a region of an engine that it feeds (that engine's threads would wait for themselves)
+ * @addr:   first byte; must stay readable and unchanged while the source is in use, and must not
+ *          lie in a region of an engine that it feeds (that engine's threads would wait for
+ *          themselves)
  * @length: bytes; any
  *
  * Errors: -EINVAL @out or @addr is NULL, @length is 0 or overflows; -ENOMEM.
@@ -140,7 +144,8 @@ HGM_PUBLIC int hgm_source_file(struct hgm_source **out, const char *path);
  *
  * Otherwise as hgm_source_file().
  *
- * Errors: -EBADF @fd is not open, or not for reading; -EINVAL as hgm_source_file(); -EMFILE; -ENOMEM.
+ * Errors: -EBADF @fd is not open, or not for reading; -EINVAL as hgm_source_file(); -EMFILE;
+ * -ENOMEM.
  * Calling thread: any. Blocks for as long as finding the holes takes. Since: 0.1.
  */
 HGM_PUBLIC int hgm_source_fd(struct hgm_source **out, int fd);
@@ -167,8 +172,9 @@ HGM_PUBLIC void hgm_source_destroy(struct hgm_source *src);
  * once, and the engine must still exist: hgm_destroy() waits for all answers, so an engine is never
  * gone while a request is unanswered.
  *
- * Errors: -EALREADY the request was answered before (nothing was changed); -EINVAL @io is NULL or no
- * request of its engine, or @result is no possible answer (the request then counts as failed with
+ * Errors: -EALREADY the request was answered before (nothing was changed); -EINVAL @io is NULL or
+ * no request of its engine, or @result is no possible answer (the request then counts as failed
+ * with
  * -EIO).
  * Calling thread: any, also inside hgm_read_fn. Does not block but for the kernel's own locks in
  * UFFDIO_CONTINUE or UFFDIO_COPY. Since: 0.1.

@@ -3,7 +3,8 @@
  * hgm/uffd.h - userfaultfd and huge mappings, one typed function per kernel verb
  *
  * The thin level, for a VMM with threads of its own. The engine (hgm/engine.h) uses nothing else.
- * A struct hgm_uffd may be used by any number of threads at once; closing it is the caller's to order.
+ * A struct hgm_uffd may be used by any number of threads at once; closing it is the caller's to
+ * order.
  */
 #ifndef HGM_UFFD_H
 #define HGM_UFFD_H
@@ -45,12 +46,13 @@ enum hgm_uffd_via {
  * @out:  the new object
  * @opts: NULL asks for no feature
  *
- * Tries /dev/userfaultfd, then userfaultfd(2), then, if allowed, userfaultfd(2) with UFFD_USER_MODE_ONLY;
- * each next one after any failure of the one before. What the kernel supports is asked on a
- * throw-away descriptor. The descriptor is non-blocking and close-on-exec.
+ * Tries /dev/userfaultfd, then userfaultfd(2), then, if allowed, userfaultfd(2) with
+ * UFFD_USER_MODE_ONLY; each next one after any failure of the one before. What the kernel supports
+ * is asked on a throw-away descriptor. The descriptor is non-blocking and close-on-exec.
  *
- * Errors: -EINVAL @out is NULL or a flag is unknown; -E2BIG bad options; -EPERM, -EACCES, -ENOSYS no way
- * worked (the errno is the most telling one, the text lists every way with its own and what would help);
+ * Errors: -EINVAL @out is NULL or a flag is unknown; -E2BIG bad options; -EPERM, -EACCES, -ENOSYS
+ * no way worked (the errno is the most telling one, the text lists every way with its own and what
+ * would help);
  * -EOPNOTSUPP a required feature is missing (the text names it); -EMFILE, -ENFILE; -ENOMEM.
  * Calling thread: any. Does not block. Since: 0.1; kernel 4.11, /dev/userfaultfd 6.1, user mode
  * only 5.11.
@@ -61,8 +63,8 @@ HGM_PUBLIC int hgm_uffd_open(struct hgm_uffd **out, const struct hgm_uffd_opts *
  * hgm_uffd_close - close it and free the object
  * @u: the object, or NULL
  *
- * The kernel unregisters all its memory; waiting threads go on as if it had never been registered, which
- * on absent memory means that they read zeroes: make the memory inaccessible before.
+ * The kernel unregisters all its memory; waiting threads go on as if it had never been registered,
+ * which on absent memory means that they read zeroes: make the memory inaccessible before.
  *
  * Calling thread: any, when no other uses @u any more. Does not block. Since: 0.1.
  */
@@ -97,7 +99,8 @@ HGM_PUBLIC enum hgm_uffd_via hgm_uffd_get_via(const struct hgm_uffd *u);
  * @u:      the userfaultfd
  * @addr:   first byte; page aligned, huge page aligned on hugetlb
  * @len:    bytes; likewise
- * @modes:  HGM_UFFD_MISSING, HGM_UFFD_MINOR, HGM_UFFD_WP, or several. A later call never takes a mode away.
+ * @modes:  HGM_UFFD_MISSING, HGM_UFFD_MINOR, HGM_UFFD_WP, or several. A later call never takes a
+ *          mode away.
  * @ioctls: if not NULL, set to the HGM_UFFD_IOCTL_* that the kernel offers on this memory
  *
  * Errors: -EINVAL the mode is unknown on that memory, or alignment; -EBUSY registered with another
@@ -113,7 +116,8 @@ HGM_PUBLIC int hgm_uffd_register(struct hgm_uffd *u, void *addr, uint64_t len, u
  * @addr: as registered, or a part of it
  * @len:  bytes
  *
- * The kernel itself wakes no waiter of a minor or write-protect fault here (tested on 6.18); this call does.
+ * The kernel itself wakes no waiter of a minor or write-protect fault here (tested on 6.18); this
+ * call does.
  *
  * Errors: -EINVAL alignment, or memory that userfaultfd cannot serve; -ENOMEM.
  * Calling thread: any. Takes the address space's lock for writing. Since: 0.1.
@@ -138,8 +142,8 @@ HGM_PUBLIC int hgm_uffd_wake(struct hgm_uffd *u, void *addr, uint64_t len);
  * @existed:    out: bytes that were there already (EEXIST); their waiters were woken
  * @partials:   out: how often the kernel stopped early and was called again
  *
- * One walk deals with the whole range: it goes on after partial results, passes over what exists (and
- * wakes it unless the mode says DONTWAKE), and finds the borders of memory areas by bisection.
+ * One walk deals with the whole range: it goes on after partial results, passes over what exists
+ * (and wakes it unless the mode says DONTWAKE), and finds the borders of memory areas by bisection.
  * It stops, with @done telling how far it came, at
  *  -EAGAIN  the address space is changing: try the rest later, on another turn
  *  -EFAULT  CONTINUE: no page in the page cache; COPY: the source is not readable
@@ -168,7 +172,8 @@ struct hgm_range {
  * @r: the range
  *
  * Errors: see struct hgm_range.
- * Calling thread: any. May wait for the address space's lock. Since: 0.1; kernel 5.13 hugetlb, 5.14 shmem.
+ * Calling thread: any. May wait for the address space's lock. Since: 0.1; kernel 5.13 hugetlb, 5.14
+ * shmem.
  */
 HGM_PUBLIC int hgm_uffd_continue(struct hgm_uffd *u, struct hgm_range *r);
 
@@ -198,8 +203,8 @@ HGM_PUBLIC int hgm_uffd_zeropage(struct hgm_uffd *u, struct hgm_range *r);
  * The kernel does all or nothing here: on success @r->done is @r->len.
  *
  * Errors: see struct hgm_range; -ENOENT also where the memory is not registered for WP.
- * Calling thread: any. May wait for the address space's lock. Since: 0.1; kernel 5.7 anon, 5.19 shmem and
- * hugetlb.
+ * Calling thread: any. May wait for the address space's lock. Since: 0.1; kernel 5.7 anon, 5.19
+ * shmem and hugetlb.
  */
 HGM_PUBLIC int hgm_uffd_writeprotect(struct hgm_uffd *u, struct hgm_range *r);
 
@@ -222,9 +227,11 @@ enum hgm_uffd_event_type {
 /**
  * struct hgm_uffd_event - one message
  * @type:  enum hgm_uffd_event_type
- * @tid:   PAGEFAULT: the thread that faulted, if THREAD_ID is enabled; FORK: the child's userfaultfd
+ * @tid:   PAGEFAULT: the thread that faulted, if THREAD_ID is enabled; FORK: the child's
+ *         userfaultfd
  * @flags: PAGEFAULT: HGM_UFFD_FAULT_*
- * @addr:  PAGEFAULT: the address, exact to the byte with EXACT_ADDRESS; REMOVE, UNMAP: start; REMAP: from
+ * @addr:  PAGEFAULT: the address, exact to the byte with EXACT_ADDRESS; REMOVE, UNMAP: start;
+ *         REMAP: from
  * @end:   REMOVE, UNMAP: end; REMAP: to
  * @len:   REMAP: bytes
  */
@@ -245,8 +252,8 @@ struct hgm_uffd_event {
  * @ev:  filled in
  * @max: how many fit, at most HGM_UFFD_READ_MAX count
  *
- * Return: how many were read, at least 1; -EAGAIN none waits; -EINVAL @max is 0; -EIO the kernel sent
- * something that is no message.
+ * Return: how many were read, at least 1; -EAGAIN none waits; -EINVAL @max is 0; -EIO the kernel
+ * sent something that is no message.
  * Calling thread: any; several readers of one userfaultfd slow each other down. Does not block.
  * Since: 0.1.
  */
@@ -257,11 +264,12 @@ HGM_PUBLIC int hgm_uffd_read(struct hgm_uffd *u, struct hgm_uffd_event *ev, unsi
  * @addr: huge page aligned
  * @len:  a multiple of the huge page
  *
- * Only on kernels with high-granularity mapping; permanent for the mapping, and best done once over all
- * of it: piecewise use splits the memory area for ever.
+ * Only on kernels with high-granularity mapping; permanent for the mapping, and best done once over
+ * all of it: piecewise use splits the memory area for ever.
  *
  * Errors: -EINVAL this kernel has no HGM, or private, unaligned or other memory.
- * Calling thread: any. Takes the address space's lock for writing. Since: 0.1; kernel: HGM series v1, v2.
+ * Calling thread: any. Takes the address space's lock for writing. Since: 0.1; kernel: HGM series
+ * v1, v2.
  */
 HGM_PUBLIC int hgm_split(void *addr, uint64_t len);
 
@@ -271,11 +279,11 @@ HGM_PUBLIC int hgm_split(void *addr, uint64_t len);
  * @len:   a multiple of the huge page
  *
  * The kernel maps the whole range, absent pages as zeroes, and forgets poison markers and
- * write-protection: use it only on memory whose every page is present. It wakes nobody: hgm_uffd_wake()
- * the range afterwards.
+ * write-protection: use it only on memory whose every page is present. It wakes nobody:
+ * hgm_uffd_wake() the range afterwards.
  *
- * Errors, none of them telling for sure what was done: -EINVAL not possible, or not now; -ENOMEM no huge
- * page; -EBUSY charge limit, or holes in memory registered MISSING; -EAGAIN a page was in use.
+ * Errors, none of them telling for sure what was done: -EINVAL not possible, or not now; -ENOMEM no
+ * huge page; -EBUSY charge limit, or holes in memory registered MISSING; -EAGAIN a page was in use.
  * Calling thread: any. Blocks; touchers of the range wait too. Since: 0.1; kernel 6.1.
  */
 HGM_PUBLIC int hgm_collapse(void *addr, uint64_t len);
@@ -288,8 +296,8 @@ HGM_PUBLIC int hgm_collapse(void *addr, uint64_t len);
  *
  * Asks PAGEMAP_SCAN of /proc/self/pagemap.
  *
- * Errors: -EOPNOTSUPP the kernel has no PAGEMAP_SCAN (before 6.7); -EINVAL alignment; -EACCES /proc is
- * not there; -EMFILE; others as the ioctl says.
+ * Errors: -EOPNOTSUPP the kernel has no PAGEMAP_SCAN (before 6.7); -EINVAL alignment; -EACCES /proc
+ * is not there; -EMFILE; others as the ioctl says.
  * Calling thread: any. Takes the address space's lock for reading. Since: 0.1; kernel 6.7.
  */
 HGM_PUBLIC int hgm_mapped_huge(const void *addr, uint64_t len, uint64_t *huge_bytes);

@@ -14,8 +14,8 @@ struct result {
 };
 
 /*
- * Somebody who serves the faults of @pages pages of memory whose contents lie ready at @source: made before
- * the round's clock starts, and ended after it.
+ * Somebody who serves the faults of @pages pages of memory whose contents lie ready at @source:
+ * made before the round's clock starts, and ended after it.
  */
 struct server {
 	const char *name;

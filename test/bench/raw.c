@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The baseline: the shortest loop that serves minor faults on prepared shmem, with nothing but system calls.
+ * The baseline: the shortest loop that serves minor faults on prepared shmem, with nothing but
+ * system calls.
  */
 #include <errno.h>
 #include <fcntl.h>

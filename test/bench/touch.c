@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * One thread touches absent pages in shuffled order; how long does it wait for each? libhgm beside raw loops, rounds
- * interleaved, medians over rounds, contents checked. Twice: with the CPUs free, and all pinned to one, where
- * nobody has to be woken from a halted CPU.
+ * One thread touches absent pages in shuffled order; how long does it wait for each? libhgm beside
+ * raw loops, rounds interleaved, medians over rounds, contents checked. Twice: with the CPUs free,
+ * and all pinned to one, where nobody has to be woken from a halted CPU.
  *
  *	bench_touch [--quick] [--check]
  *
@@ -195,7 +195,10 @@ int main(int argc, char **argv)
 			break;
 		}
 	sched_setaffinity(0, sizeof(one), &one);
-	/* A spinning loop beside its toucher on one CPU is no sensible baseline: its ratio is only shown. */
+	/*
+	 * A spinning loop beside its toucher on one CPU is no sensible baseline: its ratio is
+	 * only shown.
+	 */
 	table("pinned to one CPU", source, rounds);
 	munmap(source, (size_t)PAGES * 4096);
 	printf("libhgm / raw-spin, CPUs free: %.2f (limit %.2f)\n", ratio, LIMIT_OF_RAW_SPIN);
