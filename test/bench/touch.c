@@ -117,7 +117,7 @@ static struct result run(const struct server *server, const char *source, unsign
 			die(server->name, "wrong contents");
 	}
 	total = now_us() - start;
-	if (memcmp(memory, source, (size_t)PAGES * 4096))
+	if (memcmp(memory, source, (size_t)PAGES * 4096) != 0)
 		die(server->name, "wrong contents");
 	server->end(state);
 	qsort(wait, PAGES, sizeof(wait[0]), by_value);
