@@ -8,7 +8,6 @@
  * of the block follows, always, for those who faulted while the kernel had the block unmapped.
  */
 #include <errno.h>
-#include <time.h>
 
 #include "clock.h"
 #include "engine.h"
@@ -20,18 +19,13 @@
 #define BACKOFF_MIN_US 1000
 #define BACKOFF_MAX_US 200000
 
-int hgm_collapser_init(struct hgm *h)
+void hgm_collapser_init(struct hgm *h)
 {
 	struct hgm_collapser *c = &h->collapser;
-	pthread_condattr_t attr;
 
-	pthread_condattr_init(&attr);
-	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
 	pthread_mutex_init(&c->lock, NULL);
-	pthread_cond_init(&c->cond, &attr);
-	pthread_condattr_destroy(&attr);
+	hgm_cond_init(&c->cond);
 	c->pagemap = hgm_pagemap_open();
-	return 0;
 }
 
 void hgm_collapser_destroy(struct hgm *h)
@@ -201,17 +195,6 @@ static bool visit_all(struct hgm *h, bool retry)
 	}
 }
 
-static void sleep_until(struct hgm_collapser *c, uint64_t ns)
-{
-	struct timespec ts = { .tv_sec = (time_t)(ns / 1000000000),
-			       .tv_nsec = (long)(ns % 1000000000) };
-
-	if (ns == UINT64_MAX)
-		pthread_cond_wait(&c->cond, &c->lock);
-	else
-		pthread_cond_timedwait(&c->cond, &c->lock, &ts);
-}
-
 void *hgm_collapser_thread(void *arg)
 {
 	struct hgm *h = arg;
@@ -226,7 +209,7 @@ void *hgm_collapser_thread(void *arg)
 		bool retry = hgm_now_ns() >= retry_at;
 
 		if (!c->wanted && !retry) {
-			sleep_until(c, retry_at);
+			hgm_cond_wait(&c->cond, &c->lock, retry_at);
 			continue;
 		}
 		c->wanted = false;

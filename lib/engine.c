@@ -8,7 +8,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "clock.h"
@@ -111,7 +110,6 @@ static void free_engine(struct hgm *h)
 int hgm_create(struct hgm **out, const struct hgm_opts *opts)
 {
 	struct hgm_opts o;
-	pthread_condattr_t attr;
 	struct hgm *h;
 	int rc;
 
@@ -132,13 +130,10 @@ int hgm_create(struct hgm **out, const struct hgm_opts *opts)
 	memset(h, 0, sizeof(*h));
 	h->opts = o;
 	h->stripes = o.fault_threads;
-	pthread_condattr_init(&attr);
-	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
 	pthread_mutex_init(&h->gate, NULL);
 	pthread_mutex_init(&h->table_lock, NULL);
 	pthread_mutex_init(&h->done_lock, NULL);
-	pthread_cond_init(&h->done_cond, &attr);
-	pthread_condattr_destroy(&attr);
+	hgm_cond_init(&h->done_cond);
 	hgm_work_init(h);
 	hgm_collapser_init(h);
 	hgm_rcu_init();

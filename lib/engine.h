@@ -9,12 +9,13 @@
 #include <hgm/engine.h>
 #include <hgm/source.h>
 
+#include "collapse.h"
 #include "rcu.h"
 #include "region.h"
 #include "request.h"
 #include "stats.h"
 #include "uffd.h"
-#include "window.h"
+#include "work.h"
 
 #define HGM_THREADS_MAX 64
 
@@ -24,40 +25,6 @@
 struct hgm_table {
 	unsigned int count;
 	struct hgm_region *region[HGM_REGIONS_MAX];
-};
-
-/* A block that somebody waits for, being fetched chunk by chunk. */
-struct hgm_urgent {
-	struct hgm_region *r;
-	uint64_t next_page;
-	uint64_t end_page;
-};
-
-#define HGM_URGENT_MAX 1024
-
-/* What workers do; see fill.c. The lock is never held across a system call but futexes. */
-struct hgm_work {
-	pthread_mutex_t lock;
-	pthread_cond_t cond;
-	bool stop;
-	unsigned int idle;		/* workers that sleep */
-	struct hgm_request_list demand; /* to be run, somebody waits */
-	struct hgm_request_list retry;	/* to be run when due */
-	struct hgm_urgent urgent[HGM_URGENT_MAX];
-	unsigned int urgent_first;
-	unsigned int urgent_count;
-	struct hgm_region *fill; /* ring of regions that have something left to fill */
-	uint64_t fill_inflight;	 /* bytes */
-	struct hgm_window window;
-};
-
-struct hgm_collapser {
-	pthread_mutex_t lock;
-	pthread_cond_t cond;
-	bool stop;
-	bool wanted;
-	pthread_t thread;
-	int pagemap; /* -1: no PAGEMAP_SCAN here */
 };
 
 struct hgm_fault_thread {
@@ -127,24 +94,5 @@ void *hgm_fault_thread(void *arg);
 
 /* fill.c */
 void *hgm_worker_thread(void *arg);
-int hgm_work_init(struct hgm *h);
-void hgm_work_destroy(struct hgm *h);
-void hgm_work_stop(struct hgm *h);
-void hgm_work_demand(struct hgm *h, struct hgm_request *req);
-void hgm_work_later(struct hgm *h, struct hgm_request *req, uint64_t due_ns);
-void hgm_work_add_region(struct hgm_region *r);
-void hgm_work_remove_region(struct hgm_region *r);
-int hgm_work_urgent(struct hgm_region *r, uint64_t block);
-void hgm_work_fill_asked(struct hgm *h, struct hgm_request *req, uint64_t bytes);
-void hgm_work_fill_done(struct hgm *h, const struct hgm_request *req, uint64_t bytes, bool ok);
-
-/* collapse.c */
-void *hgm_collapser_thread(void *arg);
-int hgm_collapser_init(struct hgm *h);
-void hgm_collapser_destroy(struct hgm *h);
-void hgm_collapser_stop(struct hgm *h);
-void hgm_collapser_kick(struct hgm *h); /* look at all regions again */
-void hgm_collapse_want(struct hgm_region *r, uint64_t block);
-void hgm_collapse_again(struct hgm_region *r, uint64_t block);
 
 #endif

@@ -19,7 +19,7 @@ struct hgm_uffd *hgm_region_uffd(const struct hgm_region *r, uint64_t page)
 	return r->h->uffd[(page << HGM_PAGE_SHIFT) / r->stripe_bytes % r->h->stripes];
 }
 
-static int check_opts(const struct hgm *h, const struct hgm_region_opts *o)
+static int check_opts(const struct hgm_region_opts *o)
 {
 	const uint32_t flags = HGM_REGION_LAZY | HGM_REGION_NO_FILL | HGM_REGION_NO_COLLAPSE;
 	const struct hgm_source *src = o->source;
@@ -32,7 +32,7 @@ static int check_opts(const struct hgm *h, const struct hgm_region_opts *o)
 				"hgm_region_create: length %llu is zero, no multiple of 4096,"
 				" or too large",
 				(unsigned long long)o->length);
-	if (o->source_offset % HGM_PAGE_BYTES || o->source_offset > INT64_MAX)
+	if (o->source_offset % HGM_PAGE_BYTES || o->source_offset > INT64_MAX - o->length)
 		return hgm_fail(-EINVAL,
 				"hgm_region_create: source_offset %llu is no multiple of 4096"
 				", or too large",
@@ -55,30 +55,39 @@ static int check_opts(const struct hgm *h, const struct hgm_region_opts *o)
 				"otherwise say HGM_BACKING_SHMEM_LAZY");
 	if (o->backing != HGM_BACKING_MAPPING && o->addr)
 		return hgm_fail(-EINVAL, "hgm_region_create: addr goes with HGM_BACKING_MAPPING");
-	(void)h;
 	return 0;
 }
 
-/* The engine's threads must not read from memory that they serve. */
-static bool source_is_served(const struct hgm *h, const struct hgm_region *own)
+static bool overlaps(const struct hgm_source *src, uint64_t start, uint64_t length)
 {
-	uint64_t start = (uintptr_t)own->source->memory;
-	uint64_t end = start + own->source->length;
-	struct hgm_table *t;
-	bool found;
+	uint64_t from = (uintptr_t)src->memory;
 
-	if (!start)
-		return false;
-	found = start < (uintptr_t)own->primary + own->mapped && end > (uintptr_t)own->primary;
+	return from && from < start + length && from + src->length > start;
+}
+
+/*
+ * The engine's threads must not read from memory that they serve: they would wait for themselves.
+ */
+static int check_source_memory(const struct hgm *h, const struct hgm_region_opts *o)
+{
+	uint64_t addr = (uintptr_t)o->addr; /* 0 unless the mapping is the caller's */
+	bool served = addr && overlaps(o->source, addr, o->length);
+	struct hgm_table *t;
+
 	hgm_rcu_read_lock();
 	t = atomic_load_explicit(&h->table, memory_order_acquire);
-	for (unsigned int i = 0; !found && i < t->count; i++) {
-		uint64_t at = (uintptr_t)t->region[i]->primary;
+	for (unsigned int i = 0; !served && i < t->count; i++) {
+		const struct hgm_region *r = t->region[i];
 
-		found = start < at + t->region[i]->mapped && end > at;
+		served = overlaps(o->source, (uintptr_t)r->primary, r->mapped) ||
+			 (addr && overlaps(r->source, addr, o->length));
 	}
 	hgm_rcu_read_unlock();
-	return found;
+	if (served)
+		return hgm_fail(-EINVAL,
+				"hgm_region_create: a memory source lies in a region of this "
+				"engine, whose threads would wait for themselves");
+	return 0;
 }
 
 static int check_features(const struct hgm_region *r)
@@ -198,7 +207,9 @@ int hgm_region_create(struct hgm_region **out, struct hgm *h, const struct hgm_r
 				     : "opts (length and source are required)");
 	rc = hgm_opts_in(&o, sizeof(o), sizeof(o), opts, "hgm_region_create");
 	if (!rc)
-		rc = check_opts(h, &o);
+		rc = check_opts(&o);
+	if (!rc)
+		rc = check_source_memory(h, &o);
 	if (rc)
 		return rc;
 	r = calloc(1, sizeof(*r));
@@ -214,10 +225,6 @@ int hgm_region_create(struct hgm_region **out, struct hgm *h, const struct hgm_r
 	atomic_init(&r->open_pages, hgm_region_pages(r));
 
 	rc = hgm_backing_make(r, &o);
-	if (!rc && source_is_served(h, r))
-		rc = hgm_fail(-EINVAL,
-			      "hgm_region_create: the memory source lies in a region of this "
-			      "engine, whose threads would wait for themselves");
 	if (!rc)
 		rc = check_features(r);
 	if (!rc)
@@ -309,7 +316,6 @@ void hgm_region_destroy(struct hgm_region *r)
 		hgm_sys->mprotect(r->primary, r->mapped, PROT_NONE);
 		unregister(r, r->mapped);
 	}
-	hgm_requests_cancel(r);
 	hgm_region_wait_refs(r);
 	if (r->callers_mapping) {
 		seal_callers_mapping(r);

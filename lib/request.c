@@ -24,6 +24,7 @@
 #define RETRY_MAX_US   1000000 /* between tries of a failing source */
 #define PUT_OFF_MIN_US 50      /* after EAGAIN: about as long as a collapse takes */
 #define PUT_OFF_MAX_US 100000
+#define ERRNO_MAX      4095 /* a smaller result is garbage */
 #define INDEX_BITS     16
 #define INDEX_MASK     ((UINT64_C(1) << INDEX_BITS) - 1)
 #define ASKED	       UINT64_C(1)
@@ -100,7 +101,7 @@ struct hgm_request *hgm_request_get(struct hgm_region *r, bool demand)
 	req->step = HGM_STEP_ASK;
 	req->attempt = 0;
 	req->backoff_us = 0;
-	req->zero = req->scribbled = req->filled_block = false;
+	req->zero = req->scribbled = req->filled_block = req->piecewise = false;
 	hgm_region_hold(r);
 	return req;
 }
@@ -124,6 +125,11 @@ void hgm_request_put(struct hgm_request *req)
 	} while (!atomic_compare_exchange_weak_explicit(
 		&pool->free, &head, next, memory_order_acq_rel, memory_order_relaxed));
 	hgm_region_drop(r);
+}
+
+uint64_t hgm_request_asks(const struct hgm_request *req)
+{
+	return req->piecewise ? 1 : req->pages;
 }
 
 void *hgm_request_buffer(const struct hgm_request *req)
@@ -169,6 +175,19 @@ static bool put_off_by_kernel(struct hgm_request *req, enum hgm_request_step ste
 /*
  * The functions below return whether the request is still the caller's, to be run on.
  */
+static bool go_on(struct hgm_request *req, uint64_t settled)
+{
+	if (settled == req->pages) {
+		hgm_request_put(req);
+		return false;
+	}
+	req->first_page += settled;
+	req->pages -= settled;
+	req->step = HGM_STEP_ASK;
+	req->backoff_us = 0;
+	return true;
+}
+
 static bool after_install(struct hgm_request *req, int rc)
 {
 	struct hgm *h = req->r->h;
@@ -177,19 +196,13 @@ static bool after_install(struct hgm_request *req, int rc)
 		return put_off_by_kernel(req, HGM_STEP_INSTALL);
 	if (req->demand)
 		hgm_stat_phase(h, HGM_PHASE_INSTALL, hgm_now_ns() - req->answered_ns);
-	if (req->settling_pages == req->pages) {
-		hgm_request_put(req);
-		return false;
+	if (req->settling_pages < hgm_request_asks(req)) {
+		hgm_stat_add(h, HGM_STAT_SOURCE_SHORT, 1);
+		if (req->attempt)
+			atomic_fetch_sub_explicit(&h->failing_requests, 1, memory_order_relaxed);
+		req->attempt = 0;
 	}
-	hgm_stat_add(h, HGM_STAT_SOURCE_SHORT, 1);
-	req->first_page += req->settling_pages;
-	req->pages -= req->settling_pages;
-	req->step = HGM_STEP_ASK;
-	req->backoff_us = 0;
-	if (req->attempt)
-		atomic_fetch_sub_explicit(&h->failing_requests, 1, memory_order_relaxed);
-	req->attempt = 0;
-	return true;
+	return go_on(req, req->settling_pages);
 }
 
 static bool failed(struct hgm_request *req, int rc)
@@ -203,7 +216,11 @@ static bool failed(struct hgm_request *req, int rc)
 	if (!req->attempt++)
 		atomic_fetch_add_explicit(&h->failing_requests, 1, memory_order_relaxed);
 	if (req->attempt > h->opts.retries) {
-		req->step = HGM_STEP_POISON;
+		bool split =
+			req->pages > 1 && !req->piecewise && req->r->map_bytes == HGM_PAGE_BYTES;
+
+		req->piecewise |= split;
+		req->step = split ? HGM_STEP_ASK : HGM_STEP_POISON;
 		return true;
 	}
 	for (uint32_t i = 1; i < req->attempt && us < RETRY_MAX_US; i++)
@@ -216,7 +233,7 @@ static bool failed(struct hgm_request *req, int rc)
 static bool answered(struct hgm_request *req, int64_t result, bool later)
 {
 	struct hgm *h = req->r->h;
-	uint64_t length = req->pages << HGM_PAGE_SHIFT;
+	uint64_t length = hgm_request_asks(req) << HGM_PAGE_SHIFT;
 	uint64_t bytes = result < 0 ? 0 : (uint64_t)(result & ~HGM_IO_ZERO);
 	bool ok = bytes >= HGM_PAGE_BYTES && bytes <= length;
 
@@ -226,7 +243,7 @@ static bool answered(struct hgm_request *req, int64_t result, bool later)
 	else
 		hgm_work_fill_done(h, req, length, ok && later);
 	if (!ok)
-		return failed(req, result < 0 ? (int)result : -EIO);
+		return failed(req, result < 0 && result >= -ERRNO_MAX ? (int)result : -EIO);
 	req->zero = result & HGM_IO_ZERO;
 	return after_install(req, hgm_resolve_contents(req, bytes >> HGM_PAGE_SHIFT));
 }
@@ -243,7 +260,7 @@ static bool ask(struct hgm_request *req, bool may_sleep)
 		.engine = h,
 		.id = ticket_id(h, req, ticket),
 		.offset = r->source_offset + (req->first_page << HGM_PAGE_SHIFT),
-		.length = req->pages << HGM_PAGE_SHIFT,
+		.length = hgm_request_asks(req) << HGM_PAGE_SHIFT,
 		.buf = hgm_request_buffer(req),
 		.flags = req->demand ? HGM_IO_DEMAND : 0,
 		.attempt = req->attempt,
@@ -275,10 +292,8 @@ static bool give_up(struct hgm_request *req)
 
 	if (rc == -EAGAIN || rc == -ENOMEM)
 		return put_off_by_kernel(req, HGM_STEP_POISON);
-	if (!rc) {
-		hgm_request_put(req);
-		return false;
-	}
+	if (!rc)
+		return go_on(req, req->settling_pages);
 	/* No poison here: the waiter waits on, the caller is told, the source may recover. */
 	req->attempt = req->r->h->opts.retries + 1;
 	hgm_notify(req->r->h);
@@ -312,7 +327,7 @@ void hgm_request_run(struct hgm_request *req, bool may_sleep)
 int hgm_io_done(const struct hgm_io *io, int64_t result)
 {
 	struct hgm_request *req;
-	uint64_t ticket, bytes;
+	uint64_t ticket, bytes, asked;
 	int rc = 0;
 
 	if (!io || !io->engine || (io->id & INDEX_MASK) >= HGM_REQUESTS)
@@ -327,11 +342,12 @@ int hgm_io_done(const struct hgm_io *io, int64_t result)
 				(unsigned long long)io->id);
 
 	bytes = (uint64_t)(result & ~HGM_IO_ZERO);
-	if (result == HGM_IO_LATER || (result > 0 && bytes > req->pages << HGM_PAGE_SHIFT)) {
+	asked = hgm_request_asks(req) << HGM_PAGE_SHIFT;
+	if (result == HGM_IO_LATER || (result > 0 && bytes > asked)) {
 		rc = hgm_fail(-EINVAL,
 			      "hgm_io_done: result %lld is no possible answer to a request of %llu "
 			      "bytes; it counts as failed",
-			      (long long)result, (unsigned long long)req->pages << HGM_PAGE_SHIFT);
+			      (long long)result, (unsigned long long)asked);
 		result = -EIO;
 	}
 	/*

@@ -43,6 +43,7 @@ struct hgm_request {
 	bool zero;
 	bool scribbled; /* a failed try may have left anything in the buffer */
 	bool filled_block;
+	bool piecewise; /* all tries failed: page by page, to give up only what is bad */
 	uint64_t asked_ns;
 	uint64_t answered_ns;
 	uint64_t delivered_before; /* for the window: bytes delivered when it was asked */
@@ -76,6 +77,9 @@ int hgm_requests_need_bounce(struct hgm *h);
 /* A slot, holding its region; NULL if none is free. Lock-free. */
 struct hgm_request *hgm_request_get(struct hgm_region *r, bool demand);
 void hgm_request_put(struct hgm_request *req);
+
+/* How many of its pages the source is asked for at a time. */
+uint64_t hgm_request_asks(const struct hgm_request *req);
 
 /* Where the source is to put a request's contents. */
 void *hgm_request_buffer(const struct hgm_request *req);

@@ -312,6 +312,7 @@ int hgm_resolve_poison(struct hgm_request *req)
 	struct hgm_region *r = req->r;
 	uint64_t block_pages = r->block_bytes >> HGM_PAGE_SHIFT;
 	uint64_t block = block_of(r, req->first_page);
+	uint64_t pages = hgm_request_asks(req);
 	int rc;
 
 	if (!r->h->can_poison)
@@ -319,7 +320,7 @@ int hgm_resolve_poison(struct hgm_request *req)
 	if (whole_blocks(r))
 		rc = poison_range(r, block * block_pages, block_pages);
 	else
-		rc = poison_range(r, req->first_page, req->pages);
+		rc = poison_range(r, req->first_page, pages);
 	if (rc == -ENOENT || rc == -ESRCH)
 		rc = 0;
 	if (rc)
@@ -327,10 +328,10 @@ int hgm_resolve_poison(struct hgm_request *req)
 	if (whole_blocks(r))
 		atomic_store_explicit(&r->block_state[block], HGM_BLOCK_POISONED,
 				      memory_order_release);
-	hgm_map_set_poisoned(r->map, req->first_page, req->pages);
-	hgm_resolve_wake(r, req->first_page, req->pages);
-	hgm_stat_add(r->h, HGM_STAT_POISONED_PAGES, req->pages);
-	req->settling_pages = req->pages;
+	hgm_map_set_poisoned(r->map, req->first_page, pages);
+	hgm_resolve_wake(r, req->first_page, pages);
+	hgm_stat_add(r->h, HGM_STAT_POISONED_PAGES, pages);
+	req->settling_pages = pages;
 	req->filled_block = false;
 	settle(req);
 	hgm_notify(r->h);

@@ -3,12 +3,13 @@
  * When is it done? Completion of regions, hgm_wait(), progress, and holding regions alive.
  */
 #include <errno.h>
-#include <time.h>
 
 #include "clock.h"
 #include "engine.h"
 #include "error.h"
 #include "opts.h"
+
+#define CANCEL_AGAIN_NS 10000000
 
 /* Those who wait look again whenever the generation has changed. */
 static void something_is_done(struct hgm *h)
@@ -72,8 +73,6 @@ void hgm_region_drop(struct hgm_region *r)
 /* Wait until @done(@arg) or the deadline; false: too late. */
 static bool wait_for(struct hgm *h, bool (*done)(void *), void *arg, uint64_t deadline_ns)
 {
-	struct timespec ts = { .tv_sec = (time_t)(deadline_ns / 1000000000),
-			       .tv_nsec = (long)(deadline_ns % 1000000000) };
 	uint64_t generation;
 	bool late = false;
 
@@ -87,13 +86,8 @@ static bool wait_for(struct hgm *h, bool (*done)(void *), void *arg, uint64_t de
 		if (is_done || late)
 			return is_done;
 		pthread_mutex_lock(&h->done_lock);
-		while (generation == h->done_generation && !late) {
-			if (deadline_ns == UINT64_MAX)
-				pthread_cond_wait(&h->done_cond, &h->done_lock);
-			else
-				late = pthread_cond_timedwait(&h->done_cond, &h->done_lock, &ts) ==
-				       ETIMEDOUT;
-		}
+		while (generation == h->done_generation && !late)
+			late = hgm_cond_wait(&h->done_cond, &h->done_lock, deadline_ns);
 	}
 }
 
@@ -106,7 +100,13 @@ static bool no_refs(void *arg)
 
 void hgm_region_wait_refs(struct hgm_region *r)
 {
-	wait_for(r->h, no_refs, r, UINT64_MAX);
+	/*
+	 * A request may be on its way into the source while we look: the source ignores what it does
+	 * not know yet, so it is cancelled again until it has answered.
+	 */
+	do
+		hgm_requests_cancel(r);
+	while (!wait_for(r->h, no_refs, r, hgm_now_ns() + CANCEL_AGAIN_NS));
 	hgm_rcu_synchronize(); /* the last to drop it may still be inside hgm_region_drop() */
 }
 

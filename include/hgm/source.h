@@ -82,10 +82,11 @@ typedef int64_t (*hgm_read_fn)(void *user, const struct hgm_io *io);
  * @size:   sizeof(struct hgm_source_fn_opts)
  * @length: bytes that the source has, so that a region that asks for more is refused; 0 if unknown
  * @flags:  HGM_SOURCE_BLOCKING or 0
- * @cancel: asked for haste: called for each request that is still unanswered when its region or
- *          engine is being destroyed, with the request's engine and id. The request must be
- *          answered all the same (-ECANCELED is fine); destruction waits for it. The answer may
- *          cross the call: an id that is not known any more is to be ignored. May be NULL.
+ * @cancel: asked for haste: called, again and again until it is answered, for each request that is
+ *          unanswered when its region or engine is being destroyed, with the request's engine and
+ *          id. The request must be answered all the same (-ECANCELED is fine); destruction waits
+ *          for it. The answer may cross the call: an id that is not known any more is to be
+ *          ignored. May be NULL.
  */
 struct hgm_source_fn_opts {
 	size_t size;
