@@ -197,23 +197,29 @@ static int derive(struct hgm_region *r, const struct hgm_region_opts *o)
 	return 0;
 }
 
-/* Drop what the caller's mapping has mapped: only absent pages fault. */
-static int take_mapping(struct hgm_region *r, const struct hgm_region_opts *o)
+/*
+ * Drop what a caller's mapping has mapped: only absent pages fault. After registration, so that
+ * nobody can map a page between the two.
+ */
+int hgm_backing_drop_mapped(struct hgm_region *r)
 {
-	int rc;
+	int rc = hgm_sys->madvise(r->primary, r->mapped, MADV_DONTNEED);
 
-	rc = hgm_mapping_check(o->addr, r->mapped, o->fd, o->fd_offset);
-	if (rc)
-		return rc;
-	r->primary = o->addr;
-	rc = hgm_sys->madvise(r->primary, r->mapped, MADV_DONTNEED);
 	if (rc)
 		return hgm_fail(rc, "MADV_DONTNEED of the mapping, %llu bytes at %p: %s%s",
-				(unsigned long long)r->mapped, o->addr, hgm_errno_name(rc),
-				rc == -ENOMEM	? " (parts of it are not mapped)"
-				: rc == -EINVAL ? " (locked, or not what the backing says)"
-						: "");
+				(unsigned long long)r->mapped, (void *)r->primary,
+				hgm_errno_name(rc),
+				rc == -EINVAL ? " (locked memory cannot be served)" : "");
 	return 0;
+}
+
+static int take_mapping(struct hgm_region *r, const struct hgm_region_opts *o)
+{
+	int rc = hgm_mapping_check(o->addr, r->mapped, o->fd, o->fd_offset);
+
+	if (!rc)
+		r->primary = o->addr;
+	return rc;
 }
 
 int hgm_backing_make(struct hgm_region *r, const struct hgm_region_opts *o)

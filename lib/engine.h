@@ -76,6 +76,9 @@ struct hgm_region *hgm_table_find(const struct hgm_table *table, uint64_t addr);
 int hgm_table_add(struct hgm *h, struct hgm_region *r);
 void hgm_table_remove(struct hgm *h, struct hgm_region *r);
 
+/* Have those who wait in hgm_wait() look again. */
+void hgm_something_is_done(struct hgm *h);
+
 /* A region may have become complete: say so to those who wait. */
 void hgm_region_check_complete(struct hgm_region *r);
 

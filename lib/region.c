@@ -67,18 +67,22 @@ static bool overlaps(const struct hgm_source *src, uint64_t start, uint64_t leng
 
 /*
  * The engine's threads must not read from memory that they serve: they would wait for themselves.
+ * Nor can memory be served twice: the kernel would not mind one userfaultfd registering it again.
  */
-static int check_source_memory(const struct hgm *h, const struct hgm_region_opts *o)
+static int check_overlaps(const struct hgm *h, const struct hgm_region_opts *o)
 {
 	uint64_t addr = (uintptr_t)o->addr; /* 0 unless the mapping is the caller's */
 	bool served = addr && overlaps(o->source, addr, o->length);
+	bool twice = false;
 	struct hgm_table *t;
 
 	hgm_rcu_read_lock();
 	t = atomic_load_explicit(&h->table, memory_order_acquire);
 	for (unsigned int i = 0; !served && i < t->count; i++) {
 		const struct hgm_region *r = t->region[i];
+		uint64_t at = (uintptr_t)r->primary;
 
+		twice |= addr && addr < at + r->mapped && addr + o->length > at;
 		served = overlaps(o->source, (uintptr_t)r->primary, r->mapped) ||
 			 (addr && overlaps(r->source, addr, o->length));
 	}
@@ -209,7 +213,7 @@ int hgm_region_create(struct hgm_region **out, struct hgm *h, const struct hgm_r
 	if (!rc)
 		rc = check_opts(&o);
 	if (!rc)
-		rc = check_source_memory(h, &o);
+		rc = check_overlaps(h, &o);
 	if (rc)
 		return rc;
 	r = calloc(1, sizeof(*r));
@@ -243,6 +247,11 @@ int hgm_region_create(struct hgm_region **out, struct hgm *h, const struct hgm_r
 		goto fail;
 	}
 	rc = register_all(r);
+	if (!rc && r->callers_mapping) {
+		rc = hgm_backing_drop_mapped(r);
+		if (rc)
+			unregister(r, r->mapped);
+	}
 	if (rc) {
 		atomic_store_explicit(&r->dying, true, memory_order_release);
 		hgm_table_remove(h, r);

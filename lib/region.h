@@ -64,6 +64,7 @@ struct hgm_region {
 	_Atomic uint64_t open_pages;	   /* neither present nor poisoned */
 	_Atomic uint64_t unsettled_blocks; /* full, collapse not decided */
 	_Atomic bool complete;
+	_Atomic uint64_t refused_pages; /* arrived, but the kernel would not map them: poison */
 
 	/* Blocks. */
 	_Atomic uint8_t *block_state;
@@ -96,6 +97,9 @@ void hgm_region_wait_refs(struct hgm_region *r);
 /* Each page of a block is present, and installed if whole blocks are. */
 void hgm_region_block_filled(struct hgm_region *r, uint64_t block);
 
+/* Bytes that raise SIGBUS. */
+uint64_t hgm_region_poisoned_bytes(const struct hgm_region *r);
+
 /* Bytes that are mapped by huge leaves, as far as is known. */
 uint64_t hgm_region_huge_bytes(const struct hgm_region *r);
 
@@ -110,6 +114,7 @@ static inline uint64_t hgm_region_pages(const struct hgm_region *r)
 /* backing.c: memory of a region, from options; -errno with text, nothing left behind. */
 int hgm_backing_make(struct hgm_region *r, const struct hgm_region_opts *opts);
 void hgm_backing_free(struct hgm_region *r);
+int hgm_backing_drop_mapped(struct hgm_region *r);
 
 /* mapping.c: is [addr, addr + len) mapped from that file and offset (fd -1: private anonymous)? */
 int hgm_mapping_check(const void *addr, uint64_t len, int fd, uint64_t offset);

@@ -26,6 +26,13 @@ uint64_t hgm_region_huge_bytes(const struct hgm_region *r)
 	return atomic_load_explicit(&r->huge_blocks, memory_order_relaxed) * r->block_bytes;
 }
 
+uint64_t hgm_region_poisoned_bytes(const struct hgm_region *r)
+{
+	return (hgm_map_poisoned_pages(r->map) +
+		atomic_load_explicit(&r->refused_pages, memory_order_relaxed))
+	       << HGM_PAGE_SHIFT;
+}
+
 void hgm_region_describe(struct hgm_region *r, uint32_t asked)
 {
 	const char *size = r->block_bytes == UINT64_C(1) << 30	 ? "1 GiB"
@@ -93,7 +100,7 @@ int hgm_region_get_info(const struct hgm_region *r, struct hgm_region_info *out)
 		.flags = r->flags,
 		.present_bytes = hgm_map_present_pages(r->map) << HGM_PAGE_SHIFT,
 		.huge_bytes = hgm_region_huge_bytes(r),
-		.poisoned_bytes = hgm_map_poisoned_pages(r->map) << HGM_PAGE_SHIFT,
+		.poisoned_bytes = hgm_region_poisoned_bytes(r),
 		.blocks = r->blocks,
 		.left_split = atomic_load_explicit(&r->left_split, memory_order_relaxed),
 		.sentence = r->sentence,

@@ -48,16 +48,12 @@ static void count(struct hgm_region *r, const struct hgm_range *range)
 }
 
 /*
- * What is left of an installation after one walk: 0 nothing, -EAGAIN or -ENOMEM try the rest later.
- * Memory that is gone needs nothing more; memory that the kernel will not map must not leave its
- * waiter asleep, and poison is the honest answer.
+ * What came of an installation: 0; -EAGAIN or -ENOMEM, try the rest later; -ENOENT, there is no
+ * memory any more; anything else, the kernel will not map this page, ever.
  */
-static int outcome(struct hgm_region *r, const struct hgm_range *range, int rc)
+static int outcome(struct hgm_region *r, int rc)
 {
 	struct hgm *h = r->h;
-	struct hgm_range rest = { .addr = (char *)range->addr + range->done,
-				  .len = range->len - range->done,
-				  .step = r->map_bytes };
 
 	switch (rc) {
 	case 0:
@@ -65,23 +61,45 @@ static int outcome(struct hgm_region *r, const struct hgm_range *range, int rc)
 	case -EAGAIN:
 		hgm_stat_add(h, HGM_STAT_AGAIN, 1);
 		return -EAGAIN;
-	case -ENOMEM:
-	case -ENOSPC:
-		hgm_stat_add(h, HGM_STAT_NO_MEMORY, 1);
-		atomic_store_explicit(&h->last_error, rc, memory_order_relaxed);
-		return -ENOMEM;
 	case -ENOENT:
 	case -ESRCH:
 		hgm_stat_add(h, HGM_STAT_VANISHED, 1);
-		return 0;
+		return -ENOENT;
+	case -ENOMEM:
+	case -ENOSPC:
+		hgm_stat_add(h, HGM_STAT_NO_MEMORY, 1);
+		rc = -ENOMEM;
 	}
 	atomic_store_explicit(&h->last_error, rc, memory_order_relaxed);
-	if (h->can_poison &&
-	    !hgm_uffd_poison(hgm_region_uffd(r, (uint64_t)((char *)rest.addr - r->primary) >>
-							HGM_PAGE_SHIFT),
-			     &rest))
-		hgm_stat_add(h, HGM_STAT_POISONED_PAGES, rest.len >> HGM_PAGE_SHIFT);
-	hgm_notify(h);
+	return rc;
+}
+
+static bool put_off(int rc)
+{
+	return rc == -EAGAIN || rc == -ENOMEM;
+}
+
+static int poison_range(struct hgm_region *r, uint64_t page, uint64_t pages)
+{
+	struct hgm_range range = { .addr = primary_at(r, page),
+				   .len = pages << HGM_PAGE_SHIFT,
+				   .step = r->map_bytes };
+
+	return hgm_uffd_poison(hgm_region_uffd(r, page), &range);
+}
+
+/*
+ * Present pages that cannot be mapped must neither leave their waiters asleep nor be taken for
+ * good: they become poison. -EAGAIN: not now.
+ */
+static int refuse(struct hgm_region *r, uint64_t page, uint64_t pages)
+{
+	if (!r->h->can_poison || put_off(poison_range(r, page, pages)))
+		return -EAGAIN;
+	hgm_resolve_wake(r, page, pages);
+	atomic_fetch_add_explicit(&r->refused_pages, pages, memory_order_relaxed);
+	hgm_stat_add(r->h, HGM_STAT_POISONED_PAGES, pages);
+	hgm_notify(r->h);
 	return 0;
 }
 
@@ -132,36 +150,59 @@ static int overwrite_cached(struct hgm_request *req)
 		       (char *)hgm_request_buffer(req) + from, HGM_PAGE_BYTES);
 	rc = hgm_uffd_continue(hgm_region_uffd(r, req->install_page), &range);
 	count(r, &range);
-	return outcome(r, &range, rc);
+	return outcome(r, rc);
+}
+
+/* COPY stopped for good at req->install_page: what is before it arrived, the rest is given up. */
+static int refuse_copy(struct hgm_request *req)
+{
+	struct hgm_region *r = req->r;
+	uint64_t rest = req->install_page;
+	uint64_t end = req->first_page + req->settling_pages;
+
+	if (!r->h->can_poison || put_off(poison_range(r, rest, end - rest)))
+		return -EAGAIN;
+	if (rest > req->first_page)
+		hgm_resolve_publish(r, req->first_page, rest - req->first_page);
+	hgm_map_set_poisoned(r->map, rest, end - rest);
+	hgm_stat_add(r->h, HGM_STAT_POISONED_PAGES, end - rest);
+	req->filled_block = false;
+	hgm_notify(r->h);
+	return 0;
 }
 
 static int resolve_copy(struct hgm_request *req)
 {
 	struct hgm_region *r = req->r;
 	enum hgm_verb verb = req->zero ? HGM_VERB_ZEROPAGE : HGM_VERB_COPY;
+	int rc = 0;
 
-	while (req->install_pages) {
+	while (req->install_pages && !rc) {
 		uint64_t from = (req->install_page - req->first_page) << HGM_PAGE_SHIFT;
 		struct hgm_range range = { .addr = primary_at(r, req->install_page),
 					   .len = req->install_pages << HGM_PAGE_SHIFT,
 					   .step = HGM_PAGE_BYTES,
 					   .mode = HGM_UFFD_COPY_DONTWAKE };
-		int rc = hgm_range_until_exist(hgm_region_uffd(r, req->install_page), &range, verb,
-					       (char *)hgm_request_buffer(req) + from);
-		bool exists = rc == -EEXIST;
+		bool exists;
 
+		rc = hgm_range_until_exist(hgm_region_uffd(r, req->install_page), &range, verb,
+					   (char *)hgm_request_buffer(req) + from);
+		exists = rc == -EEXIST;
 		count(r, &range);
 		req->install_page += range.done >> HGM_PAGE_SHIFT;
 		req->install_pages -= range.done >> HGM_PAGE_SHIFT;
-		rc = exists ? overwrite_cached(req) : outcome(r, &range, rc);
-		if (rc)
-			return rc;
-		if (!exists)
-			break;
-		req->install_page++;
-		req->install_pages--;
+		rc = exists ? overwrite_cached(req) : outcome(r, rc);
+		if (exists && !rc) {
+			req->install_page++;
+			req->install_pages--;
+		}
 	}
-	req->filled_block = hgm_resolve_publish(r, req->first_page, req->settling_pages);
+	if (put_off(rc))
+		return rc;
+	if (!rc)
+		req->filled_block = hgm_resolve_publish(r, req->first_page, req->settling_pages);
+	else if (refuse_copy(req))
+		return -EAGAIN;
 	hgm_resolve_wake(r, req->first_page, req->settling_pages);
 	return 0;
 }
@@ -179,9 +220,11 @@ int hgm_resolve_install(struct hgm_request *req)
 	} else if (req->install_pages) {
 		rc = hgm_uffd_continue(hgm_region_uffd(r, req->install_page), &range);
 		count(r, &range);
-		rc = outcome(r, &range, rc);
+		rc = outcome(r, rc);
 		req->install_page += range.done >> HGM_PAGE_SHIFT;
 		req->install_pages -= range.done >> HGM_PAGE_SHIFT;
+		if (rc && !put_off(rc))
+			rc = refuse(r, req->install_page, req->install_pages);
 	}
 	if (!rc)
 		settle(req);
@@ -262,49 +305,48 @@ static int map_around(struct hgm_region *r, uint64_t page, bool *installed)
 		hgm_resolve_wake(r, page, 1);
 		return 0;
 	}
-	return rc == -EFAULT ? rc : outcome(r, &range, rc);
+	return rc == -EFAULT ? rc : outcome(r, rc);
 }
 
-int hgm_resolve_present(struct hgm_region *r, uint64_t page)
+/*
+ * Not in memory any more although it had arrived: somebody discarded it (MADV_DONTNEED of anonymous
+ * memory, a hole punched in the file), and discarded memory reads as zero.
+ */
+static int map_discarded(struct hgm_region *r, uint64_t page, bool *installed)
 {
 	struct hgm_range range = { .addr = primary_at(r, page),
 				   .len = HGM_PAGE_BYTES,
 				   .step = HGM_PAGE_BYTES };
+	int rc = hgm_uffd_zeropage(hgm_region_uffd(r, page), &range);
+
+	count(r, &range);
+	*installed = range.installed;
+	return outcome(r, rc);
+}
+
+int hgm_resolve_present(struct hgm_region *r, uint64_t page)
+{
 	uint64_t block = block_of(r, page);
+	uint64_t step = r->map_bytes >> HGM_PAGE_SHIFT;
 	bool installed = false;
 	int rc = -EFAULT;
 
 	if (r->backing != HGM_BACKING_ANON)
 		rc = map_around(r, page, &installed);
-	/*
-	 * Not in memory any more although it had arrived: somebody discarded it (MADV_DONTNEED of
-	 * anonymous memory, a hole punched in the file), and discarded memory reads as zero.
-	 */
-	if (rc == -EFAULT && !whole_blocks(r)) {
-		rc = hgm_uffd_zeropage(hgm_region_uffd(r, page), &range);
-		count(r, &range);
-		installed = range.installed;
-		rc = outcome(r, &range, rc);
-	} else if (rc == -EFAULT) {
-		rc = outcome(r, &range, rc);
+	if (rc == -EFAULT && !whole_blocks(r))
+		rc = map_discarded(r, page, &installed);
+	if (put_off(rc))
+		return rc;
+	if (rc) { /* not to be mapped: poison where it goes, and never a waiter left asleep */
+		if (r->h->can_poison && put_off(poison_range(r, page / step * step, step)))
+			return -EAGAIN;
+		hgm_resolve_wake(r, page, 1);
 	}
 	/* A fault from before the collapse finds the page mapped; one that finds it not is news. */
-	if (!rc && installed && r->collapses &&
+	if (installed && r->collapses &&
 	    atomic_load_explicit(&r->block_state[block], memory_order_relaxed) == HGM_BLOCK_HUGE)
 		hgm_collapse_again(r, block);
-	return rc;
-}
-
-static int poison_range(struct hgm_region *r, uint64_t page, uint64_t pages)
-{
-	struct hgm_range range = { .addr = primary_at(r, page),
-				   .len = pages << HGM_PAGE_SHIFT,
-				   .step = r->map_bytes };
-	int rc = hgm_uffd_poison(hgm_region_uffd(r, page), &range);
-
-	if (rc == -EAGAIN)
-		hgm_stat_add(r->h, HGM_STAT_AGAIN, 1);
-	return rc;
+	return 0;
 }
 
 int hgm_resolve_poison(struct hgm_request *req)
@@ -321,6 +363,8 @@ int hgm_resolve_poison(struct hgm_request *req)
 		rc = poison_range(r, block * block_pages, block_pages);
 	else
 		rc = poison_range(r, req->first_page, pages);
+	if (rc == -EAGAIN)
+		hgm_stat_add(r->h, HGM_STAT_AGAIN, 1);
 	if (rc == -ENOENT || rc == -ESRCH)
 		rc = 0;
 	if (rc)
@@ -340,9 +384,12 @@ int hgm_resolve_poison(struct hgm_request *req)
 
 int hgm_resolve_poisoned(struct hgm_region *r, uint64_t page)
 {
-	uint64_t block_pages = r->block_bytes >> HGM_PAGE_SHIFT;
-	int rc = whole_blocks(r) ? poison_range(r, page / block_pages * block_pages, block_pages)
-				 : poison_range(r, page, 1);
+	uint64_t step = r->map_bytes >> HGM_PAGE_SHIFT;
+	int rc = poison_range(r, page / step * step, step);
 
-	return rc == -EAGAIN || rc == -ENOMEM ? rc : 0;
+	if (put_off(rc))
+		return rc;
+	if (rc)
+		hgm_resolve_wake(r, page, 1);
+	return 0;
 }

@@ -76,6 +76,7 @@ void hgm_table_remove(struct hgm *h, struct hgm_region *r)
 			t->region[t->count++] = now->region[i];
 	publish(h, t);
 	pthread_mutex_unlock(&h->table_lock);
+	hgm_something_is_done(h); /* it may have been the last that was not complete */
 	/* The collapser walks by index and may have stepped over a region that moved. */
 	hgm_collapser_kick(h);
 }

@@ -12,7 +12,7 @@
 #define CANCEL_AGAIN_NS 10000000
 
 /* Those who wait look again whenever the generation has changed. */
-static void something_is_done(struct hgm *h)
+void hgm_something_is_done(struct hgm *h)
 {
 	pthread_mutex_lock(&h->done_lock);
 	h->done_generation++;
@@ -44,7 +44,7 @@ void hgm_region_check_complete(struct hgm_region *r)
 	first = !atomic_exchange_explicit(&r->complete, true, memory_order_acq_rel);
 	/* Without fill a region can be complete, busy and complete again. */
 	if (first || r->flags & HGM_REGION_NO_FILL)
-		something_is_done(r->h);
+		hgm_something_is_done(r->h);
 	if (first)
 		hgm_notify(r->h);
 }
@@ -65,7 +65,7 @@ void hgm_region_drop(struct hgm_region *r)
 		if (r->flags & HGM_REGION_NO_FILL)
 			hgm_region_check_complete(r);
 		if (atomic_load_explicit(&r->dying, memory_order_acquire))
-			something_is_done(r->h);
+			hgm_something_is_done(r->h);
 	}
 	hgm_rcu_read_unlock();
 }
@@ -138,7 +138,7 @@ static struct hgm_progress add_up(struct hgm *h)
 
 		p.total_bytes += r->length;
 		p.present_bytes += hgm_map_present_pages(r->map) << HGM_PAGE_SHIFT;
-		p.poisoned_bytes += hgm_map_poisoned_pages(r->map) << HGM_PAGE_SHIFT;
+		p.poisoned_bytes += hgm_region_poisoned_bytes(r);
 		p.huge_bytes += hgm_region_huge_bytes(r);
 		p.complete &= is_complete(r);
 	}
