@@ -68,7 +68,7 @@ int hgm_mapped_huge(const void *addr, uint64_t len, uint64_t *huge_bytes)
 {
 	int fd, rc;
 
-	if (!huge_bytes || (uintptr_t)addr % 4096 || len % 4096)
+	if (!huge_bytes || (uintptr_t)addr % 4096 || len % 4096 || (uintptr_t)addr + len < len)
 		return hgm_fail(-EINVAL, "hgm_mapped_huge: unaligned range or NULL result");
 	fd = hgm_pagemap_open();
 	if (fd < 0)

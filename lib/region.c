@@ -78,15 +78,18 @@ static int check_overlaps(const struct hgm *h, const struct hgm_region_opts *o)
 
 	hgm_rcu_read_lock();
 	t = atomic_load_explicit(&h->table, memory_order_acquire);
-	for (unsigned int i = 0; !served && i < t->count; i++) {
+	for (unsigned int i = 0; i < t->count; i++) {
 		const struct hgm_region *r = t->region[i];
 		uint64_t at = (uintptr_t)r->primary;
 
 		twice |= addr && addr < at + r->mapped && addr + o->length > at;
-		served = overlaps(o->source, (uintptr_t)r->primary, r->mapped) ||
-			 (addr && overlaps(r->source, addr, o->length));
+		served |= overlaps(o->source, (uintptr_t)r->primary, r->mapped) ||
+			  (addr && overlaps(r->source, addr, o->length));
 	}
 	hgm_rcu_read_unlock();
+	if (twice)
+		return hgm_fail(-EBUSY,
+				"hgm_region_create: a region of this engine has this memory");
 	if (served)
 		return hgm_fail(-EINVAL,
 				"hgm_region_create: a memory source lies in a region of this "

@@ -241,7 +241,7 @@ static bool answered(struct hgm_request *req, int64_t result, bool later)
 	if (req->demand)
 		hgm_stat_phase(h, HGM_PHASE_SOURCE, req->answered_ns - req->asked_ns);
 	else
-		hgm_work_fill_done(h, req, length, ok && later);
+		hgm_work_fill_done(h, req, length, later);
 	if (!ok)
 		return failed(req, result < 0 && result >= -ERRNO_MAX ? (int)result : -EIO);
 	req->zero = result & HGM_IO_ZERO;

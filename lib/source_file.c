@@ -215,7 +215,7 @@ int hgm_source_file(struct hgm_source **out, const char *path)
 
 	if (!out || !path)
 		return hgm_fail(-EINVAL, "hgm_source_file: %s is NULL", out ? "path" : "out");
-	fd = hgm_sys->open(path, O_RDONLY);
+	fd = hgm_sys->open(path, O_RDONLY | O_NONBLOCK); /* a fifo would wait for its writer */
 	if (fd < 0)
 		return hgm_fail(fd, "open %s: %s", path, hgm_errno_name(fd));
 	return make_source(out, fd, path);

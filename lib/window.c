@@ -6,20 +6,23 @@
  * request queues behind it. So the window follows the product, measured as BBR does it (Cardwell et
  * al., "BBR: Congestion-Based Congestion Control", ACM Queue 14(5), 2016): the largest delivery
  * rate of the last rounds times the smallest answer time of the last ten seconds. It starts small
- * and doubles until three rounds in a row brought no quarter more.
+ * and doubles, up to three products, until three rounds in a row brought no quarter more. Then, and
+ * every ten seconds, the pipe is drained and a few requests go one by one, so that fill's own queue
+ * is not taken for the source's delay.
  *
  * Only sources that answer later are measured: one that answers at once has exactly one request
  * under way per worker.
  */
 #include "window.h"
 
-#define WINDOW_START_BYTES (UINT64_C(512) << 10)
+#define WINDOW_START_BYTES (UINT64_C(128) << 10)
 #define WINDOW_MIN_BYTES   (UINT64_C(32) << 10)
 #define WINDOW_MAX_BYTES   (UINT64_C(64) << 20)
 #define CHUNK_MIN_BYTES	   (UINT64_C(16) << 10)
 #define CHUNK_MAX_BYTES	   (UINT64_C(256) << 10)
-#define RTT_LIFE_NS	   UINT64_C(10000000000)
+#define DELAY_LIFE_NS	   UINT64_C(10000000000)
 #define FLAT_ROUNDS	   3
+#define PROBES		   4
 
 void hgm_window_init(struct hgm_window *w, uint64_t fixed_bytes)
 {
@@ -27,6 +30,14 @@ void hgm_window_init(struct hgm_window *w, uint64_t fixed_bytes)
 		.fixed_bytes = fixed_bytes,
 		.bytes = fixed_bytes ? fixed_bytes : WINDOW_START_BYTES,
 	};
+}
+
+void hgm_window_immediate(struct hgm_window *w)
+{
+	if (w->delivered_bytes || w->fixed_bytes)
+		return;
+	w->immediate = true;
+	w->bytes = WINDOW_MAX_BYTES;
 }
 
 static uint64_t best_rate(const struct hgm_window *w)
@@ -53,41 +64,83 @@ static void end_round(struct hgm_window *w)
 	w->round_end = w->delivered_bytes + w->bytes;
 }
 
+/* Drain the pipe: a window of one byte has one request under way at a time. */
+static void begin_probe(struct hgm_window *w, uint64_t now_ns)
+{
+	w->probing = true;
+	w->probes = 0;
+	w->probe_ns = now_ns;
+	w->bytes = 1;
+}
+
+/* Only requests that were asked into the empty pipe tell its delay. */
+static void probe(struct hgm_window *w, uint64_t rtt_ns, uint64_t asked_ns, uint64_t now_ns)
+{
+	if (asked_ns < w->probe_ns)
+		return;
+	if (!w->probes++ || rtt_ns < w->delay_ns)
+		w->delay_ns = rtt_ns;
+	if (w->probes < PROBES)
+		return;
+	w->probing = false;
+	w->probed_ns = now_ns;
+	w->round_end = w->delivered_bytes;
+}
+
+static uint64_t aim(const struct hgm_window *w, uint64_t bytes)
+{
+	uint64_t product = (uint64_t)((double)best_rate(w) * (double)w->delay_ns / 1e9);
+	uint64_t want =
+		product + product / 4; /* a quarter more, so that a rate that grows is seen */
+
+	if (!w->filled) {
+		want = w->bytes + bytes;
+		if (w->round > 1 && want > 3 * product)
+			want = 3 * product;
+	}
+	if (want < WINDOW_MIN_BYTES)
+		want = WINDOW_MIN_BYTES;
+	return want < WINDOW_MAX_BYTES ? want : WINDOW_MAX_BYTES;
+}
+
 void hgm_window_answered(struct hgm_window *w, uint64_t bytes, uint64_t asked_ns,
 			 uint64_t delivered_before, uint64_t now_ns)
 {
-	uint64_t rtt = now_ns > asked_ns ? now_ns - asked_ns : 1;
+	uint64_t rtt_ns = now_ns > asked_ns ? now_ns - asked_ns : 1;
 	uint64_t *rate = &w->rate[w->round % HGM_WINDOW_RATES];
-	uint64_t sample, product;
+	bool was_filled = w->filled;
+	uint64_t sample;
 
-	w->delivered_bytes += bytes;
-	if (!w->min_rtt_ns || rtt <= w->min_rtt_ns || now_ns - w->min_rtt_seen_ns > RTT_LIFE_NS) {
-		w->min_rtt_ns = rtt;
-		w->min_rtt_seen_ns = now_ns;
+	if (w->immediate) { /* not every source of this engine, as it seems */
+		w->immediate = false;
+		w->bytes = WINDOW_START_BYTES;
 	}
-	sample = (uint64_t)((double)(w->delivered_bytes - delivered_before) * 1e9 / (double)rtt);
+	w->delivered_bytes += bytes;
+	if (w->fixed_bytes)
+		return;
+	if (!w->delay_ns || rtt_ns < w->delay_ns)
+		w->delay_ns = rtt_ns;
+	if (w->probing)
+		probe(w, rtt_ns, asked_ns, now_ns);
+	if (w->probing)
+		return;
+	sample = (uint64_t)((double)(w->delivered_bytes - delivered_before) * 1e9 / (double)rtt_ns);
 	*rate = sample > *rate ? sample : *rate;
 	if (w->delivered_bytes >= w->round_end)
 		end_round(w);
-	if (w->fixed_bytes)
-		return;
-	product = (uint64_t)((double)best_rate(w) * (double)w->min_rtt_ns / 1e9);
-	if (!w->filled)
-		w->bytes += bytes;
-	else /* a quarter more, so that a rate that has grown can be seen */
-		w->bytes = product + product / 4;
-	if (w->bytes < WINDOW_MIN_BYTES)
-		w->bytes = WINDOW_MIN_BYTES;
-	if (w->bytes > WINDOW_MAX_BYTES)
-		w->bytes = WINDOW_MAX_BYTES;
+	w->bytes = aim(w, bytes);
+	if (w->filled && (!was_filled || now_ns > w->probed_ns + DELAY_LIFE_NS))
+		begin_probe(w, now_ns);
 }
 
 uint64_t hgm_window_chunk(const struct hgm_window *w)
 {
 	uint64_t chunk = CHUNK_MAX_BYTES;
 
-	if (!w->delivered_bytes && !w->fixed_bytes)
+	if (w->immediate)
 		return chunk;
+	if (!w->delivered_bytes && !w->fixed_bytes)
+		return CHUNK_MIN_BYTES;
 	while (chunk > CHUNK_MIN_BYTES && chunk > w->bytes / 4)
 		chunk /= 2;
 	return chunk;

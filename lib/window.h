@@ -20,8 +20,12 @@ struct hgm_window {
 	uint64_t best_rate; /* when the pipe was last found to be filling */
 	unsigned int flat_rounds;
 	bool filled;
-	uint64_t min_rtt_ns;
-	uint64_t min_rtt_seen_ns; /* when */
+	bool immediate;	   /* answers have come at once so far */
+	uint64_t delay_ns; /* the smallest answer time seen lately */
+	bool probing;	   /* the pipe is being drained, to see the delay without a queue */
+	unsigned int probes;
+	uint64_t probe_ns;  /* when it began */
+	uint64_t probed_ns; /* when the last one ended */
 };
 
 void hgm_window_init(struct hgm_window *w, uint64_t fixed_bytes);
@@ -32,6 +36,9 @@ void hgm_window_init(struct hgm_window *w, uint64_t fixed_bytes);
  */
 void hgm_window_answered(struct hgm_window *w, uint64_t bytes, uint64_t asked_ns,
 			 uint64_t delivered_before, uint64_t now_ns);
+
+/* A fill request has been answered at once. */
+void hgm_window_immediate(struct hgm_window *w);
 
 /* How long one request should be, a power of two of bytes. */
 uint64_t hgm_window_chunk(const struct hgm_window *w);

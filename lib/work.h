@@ -49,7 +49,7 @@ void hgm_work_add_region(struct hgm_region *r);
 void hgm_work_remove_region(struct hgm_region *r);
 int hgm_work_urgent(struct hgm_region *r, uint64_t block);
 void hgm_work_fill_asked(struct hgm *h, struct hgm_request *req, uint64_t bytes);
-void hgm_work_fill_done(struct hgm *h, const struct hgm_request *req, uint64_t bytes, bool measure);
+void hgm_work_fill_done(struct hgm *h, const struct hgm_request *req, uint64_t bytes, bool later);
 
 /*
  * What the workers take, under the lock: the next request to be run, or NULL and the time at which

@@ -16,7 +16,7 @@
 
 #include <cmocka.h>
 
-static unsigned int test_skipped;
+static unsigned int test_skipped __attribute__((unused));
 
 /* The reasons go to stdout, where test/summary.py finds them. */
 #define test_skip(...)                 \

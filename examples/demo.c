@@ -1,0 +1,335 @@
+/* SPDX-License-Identifier: 0BSD */
+/*
+ * demo - a guest that starts at once on memory whose contents are still in a file
+ *
+ * The same guest on several backings, from a local file and over an imitated link: how long does it wait
+ * for its pages, and does it end up on huge pages?
+ */
+#include <errno.h>
+#include <getopt.h>
+#include <locale.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <hgm/hgm.h>
+
+#include "job.h"
+#include "kvm.h"
+#include "report.h"
+
+#define SEED UINT64_C(20230218)
+
+enum {
+	EXIT_WRONG = 1,
+	EXIT_USAGE = 2
+};
+
+static const struct job backings[] = {
+	{ "hugetlb-1g", "hugetlb 1 GiB", "hugetlb", HGM_BACKING_HUGETLB, UINT64_C(1) << 30, false },
+	{ "hugetlb-2m", "hugetlb 2 MiB", "hugetlb", HGM_BACKING_HUGETLB, UINT64_C(2) << 20, false },
+	{ "shmem", "shmem, prepared", "shmem", HGM_BACKING_SHMEM, UINT64_C(2) << 20, false },
+	{ "shmem-lazy", "shmem, lazy", "shmem-lazy", HGM_BACKING_SHMEM_LAZY, UINT64_C(2) << 20,
+	  false },
+};
+
+enum {
+	BACKINGS = sizeof(backings) / sizeof(backings[0]),
+	JOBS = BACKINGS * 2
+};
+
+struct options {
+	struct setting setting;
+	struct snapshot snapshot;
+	const char *json;
+	bool threads;
+	bool keep;
+	struct job job[JOBS];
+	unsigned int jobs;
+};
+
+static void usage(FILE *f)
+{
+	unsigned int i;
+
+	fprintf(f, "usage: demo [OPTIONS]\n"
+		   "A guest starts at once on memory whose contents are still in a file: how long "
+		   "does it\n"
+		   "wait for its pages, and does it end up on huge pages?\n\n"
+		   "  --size MIB           memory to restore, 2 to 2048, even (512)\n"
+		   "  --link GBPS:RTT_US   bandwidth and round trip of the imitated link (10:100)\n"
+		   "  --only NAME          only this run, or the two of this backing; may be "
+		   "repeated\n"
+		   "  --json FILE          write the results there, and the picture beside it\n"
+		   "  --threads            threads in place of a KVM guest\n"
+		   "  --keep               keep the snapshot file\n"
+		   "  --help               this text\n\n"
+		   "Runs:");
+	for (i = 0; i < BACKINGS; i++)
+		fprintf(f, " %s.file %s.link", backings[i].name, backings[i].name);
+	fputc('\n', f);
+}
+
+static int misused(const char *format, const char *argument)
+{
+	fprintf(stderr, "demo: ");
+	fprintf(stderr, format, argument);
+	fprintf(stderr, "\nTry demo --help\n");
+	return EXIT_USAGE;
+}
+
+/* All runs in the order of backings, the file first. */
+static void all_jobs(struct job *job)
+{
+	unsigned int i;
+
+	for (i = 0; i < JOBS; i++) {
+		job[i] = backings[i % BACKINGS];
+		job[i].link = i >= BACKINGS;
+		snprintf(job[i].name, sizeof(job[i].name), "%s.%s", backings[i % BACKINGS].name,
+			 job[i].link ? "link" : "file");
+	}
+}
+
+/* Mark what NAME means: a run, or both of a backing. */
+static bool select_jobs(const char *name, bool *wanted)
+{
+	struct job job[JOBS];
+	bool found = false;
+	unsigned int i;
+
+	all_jobs(job);
+	for (i = 0; i < JOBS; i++) {
+		if (strcmp(name, job[i].name) == 0 ||
+		    strcmp(name, backings[i % BACKINGS].name) == 0)
+			wanted[i] = found = true;
+	}
+	return found;
+}
+
+static bool parse_link(const char *text, struct link_opts *link)
+{
+	char *end;
+
+	link->gbps = strtod(text, &end);
+	if (end == text || *end != ':')
+		return false;
+	text = end + 1;
+	link->rtt_us = strtod(text, &end);
+	return end != text && !*end && link->gbps >= 0.001 && link->gbps <= 10000 &&
+	       link->rtt_us >= 0 && link->rtt_us <= 1e6;
+}
+
+static bool parse_size(const char *text, uint64_t *length)
+{
+	char *end;
+	unsigned long mib = strtoul(text, &end, 10);
+
+	if (*text < '0' || *text > '9' || *end || mib < 2 || mib > WALK_MAX_LENGTH >> 20 || mib % 2)
+		return false;
+	*length = (uint64_t)mib << 20;
+	return true;
+}
+
+/* Return: 0, or what to exit with, made negative for --help. */
+static int parse(struct options *o, int argc, char **argv)
+{
+	static const struct option known[] = {
+		{ "size", required_argument, NULL, 's' }, { "link", required_argument, NULL, 'l' },
+		{ "only", required_argument, NULL, 'o' }, { "json", required_argument, NULL, 'j' },
+		{ "threads", no_argument, NULL, 't' },	  { "keep", no_argument, NULL, 'k' },
+		{ "help", no_argument, NULL, 'h' },	  { 0 },
+	};
+	bool wanted[JOBS] = { false }, some = false;
+	struct job job[JOBS];
+	unsigned int i;
+	int c;
+
+	while ((c = getopt_long(argc, argv, "h", known, NULL)) != -1) {
+		switch (c) {
+		case 's':
+			if (!parse_size(optarg, &o->setting.length))
+				return misused("--size wants an even number of MiB from 2 to 2048, "
+					       "not '%s'",
+					       optarg);
+			break;
+		case 'l':
+			if (!parse_link(optarg, &o->setting.link))
+				return misused("--link wants GBPS:RTT_US such as 10:100, not '%s'",
+					       optarg);
+			break;
+		case 'o':
+			if (!select_jobs(optarg, wanted))
+				return misused("--only knows no run '%s'", optarg);
+			some = true;
+			break;
+		case 'j':
+			o->json = optarg;
+			break;
+		case 't':
+			o->threads = true;
+			break;
+		case 'k':
+			o->keep = true;
+			break;
+		case 'h':
+			usage(stdout);
+			return -1;
+		default:
+			fprintf(stderr, "Try demo --help\n");
+			return EXIT_USAGE;
+		}
+	}
+	if (optind < argc)
+		return misused("unexpected argument '%s'", argv[optind]);
+	all_jobs(job);
+	for (i = 0; i < JOBS; i++) {
+		if (!some || wanted[i])
+			o->job[o->jobs++] = job[i];
+	}
+	return 0;
+}
+
+/* Beside the JSON, else beside this program, else in the current directory. */
+static void picture_path(const struct options *o, char *path, size_t size)
+{
+	ssize_t length;
+	char *end;
+
+	if (o->json) {
+		length = strlen(o->json);
+		if (length > 5 && !strcmp(o->json + length - 5, ".json"))
+			length -= 5;
+		snprintf(path, size, "%.*s.svg", (int)length, o->json);
+		return;
+	}
+	length = readlink("/proc/self/exe", path, size - 1);
+	path[length < 0 ? 0 : length] = '\0';
+	end = strrchr(path, '/');
+	if (end)
+		end[1] = '\0';
+	if (!end || access(path, W_OK) || strlen(path) + sizeof("demo.svg") > size)
+		path[0] = '\0';
+	strcat(path, "demo.svg");
+}
+
+static bool cannot_write(const char *path, int rc)
+{
+	if (rc)
+		fprintf(stderr, "demo: cannot write %s: %s\n", path, strerror(-rc));
+	return rc;
+}
+
+static int report(const struct options *o, const struct result *result)
+{
+	char picture[PATH_MAX + 8];
+	bool some = false;
+	unsigned int i;
+	int rc = 0;
+
+	report_table(o->job, result, o->jobs, &o->setting);
+	for (i = 0; i < o->jobs; i++) {
+		if (result[i].outcome == JOB_FAILED)
+			rc = EXIT_WRONG;
+		some |= result[i].stalls.us != NULL;
+	}
+	if (rc) {
+		fflush(stdout);
+		fprintf(stderr, "demo: something is WRONG, see above\n");
+	}
+	picture_path(o, picture, sizeof(picture));
+	if (!some)
+		printf("No picture: nothing could be run\n");
+	else if (!cannot_write(picture, report_svg(picture, o->job, result, o->jobs, &o->setting)))
+		printf("The picture: %s\n", picture);
+	else if (o->json)
+		rc = EXIT_WRONG;
+	if (o->json) {
+		if (cannot_write(o->json,
+				 report_json(o->json, o->job, result, o->jobs, &o->setting)))
+			rc = EXIT_WRONG;
+		else
+			printf("The results: %s\n", o->json);
+	}
+	return rc;
+}
+
+/* Better now than after all the work. */
+static bool writable(const char *path)
+{
+	FILE *f = fopen(path, "ae");
+
+	if (!f)
+		return !cannot_write(path, -errno);
+	fclose(f);
+	return true;
+}
+
+static int demo(struct options *o)
+{
+	struct result result[JOBS] = { 0 };
+	uint64_t length = 0, n;
+	char why[512];
+	unsigned int i;
+	int rc;
+
+	if (o->json && !writable(o->json))
+		return EXIT_USAGE;
+	o->setting.kvm = !o->threads && kvm_usable(why, sizeof(why));
+	if (o->setting.kvm)
+		printf("Guest: KVM, two virtual CPUs, 32-bit protected mode\n");
+	else
+		printf("No guest: two threads do its work (%s)\n", o->threads ? "--threads" : why);
+	for (i = 0; i < o->jobs; i++) {
+		n = job_length(&o->job[i], o->setting.length);
+		length = n > length ? n : length;
+	}
+	printf("Making a snapshot of %llu MiB ...\n", (unsigned long long)length >> 20);
+	if (snapshot_create(&o->snapshot, length, SEED, o->keep, why, sizeof(why))) {
+		fprintf(stderr, "demo: %s\n", why);
+		return EXIT_WRONG;
+	}
+	if (o->keep)
+		printf("The snapshot: %s\n", o->snapshot.path);
+	o->setting.snapshot = &o->snapshot;
+	for (i = 0; i < o->jobs; i++) {
+		if (!o->setting.terminal) {
+			printf("%s ...\n", o->job[i].name);
+			fflush(stdout);
+		}
+		job_run(&o->job[i], &o->setting, &result[i]);
+		if (result[i].hangs)
+			break;
+	}
+	if (i < o->jobs)
+		o->jobs = i + 1;
+	rc = report(o, result);
+	if (i < o->jobs) {
+		fflush(NULL);
+		_exit(rc);
+	}
+	for (i = 0; i < o->jobs; i++)
+		stalls_free(&result[i].stalls);
+	snapshot_close(&o->snapshot);
+	return rc;
+}
+
+int main(int argc, char **argv)
+{
+	struct options options = {
+		.setting = {
+			.length = UINT64_C(512) << 20,
+			.link = { .gbps = 10, .rtt_us = 100 },
+			.seed = SEED,
+			.terminal = isatty(STDOUT_FILENO),
+		},
+	};
+	int rc;
+
+	setlocale(LC_CTYPE, "");
+	rc = parse(&options, argc, argv);
+	if (rc)
+		return rc < 0 ? 0 : rc;
+	return demo(&options);
+}

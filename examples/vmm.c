@@ -1,0 +1,126 @@
+/* SPDX-License-Identifier: 0BSD */
+/*
+ * A machine that walks over its memory: its CPUs' threads. What they run is in kvm.c and guest.S, or,
+ * without KVM, in walk.c.
+ */
+#include <errno.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "kvm.h"
+#include "vmm.h"
+
+struct vcpu {
+	struct vmm *vm;
+	pthread_t thread;
+	int index;
+	int result;
+	char why[200];
+};
+
+struct vmm {
+	struct walk walk;
+	struct kvm *kvm; /* NULL: threads do it */
+	bool started;
+	struct vcpu cpu[WALK_CPUS];
+};
+
+struct walk *vmm_walk(struct vmm *vm)
+{
+	return &vm->walk;
+}
+
+static void *cpu_main(void *arg)
+{
+	struct vcpu *cpu = arg;
+	struct vmm *vm = cpu->vm;
+
+	if (vm->kvm)
+		cpu->result = kvm_run(vm->kvm, cpu->index, cpu->why, sizeof(cpu->why));
+	else
+		walk_by_thread(&vm->walk, cpu->index);
+	return NULL;
+}
+
+int vmm_create(struct vmm **out, void *memory, uint64_t length, uint64_t seed, bool kvm, char *why,
+	       size_t size)
+{
+	struct vmm *vm = calloc(1, sizeof(*vm));
+	int rc, i;
+
+	rc = vm ? walk_init(&vm->walk, memory, length, seed) : -ENOMEM;
+	if (rc)
+		snprintf(why, size, "the tables of the walk: %s", strerror(-rc));
+	else if (kvm)
+		rc = kvm_create(&vm->kvm, &vm->walk, why, size);
+	if (rc) {
+		vmm_destroy(vm);
+		return rc;
+	}
+	for (i = 0; i < WALK_CPUS; i++) {
+		vm->cpu[i].vm = vm;
+		vm->cpu[i].index = i;
+	}
+	*out = vm;
+	return 0;
+}
+
+int vmm_start(struct vmm *vm, char *why, size_t size)
+{
+	char name[16];
+	int rc, i;
+
+	for (i = 0; i < WALK_CPUS; i++) {
+		rc = pthread_create(&vm->cpu[i].thread, NULL, cpu_main, &vm->cpu[i]);
+		if (rc) {
+			snprintf(why, size, "a thread for CPU %d: %s", i, strerror(rc));
+			walk_stop(&vm->walk);
+			while (i-- > 0)
+				pthread_join(vm->cpu[i].thread, NULL);
+			return -rc;
+		}
+		snprintf(name, sizeof(name), "vcpu-%d", i);
+		pthread_setname_np(vm->cpu[i].thread, name);
+	}
+	vm->started = true;
+	return 0;
+}
+
+int vmm_finish(struct vmm *vm, int timeout_ms, char *why, size_t size)
+{
+	struct timespec until;
+	int rc, i;
+
+	if (!vm->started)
+		return 0;
+	walk_stop(&vm->walk);
+	clock_gettime(CLOCK_REALTIME, &until);
+	until.tv_sec += timeout_ms / 1000;
+	for (i = 0; i < WALK_CPUS; i++) {
+		rc = pthread_timedjoin_np(vm->cpu[i].thread, NULL, &until);
+		if (rc) {
+			snprintf(why, size, "CPU %d hangs in %s", i, walk_phase(&vm->walk, i));
+			return -rc;
+		}
+	}
+	vm->started = false;
+	for (i = 0; i < WALK_CPUS; i++) {
+		if (vm->cpu[i].result) {
+			snprintf(why, size, "%s", vm->cpu[i].why);
+			return vm->cpu[i].result;
+		}
+	}
+	return 0;
+}
+
+void vmm_destroy(struct vmm *vm)
+{
+	if (!vm)
+		return;
+	kvm_destroy(vm->kvm);
+	walk_free(&vm->walk);
+	free(vm);
+}
