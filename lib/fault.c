@@ -119,7 +119,7 @@ static bool block_present(const struct hgm_region *r, uint64_t block)
 
 static int serve_block(struct hgm_region *r, uint64_t page)
 {
-	uint64_t block = (page << HGM_PAGE_SHIFT) / r->block_bytes;
+	uint64_t block = hgm_region_block(r, page);
 	struct hgm *h = r->h;
 
 	if (atomic_load_explicit(&r->block_state[block], memory_order_acquire) ==
@@ -147,7 +147,7 @@ static int serve(struct hgm *h, uint64_t addr)
 		hgm_stat_add(h, HGM_STAT_FAULTS_UNKNOWN, 1);
 	} else {
 		page = (addr - (uintptr_t)r->primary) >> HGM_PAGE_SHIFT;
-		rc = r->map_bytes > HGM_PAGE_BYTES ? serve_block(r, page) : serve_page(r, page);
+		rc = hgm_region_whole_blocks(r) ? serve_block(r, page) : serve_page(r, page);
 	}
 	hgm_rcu_read_unlock();
 	return rc;

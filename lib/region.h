@@ -111,6 +111,22 @@ static inline uint64_t hgm_region_pages(const struct hgm_region *r)
 	return r->length >> HGM_PAGE_SHIFT;
 }
 
+static inline void *hgm_region_at(const struct hgm_region *r, uint64_t page)
+{
+	return r->primary + (page << HGM_PAGE_SHIFT);
+}
+
+static inline uint64_t hgm_region_block(const struct hgm_region *r, uint64_t page)
+{
+	return (page << HGM_PAGE_SHIFT) / r->block_bytes;
+}
+
+/* Nothing is installed before its whole block is present. */
+static inline bool hgm_region_whole_blocks(const struct hgm_region *r)
+{
+	return r->map_bytes > HGM_PAGE_BYTES;
+}
+
 /* backing.c: memory of a region, from options; -errno with text, nothing left behind. */
 int hgm_backing_make(struct hgm_region *r, const struct hgm_region_opts *opts);
 void hgm_backing_free(struct hgm_region *r);

@@ -144,7 +144,7 @@ int hgm_region_export(const struct hgm_region *r, uint64_t first, uint64_t pages
 /* Declare a run of claimed pages, all of one word, as having arrived. */
 static void import_run(struct hgm_region *r, uint64_t page, uint64_t run)
 {
-	uint64_t block = (page << HGM_PAGE_SHIFT) / r->block_bytes;
+	uint64_t block = hgm_region_block(r, page);
 	bool full = hgm_resolve_publish(r, page, run);
 
 	if (full)

@@ -216,8 +216,7 @@ static bool failed(struct hgm_request *req, int rc)
 	if (!req->attempt++)
 		atomic_fetch_add_explicit(&h->failing_requests, 1, memory_order_relaxed);
 	if (req->attempt > h->opts.retries) {
-		bool split =
-			req->pages > 1 && !req->piecewise && req->r->map_bytes == HGM_PAGE_BYTES;
+		bool split = req->pages > 1 && !req->piecewise && !hgm_region_whole_blocks(req->r);
 
 		req->piecewise |= split;
 		req->step = split ? HGM_STEP_ASK : HGM_STEP_POISON;
@@ -290,7 +289,7 @@ static bool give_up(struct hgm_request *req)
 {
 	int rc = hgm_resolve_poison(req);
 
-	if (rc == -EAGAIN || rc == -ENOMEM)
+	if (hgm_put_off(rc))
 		return put_off_by_kernel(req, HGM_STEP_POISON);
 	if (!rc)
 		return go_on(req, req->settling_pages);

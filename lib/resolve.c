@@ -19,24 +19,9 @@
 /* Neighbours of a faulting page are mapped with it inside an aligned window of so many pages. */
 #define AROUND_PAGES 16
 
-static void *primary_at(const struct hgm_region *r, uint64_t page)
-{
-	return r->primary + (page << HGM_PAGE_SHIFT);
-}
-
-static uint64_t block_of(const struct hgm_region *r, uint64_t page)
-{
-	return (page << HGM_PAGE_SHIFT) / r->block_bytes;
-}
-
-static bool whole_blocks(const struct hgm_region *r)
-{
-	return r->map_bytes > HGM_PAGE_BYTES;
-}
-
 void hgm_resolve_wake(struct hgm_region *r, uint64_t page, uint64_t pages)
 {
-	hgm_sys->uffd_wake(hgm_uffd_fd(hgm_region_uffd(r, page)), primary_at(r, page),
+	hgm_sys->uffd_wake(hgm_uffd_fd(hgm_region_uffd(r, page)), hgm_region_at(r, page),
 			   pages << HGM_PAGE_SHIFT);
 }
 
@@ -74,43 +59,14 @@ static int outcome(struct hgm_region *r, int rc)
 	return rc;
 }
 
-static bool put_off(int rc)
-{
-	return rc == -EAGAIN || rc == -ENOMEM;
-}
-
-static int poison_range(struct hgm_region *r, uint64_t page, uint64_t pages)
-{
-	struct hgm_range range = { .addr = primary_at(r, page),
-				   .len = pages << HGM_PAGE_SHIFT,
-				   .step = r->map_bytes };
-
-	return hgm_uffd_poison(hgm_region_uffd(r, page), &range);
-}
-
-/*
- * Present pages that cannot be mapped must neither leave their waiters asleep nor be taken for
- * good: they become poison. -EAGAIN: not now.
- */
-static int refuse(struct hgm_region *r, uint64_t page, uint64_t pages)
-{
-	if (!r->h->can_poison || put_off(poison_range(r, page, pages)))
-		return -EAGAIN;
-	hgm_resolve_wake(r, page, pages);
-	atomic_fetch_add_explicit(&r->refused_pages, pages, memory_order_relaxed);
-	hgm_stat_add(r->h, HGM_STAT_POISONED_PAGES, pages);
-	hgm_notify(r->h);
-	return 0;
-}
-
 /* The request's part of its region is dealt with for good. */
-static void settle(struct hgm_request *req)
+void hgm_resolve_settle(struct hgm_request *req)
 {
 	struct hgm_region *r = req->r;
 
 	/* Before the pages are counted off, so that the region cannot look complete in between. */
 	if (req->filled_block)
-		hgm_region_block_filled(r, block_of(r, req->first_page));
+		hgm_region_block_filled(r, hgm_region_block(r, req->first_page));
 	atomic_fetch_sub_explicit(&r->open_pages, req->settling_pages, memory_order_acq_rel);
 	hgm_region_check_complete(r);
 }
@@ -118,7 +74,7 @@ static void settle(struct hgm_request *req)
 bool hgm_resolve_publish(struct hgm_region *r, uint64_t first_page, uint64_t pages)
 {
 	uint64_t leaves = r->block_bytes >> HGM_LEAF_SHIFT;
-	_Atomic uint32_t *full = &r->block_full_leaves[block_of(r, first_page)];
+	_Atomic uint32_t *full = &r->block_full_leaves[hgm_region_block(r, first_page)];
 
 	if (!hgm_map_set_present(r->map, first_page, pages))
 		return false;
@@ -134,7 +90,7 @@ static int overwrite_cached(struct hgm_request *req)
 {
 	struct hgm_region *r = req->r;
 	uint64_t from = (req->install_page - req->first_page) << HGM_PAGE_SHIFT;
-	struct hgm_range range = { .addr = primary_at(r, req->install_page),
+	struct hgm_range range = { .addr = hgm_region_at(r, req->install_page),
 				   .len = HGM_PAGE_BYTES,
 				   .step = HGM_PAGE_BYTES,
 				   .mode = HGM_UFFD_CONTINUE_DONTWAKE };
@@ -153,24 +109,6 @@ static int overwrite_cached(struct hgm_request *req)
 	return outcome(r, rc);
 }
 
-/* COPY stopped for good at req->install_page: what is before it arrived, the rest is given up. */
-static int refuse_copy(struct hgm_request *req)
-{
-	struct hgm_region *r = req->r;
-	uint64_t rest = req->install_page;
-	uint64_t end = req->first_page + req->settling_pages;
-
-	if (!r->h->can_poison || put_off(poison_range(r, rest, end - rest)))
-		return -EAGAIN;
-	if (rest > req->first_page)
-		hgm_resolve_publish(r, req->first_page, rest - req->first_page);
-	hgm_map_set_poisoned(r->map, rest, end - rest);
-	hgm_stat_add(r->h, HGM_STAT_POISONED_PAGES, end - rest);
-	req->filled_block = false;
-	hgm_notify(r->h);
-	return 0;
-}
-
 static int resolve_copy(struct hgm_request *req)
 {
 	struct hgm_region *r = req->r;
@@ -179,7 +117,7 @@ static int resolve_copy(struct hgm_request *req)
 
 	while (req->install_pages && !rc) {
 		uint64_t from = (req->install_page - req->first_page) << HGM_PAGE_SHIFT;
-		struct hgm_range range = { .addr = primary_at(r, req->install_page),
+		struct hgm_range range = { .addr = hgm_region_at(r, req->install_page),
 					   .len = req->install_pages << HGM_PAGE_SHIFT,
 					   .step = HGM_PAGE_BYTES,
 					   .mode = HGM_UFFD_COPY_DONTWAKE };
@@ -197,11 +135,11 @@ static int resolve_copy(struct hgm_request *req)
 			req->install_pages--;
 		}
 	}
-	if (put_off(rc))
+	if (hgm_put_off(rc))
 		return rc;
 	if (!rc)
 		req->filled_block = hgm_resolve_publish(r, req->first_page, req->settling_pages);
-	else if (refuse_copy(req))
+	else if (hgm_poison_uncopied(req))
 		return -EAGAIN;
 	hgm_resolve_wake(r, req->first_page, req->settling_pages);
 	return 0;
@@ -210,7 +148,7 @@ static int resolve_copy(struct hgm_request *req)
 int hgm_resolve_install(struct hgm_request *req)
 {
 	struct hgm_region *r = req->r;
-	struct hgm_range range = { .addr = primary_at(r, req->install_page),
+	struct hgm_range range = { .addr = hgm_region_at(r, req->install_page),
 				   .len = req->install_pages << HGM_PAGE_SHIFT,
 				   .step = r->map_bytes };
 	int rc = 0;
@@ -223,11 +161,11 @@ int hgm_resolve_install(struct hgm_request *req)
 		rc = outcome(r, rc);
 		req->install_page += range.done >> HGM_PAGE_SHIFT;
 		req->install_pages -= range.done >> HGM_PAGE_SHIFT;
-		if (rc && !put_off(rc))
-			rc = refuse(r, req->install_page, req->install_pages);
+		if (rc && !hgm_put_off(rc))
+			rc = hgm_poison_present(r, req->install_page, req->install_pages);
 	}
 	if (!rc)
-		settle(req);
+		hgm_resolve_settle(req);
 	return rc;
 }
 
@@ -242,7 +180,7 @@ static int contents_by_alias(struct hgm_request *req, uint64_t pages)
 	req->filled_block = hgm_resolve_publish(r, req->first_page, pages);
 	req->install_page = req->first_page;
 	req->install_pages = pages;
-	if (whole_blocks(r)) {
+	if (hgm_region_whole_blocks(r)) {
 		req->install_page = req->first_page / block_pages * block_pages;
 		req->install_pages = req->filled_block ? block_pages : 0;
 	}
@@ -280,7 +218,7 @@ static int map_around(struct hgm_region *r, uint64_t page, bool *installed)
 	uint64_t window_end = (page | (AROUND_PAGES - 1)) + 1;
 	uint64_t bits = hgm_map_present_word(r->map, page / 64) >> page % 64;
 	uint64_t run = bits == ~UINT64_C(0) ? 64 : (uint64_t)__builtin_ctzll(~bits);
-	struct hgm_range range = { .addr = primary_at(r, page), .step = r->map_bytes };
+	struct hgm_range range = { .addr = hgm_region_at(r, page), .step = r->map_bytes };
 	uint64_t block_pages = r->block_bytes >> HGM_PAGE_SHIFT;
 	int rc;
 
@@ -288,15 +226,15 @@ static int map_around(struct hgm_region *r, uint64_t page, bool *installed)
 		run = window_end - page;
 	if (page + run > r->mapped >> HGM_PAGE_SHIFT)
 		run = (r->mapped >> HGM_PAGE_SHIFT) - page;
-	if (whole_blocks(r)) {
-		range.addr = primary_at(r, page / block_pages * block_pages);
+	if (hgm_region_whole_blocks(r)) {
+		range.addr = hgm_region_at(r, page / block_pages * block_pages);
 		run = block_pages;
 	}
 	range.len = run << HGM_PAGE_SHIFT;
 	rc = hgm_range_until_exist(hgm_region_uffd(r, page), &range, HGM_VERB_CONTINUE, NULL);
 	count(r, &range);
 	*installed = range.installed;
-	if (range.done > HGM_PAGE_BYTES && !whole_blocks(r))
+	if (range.done > HGM_PAGE_BYTES && !hgm_region_whole_blocks(r))
 		hgm_stat_add(r->h, HGM_STAT_NEIGHBOUR_PAGES, (range.done >> HGM_PAGE_SHIFT) - 1);
 	if (rc && range.done) /* the page that was asked for is mapped */
 		return 0;
@@ -314,7 +252,7 @@ static int map_around(struct hgm_region *r, uint64_t page, bool *installed)
  */
 static int map_discarded(struct hgm_region *r, uint64_t page, bool *installed)
 {
-	struct hgm_range range = { .addr = primary_at(r, page),
+	struct hgm_range range = { .addr = hgm_region_at(r, page),
 				   .len = HGM_PAGE_BYTES,
 				   .step = HGM_PAGE_BYTES };
 	int rc = hgm_uffd_zeropage(hgm_region_uffd(r, page), &range);
@@ -326,19 +264,19 @@ static int map_discarded(struct hgm_region *r, uint64_t page, bool *installed)
 
 int hgm_resolve_present(struct hgm_region *r, uint64_t page)
 {
-	uint64_t block = block_of(r, page);
+	uint64_t block = hgm_region_block(r, page);
 	uint64_t step = r->map_bytes >> HGM_PAGE_SHIFT;
 	bool installed = false;
 	int rc = -EFAULT;
 
 	if (r->backing != HGM_BACKING_ANON)
 		rc = map_around(r, page, &installed);
-	if (rc == -EFAULT && !whole_blocks(r))
+	if (rc == -EFAULT && !hgm_region_whole_blocks(r))
 		rc = map_discarded(r, page, &installed);
-	if (put_off(rc))
+	if (hgm_put_off(rc))
 		return rc;
 	if (rc) { /* not to be mapped: poison where it goes, and never a waiter left asleep */
-		if (r->h->can_poison && put_off(poison_range(r, page / step * step, step)))
+		if (r->h->can_poison && hgm_put_off(hgm_poison_range(r, page / step * step, step)))
 			return -EAGAIN;
 		hgm_resolve_wake(r, page, 1);
 	}
@@ -346,50 +284,5 @@ int hgm_resolve_present(struct hgm_region *r, uint64_t page)
 	if (installed && r->collapses &&
 	    atomic_load_explicit(&r->block_state[block], memory_order_relaxed) == HGM_BLOCK_HUGE)
 		hgm_collapse_again(r, block);
-	return 0;
-}
-
-int hgm_resolve_poison(struct hgm_request *req)
-{
-	struct hgm_region *r = req->r;
-	uint64_t block_pages = r->block_bytes >> HGM_PAGE_SHIFT;
-	uint64_t block = block_of(r, req->first_page);
-	uint64_t pages = hgm_request_asks(req);
-	int rc;
-
-	if (!r->h->can_poison)
-		return -EOPNOTSUPP;
-	if (whole_blocks(r))
-		rc = poison_range(r, block * block_pages, block_pages);
-	else
-		rc = poison_range(r, req->first_page, pages);
-	if (rc == -EAGAIN)
-		hgm_stat_add(r->h, HGM_STAT_AGAIN, 1);
-	if (rc == -ENOENT || rc == -ESRCH)
-		rc = 0;
-	if (rc)
-		return rc;
-	if (whole_blocks(r))
-		atomic_store_explicit(&r->block_state[block], HGM_BLOCK_POISONED,
-				      memory_order_release);
-	hgm_map_set_poisoned(r->map, req->first_page, pages);
-	hgm_resolve_wake(r, req->first_page, pages);
-	hgm_stat_add(r->h, HGM_STAT_POISONED_PAGES, pages);
-	req->settling_pages = pages;
-	req->filled_block = false;
-	settle(req);
-	hgm_notify(r->h);
-	return 0;
-}
-
-int hgm_resolve_poisoned(struct hgm_region *r, uint64_t page)
-{
-	uint64_t step = r->map_bytes >> HGM_PAGE_SHIFT;
-	int rc = poison_range(r, page / step * step, step);
-
-	if (put_off(rc))
-		return rc;
-	if (rc)
-		hgm_resolve_wake(r, page, 1);
 	return 0;
 }

@@ -5,6 +5,7 @@
 #ifndef HGM_LIB_RESOLVE_H
 #define HGM_LIB_RESOLVE_H
 
+#include <errno.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -22,19 +23,42 @@ int hgm_resolve_install(struct hgm_request *req);
 /* Claimed pages of one leaf have their contents: true for the caller who made their block full. */
 bool hgm_resolve_publish(struct hgm_region *r, uint64_t first_page, uint64_t pages);
 
-/* Give the request's pages up. -EAGAIN as above. */
-int hgm_resolve_poison(struct hgm_request *req);
+/* The request's settling pages are dealt with for good. */
+void hgm_resolve_settle(struct hgm_request *req);
 
 /*
- * A fault on a page whose contents are there: map it, and present neighbours with it. -EAGAIN: not
- * now.
+ * A fault on a page whose contents are there: map it, and present neighbours with it. -EAGAIN and
+ * -ENOMEM: not now.
  */
 int hgm_resolve_present(struct hgm_region *r, uint64_t page);
 
-/* A fault on a page that was given up. -EAGAIN: not now. */
-int hgm_resolve_poisoned(struct hgm_region *r, uint64_t page);
-
 /* Wake whoever waits for a page. */
 void hgm_resolve_wake(struct hgm_region *r, uint64_t page, uint64_t pages);
+
+/* Outcomes that mean "later, on another turn". */
+static inline bool hgm_put_off(int rc)
+{
+	return rc == -EAGAIN || rc == -ENOMEM;
+}
+
+/*
+ * poison.c: pages that are given up. All return -EAGAIN or -ENOMEM for "not now".
+ *
+ * The source failed for good: the pages that the request asks for. -EOPNOTSUPP and others: this
+ * kernel cannot poison here.
+ */
+int hgm_resolve_poison(struct hgm_request *req);
+
+/* A fault on a page that was given up. */
+int hgm_resolve_poisoned(struct hgm_region *r, uint64_t page);
+
+/* Present pages that the kernel will not map. */
+int hgm_poison_present(struct hgm_region *r, uint64_t page, uint64_t pages);
+
+/* COPY stopped for good at req->install_page: what is before it arrived, the rest is given up. */
+int hgm_poison_uncopied(struct hgm_request *req);
+
+/* UFFDIO_POISON, and nothing else. */
+int hgm_poison_range(struct hgm_region *r, uint64_t page, uint64_t pages);
 
 #endif
