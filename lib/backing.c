@@ -198,18 +198,23 @@ static int derive(struct hgm_region *r, const struct hgm_region_opts *o)
 }
 
 /*
- * Drop what a caller's mapping has mapped: only absent pages fault. After registration, so that
- * nobody can map a page between the two.
+ * Only absent pages fault, so nothing may be mapped when the first is served: not what a caller's
+ * mapping held, nor what mlockall(MCL_FUTURE) populated in ours. After registration, so that nobody
+ * can map a page between the two; before anything is served, so that nothing served is lost.
  */
 int hgm_backing_drop_mapped(struct hgm_region *r)
 {
-	int rc = hgm_sys->madvise(r->primary, r->mapped, MADV_DONTNEED);
+	int rc = hgm_sys->madvise(r->primary, r->mapped, HGM_MADV_DONTNEED_LOCKED);
 
+	if (rc == -EINVAL) /* before 5.18 */
+		rc = hgm_sys->madvise(r->primary, r->mapped, MADV_DONTNEED);
 	if (rc)
-		return hgm_fail(rc, "MADV_DONTNEED of the mapping, %llu bytes at %p: %s%s",
+		return hgm_fail(rc, "MADV_DONTNEED of the primary, %llu bytes at %p: %s%s",
 				(unsigned long long)r->mapped, (void *)r->primary,
 				hgm_errno_name(rc),
-				rc == -EINVAL ? " (locked memory cannot be served)" : "");
+				rc == -EINVAL
+					? " (locked memory cannot be served before kernel 5.18)"
+					: "");
 	return 0;
 }
 

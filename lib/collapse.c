@@ -184,14 +184,14 @@ static bool visit_all(struct hgm *h, bool retry)
 		t = atomic_load_explicit(&h->table, memory_order_acquire);
 		if (i < t->count) {
 			r = t->region[i];
-			hgm_region_hold(r);
+			hgm_region_visit(r);
 		}
 		hgm_rcu_read_unlock();
 		if (!r)
 			return failed;
 		if (r->collapses)
 			failed |= visit_region(r, retry);
-		hgm_region_drop(r);
+		hgm_region_leave(r);
 	}
 }
 

@@ -16,7 +16,7 @@
 #include "opts.h"
 #include "sys.h"
 
-#define DEFAULT_WORKERS	       2
+#define DEFAULT_WORKERS	       3
 #define DEFAULT_SPIN_US	       100
 #define DEFAULT_RETRIES	       5
 #define DEFAULT_RETRY_FIRST_US 1000

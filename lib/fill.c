@@ -10,6 +10,7 @@
 #include "clock.h"
 #include "engine.h"
 #include "resolve.h"
+#include "source.h"
 
 /* A chunk lies in one word of the map. */
 _Static_assert(HGM_REQUEST_MAX_BYTES <= HGM_PAGES_PER_WORD * HGM_PAGE_BYTES, "chunk size");
@@ -94,6 +95,9 @@ static bool take_fill(struct hgm_work *w, struct chunk *c)
 	while (w->fill && w->fill_inflight < w->window.bytes) {
 		struct hgm_region *r = w->fill->fill_link;
 
+		/* One worker stays free for those who wait. */
+		if (r->source->blocking && w->filling && w->filling + 1 >= r->h->opts.workers)
+			break;
 		*c = (struct chunk){ .r = r };
 		if (take_prefetch(r, chunk_bytes, c) || take_sequential(r, chunk_bytes, c)) {
 			w->fill = r; /* the next region's turn */
@@ -168,8 +172,10 @@ static bool fetch(struct chunk *c)
 /* Fetch what a chunk still lacks. False: it must wait for slots. */
 static bool work_on(struct hgm_work *w, struct chunk *c)
 {
+	bool fills = !c->demand && c->r->source->blocking;
 	bool done;
 
+	w->filling += fills;
 	pthread_mutex_unlock(&w->lock);
 	done = fetch(c);
 	if (done) {
@@ -177,6 +183,7 @@ static bool work_on(struct hgm_work *w, struct chunk *c)
 		c->r = NULL;
 	}
 	pthread_mutex_lock(&w->lock);
+	w->filling -= fills;
 	return done;
 }
 

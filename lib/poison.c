@@ -18,36 +18,40 @@ int hgm_poison_range(struct hgm_region *r, uint64_t page, uint64_t pages)
 	return hgm_uffd_poison(hgm_region_uffd(r, page), &range);
 }
 
+/* 0: it is poison, or gone; -EAGAIN: not now, or not on this kernel, and the caller is told so. */
+static int poison_or_wait(struct hgm_region *r, uint64_t page, uint64_t pages, int why)
+{
+	if (why == -ENOENT) /* nobody can touch it */
+		return 0;
+	hgm_notify(r->h);
+	return !r->h->can_poison || hgm_put_off(hgm_poison_range(r, page, pages)) ? -EAGAIN : 0;
+}
+
 /*
  * Present pages that cannot be mapped must neither leave their waiters asleep nor be taken for
- * good: they become poison. -EAGAIN: not now.
+ * good.
  */
-int hgm_poison_present(struct hgm_region *r, uint64_t page, uint64_t pages)
+int hgm_poison_present(struct hgm_region *r, uint64_t page, uint64_t pages, int why)
 {
-	if (!r->h->can_poison || hgm_put_off(hgm_poison_range(r, page, pages)))
+	if (poison_or_wait(r, page, pages, why))
 		return -EAGAIN;
 	hgm_resolve_wake(r, page, pages);
+	if (why == -ENOENT)
+		return 0;
 	atomic_fetch_add_explicit(&r->refused_pages, pages, memory_order_relaxed);
 	hgm_stat_add(r->h, HGM_STAT_POISONED_PAGES, pages);
-	hgm_notify(r->h);
 	return 0;
 }
 
-/* COPY stopped for good at req->install_page: what is before it arrived, the rest is given up. */
-int hgm_poison_uncopied(struct hgm_request *req)
+int hgm_poison_uncopied(struct hgm_request *req, int why)
 {
 	struct hgm_region *r = req->r;
-	uint64_t rest = req->install_page;
-	uint64_t end = req->first_page + req->settling_pages;
 
-	if (!r->h->can_poison || hgm_put_off(hgm_poison_range(r, rest, end - rest)))
+	if (poison_or_wait(r, req->install_page, 1, why))
 		return -EAGAIN;
-	if (rest > req->first_page)
-		hgm_resolve_publish(r, req->first_page, rest - req->first_page);
-	hgm_map_set_poisoned(r->map, rest, end - rest);
-	hgm_stat_add(r->h, HGM_STAT_POISONED_PAGES, end - rest);
-	req->filled_block = false;
-	hgm_notify(r->h);
+	hgm_map_set_poisoned(r->map, req->install_page, 1);
+	hgm_resolve_wake(r, req->install_page, 1);
+	hgm_stat_add(r->h, HGM_STAT_POISONED_PAGES, 1);
 	return 0;
 }
 

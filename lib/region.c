@@ -9,6 +9,7 @@
 #include "engine.h"
 #include "error.h"
 #include "opts.h"
+#include "resolve.h"
 #include "source.h"
 #include "sys.h"
 
@@ -135,7 +136,7 @@ static int alloc_state(struct hgm_region *r)
 	return 0;
 }
 
-static void free_region(struct hgm_region *r)
+void hgm_region_free(struct hgm_region *r)
 {
 	hgm_map_destroy(r->map);
 	hgm_backing_free(r);
@@ -167,7 +168,13 @@ static void stripe(struct hgm_region *r)
 		r->stripe_bytes = r->blocks * r->block_bytes;
 }
 
-static void unregister(struct hgm_region *r, uint64_t upto)
+/* The length of the stripe that begins at @at. */
+static uint64_t stripe_length(const struct hgm_region *r, uint64_t at)
+{
+	return r->mapped - at < r->stripe_bytes ? r->mapped - at : r->stripe_bytes;
+}
+
+void hgm_region_unregister(struct hgm_region *r, uint64_t upto)
 {
 	for (uint64_t at = 0; at < upto; at += r->stripe_bytes) {
 		uint64_t len = upto - at < r->stripe_bytes ? upto - at : r->stripe_bytes;
@@ -181,7 +188,7 @@ static int register_all(struct hgm_region *r)
 	uint64_t needed = r->copies ? HGM_UFFD_IOCTL_COPY : HGM_UFFD_IOCTL_CONTINUE;
 
 	for (uint64_t at = 0; at < r->mapped; at += r->stripe_bytes) {
-		uint64_t len = r->mapped - at < r->stripe_bytes ? r->mapped - at : r->stripe_bytes;
+		uint64_t len = stripe_length(r, at);
 		uint64_t ioctls;
 		int rc = hgm_uffd_register(hgm_region_uffd(r, at >> HGM_PAGE_SHIFT),
 					   r->primary + at, len, r->modes, &ioctls);
@@ -194,7 +201,7 @@ static int register_all(struct hgm_region *r)
 			at += len;
 		}
 		if (rc) {
-			unregister(r, at);
+			hgm_region_unregister(r, at);
 			return rc;
 		}
 	}
@@ -242,96 +249,27 @@ int hgm_region_create(struct hgm_region **out, struct hgm *h, const struct hgm_r
 		goto fail;
 	stripe(r);
 	hgm_region_describe(r, o.backing);
-	/* In the table before it is registered: no message may find nobody responsible. */
-	rc = hgm_table_add(h, r);
-	if (rc) {
-		hgm_fail(rc, "hgm_region_create: an engine has at most %d regions",
-			 HGM_REGIONS_MAX);
-		goto fail;
-	}
 	rc = register_all(r);
-	if (!rc && r->callers_mapping) {
-		rc = hgm_backing_drop_mapped(r);
+	if (rc)
+		goto fail;
+	rc = hgm_backing_drop_mapped(r);
+	if (!rc) {
+		rc = hgm_table_add(h, r);
 		if (rc)
-			unregister(r, r->mapped);
+			hgm_fail(rc, "hgm_region_create: an engine has at most %d regions",
+				 HGM_REGIONS_MAX);
 	}
 	if (rc) {
-		atomic_store_explicit(&r->dying, true, memory_order_release);
-		hgm_table_remove(h, r);
-		hgm_region_wait_refs(r); /* the collapser may be looking at it */
+		hgm_region_unregister(r, r->mapped);
 		goto fail;
 	}
+	/* Faults of a caller's mapping that came before the table knew it were passed over. */
+	for (uint64_t at = 0; at < r->mapped; at += r->stripe_bytes)
+		hgm_resolve_wake(r, at >> HGM_PAGE_SHIFT, stripe_length(r, at) >> HGM_PAGE_SHIFT);
 	hgm_work_add_region(r);
 	*out = r;
 	return 0;
 fail:
-	free_region(r);
+	hgm_region_free(r);
 	return rc;
-}
-
-/* A piece of the map granularity: has all of it arrived? */
-static bool piece_present(const struct hgm_region *r, uint64_t page)
-{
-	uint64_t end = page + (r->map_bytes >> HGM_PAGE_SHIFT);
-
-	while (page < end && hgm_map_state(r->map, page) == HGM_PAGE_PRESENT)
-		page++;
-	return page == end;
-}
-
-/*
- * Everything that has not arrived becomes poison, so that it can never be read as zeroes. Where the
- * kernel cannot poison, nothing of an incomplete mapping stays accessible.
- */
-static void seal_callers_mapping(struct hgm_region *r)
-{
-	uint64_t leaf_pages = HGM_LEAF_PAGES, step = r->map_bytes >> HGM_PAGE_SHIFT;
-	uint64_t pages = hgm_region_pages(r);
-	uint64_t page = 0;
-	bool sealed = true;
-
-	if (!atomic_load_explicit(&r->open_pages, memory_order_acquire))
-		return;
-	while (page < pages && sealed) {
-		struct hgm_range range = { .addr = r->primary + (page << HGM_PAGE_SHIFT),
-					   .step = r->map_bytes };
-		uint64_t from = page;
-
-		/* A run of absent pieces, inside one leaf so that it has one userfaultfd. */
-		while (page < pages && (page == from || page % leaf_pages) &&
-		       !piece_present(r, page))
-			page += step;
-		range.len = (page - from) << HGM_PAGE_SHIFT;
-		if (page == from)
-			page += step;
-		else
-			sealed = r->h->can_poison &&
-				 !hgm_uffd_poison(hgm_region_uffd(r, from), &range);
-	}
-	if (!sealed)
-		hgm_sys->mprotect(r->primary, r->mapped, PROT_NONE);
-}
-
-void hgm_region_destroy(struct hgm_region *r)
-{
-	if (!r)
-		return;
-	atomic_store_explicit(&r->dying, true, memory_order_release);
-	hgm_table_remove(r->h, r);
-	hgm_work_remove_region(r);
-	/*
-	 * Waiters go first where they can: memory of our own becomes inaccessible before it is
-	 * unregistered, so that whoever is woken gets SIGSEGV and never reads a page that has not
-	 * arrived.
-	 */
-	if (!r->callers_mapping) {
-		hgm_sys->mprotect(r->primary, r->mapped, PROT_NONE);
-		unregister(r, r->mapped);
-	}
-	hgm_region_wait_refs(r);
-	if (r->callers_mapping) {
-		seal_callers_mapping(r);
-		unregister(r, r->mapped);
-	}
-	free_region(r);
 }

@@ -56,8 +56,9 @@ struct hgm_region {
 	struct hgm_source *source;
 	uint64_t source_offset;
 
-	/* Requests, queue entries and the collapser's visits; destruction waits for 0. */
-	_Atomic uint64_t refs;
+	/* Destruction waits until both are 0. */
+	_Atomic uint64_t refs;	 /* requests and queue entries: work that is under way */
+	_Atomic uint64_t visits; /* the collapser looks at it */
 	_Atomic bool dying;
 
 	/* Progress. A region is complete when both are 0. */
@@ -90,6 +91,8 @@ struct hgm_region {
 
 void hgm_region_hold(struct hgm_region *r);
 void hgm_region_drop(struct hgm_region *r);
+void hgm_region_visit(struct hgm_region *r);
+void hgm_region_leave(struct hgm_region *r);
 
 /* Wait until nobody holds a region that is in no table any more. */
 void hgm_region_wait_refs(struct hgm_region *r);
@@ -137,6 +140,10 @@ int hgm_mapping_check(const void *addr, uint64_t len, int fd, uint64_t offset);
 
 /* prepare.c: have every block in the page cache, huge where it can be; -errno with text. */
 int hgm_prepare(struct hgm_region *r);
+
+/* region.c, for its end */
+void hgm_region_unregister(struct hgm_region *r, uint64_t upto);
+void hgm_region_free(struct hgm_region *r);
 
 /* region_info.c: the sentence. */
 void hgm_region_describe(struct hgm_region *r, uint32_t asked);

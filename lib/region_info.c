@@ -149,6 +149,7 @@ static void import_run(struct hgm_region *r, uint64_t page, uint64_t run)
 
 	if (full)
 		hgm_region_block_filled(r, block);
+	hgm_resolve_wake(r, page, run);
 	atomic_fetch_sub_explicit(&r->open_pages, run, memory_order_acq_rel);
 	hgm_region_check_complete(r);
 }

@@ -198,6 +198,8 @@ static bool after_install(struct hgm_request *req, int rc)
 		hgm_stat_phase(h, HGM_PHASE_INSTALL, hgm_now_ns() - req->answered_ns);
 	if (req->settling_pages < hgm_request_asks(req)) {
 		hgm_stat_add(h, HGM_STAT_SOURCE_SHORT, 1);
+		req->scribbled =
+			true; /* behind what it delivered the source may have written too */
 		if (req->attempt)
 			atomic_fetch_sub_explicit(&h->failing_requests, 1, memory_order_relaxed);
 		req->attempt = 0;
@@ -240,7 +242,7 @@ static bool answered(struct hgm_request *req, int64_t result, bool later)
 	if (req->demand)
 		hgm_stat_phase(h, HGM_PHASE_SOURCE, req->answered_ns - req->asked_ns);
 	else
-		hgm_work_fill_done(h, req, length, later);
+		hgm_work_fill_done(h, req, length, ok, later);
 	if (!ok)
 		return failed(req, result < 0 && result >= -ERRNO_MAX ? (int)result : -EIO);
 	req->zero = result & HGM_IO_ZERO;
@@ -265,6 +267,7 @@ static bool ask(struct hgm_request *req, bool may_sleep)
 		.attempt = req->attempt,
 	};
 	int64_t result;
+	bool mine;
 
 	if (nowait && !src->read_nowait) {
 		hgm_work_demand(h, req);
@@ -273,10 +276,13 @@ static bool ask(struct hgm_request *req, bool may_sleep)
 	req->asked_ns = hgm_now_ns();
 	if (!req->demand)
 		hgm_work_fill_asked(h, req, io.length);
-	atomic_store_explicit(&req->asked_for, r, memory_order_relaxed);
+	hgm_region_hold(r); /* the answer may drop the request's hold while the source still runs */
+	atomic_store_explicit(&req->asked_for, r, memory_order_release);
 	atomic_store_explicit(&req->ticket, ticket | ASKED, memory_order_release);
 	result = (nowait ? src->read_nowait : src->read)(src->user, &io);
-	if (result == HGM_IO_LATER || !take_answer(req, ticket | ASKED))
+	mine = result != HGM_IO_LATER && take_answer(req, ticket | ASKED);
+	hgm_region_drop(r);
+	if (!mine)
 		return false;
 	if (nowait && result == -EAGAIN) {
 		hgm_work_demand(h, req);

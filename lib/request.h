@@ -36,6 +36,7 @@ struct hgm_request {
 	 */
 	uint64_t install_page;
 	uint64_t install_pages;
+	uint64_t publish_page;	 /* COPY: first page that is not present yet */
 	uint64_t settling_pages; /* counted off the region's open pages when all is done */
 	enum hgm_request_step step;
 	uint32_t attempt;

@@ -34,7 +34,7 @@ static void count(struct hgm_region *r, const struct hgm_range *range)
 
 /*
  * What came of an installation: 0; -EAGAIN or -ENOMEM, try the rest later; -ENOENT, there is no
- * memory any more; anything else, the kernel will not map this page, ever.
+ * memory any more; anything else, the kernel will not map the page where it stopped, ever.
  */
 static int outcome(struct hgm_region *r, int rc)
 {
@@ -97,8 +97,8 @@ static int overwrite_cached(struct hgm_request *req)
 	int rc;
 
 	hgm_stat_add(r->h, HGM_STAT_EXIST, 1);
-	if (!r->alias) /* anon: it can only be mapped */
-		return 0;
+	if (!r->alias) /* anon: mapped by somebody else, and what it holds is not what it must */
+		return outcome(r, -EEXIST);
 	if (req->zero)
 		memset(r->alias + (req->install_page << HGM_PAGE_SHIFT), 0, HGM_PAGE_BYTES);
 	else
@@ -109,61 +109,97 @@ static int overwrite_cached(struct hgm_request *req)
 	return outcome(r, rc);
 }
 
-static int resolve_copy(struct hgm_request *req)
+static void advance(struct hgm_request *req, uint64_t pages)
+{
+	req->install_page += pages;
+	req->install_pages -= pages;
+}
+
+/* Pages that were copied so far become present; those who found them claimed are woken. */
+static void publish_copied(struct hgm_request *req)
+{
+	uint64_t pages = req->install_page - req->publish_page;
+
+	if (!pages)
+		return;
+	req->filled_block |= hgm_resolve_publish(req->r, req->publish_page, pages);
+	hgm_resolve_wake(req->r, req->publish_page, pages);
+	req->publish_page = req->install_page;
+}
+
+/* One walk of COPY or ZEROPAGE over what is left; what it came to at req->install_page. */
+static int copy_on(struct hgm_request *req)
 {
 	struct hgm_region *r = req->r;
-	enum hgm_verb verb = req->zero ? HGM_VERB_ZEROPAGE : HGM_VERB_COPY;
-	int rc = 0;
+	uint64_t from = (req->install_page - req->first_page) << HGM_PAGE_SHIFT;
+	struct hgm_range range = { .addr = hgm_region_at(r, req->install_page),
+				   .len = req->install_pages << HGM_PAGE_SHIFT,
+				   .step = HGM_PAGE_BYTES,
+				   .mode = HGM_UFFD_COPY_DONTWAKE };
+	int rc = hgm_range_until_exist(hgm_region_uffd(r, req->install_page), &range,
+				       req->zero ? HGM_VERB_ZEROPAGE : HGM_VERB_COPY,
+				       (char *)hgm_request_buffer(req) + from);
 
-	while (req->install_pages && !rc) {
-		uint64_t from = (req->install_page - req->first_page) << HGM_PAGE_SHIFT;
-		struct hgm_range range = { .addr = hgm_region_at(r, req->install_page),
-					   .len = req->install_pages << HGM_PAGE_SHIFT,
-					   .step = HGM_PAGE_BYTES,
-					   .mode = HGM_UFFD_COPY_DONTWAKE };
-		bool exists;
+	count(r, &range);
+	advance(req, range.done >> HGM_PAGE_SHIFT);
+	if (rc != -EEXIST)
+		return outcome(r, rc);
+	rc = overwrite_cached(req);
+	if (!rc)
+		advance(req, 1);
+	return rc;
+}
 
-		rc = hgm_range_until_exist(hgm_region_uffd(r, req->install_page), &range, verb,
-					   (char *)hgm_request_buffer(req) + from);
-		exists = rc == -EEXIST;
-		count(r, &range);
-		req->install_page += range.done >> HGM_PAGE_SHIFT;
-		req->install_pages -= range.done >> HGM_PAGE_SHIFT;
-		rc = exists ? overwrite_cached(req) : outcome(r, rc);
-		if (exists && !rc) {
-			req->install_page++;
-			req->install_pages--;
+static int resolve_copy(struct hgm_request *req)
+{
+	while (req->install_pages) {
+		int rc = copy_on(req);
+
+		if (rc && !hgm_put_off(rc)) { /* never: this page is given up, the rest goes on */
+			publish_copied(req);
+			rc = hgm_poison_uncopied(req, rc);
+			if (!rc)
+				advance(req, 1);
+			req->publish_page = req->install_page;
+		}
+		if (rc) {
+			publish_copied(req);
+			return rc;
 		}
 	}
-	if (hgm_put_off(rc))
-		return rc;
-	if (!rc)
-		req->filled_block = hgm_resolve_publish(r, req->first_page, req->settling_pages);
-	else if (hgm_poison_uncopied(req))
-		return -EAGAIN;
-	hgm_resolve_wake(r, req->first_page, req->settling_pages);
+	publish_copied(req);
+	return 0;
+}
+
+static int resolve_continue(struct hgm_request *req)
+{
+	struct hgm_region *r = req->r;
+	uint64_t step = r->map_bytes >> HGM_PAGE_SHIFT;
+
+	while (req->install_pages) {
+		struct hgm_range range = { .addr = hgm_region_at(r, req->install_page),
+					   .len = req->install_pages << HGM_PAGE_SHIFT,
+					   .step = r->map_bytes };
+		int rc = hgm_uffd_continue(hgm_region_uffd(r, req->install_page), &range);
+
+		count(r, &range);
+		rc = outcome(r, rc);
+		advance(req, range.done >> HGM_PAGE_SHIFT);
+		if (rc && !hgm_put_off(rc)) {
+			rc = hgm_poison_present(r, req->install_page, step, rc);
+			if (!rc)
+				advance(req, step);
+		}
+		if (rc)
+			return rc;
+	}
 	return 0;
 }
 
 int hgm_resolve_install(struct hgm_request *req)
 {
-	struct hgm_region *r = req->r;
-	struct hgm_range range = { .addr = hgm_region_at(r, req->install_page),
-				   .len = req->install_pages << HGM_PAGE_SHIFT,
-				   .step = r->map_bytes };
-	int rc = 0;
+	int rc = req->r->copies ? resolve_copy(req) : resolve_continue(req);
 
-	if (r->copies) {
-		rc = resolve_copy(req);
-	} else if (req->install_pages) {
-		rc = hgm_uffd_continue(hgm_region_uffd(r, req->install_page), &range);
-		count(r, &range);
-		rc = outcome(r, rc);
-		req->install_page += range.done >> HGM_PAGE_SHIFT;
-		req->install_pages -= range.done >> HGM_PAGE_SHIFT;
-		if (rc && !hgm_put_off(rc))
-			rc = hgm_poison_present(r, req->install_page, req->install_pages);
-	}
 	if (!rc)
 		hgm_resolve_settle(req);
 	return rc;
@@ -204,8 +240,9 @@ int hgm_resolve_contents(struct hgm_request *req, uint64_t pages)
 		memset(hgm_request_buffer(req), 0, pages << HGM_PAGE_SHIFT);
 		req->zero = false;
 	}
-	req->install_page = req->first_page;
+	req->install_page = req->publish_page = req->first_page;
 	req->install_pages = pages;
+	req->filled_block = false;
 	return hgm_resolve_install(req);
 }
 
@@ -252,11 +289,21 @@ static int map_around(struct hgm_region *r, uint64_t page, bool *installed)
  */
 static int map_discarded(struct hgm_region *r, uint64_t page, bool *installed)
 {
-	struct hgm_range range = { .addr = hgm_region_at(r, page),
-				   .len = HGM_PAGE_BYTES,
-				   .step = HGM_PAGE_BYTES };
-	int rc = hgm_uffd_zeropage(hgm_region_uffd(r, page), &range);
+	uint64_t step = r->map_bytes >> HGM_PAGE_SHIFT;
+	struct hgm_range range = { .addr = hgm_region_at(r, page / step * step),
+				   .len = r->map_bytes,
+				   .step = r->map_bytes };
+	struct hgm_uffd *u = hgm_region_uffd(r, page);
+	int rc;
 
+	if (hgm_region_whole_blocks(r)) { /* hugetlb knows no ZEROPAGE: through the alias */
+		rc = hgm_sys->madvise(r->alias + (page / step * step << HGM_PAGE_SHIFT),
+				      r->map_bytes, HGM_MADV_POPULATE_WRITE);
+		if (!rc)
+			rc = hgm_uffd_continue(u, &range);
+	} else {
+		rc = hgm_uffd_zeropage(u, &range);
+	}
 	count(r, &range);
 	*installed = range.installed;
 	return outcome(r, rc);
@@ -264,25 +311,20 @@ static int map_discarded(struct hgm_region *r, uint64_t page, bool *installed)
 
 int hgm_resolve_present(struct hgm_region *r, uint64_t page)
 {
-	uint64_t block = hgm_region_block(r, page);
 	uint64_t step = r->map_bytes >> HGM_PAGE_SHIFT;
+	uint64_t block = hgm_region_block(r, page);
 	bool installed = false;
 	int rc = -EFAULT;
 
 	if (r->backing != HGM_BACKING_ANON)
 		rc = map_around(r, page, &installed);
-	if (rc == -EFAULT && !hgm_region_whole_blocks(r))
+	if (rc == -EFAULT)
 		rc = map_discarded(r, page, &installed);
-	if (hgm_put_off(rc))
-		return rc;
-	if (rc) { /* not to be mapped: poison where it goes, and never a waiter left asleep */
-		if (r->h->can_poison && hgm_put_off(hgm_poison_range(r, page / step * step, step)))
-			return -EAGAIN;
-		hgm_resolve_wake(r, page, 1);
-	}
+	if (rc && !hgm_put_off(rc))
+		rc = hgm_poison_present(r, page / step * step, step, rc);
 	/* A fault from before the collapse finds the page mapped; one that finds it not is news. */
-	if (installed && r->collapses &&
+	if (!rc && installed && r->collapses &&
 	    atomic_load_explicit(&r->block_state[block], memory_order_relaxed) == HGM_BLOCK_HUGE)
 		hgm_collapse_again(r, block);
-	return 0;
+	return rc;
 }

@@ -52,11 +52,11 @@ int hgm_resolve_poison(struct hgm_request *req);
 /* A fault on a page that was given up. */
 int hgm_resolve_poisoned(struct hgm_region *r, uint64_t page);
 
-/* Present pages that the kernel will not map. */
-int hgm_poison_present(struct hgm_region *r, uint64_t page, uint64_t pages);
+/* Present pages that the kernel will not map; @why is what it said. */
+int hgm_poison_present(struct hgm_region *r, uint64_t page, uint64_t pages, int why);
 
-/* COPY stopped for good at req->install_page: what is before it arrived, the rest is given up. */
-int hgm_poison_uncopied(struct hgm_request *req);
+/* The page at which COPY stopped for good. */
+int hgm_poison_uncopied(struct hgm_request *req, int why);
 
 /* UFFDIO_POISON, and nothing else. */
 int hgm_poison_range(struct hgm_region *r, uint64_t page, uint64_t pages);

@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdbool.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -170,10 +171,6 @@ static int make_source(struct hgm_source **out, int fd, const char *what)
 		hgm_fail(rc, "%s: fstat: %s", what, hgm_errno_name(rc));
 		goto fail;
 	}
-	if (kind.access == O_WRONLY) {
-		rc = hgm_fail(-EBADF, "%s: the descriptor is not open for reading", what);
-		goto fail;
-	}
 	if (!S_ISREG(kind.mode) && !S_ISBLK(kind.mode)) {
 		rc = hgm_fail(-EINVAL, "%s: neither a regular file nor a block device", what);
 		goto fail;
@@ -223,18 +220,24 @@ int hgm_source_file(struct hgm_source **out, const char *path)
 
 int hgm_source_fd(struct hgm_source **out, int fd)
 {
-	int64_t position;
+	struct hgm_file_kind kind;
+	char path[32];
 	int own, rc;
 
 	if (!out)
 		return hgm_fail(-EINVAL, "hgm_source_fd: out is NULL");
-	own = hgm_sys->dup(fd);
+	rc = hgm_sys->file_kind(fd, &kind);
+	if (!rc && kind.access == O_WRONLY)
+		rc = -EBADF;
+	if (rc)
+		return hgm_fail(rc, "hgm_source_fd: descriptor %d is not open for reading: %s", fd,
+				hgm_errno_name(rc));
+	/* Opened anew: a duplicate would share its position with the caller's. */
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+	own = hgm_sys->open(path, O_RDONLY | O_NONBLOCK);
+	if (own < 0)
+		own = hgm_sys->dup(fd);
 	if (own < 0)
 		return hgm_fail(own, "hgm_source_fd: descriptor %d: %s", fd, hgm_errno_name(own));
-	/* A duplicate shares its position with the caller's; looking for holes moves it. */
-	position = hgm_sys->lseek(own, 0, SEEK_CUR);
-	rc = make_source(out, own, "hgm_source_fd");
-	if (position >= 0)
-		hgm_sys->lseek(fd, position, SEEK_SET);
-	return rc;
+	return make_source(out, own, "hgm_source_fd");
 }

@@ -39,6 +39,11 @@ void hgm_region_check_complete(struct hgm_region *r)
 {
 	bool first;
 
+	/*
+	 * The last page and the last block may be counted off at the same time: one of the two must
+	 * see that both are.
+	 */
+	atomic_thread_fence(memory_order_seq_cst);
 	if (!is_complete(r))
 		return;
 	first = !atomic_exchange_explicit(&r->complete, true, memory_order_acq_rel);
@@ -91,11 +96,26 @@ static bool wait_for(struct hgm *h, bool (*done)(void *), void *arg, uint64_t de
 	}
 }
 
+void hgm_region_visit(struct hgm_region *r)
+{
+	atomic_fetch_add_explicit(&r->visits, 1, memory_order_relaxed);
+}
+
+void hgm_region_leave(struct hgm_region *r)
+{
+	hgm_rcu_read_lock();
+	if (atomic_fetch_sub_explicit(&r->visits, 1, memory_order_acq_rel) == 1 &&
+	    atomic_load_explicit(&r->dying, memory_order_acquire))
+		hgm_something_is_done(r->h);
+	hgm_rcu_read_unlock();
+}
+
 static bool no_refs(void *arg)
 {
 	struct hgm_region *r = arg;
 
-	return !atomic_load_explicit(&r->refs, memory_order_acquire);
+	return !atomic_load_explicit(&r->refs, memory_order_acquire) &&
+	       !atomic_load_explicit(&r->visits, memory_order_acquire);
 }
 
 void hgm_region_wait_refs(struct hgm_region *r)

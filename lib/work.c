@@ -97,16 +97,17 @@ void hgm_work_fill_asked(struct hgm *h, struct hgm_request *req, uint64_t bytes)
 	hgm_stat_add(h, HGM_STAT_FILL_REQUESTS, 1);
 }
 
-void hgm_work_fill_done(struct hgm *h, const struct hgm_request *req, uint64_t bytes, bool later)
+void hgm_work_fill_done(struct hgm *h, const struct hgm_request *req, uint64_t bytes, bool ok,
+			bool later)
 {
 	struct hgm_work *w = &h->work;
 
 	pthread_mutex_lock(&w->lock);
 	w->fill_inflight -= bytes;
-	if (later)
+	if (ok && later)
 		hgm_window_answered(&w->window, bytes, req->asked_ns, req->delivered_before,
 				    req->answered_ns);
-	else
+	else if (ok)
 		hgm_window_immediate(&w->window);
 	wake_one(w);
 	pthread_mutex_unlock(&w->lock);

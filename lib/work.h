@@ -36,6 +36,7 @@ struct hgm_work {
 	unsigned int urgent_first;
 	unsigned int urgent_count;
 	struct hgm_region *fill; /* ring of regions that have something left to fill */
+	unsigned int filling;	 /* workers that read from a source that may sleep */
 	uint64_t fill_inflight;	 /* bytes */
 	struct hgm_window window;
 };
@@ -49,7 +50,8 @@ void hgm_work_add_region(struct hgm_region *r);
 void hgm_work_remove_region(struct hgm_region *r);
 int hgm_work_urgent(struct hgm_region *r, uint64_t block);
 void hgm_work_fill_asked(struct hgm *h, struct hgm_request *req, uint64_t bytes);
-void hgm_work_fill_done(struct hgm *h, const struct hgm_request *req, uint64_t bytes, bool later);
+void hgm_work_fill_done(struct hgm *h, const struct hgm_request *req, uint64_t bytes, bool ok,
+			bool later);
 
 /*
  * What the workers take, under the lock: the next request to be run, or NULL and the time at which

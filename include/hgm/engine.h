@@ -37,7 +37,8 @@ struct hgm;
  * @flags:           HGM_ALLOW_*
  * @fault_threads:   threads that serve faults, each with its own userfaultfd; at most 64. Default:
  *                   half the CPUs that the process may use, at least 1 and at most 8
- * @workers:         threads for fill and blocking sources; at most 64. Default: 2
+ * @workers:         threads for fill and blocking sources; at most 64. With
+ *                   more than one, one of them is kept for demand. Default: 3
  * @spin_us:         how long a fault thread polls after the last fault before it sleeps, in
  *                   microseconds, at most 1000000; HGM_SPIN_NEVER to sleep at once. Default: 100
  * @retries:         how often a failed request is tried again before its pages are poisoned;
@@ -70,7 +71,7 @@ struct hgm_opts {
  * @poisoned_bytes: given up because the source failed
  * @failing_requests: requests that failed and wait for another try
  * @last_error:     the negative errno of the last failed request, 0 if none has failed
- * @complete:       true once hgm_wait() would return 0 at once
+ * @complete:       true once hgm_wait() would not wait
  */
 struct hgm_progress {
 	size_t size;

@@ -61,9 +61,10 @@
 #define HGM_UFFD_MOVE_DONTWAKE	   (UINT64_C(1) << 0)
 
 /* madvise(2) advice */
-#define HGM_MADV_POPULATE_READ	22 /* 5.14 */
-#define HGM_MADV_POPULATE_WRITE 23 /* 5.14 */
-#define HGM_MADV_COLLAPSE	25 /* 6.1 */
+#define HGM_MADV_POPULATE_READ	 22 /* 5.14 */
+#define HGM_MADV_POPULATE_WRITE	 23 /* 5.14 */
+#define HGM_MADV_DONTNEED_LOCKED 24 /* 5.18 */
+#define HGM_MADV_COLLAPSE	 25 /* 6.1 */
 #ifdef __hppa__
 #define HGM_MADV_SPLIT 74
 #else

@@ -177,11 +177,12 @@ static void what_cannot_be_a_source(void **state)
 	f.size = 0;
 	assert_int_equal(hgm_source_file(&src, "guest.img"), -EINVAL);
 	assert_non_null(strstr(hgm_errmsg(), "empty"));
+	assert_int_equal(f.opened, 4);
+	assert_int_equal(f.closed, 4);
 	f.mode = S_IFREG | 0600;
 	f.access = O_WRONLY;
-	assert_int_equal(hgm_source_file(&src, "guest.img"), -EBADF);
-	assert_int_equal(f.opened, 5);
-	assert_int_equal(f.closed, 5);
+	assert_int_equal(hgm_source_fd(&src, 9), -EBADF);
+	assert_int_equal(f.opened, 4);
 }
 
 #define TEST(t) cmocka_unit_test_setup_teardown(t, begin, end)

@@ -1,0 +1,233 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The kinds of memory that regions are of, with what the caller brings for them.
+ */
+#include "harness.h"
+
+#include <sys/mman.h>
+#include <unistd.h>
+
+#ifndef MFD_HUGE_2MB
+#define MFD_HUGE_2MB (21U << 26)
+#endif
+
+const char *const place_names[] = {
+	[PLACE_SHMEM] = "shmem prepared",
+	[PLACE_SHMEM_LAZY] = "shmem lazy",
+	[PLACE_ANON] = "anon",
+	[PLACE_FD] = "caller's memfd",
+	[PLACE_FD_LAZY] = "caller's memfd, lazy",
+	[PLACE_MAPPING] = "caller's shared mapping",
+	[PLACE_MAPPING_LAZY] = "caller's shared mapping, lazy",
+	[PLACE_MAPPING_ANON] = "caller's anonymous mapping",
+	[PLACE_HUGETLB_2M] = "hugetlb 2 MiB",
+	[PLACE_FD_HUGETLB_2M] = "caller's hugetlb memfd",
+	[PLACE_HUGETLB_1G] = "hugetlb 1 GiB",
+};
+
+uint64_t place_block(enum place place)
+{
+	return place == PLACE_HUGETLB_1G ? GIB : 2 * MIB;
+}
+
+bool place_can_be_huge(enum place place)
+{
+	return place < PLACES_SMALL;
+}
+
+static long pool_free(uint64_t block)
+{
+	char path[100];
+	long n = -1;
+	FILE *file;
+
+	snprintf(path, sizeof(path), "/sys/kernel/mm/hugepages/hugepages-%llukB/free_hugepages",
+		 (unsigned long long)block >> 10);
+	file = fopen(path, "r");
+	if (!file)
+		return -1;
+	if (fscanf(file, "%ld", &n) != 1)
+		n = -1;
+	fclose(file);
+	return n;
+}
+
+const char *place_lacking(enum place place, uint64_t length)
+{
+	static char why[160];
+	uint64_t block = place_block(place);
+	long have;
+
+	if (place < PLACES_SMALL)
+		return NULL;
+	have = pool_free(block);
+	if (have >= 0 && (uint64_t)have * block >= length)
+		return NULL;
+	snprintf(why, sizeof(why), "%s: %ld free huge pages of %llu kB, too few for %llu kB",
+		 place_names[place], have, (unsigned long long)block >> 10,
+		 (unsigned long long)length >> 10);
+	return why;
+}
+
+static char *map_aligned(uint64_t length, int flags, int fd)
+{
+	char *raw = mmap(NULL, length + 2 * MIB, PROT_NONE,
+			 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	uint64_t head = -(uintptr_t)raw & (2 * MIB - 1);
+	char *at = raw + head;
+
+	assert_ptr_not_equal(raw, MAP_FAILED);
+	if (head)
+		munmap(raw, head);
+	munmap(at + length, 2 * MIB - head);
+	assert_ptr_equal(mmap(at, length, PROT_READ | PROT_WRITE, flags | MAP_FIXED, fd, 0), at);
+	return at;
+}
+
+/* Other bytes, in two of three blocks, so that holes are there too. */
+static void soil(char *at, uint64_t length, uint64_t block)
+{
+	for (uint64_t done = 0; done < length; done += block)
+		if (done / block % 3 != 1)
+			memset(at + done, 0xa5, length - done < block ? length - done : block);
+}
+
+int field_try(struct field *f, struct hgm *h, enum place place, uint64_t length,
+	      struct hgm_source *src, uint64_t source_offset, uint32_t flags)
+{
+	struct hgm_region_opts o = { .size = sizeof(o),
+				     .length = length,
+				     .source = src,
+				     .source_offset = source_offset,
+				     .flags = flags,
+				     .fd = -1 };
+	bool huge = place == PLACE_FD_HUGETLB_2M;
+	char *soiled = NULL;
+	int rc;
+
+	*f = (struct field){ .fd = -1, .length = length };
+	switch (place) {
+	case PLACE_SHMEM:
+		o.backing = HGM_BACKING_AUTO;
+		break;
+	case PLACE_SHMEM_LAZY:
+		o.backing = HGM_BACKING_SHMEM_LAZY;
+		break;
+	case PLACE_ANON:
+		o.backing = HGM_BACKING_ANON;
+		break;
+	case PLACE_HUGETLB_2M:
+	case PLACE_HUGETLB_1G:
+		o.backing = HGM_BACKING_HUGETLB;
+		o.block_bytes = place_block(place);
+		break;
+	case PLACE_MAPPING_ANON:
+		o.backing = HGM_BACKING_MAPPING;
+		o.addr = f->mapping = map_aligned(length, MAP_PRIVATE | MAP_ANONYMOUS, -1);
+		soil(f->mapping, length, 64 * PAGE);
+		break;
+	default:
+		f->fd = memfd_create("theirs",
+				     MFD_CLOEXEC | (huge ? MFD_HUGETLB | MFD_HUGE_2MB : 0));
+		assert_true(f->fd >= 0);
+		assert_int_equal(ftruncate(f->fd, (off_t)length), 0);
+		soiled = map_aligned(length, MAP_SHARED, f->fd);
+		soil(soiled, length, huge ? 2 * MIB : 64 * PAGE);
+		o.fd = f->fd;
+		o.backing = HGM_BACKING_FD;
+		if (place == PLACE_FD_LAZY || place == PLACE_MAPPING_LAZY)
+			o.flags |= HGM_REGION_LAZY;
+		if (place == PLACE_MAPPING || place == PLACE_MAPPING_LAZY) {
+			o.backing = HGM_BACKING_MAPPING;
+			o.addr = f->mapping = soiled;
+			soiled = NULL;
+		}
+	}
+	if (soiled)
+		munmap(soiled, length);
+	rc = hgm_region_create(&f->region, h, &o);
+	if (rc)
+		field_release(f);
+	else
+		f->addr = hgm_region_addr(f->region);
+	return rc;
+}
+
+void field_make(struct field *f, struct hgm *h, enum place place, uint64_t length,
+		struct hgm_source *src, uint32_t flags)
+{
+	assert_ok(field_try(f, h, place, length, src, 0, flags));
+}
+
+void field_release(struct field *f)
+{
+	if (f->mapping)
+		munmap(f->mapping, f->length);
+	if (f->fd >= 0)
+		close(f->fd);
+	f->mapping = NULL;
+	f->fd = -1;
+}
+
+void field_end(struct field *f)
+{
+	hgm_region_destroy(f->region);
+	f->region = NULL;
+	field_release(f);
+}
+
+uint64_t huge_in_smaps(const void *addr, uint64_t length)
+{
+	FILE *smaps = fopen("/proc/self/smaps", "r");
+	uint64_t start, end, kb, sum = 0;
+	bool inside = false;
+	char line[512];
+
+	assert_non_null(smaps);
+	while (fgets(line, sizeof(line), smaps)) {
+		if (sscanf(line, "%" SCNx64 "-%" SCNx64 " ", &start, &end) == 2)
+			inside = start < (uintptr_t)addr + length && end > (uintptr_t)addr;
+		else if (inside && (sscanf(line, "ShmemPmdMapped: %" SCNu64, &kb) == 1 ||
+				    sscanf(line, "AnonHugePages: %" SCNu64, &kb) == 1))
+			sum += kb << 10;
+	}
+	fclose(smaps);
+	return sum;
+}
+
+struct huge_look {
+	const struct field *field;
+	uint64_t length, wanted;
+	uint64_t info, scan, smaps;
+};
+
+static bool is_huge(void *arg)
+{
+	struct huge_look *l = arg;
+
+	l->info = info_of(l->field->region).huge_bytes;
+	if (hgm_mapped_huge(l->field->addr, l->length, &l->scan))
+		l->scan = l->wanted; /* no PAGEMAP_SCAN here */
+	l->smaps = huge_in_smaps(l->field->addr, l->length);
+	return l->info >= l->wanted && l->scan >= l->wanted && l->smaps >= l->wanted;
+}
+
+/* A late fault may have taken a block apart again: it is given the time to become huge. */
+void assert_huge(const struct field *f, enum place place)
+{
+	bool tail = place == PLACE_SHMEM; /* its last block is rounded up */
+	uint64_t length = tail ? (f->length + 2 * MIB - 1) / (2 * MIB) * 2 * MIB : f->length;
+	uint64_t blocks = length / (2 * MIB);
+	struct huge_look look = { .field = f,
+				  .length = length,
+				  .wanted = (blocks * 95 + 99) / 100 * 2 * MIB };
+
+	if (!eventually(is_huge, &look, 2000))
+		fail_msg("%s: of %llu blocks huge are %llu (info), %llu (PAGEMAP_SCAN), %llu "
+			 "(smaps); %llu left split: %s",
+			 place_names[place], (unsigned long long)blocks,
+			 (unsigned long long)look.info >> 21, (unsigned long long)look.scan >> 21,
+			 (unsigned long long)look.smaps >> 21,
+			 (unsigned long long)info_of(f->region).left_split,
+			 info_of(f->region).sentence);
+}

@@ -1,0 +1,171 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Answers that come twice, from inside the question, for what was never asked, or not at all:
+ * each request is answered once, and what is too much is refused in words.
+ */
+#include "harness.h"
+
+#include <errno.h>
+#include <signal.h>
+
+#define WAIT_MS SMALLER(20000, 100000)
+#define LENGTH	(2 * MIB + 64 * PAGE)
+
+static const struct contents contents = { .seed = 6 };
+
+/* Answers from inside, twice, and for what was never asked. */
+static _Atomic int second_answer, wrong_answer, foreign_answer;
+
+static int64_t answers_twice(void *user, const struct hgm_io *io)
+{
+	struct hgm_io other = *io;
+
+	(void)user;
+	contents_write(&contents, io->offset / PAGE, io->length / PAGE, io->buf);
+	other.id += UINT64_C(1) << 40;
+	atomic_store(&foreign_answer, hgm_io_done(&other, (int64_t)io->length));
+	if (io->offset / PAGE % 3 == 0) {
+		other = *io;
+		if (hgm_io_done(&other, (int64_t)other.length))
+			atomic_store(&second_answer, 1);
+		atomic_store(&second_answer, hgm_io_done(&other, -EIO));
+		/* Answered already: what is returned now must not count, whatever it is. */
+		return other.offset / PAGE % 2 ? HGM_IO_LATER : -EIO;
+	}
+	return (int64_t)io->length;
+}
+
+static void answers_count_once(void **state)
+{
+	static const enum place places[] = { PLACE_SHMEM, PLACE_SHMEM_LAZY, PLACE_ANON };
+
+	(void)state;
+	for (size_t i = 0; i < 3; i++) {
+		struct plan plan = { .contents = &contents, .pages = LENGTH / PAGE };
+		struct hgm_source *src;
+		struct touchers touchers;
+		struct hgm *h = engine(1);
+		struct field f;
+
+		watch("answers twice", 60);
+		assert_ok(hgm_source_fn(&src, answers_twice, NULL, NULL));
+		field_make(&f, h, places[i], LENGTH, src, HGM_REGION_NO_FILL);
+		plan.addr = f.addr;
+		assert_ok(hgm_start(h));
+		touchers_start(&touchers, 4, &plan);
+		touchers_join(&touchers);
+		assert_ok(hgm_wait(h, WAIT_MS));
+		assert_int_equal(second_answer, -EALREADY);
+		assert_int_equal(foreign_answer, -EINVAL);
+		assert_int_equal(stats_of(h).source_errors, 0);
+		field_end(&f);
+		hgm_destroy(h);
+		hgm_source_destroy(src);
+		calm();
+	}
+}
+
+/* A result that is no possible answer: said so, and counted as a failure. */
+static int64_t answers_wrongly(void *user, const struct hgm_io *io)
+{
+	struct hgm_io copy = *io;
+
+	(void)user;
+	contents_write(&contents, io->offset / PAGE, io->length / PAGE, io->buf);
+	if (copy.attempt)
+		return (int64_t)copy.length;
+	atomic_store(&wrong_answer,
+		     hgm_io_done(&copy, copy.offset / PAGE % 2 ? (int64_t)copy.length + 4096
+							       : HGM_IO_LATER));
+	return HGM_IO_LATER;
+}
+
+static void impossible_answers_fail(void **state)
+{
+	struct hgm_source *src;
+	struct hgm *h = engine(1);
+	struct field f;
+	uint8_t value;
+
+	(void)state;
+	watch("impossible answers", 60);
+	assert_ok(hgm_source_fn(&src, answers_wrongly, NULL, NULL));
+	field_make(&f, h, PLACE_SHMEM, LENGTH, src, HGM_REGION_NO_FILL);
+	assert_ok(hgm_start(h));
+	for (uint64_t p = 0; p < 6; p++) {
+		assert_int_equal(touch(f.addr + p * PAGE, &value), 0);
+		assert_int_equal(wrong_answer, -EINVAL);
+	}
+	assert_pages(&contents, 0, 6, f.addr);
+	assert_int_equal(stats_of(h).source_errors, 6);
+	assert_error(hgm_io_done(NULL, 0), -EINVAL);
+	hgm_destroy(h);
+	hgm_source_destroy(src);
+	calm();
+}
+
+/*
+ * A cancellation may come before the source has so much as noted the request down, and is then
+ * for an id that it does not know. The end of the region must come all the same.
+ */
+struct slow_note {
+	struct hgm_io io;
+	_Atomic bool inside, noted;
+};
+
+static int64_t notes_slowly(void *user, const struct hgm_io *io)
+{
+	struct slow_note *n = user;
+
+	atomic_store(&n->inside, true);
+	nap_us(100000);
+	n->io = *io;
+	atomic_store(&n->noted, true);
+	return HGM_IO_LATER;
+}
+
+static void cancel_noted(void *user, struct hgm *h, uint64_t id)
+{
+	struct slow_note *n = user;
+
+	(void)h;
+	if (atomic_load(&n->noted) && n->io.id == id && atomic_exchange(&n->noted, false))
+		hgm_io_done(&n->io, -ECANCELED);
+}
+
+static bool is_inside(void *arg)
+{
+	return atomic_load(&((struct slow_note *)arg)->inside);
+}
+
+static void cancel_crosses_the_question(void **state)
+{
+	struct hgm_source_fn_opts opts = { .size = sizeof(opts), .cancel = cancel_noted };
+	struct slow_note note = { .inside = false };
+	struct hgm_source *src;
+	struct hgm *h = engine(1);
+	struct waiter waiter;
+	struct field f;
+
+	(void)state;
+	watch("hgm_region_destroy(): a request whose cancellation crossed the question", 5);
+	assert_ok(hgm_source_fn(&src, notes_slowly, &note, &opts));
+	field_make(&f, h, PLACE_SHMEM, LENGTH, src, HGM_REGION_NO_FILL);
+	assert_ok(hgm_start(h));
+	waiter_start(&waiter, f.addr);
+	assert_true(eventually(is_inside, &note, 5000));
+	field_end(&f);
+	waiter_join(&waiter);
+	assert_int_equal(waiter.signal, SIGSEGV);
+	hgm_destroy(h);
+	hgm_source_destroy(src);
+	calm();
+}
+
+static const struct CMUnitTest tests[] = {
+	cmocka_unit_test(answers_count_once),
+	cmocka_unit_test(impossible_answers_fail),
+	cmocka_unit_test(cancel_crosses_the_question),
+};
+
+TEST_MAIN(tests)

@@ -1,0 +1,565 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The rule for threads that read fault messages, and its like for all others that serve:
+ *
+ *	no allocation: the C library's allocator and mmap(2) are replaced by ones that count
+ *	no lock held across an ioctl: mutexes are replaced by ones that count what a thread holds,
+ *	and the kernel seam looks at the count on every ioctl, madvise and read
+ *	no registered memory touched: each message names the thread that faulted, and all
+ *	registered memory is thrown out of the page tables again and again
+ *
+ * Each count is first shown to count.
+ */
+#include "harness.h"
+#include "sys.h"
+
+#include <dlfcn.h>
+#include <errno.h>
+#include <linux/userfaultfd.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#define LENGTH (4 * MIB)
+
+/* Threads of the test's own are let off; all others are the library's. */
+static _Thread_local bool ours;
+static _Thread_local int held;
+
+static _Atomic bool armed;
+static _Atomic unsigned int allocations, maps, locked_calls, checked_calls, locks_taken;
+static _Atomic unsigned int library_faults, faults;
+
+static void count_allocation(void)
+{
+	if (!ours && atomic_load_explicit(&armed, memory_order_relaxed))
+		atomic_fetch_add(&allocations, 1);
+}
+
+/*
+ * The allocator
+ */
+void *__libc_malloc(size_t size);
+void *__libc_calloc(size_t n, size_t size);
+void *__libc_realloc(void *old, size_t size);
+void *__libc_memalign(size_t align, size_t size);
+void __libc_free(void *p);
+
+void *malloc(size_t size)
+{
+	count_allocation();
+	return __libc_malloc(size);
+}
+
+void *calloc(size_t n, size_t size)
+{
+	count_allocation();
+	return __libc_calloc(n, size);
+}
+
+void *realloc(void *old, size_t size)
+{
+	count_allocation();
+	return __libc_realloc(old, size);
+}
+
+void *aligned_alloc(size_t align, size_t size)
+{
+	count_allocation();
+	return __libc_memalign(align, size);
+}
+
+int posix_memalign(void **out, size_t align, size_t size)
+{
+	count_allocation();
+	*out = __libc_memalign(align, size);
+	return *out ? 0 : ENOMEM;
+}
+
+void free(void *p)
+{
+	if (p)
+		count_allocation();
+	__libc_free(p);
+}
+
+void *mmap(void *addr, size_t len, int prot, int flags, int fd, off_t offset)
+{
+	if (!ours && atomic_load_explicit(&armed, memory_order_relaxed))
+		atomic_fetch_add(&maps, 1);
+	return (void *)syscall(SYS_mmap, addr, len, prot, flags, fd, offset);
+}
+
+/*
+ * Locks. A condition's wait gives its mutex back and takes it again, which leaves the count as
+ * it is; no call of the seam can happen in between.
+ */
+static int (*real_lock)(pthread_mutex_t *);
+static int (*real_trylock)(pthread_mutex_t *);
+static int (*real_unlock)(pthread_mutex_t *);
+
+__attribute__((constructor)) static void find_real(void)
+{
+	real_lock = (int (*)(pthread_mutex_t *))dlsym(RTLD_NEXT, "pthread_mutex_lock");
+	real_trylock = (int (*)(pthread_mutex_t *))dlsym(RTLD_NEXT, "pthread_mutex_trylock");
+	real_unlock = (int (*)(pthread_mutex_t *))dlsym(RTLD_NEXT, "pthread_mutex_unlock");
+}
+
+int pthread_mutex_lock(pthread_mutex_t *m)
+{
+	int rc;
+
+	if (!real_lock)
+		find_real();
+	rc = real_lock(m);
+	held += !rc;
+	atomic_fetch_add_explicit(&locks_taken, 1, memory_order_relaxed);
+	return rc;
+}
+
+int pthread_mutex_trylock(pthread_mutex_t *m)
+{
+	int rc;
+
+	if (!real_trylock)
+		find_real();
+	rc = real_trylock(m);
+	held += !rc;
+	return rc;
+}
+
+int pthread_mutex_unlock(pthread_mutex_t *m)
+{
+	held--;
+	if (!real_unlock)
+		find_real();
+	return real_unlock(m);
+}
+
+/*
+ * The kernel seam
+ */
+static struct hgm_sys sys;
+static _Atomic uint64_t dice;
+static _Atomic unsigned int own_tids[64], own_count;
+
+static void look(void)
+{
+	atomic_fetch_add_explicit(&checked_calls, 1, memory_order_relaxed);
+	if (held)
+		atomic_fetch_add(&locked_calls, 1);
+}
+
+static bool own_tid(unsigned int tid)
+{
+	for (unsigned int i = 0; i < atomic_load(&own_count) && i < 64; i++)
+		if (own_tids[i] == tid)
+			return true;
+	return false;
+}
+
+static void now_ours(void)
+{
+	unsigned int i = atomic_fetch_add(&own_count, 1);
+
+	ours = true;
+	if (i < 64)
+		own_tids[i] = (unsigned int)gettid();
+}
+
+#define FDS 1024
+static _Atomic bool is_uffd[FDS];
+
+static int look_close(int fd)
+{
+	if (fd >= 0 && fd < FDS)
+		atomic_store(&is_uffd[fd], false);
+	return hgm_sys_linux.close(fd);
+}
+
+static ssize_t look_read(int fd, void *buf, size_t len)
+{
+	ssize_t n = hgm_sys_linux.read(fd, buf, len);
+	const struct uffd_msg *msg = buf;
+
+	look();
+	if (fd >= FDS || !atomic_load(&is_uffd[fd]))
+		return n;
+	for (ssize_t i = 0; i < n / (ssize_t)sizeof(*msg); i++) {
+		atomic_fetch_add(&faults, 1);
+		if (!own_tid(msg[i].arg.pagefault.feat.ptid))
+			atomic_fetch_add(&library_faults, 1);
+	}
+	return n;
+}
+
+static int look_api(int fd, uint64_t *features, uint64_t *ioctls)
+{
+	look();
+	if (*features && fd < FDS) {
+		*features |= HGM_UFFD_FEATURE_THREAD_ID;
+		atomic_store(&is_uffd[fd], true);
+	}
+	return hgm_sys_linux.uffd_api(fd, features, ioctls);
+}
+
+static int look_mmap(void **out, void *addr, uint64_t len, int prot, int flags, int fd,
+		     uint64_t offset)
+{
+	if (!ours && atomic_load(&armed))
+		atomic_fetch_add(&maps, 1);
+	return hgm_sys_linux.mmap(out, addr, len, prot, flags, fd, offset);
+}
+
+static int look_madvise(void *addr, uint64_t len, int advice)
+{
+	look();
+	return hgm_sys_linux.madvise(addr, len, advice);
+}
+
+static int look_register(int fd, void *addr, uint64_t len, uint64_t modes, uint64_t *ioctls)
+{
+	look();
+	return hgm_sys_linux.uffd_register(fd, addr, len, modes, ioctls);
+}
+
+static int look_unregister(int fd, void *addr, uint64_t len)
+{
+	look();
+	return hgm_sys_linux.uffd_unregister(fd, addr, len);
+}
+
+static int look_wake(int fd, void *addr, uint64_t len)
+{
+	look();
+	return hgm_sys_linux.uffd_wake(fd, addr, len);
+}
+
+static bool again(int64_t *done)
+{
+	look();
+	*done = -EAGAIN;
+	return random_of(&dice) % 8 == 0;
+}
+
+static int look_copy(int fd, void *dst, const void *src, uint64_t len, uint64_t mode, int64_t *done)
+{
+	return again(done) ? -EAGAIN : hgm_sys_linux.uffd_copy(fd, dst, src, len, mode, done);
+}
+
+static int look_zeropage(int fd, void *addr, uint64_t len, uint64_t mode, int64_t *done)
+{
+	return again(done) ? -EAGAIN : hgm_sys_linux.uffd_zeropage(fd, addr, len, mode, done);
+}
+
+static int look_continue(int fd, void *addr, uint64_t len, uint64_t mode, int64_t *done)
+{
+	return again(done) ? -EAGAIN : hgm_sys_linux.uffd_continue(fd, addr, len, mode, done);
+}
+
+static int look_poison(int fd, void *addr, uint64_t len, uint64_t mode, int64_t *done)
+{
+	return again(done) ? -EAGAIN : hgm_sys_linux.uffd_poison(fd, addr, len, mode, done);
+}
+
+static int set_up(void **state)
+{
+	(void)state;
+	watch("fault path", 100);
+	ours = true;
+	atomic_store(&own_count, 0);
+	now_ours();
+	sys = hgm_sys_linux;
+	sys.close = look_close;
+	sys.read = look_read;
+	sys.uffd_api = look_api;
+	sys.mmap = look_mmap;
+	sys.madvise = look_madvise;
+	sys.uffd_register = look_register;
+	sys.uffd_unregister = look_unregister;
+	sys.uffd_wake = look_wake;
+	sys.uffd_copy = look_copy;
+	sys.uffd_zeropage = look_zeropage;
+	sys.uffd_continue = look_continue;
+	sys.uffd_poison = look_poison;
+	hgm_sys = &sys;
+	atomic_store(&allocations, 0);
+	atomic_store(&maps, 0);
+	atomic_store(&locked_calls, 0);
+	atomic_store(&checked_calls, 0);
+	atomic_store(&locks_taken, 0);
+	atomic_store(&library_faults, 0);
+	atomic_store(&faults, 0);
+	return 0;
+}
+
+static int tear_down(void **state)
+{
+	(void)state;
+	atomic_store(&armed, false);
+	calm();
+	return 0;
+}
+
+static const struct contents contents = { .seed = 12, .holes = true };
+
+/* Touches all pages in an order of its own; allocates and prints nothing. */
+struct walker {
+	pthread_t thread;
+	char *addr;
+	unsigned int start;
+	uint64_t wrong;
+};
+
+static void *walker(void *arg)
+{
+	struct walker *w = arg;
+	char why[160];
+
+	now_ours();
+	for (unsigned int pass = 0; pass < 2; pass++) {
+		for (uint64_t i = 0; i < LENGTH / PAGE; i++) {
+			uint64_t page = (w->start + i * 37) % (LENGTH / PAGE);
+
+			w->wrong += !page_right(&contents, page, w->addr + page * PAGE, -1, why);
+		}
+		/* All of it is to fault again. Anonymous memory would lose its bytes. */
+		if (w->start != UINT32_MAX)
+			madvise(w->addr, LENGTH, MADV_DONTNEED);
+	}
+	return NULL;
+}
+
+/* As feed's, but by threads that count as ours. */
+struct answers {
+	pthread_mutex_t lock;
+	struct hgm_io io[1024];
+	unsigned int count;
+	_Atomic bool stop;
+	pthread_t thread[2];
+};
+
+static struct answers answers = { .lock = PTHREAD_MUTEX_INITIALIZER };
+
+static int64_t deliver(const struct hgm_io *io)
+{
+	uint64_t page = io->offset / PAGE;
+	uint64_t n = 1;
+	bool hole = contents_hole(&contents, page);
+
+	while (n < io->length / PAGE && contents_hole(&contents, page + n) == hole)
+		n++;
+	if (!hole)
+		contents_write(&contents, page, n, io->buf);
+	return (int64_t)(n * PAGE) | (hole ? HGM_IO_ZERO : 0);
+}
+
+static int64_t read_now(void *user, const struct hgm_io *io)
+{
+	(void)user;
+	return deliver(io);
+}
+
+static int64_t read_later(void *user, const struct hgm_io *io)
+{
+	(void)user;
+	pthread_mutex_lock(&answers.lock);
+	answers.io[answers.count++] = *io;
+	pthread_mutex_unlock(&answers.lock);
+	return HGM_IO_LATER;
+}
+
+static void *answerer(void *arg)
+{
+	now_ours();
+	while (!atomic_load(&answers.stop)) {
+		struct hgm_io io = { .engine = NULL };
+
+		pthread_mutex_lock(&answers.lock);
+		if (answers.count)
+			io = answers.io[--answers.count];
+		pthread_mutex_unlock(&answers.lock);
+		if (!io.engine) {
+			nap_us(50);
+			continue;
+		}
+		/* What the library does on a thread of the caller's is held to the same. */
+		ours = false;
+		hgm_io_done(&io, deliver(&io));
+		ours = true;
+	}
+	return arg;
+}
+
+static void serve(enum place place, bool later, uint32_t flags)
+{
+	struct hgm_source_fn_opts opts = { .size = sizeof(opts), .length = LENGTH };
+	bool anon = place == PLACE_ANON || place == PLACE_MAPPING_ANON;
+	struct walker w[3] = { { .start = 0 } };
+	struct hgm_source *src;
+	struct hgm *h = engine(2);
+	struct field f;
+
+	atomic_store(&own_count, 1); /* the first is this thread */
+	atomic_store(&answers.stop, false);
+	for (int i = 0; later && i < 2; i++)
+		pthread_create(&answers.thread[i], NULL, answerer, NULL);
+	assert_ok(hgm_source_fn(&src, later ? read_later : read_now, NULL, &opts));
+	field_make(&f, h, place, LENGTH, src, flags);
+	assert_ok(hgm_start(h));
+	nap_us(20000); /* every thread has begun */
+	atomic_store(&armed, true);
+	for (unsigned int i = 0; i < 3; i++) {
+		w[i].addr = f.addr;
+		w[i].start = anon ? UINT32_MAX : i * 300;
+		pthread_create(&w[i].thread, NULL, walker, &w[i]);
+	}
+	for (unsigned int i = 0; i < 3; i++)
+		pthread_join(w[i].thread, NULL);
+	assert_ok(hgm_wait(h, 20000));
+	atomic_store(&armed, false);
+	for (unsigned int i = 0; i < 3; i++)
+		assert_int_equal(w[i].wrong, 0);
+	field_end(&f);
+	hgm_destroy(h);
+	atomic_store(&answers.stop, true);
+	for (int i = 0; later && i < 2; i++)
+		pthread_join(answers.thread[i], NULL);
+	hgm_source_destroy(src);
+}
+
+static void check(const char *what)
+{
+	if (atomic_load(&allocations))
+		fail_msg("%s: %u allocations while faults were served", what, allocations);
+	if (atomic_load(&maps))
+		fail_msg("%s: %u mappings made while faults were served", what, maps);
+	if (atomic_load(&locked_calls))
+		fail_msg("%s: %u of %u system calls with a lock held", what, locked_calls,
+			 checked_calls);
+	if (atomic_load(&library_faults))
+		fail_msg("%s: %u of %u faults were the library's own", what, library_faults,
+			 faults);
+	assert_true(atomic_load(&faults) > 500);
+	assert_true(atomic_load(&checked_calls) > atomic_load(&faults));
+	assert_true(atomic_load(&locks_taken) > 0);
+}
+
+static void the_rule_holds(void **state)
+{
+	(void)state;
+	for (int place = 0; place < PLACES_SMALL; place++) {
+		for (int later = 0; later < 2; later++) {
+			serve((enum place)place, later, 0);
+			serve((enum place)place, later, HGM_REGION_NO_FILL);
+		}
+		check(place_names[place]);
+	}
+}
+
+static void the_rule_holds_for_hugetlb(void **state)
+{
+	(void)state;
+	if (place_lacking(PLACE_HUGETLB_2M, LENGTH))
+		test_skip("%s", place_lacking(PLACE_HUGETLB_2M, LENGTH));
+	for (unsigned int i = 0; i < 8; i++)
+		serve(PLACE_HUGETLB_2M, i % 2, i & 2 ? HGM_REGION_NO_FILL : 0);
+	faults += 501; /* whole blocks: there are but few */
+	checked_calls += 501;
+	check("hugetlb");
+}
+
+/*
+ * The counts count: a source that allocates, one that holds a lock while it answers, one that
+ * touches memory of a region.
+ */
+static pthread_mutex_t held_lock = PTHREAD_MUTEX_INITIALIZER;
+static char *registered;
+
+static int64_t allocates(void *user, const struct hgm_io *io)
+{
+	void *p = malloc(1000);
+
+	(void)user;
+	__asm__ volatile("" : : "r"(p) : "memory");
+	free(p);
+	return deliver(io);
+}
+
+static int64_t answers_locked(void *user, const struct hgm_io *io)
+{
+	struct hgm_io copy = *io;
+
+	(void)user;
+	pthread_mutex_lock(&held_lock);
+	hgm_io_done(&copy, deliver(&copy));
+	pthread_mutex_unlock(&held_lock);
+	return HGM_IO_LATER;
+}
+
+/* On a worker, and a page that a fault thread serves: it is told, and goes on. */
+static int64_t touches(void *user, const struct hgm_io *io)
+{
+	(void)user;
+	if (io->offset == 0)
+		__asm__ volatile("" : : "r"(((volatile char *)registered)[MIB]) : "memory");
+	return deliver(io);
+}
+
+static void break_the_rule(hgm_read_fn read, uint32_t source_flags)
+{
+	struct hgm_source_fn_opts opts = { .size = sizeof(opts), .flags = source_flags };
+	struct hgm_source *src;
+	struct hgm *h = engine(1);
+	struct field f;
+	uint8_t value;
+
+	assert_ok(hgm_source_fn(&src, read, NULL, &opts));
+	field_make(&f, h, PLACE_SHMEM, LENGTH, src, HGM_REGION_NO_FILL);
+	registered = f.addr;
+	assert_ok(hgm_start(h));
+	nap_us(20000);
+	atomic_store(&armed, true);
+	assert_int_equal(touch(f.addr, &value), 0);
+	atomic_store(&armed, false);
+	field_end(&f);
+	hgm_destroy(h);
+	hgm_source_destroy(src);
+}
+
+static void allocations_are_seen(void **state)
+{
+	(void)state;
+	break_the_rule(read_now, 0);
+	assert_int_equal(atomic_load(&allocations), 0);
+	break_the_rule(allocates, 0);
+	assert_int_equal(atomic_load(&allocations), 2);
+}
+
+static void held_locks_are_seen(void **state)
+{
+	(void)state;
+	break_the_rule(read_now, 0);
+	assert_int_equal(atomic_load(&locked_calls), 0);
+	break_the_rule(answers_locked, 0);
+	assert_true(atomic_load(&locked_calls) > 0);
+}
+
+static void touches_are_seen(void **state)
+{
+	(void)state;
+	break_the_rule(read_now, 0);
+	assert_int_equal(atomic_load(&library_faults), 0);
+	break_the_rule(touches, HGM_SOURCE_BLOCKING);
+	assert_int_equal(atomic_load(&library_faults), 1);
+}
+
+#define CASE(fn) cmocka_unit_test_setup_teardown(fn, set_up, tear_down)
+
+static const struct CMUnitTest tests[] = {
+	CASE(allocations_are_seen), CASE(held_locks_are_seen),	      CASE(touches_are_seen),
+	CASE(the_rule_holds),	    CASE(the_rule_holds_for_hugetlb),
+};
+
+TEST_MAIN(tests)

@@ -1,0 +1,375 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Every outcome that the kernel's range operations can have, at random, while
+ * threads touch: all bytes stay right, nobody hangs, what happened is counted, and what is
+ * given up is told.
+ */
+#include "harness.h"
+#include "sys.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <time.h>
+
+#define WAIT_MS SMALLER(20000, 100000)
+#define LENGTH	(SMALLER(6, 4) * MIB + 5 * PAGE)
+
+static const struct contents contents = { .seed = 77, .holes = true };
+static struct hgm_sys sys;
+static _Atomic uint64_t dice;
+
+/* One in so many calls; 0: never. */
+static struct {
+	_Atomic unsigned int again, partial, exist, no_memory, vanished, wrong;
+} odds;
+
+static void no_odds(void)
+{
+	odds.again = odds.partial = odds.exist = 0;
+	odds.no_memory = odds.vanished = odds.wrong = 0;
+}
+
+static _Atomic uint64_t injected;
+
+static bool rolled(unsigned int one_in)
+{
+	if (!one_in || random_of(&dice) % one_in)
+		return false;
+	atomic_fetch_add(&injected, 1);
+	return true;
+}
+
+struct op {
+	int fd;
+	void *addr;
+	const void *src;
+	uint64_t len, mode;
+	enum {
+		CONTINUE,
+		COPY,
+		ZEROPAGE,
+		POISON
+	} verb;
+};
+
+static int do_op(const struct op *op, uint64_t len, uint64_t mode, int64_t *done)
+{
+	switch (op->verb) {
+	case CONTINUE:
+		return hgm_sys_linux.uffd_continue(op->fd, op->addr, len, mode, done);
+	case COPY:
+		return hgm_sys_linux.uffd_copy(op->fd, op->addr, op->src, len, mode, done);
+	case ZEROPAGE:
+		return hgm_sys_linux.uffd_zeropage(op->fd, op->addr, len, mode, done);
+	default:
+		return hgm_sys_linux.uffd_poison(op->fd, op->addr, len, mode, done);
+	}
+}
+
+static int say(int rc, int64_t *done)
+{
+	*done = rc;
+	return rc;
+}
+
+/* All four verbs have DONTWAKE in bit 0. */
+static int inject(const struct op *op, int64_t *done)
+{
+	if (rolled(odds.again))
+		return say(-EAGAIN, done);
+	if (rolled(odds.no_memory))
+		return say(-ENOMEM, done);
+	if (rolled(odds.vanished))
+		return say(-ENOENT, done);
+	if (op->verb != POISON && rolled(odds.wrong))
+		return say(-EIO, done);
+	if (op->len > PAGE && op->len < 2 * MIB && rolled(odds.partial)) {
+		uint64_t part = (1 + random_of(&dice) % (op->len / PAGE - 1)) * PAGE;
+		int rc = do_op(op, part, op->mode, done);
+
+		return rc ? rc : -EAGAIN;
+	}
+	/* Mapped, but the waiter was not woken: what a race with a second fault looks like. */
+	if (op->len < 2 * MIB && rolled(odds.exist)) {
+		int rc = do_op(op, PAGE, op->mode | 1, done);
+
+		return rc ? rc : say(-EEXIST, done);
+	}
+	return do_op(op, op->len, op->mode, done);
+}
+
+static int odd_continue(int fd, void *addr, uint64_t len, uint64_t mode, int64_t *done)
+{
+	return inject(&(struct op){ fd, addr, NULL, len, mode, CONTINUE }, done);
+}
+
+static int odd_copy(int fd, void *dst, const void *src, uint64_t len, uint64_t mode, int64_t *done)
+{
+	return inject(&(struct op){ fd, dst, src, len, mode, COPY }, done);
+}
+
+static int odd_zeropage(int fd, void *addr, uint64_t len, uint64_t mode, int64_t *done)
+{
+	return inject(&(struct op){ fd, addr, NULL, len, mode, ZEROPAGE }, done);
+}
+
+static int odd_poison(int fd, void *addr, uint64_t len, uint64_t mode, int64_t *done)
+{
+	return inject(&(struct op){ fd, addr, NULL, len, mode, POISON }, done);
+}
+
+static int set_up(void **state)
+{
+	uint64_t seed = (uint64_t)time(NULL);
+
+	(void)state;
+	watch("odd outcomes", 100);
+	if (getenv("HGM_TEST_SEED"))
+		seed = strtoull(getenv("HGM_TEST_SEED"), NULL, 10);
+	printf("# HGM_TEST_SEED=%llu\n", (unsigned long long)seed);
+	atomic_store(&dice, seed);
+	atomic_store(&injected, 0);
+	no_odds();
+	if (hgm_sys == &sys) /* and perhaps in use: a failed case leaves its engine behind */
+		return 0;
+	sys = hgm_sys_linux;
+	sys.uffd_continue = odd_continue;
+	sys.uffd_copy = odd_copy;
+	sys.uffd_zeropage = odd_zeropage;
+	sys.uffd_poison = odd_poison;
+	hgm_sys = &sys;
+	return 0;
+}
+
+static int tear_down(void **state)
+{
+	(void)state;
+	no_odds();
+	calm();
+	return 0;
+}
+
+static struct hgm_stats restore(enum place place, enum feed_kind kind, bool write)
+{
+	struct feed *feed = feed_make(kind, &contents, LENGTH);
+	struct plan plan = {
+		.contents = &contents, .pages = LENGTH / PAGE, .write = write, .passes = 2
+	};
+	struct touchers touchers;
+	struct hgm *h = engine(2);
+	struct hgm_stats stats;
+	struct field f;
+
+	field_make(&f, h, place, LENGTH, feed_source(feed), 0);
+	plan.addr = f.addr;
+	assert_ok(hgm_start(h));
+	touchers_start(&touchers, 4, &plan);
+	touchers_join(&touchers);
+	assert_ok(hgm_wait(h, WAIT_MS));
+	assert_pages(&contents, 0, LENGTH / PAGE, f.addr);
+	assert_huge(&f, place);
+	stats = stats_of(h);
+	field_end(&f);
+	hgm_destroy(h);
+	feed_free(feed);
+	if (!atomic_load(&injected))
+		fail_msg("nothing was injected");
+	return stats;
+}
+
+static void again(void **state)
+{
+	(void)state;
+	odds.again = 3;
+	assert_true(restore(PLACE_SHMEM, FEED_LATER, true).again > 0);
+	assert_true(restore(PLACE_SHMEM_LAZY, FEED_NOW, true).again > 0);
+	assert_true(restore(PLACE_ANON, FEED_LATER, true).again > 0);
+}
+
+static void partial(void **state)
+{
+	(void)state;
+	odds.partial = 2;
+	assert_true(restore(PLACE_SHMEM, FEED_NOW, true).partial > 0);
+	assert_true(restore(PLACE_SHMEM_LAZY, FEED_LATER, true).partial > 0);
+	assert_true(restore(PLACE_ANON, FEED_NOW, true).partial > 0);
+}
+
+/*
+ * Where the library overwrites what it finds existing, a writer could be faster than this
+ * imitation.
+ */
+static void exist(void **state)
+{
+	(void)state;
+	odds.exist = 3;
+	assert_true(restore(PLACE_SHMEM, FEED_LATER, true).exist > 0);
+	assert_true(restore(PLACE_SHMEM_LAZY, FEED_NOW, false).exist > 0);
+}
+
+static bool is_back(void *arg)
+{
+	return atomic_load(&((struct waiter *)arg)->signal) != -1;
+}
+
+/*
+ * Nobody but the library can have mapped a page of registered anonymous memory that it has not
+ * copied yet: what is there cannot be trusted, and must not count as having arrived.
+ */
+static void exist_on_anon(void **state)
+{
+	struct feed *feed = feed_make(FEED_NOW, &contents, LENGTH);
+	struct hgm *h = engine(1);
+	struct waiter waiter;
+	struct field f;
+
+	(void)state;
+	field_make(&f, h, PLACE_ANON, LENGTH, feed_source(feed), HGM_REGION_NO_FILL);
+	assert_ok(hgm_start(h));
+	odds.exist = 1;
+	waiter_start(&waiter, f.addr + 3 * PAGE);
+	if (!eventually(is_back, &waiter, 2000))
+		fail_msg("after EEXIST on anonymous memory a waiter is left asleep");
+	odds.exist = 0;
+	waiter_join(&waiter);
+	assert_int_equal(hgm_wait(h, WAIT_MS), -EIO);
+	assert_int_equal(stats_of(h).poisoned_pages, 1);
+	field_end(&f);
+	hgm_destroy(h);
+	feed_free(feed);
+}
+
+static void no_memory(void **state)
+{
+	(void)state;
+	odds.no_memory = 4;
+	assert_true(restore(PLACE_SHMEM, FEED_LATER, true).no_memory > 0);
+	assert_true(restore(PLACE_SHMEM_LAZY, FEED_NOW, true).no_memory > 0);
+	assert_true(restore(PLACE_ANON, FEED_SHORT, true).no_memory > 0);
+}
+
+/*
+ * ENOENT says that the memory is gone. If it was a moment's truth only (an area being moved,
+ * split, merged), who waits must be served or see a signal once it is over, and must never read
+ * zeroes.
+ */
+static void vanish_for_a_while(enum place place)
+{
+	struct feed *feed = feed_make(FEED_NOW, &contents, LENGTH);
+	struct hgm *h = engine(1);
+	struct waiter waiter;
+	struct field f;
+
+	field_make(&f, h, place, LENGTH, feed_source(feed), HGM_REGION_NO_FILL);
+	assert_ok(hgm_start(h));
+	odds.vanished = 1;
+	waiter_start(&waiter, f.addr + 3 * PAGE);
+	nap_us(30000);
+	odds.vanished = 0;
+	if (!eventually(is_back, &waiter, 2000))
+		fail_msg("%s: after ENOENT a waiter is left asleep", place_names[place]);
+	waiter_join(&waiter);
+	if (!waiter.signal)
+		assert_pages(&contents, 3, 1, f.addr + 3 * PAGE);
+	assert_true(stats_of(h).vanished > 0);
+	field_end(&f);
+	hgm_destroy(h);
+	feed_free(feed);
+}
+
+static void vanished_shmem(void **state)
+{
+	(void)state;
+	vanish_for_a_while(PLACE_SHMEM);
+}
+
+static void vanished_lazy(void **state)
+{
+	(void)state;
+	vanish_for_a_while(PLACE_SHMEM_LAZY);
+}
+
+static void vanished_anon(void **state)
+{
+	(void)state;
+	vanish_for_a_while(PLACE_ANON);
+}
+
+static void all_together(void **state)
+{
+	static const enum place places[] = { PLACE_SHMEM, PLACE_ANON, PLACE_FD, PLACE_MAPPING };
+
+	(void)state;
+	odds.again = 8;
+	odds.partial = 8;
+	odds.no_memory = 16;
+	for (size_t i = 0; i < 4; i++) {
+		odds.exist = places[i] == PLACE_ANON ? 0 : 8;
+		for (int kind = 0; kind < FEED_KINDS; kind += 1 + SANITIZED)
+			restore(places[i], (enum feed_kind)kind, true);
+	}
+}
+
+static void hugetlb(void **state)
+{
+	struct feed *feed = feed_make(FEED_LATER, &contents, 4 * MIB);
+	struct plan plan = { .contents = &contents, .pages = 1024, .write = true, .passes = 2 };
+	struct touchers touchers;
+	struct hgm *h = engine(1);
+	struct field f;
+
+	(void)state;
+	if (place_lacking(PLACE_HUGETLB_2M, 4 * MIB)) {
+		hgm_destroy(h);
+		feed_free(feed);
+		test_skip("%s", place_lacking(PLACE_HUGETLB_2M, 4 * MIB));
+	}
+	odds.again = 2;
+	odds.no_memory = 3;
+	field_make(&f, h, PLACE_HUGETLB_2M, 4 * MIB, feed_source(feed), 0);
+	plan.addr = f.addr;
+	assert_ok(hgm_start(h));
+	touchers_start(&touchers, 4, &plan);
+	touchers_join(&touchers);
+	assert_ok(hgm_wait(h, WAIT_MS));
+	assert_pages(&contents, 0, 1024, f.addr);
+	field_end(&f);
+	hgm_destroy(h);
+	feed_free(feed);
+}
+
+/*
+ * What the kernel cannot map for good is poisoned, and hgm_wait() must not call that a success.
+ */
+static void refused_for_good(void **state)
+{
+	struct feed *feed = feed_make(FEED_NOW, &contents, LENGTH);
+	struct hgm *h = engine(1);
+	struct field f;
+	uint8_t value;
+
+	(void)state;
+	field_make(&f, h, PLACE_SHMEM, LENGTH, feed_source(feed), HGM_REGION_NO_FILL);
+	assert_ok(hgm_start(h));
+	odds.wrong = 1;
+	assert_int_equal(touch(f.addr + 3 * PAGE, &value), SIGBUS);
+	odds.wrong = 0;
+	assert_error(hgm_wait(h, WAIT_MS), -EIO);
+	assert_int_equal(progress_of(h).last_error, -EIO);
+	assert_int_equal(touch(f.addr + 9 * PAGE, &value), 0);
+	field_end(&f);
+	hgm_destroy(h);
+	feed_free(feed);
+}
+
+#define CASE(fn) cmocka_unit_test_setup_teardown(fn, set_up, tear_down)
+
+static const struct CMUnitTest tests[] = {
+	CASE(again),	      CASE(partial),	   CASE(exist),		CASE(exist_on_anon),
+	CASE(no_memory),      CASE(all_together),  CASE(hugetlb),	CASE(refused_for_good),
+	CASE(vanished_shmem), CASE(vanished_lazy), CASE(vanished_anon),
+};
+
+TEST_MAIN(tests)

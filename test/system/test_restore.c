@@ -1,0 +1,218 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Restoring: every kind of memory from every kind of source, while threads touch it and write
+ * to it. All bytes are right at every touch and at the end, and what can be huge is huge.
+ */
+#include "harness.h"
+
+#include <errno.h>
+#include <unistd.h>
+
+#define WAIT_MS SMALLER(20000, 100000)
+
+static const struct contents contents = { .seed = 4711, .holes = true };
+
+struct mode {
+	unsigned int threads;
+	uint32_t fault_threads;
+	bool write;
+	uint64_t step;
+	uint32_t flags;
+};
+
+static const struct mode modes[] = {
+	{ .threads = 1, .fault_threads = 1 },
+	{ .threads = 8, .fault_threads = 2, .write = true },
+	{ .threads = 2, .fault_threads = 1, .step = 2, .flags = HGM_REGION_NO_FILL },
+};
+
+/* The caller's own file holds the same. */
+static void assert_file(const struct field *f)
+{
+	uint8_t page[PAGE] __attribute__((aligned(8)));
+	char why[160];
+
+	if (f->fd < 0)
+		return;
+	for (uint64_t p = 0; p < f->length / PAGE; p++) {
+		assert_int_equal(pread(f->fd, page, PAGE, (off_t)(p * PAGE)), PAGE);
+		if (!page_right(&contents, p, page, -1, why))
+			fail_msg("in the caller's file: %s", why);
+	}
+}
+
+static void restore(enum place place, uint64_t length, struct hgm_source *src, const struct mode *m)
+{
+	struct hgm *h = engine(m->fault_threads);
+	struct touchers touchers;
+	struct plan plan = { .contents = &contents,
+			     .pages = length / PAGE,
+			     .step = m->step,
+			     .write = m->write,
+			     .passes = m->write ? 3 : 1 };
+	struct field f;
+	bool fill = !(m->flags & HGM_REGION_NO_FILL);
+
+	field_make(&f, h, place, length, src, m->flags);
+	assert_true((uintptr_t)f.addr % place_block(place) == 0);
+	plan.addr = f.addr;
+	assert_ok(hgm_start(h));
+	touchers_start(&touchers, m->threads, &plan);
+	if (fill)
+		assert_ok(hgm_wait(h, WAIT_MS));
+	touchers_join(&touchers);
+	assert_ok(hgm_wait(h, WAIT_MS));
+	if (fill) {
+		assert_int_equal(info_of(f.region).present_bytes, length);
+		assert_true(progress_of(h).complete);
+		if (place_can_be_huge(place))
+			assert_huge(&f, place);
+		else
+			assert_int_equal(info_of(f.region).huge_bytes, length);
+		assert_pages(&contents, 0, length / PAGE, f.addr);
+		assert_file(&f);
+	} else if (place_can_be_huge(place)) {
+		assert_int_equal(info_of(f.region).present_bytes,
+				 (length / PAGE + m->step - 1) / m->step * PAGE);
+	}
+	field_end(&f);
+	hgm_destroy(h);
+}
+
+/* All sources, all modes; a length of three blocks and a bit where the backing allows it. */
+static void restore_all(enum place place)
+{
+	uint64_t length = SMALLER(6, 2) * MIB + (place < PLACES_SMALL ? PAGE : 0);
+	const char *lacking = place_lacking(place, length);
+	struct holdings before;
+
+	if (lacking)
+		test_skip("%s", lacking);
+	before = take_holdings();
+	for (int kind = 0; kind < FEED_KINDS; kind++) {
+		struct feed *feed = feed_make((enum feed_kind)kind, &contents, length);
+
+		for (size_t i = 0; i < sizeof(modes) / sizeof(modes[0]); i++) {
+			char what[100];
+
+			snprintf(what, sizeof(what), "%s, %s, mode %zu", place_names[place],
+				 feed_names[kind], i);
+			watch(what, 60);
+			restore(place, length, feed_source(feed), &modes[i]);
+			calm();
+		}
+		feed_free(feed);
+	}
+	assert_int_equal(take_holdings().descriptors, before.descriptors);
+}
+
+#define RESTORE(name, place)                     \
+	static void restore_##name(void **state) \
+	{                                        \
+		(void)state;                     \
+		restore_all(place);              \
+	}
+
+RESTORE(shmem, PLACE_SHMEM)
+RESTORE(shmem_lazy, PLACE_SHMEM_LAZY)
+RESTORE(anon, PLACE_ANON)
+RESTORE(fd, PLACE_FD)
+RESTORE(fd_lazy, PLACE_FD_LAZY)
+RESTORE(mapping, PLACE_MAPPING)
+RESTORE(mapping_lazy, PLACE_MAPPING_LAZY)
+RESTORE(mapping_anon, PLACE_MAPPING_ANON)
+RESTORE(hugetlb, PLACE_HUGETLB_2M)
+RESTORE(fd_hugetlb, PLACE_FD_HUGETLB_2M)
+
+/* One gigabyte block: read once by each of the sources that cost no gigabyte of their own. */
+static void restore_hugetlb_1g(void **state)
+{
+	static const enum feed_kind kinds[] = { FEED_NOW, FEED_LATER };
+	const char *lacking = place_lacking(PLACE_HUGETLB_1G, GIB);
+
+	(void)state;
+	if (lacking)
+		test_skip("%s", lacking);
+	for (size_t i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++) {
+		struct feed *feed = feed_make(kinds[i], &contents, GIB);
+		struct mode m = { .threads = 8, .fault_threads = 2, .step = 4099 };
+
+		watch("hugetlb 1 GiB", 60);
+		restore(PLACE_HUGETLB_1G, GIB, feed_source(feed), &m);
+		calm();
+		feed_free(feed);
+	}
+}
+
+static void lengths(void **state)
+{
+	static const uint64_t each[] = { PAGE, 2 * MIB - PAGE, 2 * MIB + PAGE,
+					 SMALLER(64, 8) * MIB };
+	struct feed *feed = feed_make(FEED_MEMORY, &contents, each[3]);
+
+	(void)state;
+	for (int place = 0; place < PLACES_SMALL; place++) {
+		for (size_t i = 0; i < sizeof(each) / sizeof(each[0]); i++) {
+			struct mode m = { .threads = 4, .fault_threads = 2, .write = true };
+
+			watch(place_names[place], 60);
+			restore((enum place)place, each[i], feed_source(feed), &m);
+			calm();
+		}
+	}
+	feed_free(feed);
+}
+
+/* Several regions of different memory, several fault threads, parts of one source. */
+static void many_regions(void **state)
+{
+	static const enum place places[] = { PLACE_SHMEM, PLACE_SHMEM_LAZY, PLACE_ANON,
+					     PLACE_FD,	  PLACE_MAPPING,    PLACE_SHMEM };
+	enum {
+		N = sizeof(places) / sizeof(places[0])
+	};
+	uint64_t length = 4 * MIB + PAGE;
+	struct feed *feed = feed_make(FEED_LATER, &contents, N * length);
+	struct hgm *h = engine(4);
+	struct touchers touchers[N];
+	struct field f[N];
+
+	(void)state;
+	watch("many regions", 60);
+	assert_ok(hgm_start(h));
+	for (unsigned int i = 0; i < N; i++) {
+		struct plan plan = { .contents = &contents,
+				     .first_page = i * length / PAGE,
+				     .pages = length / PAGE,
+				     .write = true,
+				     .passes = 2 };
+
+		assert_ok(field_try(&f[i], h, places[i], length, feed_source(feed), i * length, 0));
+		plan.addr = f[i].addr;
+		touchers_start(&touchers[i], 2, &plan);
+	}
+	for (unsigned int i = 0; i < N; i++)
+		touchers_join(&touchers[i]);
+	assert_ok(hgm_wait(h, WAIT_MS));
+	for (unsigned int i = 0; i < N; i++) {
+		assert_pages(&contents, i * length / PAGE, length / PAGE, f[i].addr);
+		assert_huge(&f[i], places[i]);
+	}
+	hgm_destroy(h);
+	for (unsigned int i = 0; i < N; i++)
+		field_release(&f[i]);
+	feed_free(feed);
+	calm();
+}
+
+static const struct CMUnitTest tests[] = {
+	cmocka_unit_test(restore_shmem),	cmocka_unit_test(restore_shmem_lazy),
+	cmocka_unit_test(restore_anon),		cmocka_unit_test(restore_fd),
+	cmocka_unit_test(restore_fd_lazy),	cmocka_unit_test(restore_mapping),
+	cmocka_unit_test(restore_mapping_lazy), cmocka_unit_test(restore_mapping_anon),
+	cmocka_unit_test(restore_hugetlb),	cmocka_unit_test(restore_fd_hugetlb),
+	cmocka_unit_test(restore_hugetlb_1g),	cmocka_unit_test(lengths),
+	cmocka_unit_test(many_regions),
+};
+
+TEST_MAIN(tests)

@@ -1,0 +1,97 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Twelve tebibytes: a region of that size costs address space, and little else until it is
+ * touched.
+ */
+#include "harness.h"
+
+#include <errno.h>
+#include <unistd.h>
+
+#define LENGTH	  (12 * 1024 * GIB)
+#define TOUCHES	  2000
+#define IDLE_MOST (64 * MIB)
+
+static const struct contents contents = { .seed = 12 };
+
+/* Everything that belongs to the process, page tables too. */
+static uint64_t footprint(void)
+{
+	FILE *file = fopen("/proc/self/status", "r");
+	uint64_t kb, sum = 0;
+	char line[256];
+
+	assert_non_null(file);
+	while (fgets(line, sizeof(line), file))
+		if (sscanf(line, "VmRSS: %" SCNu64, &kb) == 1 ||
+		    sscanf(line, "VmPTE: %" SCNu64, &kb) == 1)
+			sum += kb << 10;
+	fclose(file);
+	return sum;
+}
+
+static int64_t read_now(void *user, const struct hgm_io *io)
+{
+	(void)user;
+	contents_write(&contents, io->offset / PAGE, io->length / PAGE, io->buf);
+	return (int64_t)io->length;
+}
+
+static void twelve_tebibytes(void **state)
+{
+	struct hgm *h = engine(2);
+	_Atomic uint64_t dice = 1;
+	struct hgm_source *src;
+	struct field f;
+	uint64_t before, idle;
+	int rc;
+
+	(void)state;
+	watch("12 TiB", 60);
+	assert_ok(hgm_source_fn(&src, read_now, NULL, NULL));
+	assert_ok(hgm_start(h));
+	field_make(&f, h, PLACE_SHMEM_LAZY, PAGE, src, HGM_REGION_NO_FILL);
+	assert_pages(&contents, 0, 1, f.addr);
+	field_end(&f);
+	before = footprint();
+	rc = field_try(&f, h, PLACE_SHMEM_LAZY, LENGTH, src, 0, HGM_REGION_NO_FILL);
+	if (rc == -ENOMEM) {
+		char why[512];
+
+		snprintf(why, sizeof(why), "%s", hgm_errmsg());
+		hgm_destroy(h);
+		hgm_source_destroy(src);
+		test_skip("no address space for 12 TiB twice: %s", why);
+	}
+	assert_ok(rc);
+	idle = footprint() - before;
+	if (idle > IDLE_MOST)
+		fail_msg("an idle region of 12 TiB takes %llu kB", (unsigned long long)idle >> 10);
+	printf("# 12 TiB idle: %llu kB\n", (unsigned long long)idle >> 10);
+	for (unsigned int i = 0; i < TOUCHES; i++) {
+		uint64_t page = random_of(&dice) % (LENGTH / PAGE);
+
+		assert_pages(&contents, page, 1, f.addr + page * PAGE);
+	}
+	assert_pages(&contents, 0, 1, f.addr);
+	assert_pages(&contents, LENGTH / PAGE - 1, 1, f.addr + LENGTH - PAGE);
+	assert_ok(hgm_wait(h, 5000));
+	assert_in_range(info_of(f.region).present_bytes, (TOUCHES - 10) * PAGE,
+			(TOUCHES + 2) * PAGE);
+	/* A block in the middle as a whole: becomes huge like any other. */
+	assert_ok(hgm_region_prefetch(f.region, LENGTH / 2, 2 * MIB));
+	assert_ok(hgm_wait(h, 5000));
+	assert_int_equal(info_of(f.region).huge_bytes, 2 * MIB);
+	assert_pages(&contents, LENGTH / 2 / PAGE, 512, f.addr + LENGTH / 2);
+	field_end(&f);
+	assert_in_range(footprint(), 0, before + IDLE_MOST);
+	hgm_destroy(h);
+	hgm_source_destroy(src);
+	calm();
+}
+
+static const struct CMUnitTest tests[] = {
+	cmocka_unit_test(twelve_tebibytes),
+};
+
+TEST_MAIN(tests)

@@ -1,0 +1,380 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Sources that fail or lie: the waiter gets SIGBUS or the right
+ * bytes, never a wrong byte and never a silent zero.
+ */
+#include "harness.h"
+#include "sys.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <signal.h>
+#include <unistd.h>
+
+#define WAIT_MS	  SMALLER(20000, 100000)
+#define LENGTH	  (2 * MIB + 64 * PAGE)
+#define FIRST_BAD 100
+#define BAD_PAGES 3
+
+static const struct contents contents = { .seed = 5, .holes = false };
+
+/* A source with a list of bad pages: what it does when asked for one. */
+enum mischief {
+	FAILS,
+	FAILS_SCRIBBLING,
+	ZERO_BYTES,
+	LESS_THAN_A_PAGE,
+	TOO_MUCH,
+	GARBAGE,
+	GARBAGE_LOW,
+	MISCHIEFS,
+};
+
+static const char *const mischief_names[] = {
+	[FAILS] = "-EIO",
+	[FAILS_SCRIBBLING] = "scribbles, then -ENODATA",
+	[ZERO_BYTES] = "0",
+	[LESS_THAN_A_PAGE] = "4095",
+	[TOO_MUCH] = "more than asked",
+	[GARBAGE] = "INT64_MIN + 1",
+	[GARBAGE_LOW] = "-2^40",
+};
+
+struct rogue {
+	enum mischief mischief;
+	bool later;
+	_Atomic unsigned int failures; /* so many times, then it works */
+	_Atomic unsigned int asked;    /* for bad pages */
+	_Atomic uint64_t asked_us[32];
+	_Atomic uint32_t attempt[32];
+};
+
+static int64_t misbehave(struct rogue *r, const struct hgm_io *io)
+{
+	switch (r->mischief) {
+	case FAILS_SCRIBBLING:
+		memset(io->buf, 0xbd, io->length);
+		return -ENODATA;
+	case ZERO_BYTES:
+		return 0;
+	case LESS_THAN_A_PAGE:
+		return 4095;
+	case TOO_MUCH:
+		return (int64_t)io->length + 1;
+	case GARBAGE:
+		return INT64_MIN + 1;
+	case GARBAGE_LOW:
+		return -(INT64_C(1) << 40);
+	default:
+		return -EIO;
+	}
+}
+
+static bool is_bad(uint64_t page)
+{
+	return page >= FIRST_BAD && page < FIRST_BAD + BAD_PAGES;
+}
+
+/*
+ * Good pages are delivered up to the first bad one; a bad one is asked for by itself in the
+ * end.
+ */
+static int64_t rogue_read(void *user, const struct hgm_io *io)
+{
+	uint64_t page = io->offset / PAGE;
+	uint64_t n = io->length / PAGE;
+	struct rogue *r = user;
+	int64_t result;
+
+	if (is_bad(page)) {
+		unsigned int i = atomic_fetch_add(&r->asked, 1);
+
+		if (i < 32) {
+			atomic_store(&r->asked_us[i], now_us());
+			atomic_store(&r->attempt[i], io->attempt);
+		}
+		if (i < atomic_load(&r->failures)) {
+			result = misbehave(r, io);
+			if (!r->later)
+				return result;
+			hgm_io_done(io, result);
+			return HGM_IO_LATER;
+		}
+		n = 1;
+	} else {
+		for (uint64_t k = 1; k < n; k++)
+			if (is_bad(page + k))
+				n = k;
+	}
+	contents_write(&contents, page, n, io->buf);
+	return (int64_t)(n * PAGE);
+}
+
+static struct hgm_source *rogue_source(struct rogue *r)
+{
+	struct hgm_source *src;
+
+	assert_ok(hgm_source_fn(&src, rogue_read, r, NULL));
+	return src;
+}
+
+static struct hgm *impatient(uint32_t retries)
+{
+	return engine_with(
+		(struct hgm_opts){ .fault_threads = 1, .retries = retries, .retry_first_us = 500 });
+}
+
+/* Pages [from, to) raise SIGBUS, all others are right. */
+static void assert_poison(const struct field *f, uint64_t from, uint64_t to)
+{
+	uint8_t value;
+
+	for (uint64_t p = from; p < to; p++)
+		if (touch(f->addr + p * PAGE, &value) != SIGBUS)
+			fail_msg("page %llu was given up, but reads as 0x%02x",
+				 (unsigned long long)p, value);
+	assert_pages(&contents, 0, from, f->addr);
+	assert_pages(&contents, to, f->length / PAGE - to, f->addr + to * PAGE);
+}
+
+/* The last request is given back just after its pages were counted off. */
+static bool none_fails(void *arg)
+{
+	return !progress_of(arg).failing_requests;
+}
+
+static void poison(enum place place, enum mischief mischief, bool later, uint32_t flags)
+{
+	struct rogue r = { .mischief = mischief, .later = later, .failures = 1000000 };
+	struct hgm_source *src = rogue_source(&r);
+	struct hgm *h = impatient(2);
+	struct pollfd poll_event = { .fd = hgm_event_fd(h), .events = POLLIN };
+	struct waiter waiter;
+	struct field f;
+	uint64_t told = 0;
+	uint64_t huge;
+
+	watch(mischief_names[mischief], 60);
+	field_make(&f, h, place, LENGTH, src, flags);
+	assert_ok(hgm_start(h));
+	waiter_start(&waiter, f.addr + FIRST_BAD * PAGE + 5);
+	waiter_join(&waiter);
+	assert_int_equal(waiter.signal, SIGBUS);
+	assert_int_equal(poll(&poll_event, 1, 1000), 1);
+	assert_int_equal(read(poll_event.fd, &told, sizeof(told)), sizeof(told));
+	if (!flags)
+		assert_error(hgm_wait(h, WAIT_MS), -EIO);
+	assert_poison(&f, FIRST_BAD, FIRST_BAD + BAD_PAGES);
+	assert_error(hgm_wait(h, WAIT_MS), -EIO);
+	if (progress_of(h).last_error >= 0)
+		fail_msg("the source answered %s; last_error is %d", mischief_names[mischief],
+			 progress_of(h).last_error);
+	assert_true(eventually(none_fails, h, 1000));
+	assert_int_equal(progress_of(h).poisoned_bytes, BAD_PAGES * PAGE);
+	assert_int_equal(info_of(f.region).poisoned_bytes, BAD_PAGES * PAGE);
+	assert_int_equal(info_of(f.region).present_bytes, LENGTH - BAD_PAGES * PAGE);
+	assert_int_equal(hgm_mapped_huge(f.addr, 2 * MIB, &huge), 0);
+	assert_int_equal(huge, 0); /* never collapsed over poison */
+	assert_int_equal(stats_of(h).poisoned_pages, BAD_PAGES);
+	assert_true(stats_of(h).source_errors >= 3);
+	assert_true(stats_of(h).source_retries >= 2);
+	field_end(&f);
+	hgm_destroy(h);
+	hgm_source_destroy(src);
+	calm();
+}
+
+static void poisoned_pages_raise_sigbus(void **state)
+{
+	static const enum place places[] = { PLACE_SHMEM, PLACE_SHMEM_LAZY, PLACE_ANON,
+					     PLACE_MAPPING };
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(places) / sizeof(places[0]); i++)
+		poison(places[i], FAILS_SCRIBBLING, i % 2, HGM_REGION_NO_FILL);
+	for (int m = 0; m < MISCHIEFS; m++) {
+		poison(PLACE_SHMEM, (enum mischief)m, false, HGM_REGION_NO_FILL);
+		poison(PLACE_SHMEM_LAZY, (enum mischief)m, true, HGM_REGION_NO_FILL);
+	}
+}
+
+/*
+ * Fill asks for many pages at once: those that the source has must not be lost with those it
+ * lacks.
+ */
+static void fill_poisons_no_good_page(void **state)
+{
+	(void)state;
+	poison(PLACE_SHMEM, FAILS, false, 0);
+	poison(PLACE_SHMEM_LAZY, FAILS, true, 0);
+	poison(PLACE_ANON, ZERO_BYTES, false, 0);
+}
+
+/* Where a fault waits for its whole block, the whole block is given up, and no other. */
+static void poisoned_blocks_raise_sigbus(void **state)
+{
+	struct rogue r = { .mischief = FAILS, .failures = 1000000 };
+	struct hgm_source *src = rogue_source(&r);
+	struct hgm *h = impatient(1);
+	struct waiter waiter;
+	struct field f;
+
+	(void)state;
+	if (place_lacking(PLACE_HUGETLB_2M, 4 * MIB)) {
+		hgm_destroy(h);
+		hgm_source_destroy(src);
+		test_skip("%s", place_lacking(PLACE_HUGETLB_2M, 4 * MIB));
+	}
+	watch("poison in hugetlb", 60);
+	field_make(&f, h, PLACE_HUGETLB_2M, 4 * MIB, src, 0);
+	assert_ok(hgm_start(h));
+	waiter_start(&waiter, f.addr + 7 * PAGE);
+	waiter_join(&waiter);
+	assert_int_equal(waiter.signal, SIGBUS);
+	assert_error(hgm_wait(h, WAIT_MS), -EIO);
+	assert_poison(&f, 0, 2 * MIB / PAGE);
+	field_end(&f);
+	hgm_destroy(h);
+	hgm_source_destroy(src);
+	calm();
+}
+
+/* Each try comes later than the one before, waits twice as long, and knows its number. */
+static void failures_are_retried_with_backoff(void **state)
+{
+	static const enum place places[] = { PLACE_SHMEM, PLACE_SHMEM_LAZY, PLACE_ANON };
+
+	(void)state;
+	for (int i = 0; i < 3 * MISCHIEFS; i++) {
+		struct rogue r = { .mischief = (enum mischief)(i % MISCHIEFS),
+				   .later = i % 2,
+				   .failures = 4 };
+		struct hgm_source *src = rogue_source(&r);
+		struct hgm *h = engine_with((struct hgm_opts){
+			.fault_threads = 1, .retries = 4, .retry_first_us = 2000 });
+		struct waiter waiter;
+		struct field f;
+
+		watch("retries", 60);
+		field_make(&f, h, places[i / MISCHIEFS], LENGTH, src, HGM_REGION_NO_FILL);
+		assert_ok(hgm_start(h));
+		waiter_start(&waiter, f.addr + FIRST_BAD * PAGE);
+		waiter_join(&waiter);
+		assert_int_equal(waiter.signal, 0);
+		assert_pages(&contents, FIRST_BAD, 1, f.addr + FIRST_BAD * PAGE);
+		assert_int_equal(r.asked, 5);
+		for (unsigned int k = 1; k < 5; k++) {
+			uint64_t gap = r.asked_us[k] - r.asked_us[k - 1];
+
+			assert_int_equal(r.attempt[k], k);
+			assert_in_range(gap, 2000 << (k - 1), 2000000);
+		}
+		assert_int_equal(stats_of(h).source_errors, 4);
+		assert_int_equal(stats_of(h).source_retries, 4);
+		assert_int_equal(stats_of(h).poisoned_pages, 0);
+		assert_ok(hgm_wait(h, WAIT_MS));
+		assert_true(eventually(none_fails, h, 1000));
+		field_end(&f);
+		hgm_destroy(h);
+		hgm_source_destroy(src);
+		calm();
+	}
+}
+
+static void retry_never_means_never(void **state)
+{
+	struct rogue r = { .mischief = FAILS, .failures = 1 };
+	struct hgm_source *src = rogue_source(&r);
+	struct hgm *h = impatient(HGM_RETRY_NEVER);
+	struct field f;
+	uint8_t value;
+
+	(void)state;
+	watch("no retries", 60);
+	field_make(&f, h, PLACE_SHMEM, LENGTH, src, HGM_REGION_NO_FILL);
+	assert_ok(hgm_start(h));
+	assert_int_equal(touch(f.addr + FIRST_BAD * PAGE, &value), SIGBUS);
+	assert_int_equal(r.asked, 1);
+	hgm_destroy(h);
+	hgm_source_destroy(src);
+	calm();
+}
+
+/* A kernel without UFFDIO_POISON. */
+static int api_without_poison(int fd, uint64_t *features, uint64_t *ioctls)
+{
+	int rc = hgm_sys_linux.uffd_api(fd, features, ioctls);
+
+	*features &= ~HGM_UFFD_FEATURE_POISON;
+	return rc;
+}
+
+static bool is_reported(void *arg)
+{
+	struct hgm_progress p = progress_of(arg);
+
+	return p.failing_requests && p.last_error == -EIO;
+}
+
+static void without_poison_the_page_stays_missing(void **state)
+{
+	struct rogue r = { .mischief = FAILS, .failures = 1000000 };
+	static struct hgm_sys sys; /* a failed case leaves its engine behind */
+	struct hgm_source *src;
+	struct pollfd poll_event = { .events = POLLIN };
+	struct waiter waiter;
+	struct field f;
+	struct hgm *h;
+
+	(void)state;
+	watch("no UFFDIO_POISON", 60);
+	sys = hgm_sys_linux;
+	sys.uffd_api = api_without_poison;
+	hgm_sys = &sys;
+	src = rogue_source(&r);
+	h = impatient(2);
+	poll_event.fd = hgm_event_fd(h);
+	field_make(&f, h, PLACE_SHMEM, LENGTH, src, 0);
+	assert_ok(hgm_start(h));
+	waiter_start(&waiter, f.addr + FIRST_BAD * PAGE);
+	assert_true(eventually(is_reported, h, 5000));
+	assert_int_equal(poll(&poll_event, 1, 5000), 1);
+	assert_error(hgm_wait(h, 100), -ETIMEDOUT);
+	assert_int_equal(waiter.signal, -1);
+	assert_pages(&contents, 0, FIRST_BAD, f.addr);
+	assert_int_equal(progress_of(h).poisoned_bytes, 0);
+	assert_in_range(info_of(f.region).huge_bytes, 0, 2 * MIB);
+
+	atomic_store(&r.failures, 0);
+	waiter_join(&waiter);
+	assert_int_equal(waiter.signal, 0);
+	assert_ok(hgm_wait(h, WAIT_MS));
+	assert_true(eventually(none_fails, h, 1000));
+	assert_pages(&contents, 0, LENGTH / PAGE, f.addr);
+	field_end(&f);
+
+	/* Ended while it fails: a mapping of the caller's must not become readable. */
+	atomic_store(&r.failures, 1000000);
+	field_make(&f, h, PLACE_MAPPING, LENGTH, src, 0);
+	waiter_start(&waiter, f.addr + FIRST_BAD * PAGE);
+	nap_us(20000);
+	hgm_region_destroy(f.region);
+	waiter_join(&waiter);
+	assert_int_equal(waiter.signal, SIGSEGV);
+	field_release(&f);
+	hgm_destroy(h);
+	hgm_source_destroy(src);
+	hgm_sys = &hgm_sys_linux;
+	calm();
+}
+
+static const struct CMUnitTest tests[] = {
+	cmocka_unit_test(poisoned_pages_raise_sigbus),
+	cmocka_unit_test(fill_poisons_no_good_page),
+	cmocka_unit_test(poisoned_blocks_raise_sigbus),
+	cmocka_unit_test(failures_are_retried_with_backoff),
+	cmocka_unit_test(retry_never_means_never),
+	cmocka_unit_test(without_poison_the_page_stays_missing),
+};
+
+TEST_MAIN(tests)
