@@ -2,8 +2,8 @@
 /*
  * demo - a guest that starts at once on memory whose contents are still in a file
  *
- * The same guest on several backings, from a local file and over an imitated link: how long does it wait
- * for its pages, and does it end up on huge pages?
+ * The same guest on several backings, from a local file and over an imitated link: how long does it
+ * wait for its pages, and does it end up on huge pages?
  */
 #include <errno.h>
 #include <getopt.h>

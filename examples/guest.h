@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: 0BSD */
 /*
- * What the guest program (guest.S) and its host (walk.c, vmm.c) agree on. Read by the assembler too.
+ * What the guest program (guest.S) and its host (walk.c, vmm.c) agree on. Read by the assembler
+ * too.
  */
 #ifndef GUEST_H
 #define GUEST_H

@@ -2,8 +2,8 @@
 /*
  * A tiny virtual machine: two CPUs in 32-bit flat protected mode, two memory slots, no devices.
  *
- * libhgm's part in it is a single address: the memory of slot 1. KVM reads it as any thread would, so a CPU
- * that touches an absent page waits inside KVM_RUN until the page has come.
+ * libhgm's part in it is a single address: the memory of slot 1. KVM reads it as any thread would,
+ * so a CPU that touches an absent page waits inside KVM_RUN until the page has come.
  */
 #include <errno.h>
 #include <fcntl.h>

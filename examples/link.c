@@ -2,9 +2,9 @@
 /*
  * An imitated network link: see link.h
  *
- * All that is in flight stands in one queue, in order of arrival. The link's thread takes the first,
- * copies its contents while there is time, sleeps until shortly before the arrival and spins through
- * the rest: a sleep alone would end some ten microseconds late. It learns how late.
+ * All that is in flight stands in one queue, in order of arrival. The link's thread takes the
+ * first, copies its contents while there is time, sleeps until shortly before the arrival and spins
+ * through the rest: a sleep alone would end some ten microseconds late. It learns how late.
  */
 #include <errno.h>
 #include <pthread.h>

@@ -2,8 +2,9 @@
 /*
  * An imitated network link: a source whose answers arrive as late as if they had come over a wire
  *
- * A request travels to the far end and its answer back: one round trip. Answers follow each other on the
- * wire at the link's bandwidth, in the order of the requests. So the last byte of an answer arrives
+ * A request travels to the far end and its answer back: one round trip. Answers follow each other
+ * on the wire at the link's bandwidth, in the order of the requests. So the last byte of an answer
+ * arrives
  *
  *	max(time of the request + round trip, arrival of the answer before) + bytes / bandwidth
  *
@@ -60,7 +61,10 @@ struct link_stats {
  */
 int link_create(struct link **out, const void *data, uint64_t length, const struct link_opts *opts);
 
-/* Answers what is still in flight with -ECANCELED. Not before the engines that use it are destroyed. */
+/*
+ * Answers what is still in flight with -ECANCELED. Not before the engines that use it are
+ * destroyed.
+ */
 void link_destroy(struct link *l);
 
 /* The source. As hgm_source_fn(). */

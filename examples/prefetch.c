@@ -2,8 +2,8 @@
 /*
  * prefetch - fetch what is known to be needed, and nothing else that nobody touches
  *
- * A snapshot often comes with a list of the pages that the guest will want first. HGM_REGION_NO_FILL leaves
- * the order, and the end, to the caller.
+ * A snapshot often comes with a list of the pages that the guest will want first.
+ * HGM_REGION_NO_FILL leaves the order, and the end, to the caller.
  */
 #include <stdint.h>
 #include <stdio.h>

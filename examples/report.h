@@ -21,8 +21,8 @@ int report_svg(const char *path, const struct job *job, const struct result *res
 void report_link(char *text, size_t size, const struct job *job, const struct setting *setting);
 
 /*
- * How many times longer the median stall is with whole 2 MiB blocks than in 4 KiB pieces of prepared shmem:
- * the comparison that it is all about. 0 if not both have run.
+ * How many times longer the median stall is with whole 2 MiB blocks than in 4 KiB pieces of
+ * prepared shmem: the comparison that it is all about. 0 if not both have run.
  */
 double report_ratio(const struct job *job, const struct result *result, unsigned int count,
 		    bool link);

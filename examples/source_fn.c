@@ -2,8 +2,8 @@
 /*
  * source_fn - contents from a function of one's own, which answers later and from another thread
  *
- * The function only puts the request into a queue, so the fault thread is free at once; a thread of ours
- * works the queue off. Here each page's contents are its number.
+ * The function only puts the request into a queue, so the fault thread is free at once; a thread of
+ * ours works the queue off. Here each page's contents are its number.
  */
 #include <errno.h>
 #include <pthread.h>

@@ -2,8 +2,9 @@
 /*
  * How long the guest was kept waiting: the distribution of its stalls
  *
- * The guest times the first touch of each page by its own clock, and once more when all is warm. A stall is
- * what a first touch took beyond the median warm one, if that is more than STALLS_LEAST_US.
+ * The guest times the first touch of each page by its own clock, and once more when all is warm. A
+ * stall is what a first touch took beyond the median warm one, if that is more than
+ * STALLS_LEAST_US.
  *
  * Interrupts of the host delay touches too, warm ones as well: of 1000 about one, by some ten
  * microseconds. Next to a hundred true stalls a hundred of those would count for much. So no more

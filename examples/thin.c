@@ -2,9 +2,9 @@
 /*
  * thin - the thin level alone: one kernel verb per call, for a VMM with threads of its own
  *
- * A 2 MiB block of shared memory is mapped twice. Its contents are written through the alias; a thread that
- * touches the primary faults on 4 KiB; one page answers it, then the rest, then the block becomes one huge
- * mapping.
+ * A 2 MiB block of shared memory is mapped twice. Its contents are written through the alias; a
+ * thread that touches the primary faults on 4 KiB; one page answers it, then the rest, then the
+ * block becomes one huge mapping.
  */
 #include <errno.h>
 #include <poll.h>

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: 0BSD */
 /*
- * A machine that walks over its memory: its CPUs' threads. What they run is in kvm.c and guest.S, or,
- * without KVM, in walk.c.
+ * A machine that walks over its memory: its CPUs' threads. What they run is in kvm.c and guest.S,
+ * or, without KVM, in walk.c.
  */
 #include <errno.h>
 #include <pthread.h>

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: 0BSD */
 /*
- * A virtual machine of two CPUs that walks over its memory: with KVM, or by threads where there is none
+ * A virtual machine of two CPUs that walks over its memory: with KVM, or by threads where there is
+ * none
  */
 #ifndef VMM_H
 #define VMM_H

@@ -110,7 +110,10 @@ void walk_free(struct walk *w)
 	w->low = NULL;
 }
 
-/* Was the median warm touch shorter than a microsecond? Where instructions are emulated it is not. */
+/*
+ * Was the median warm touch shorter than a microsecond? Where instructions are emulated it is
+ * not.
+ */
 static bool is_fast(const struct walk *w, int cpu)
 {
 	size_t count, quick = 0, i;

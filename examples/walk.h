@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: 0BSD */
 /*
- * The walk over all memory that the guest does (guest.S): its tables, the same work done by a thread
- * where there is no KVM, and the check of what came of it.
+ * The walk over all memory that the guest does (guest.S): its tables, the same work done by a
+ * thread where there is no KVM, and the check of what came of it.
  */
 #ifndef WALK_H
 #define WALK_H
@@ -58,7 +58,8 @@ struct walk {
 #define WALK_MAX_LENGTH (UINT64_C(2) << 30)
 
 /**
- * walk_init - lay out the tables: every page once, in an order shuffled by @seed, dealt out to the CPUs
+ * walk_init - lay out the tables: every page once, in an order shuffled by @seed, dealt out to the
+ * CPUs
  * @w:	    filled in
  * @memory: the memory under test; not touched
  * @length: bytes, a multiple of two pages, at most WALK_MAX_LENGTH
@@ -75,8 +76,8 @@ struct walk_box *walk_box(const struct walk *w, int cpu);
 const struct walk_visit *walk_visits(const struct walk *w, int cpu, int pass, size_t *count);
 
 /*
- * Ask all CPUs to finish: each ends the round that it is in, and then, if it is fast enough for that, reads
- * every word of its pages.
+ * Ask all CPUs to finish: each ends the round that it is in, and then, if it is fast enough for
+ * that, reads every word of its pages.
  */
 void walk_stop(struct walk *w);
 

@@ -3,8 +3,8 @@
  * The page-state map of one region: which pages are claimed, present, poisoned. Pure memory; the
  * essay at the top of map.c tells states, transitions and guarantees.
  *
- * Pages are numbered from the start of the region. "Word" w covers pages 64 w to 64 w + 63, "leaf" l
- * pages 512 l to 512 l + 511 (2 MiB). Bits for pages behind the region's end mean nothing.
+ * Pages are numbered from the start of the region. "Word" w covers pages 64 w to 64 w + 63, "leaf"
+ * l pages 512 l to 512 l + 511 (2 MiB). Bits for pages behind the region's end mean nothing.
  */
 #ifndef HGM_LIB_MAP_H
 #define HGM_LIB_MAP_H

@@ -241,8 +241,8 @@ int hgm_uffd_unregister(struct hgm_uffd *u, void *addr, uint64_t len)
 	int rc = hgm_sys->uffd_unregister(u->fd, addr, len);
 
 	/*
-	 * UNREGISTER leaves minor and write-protect waiters asleep. Waking them before it would be a
-	 * race: they could queue again. Once it has returned nobody can join the queue any more.
+	 * UNREGISTER leaves minor and write-protect waiters asleep. Waking them before it would be
+	 * a race: they could queue again. Once it has returned nobody can join the queue any more.
 	 */
 	hgm_sys->uffd_wake(u->fd, addr, len);
 	if (rc)

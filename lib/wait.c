@@ -121,8 +121,8 @@ static bool no_refs(void *arg)
 void hgm_region_wait_refs(struct hgm_region *r)
 {
 	/*
-	 * A request may be on its way into the source while we look: the source ignores what it does
-	 * not know yet, so it is cancelled again until it has answered.
+	 * A request may be on its way into the source while we look: the source ignores what it
+	 * does not know yet, so it is cancelled again until it has answered.
 	 */
 	do
 		hgm_requests_cancel(r);

@@ -148,8 +148,8 @@ HGM_PUBLIC int hgm_region_create(struct hgm_region **out, struct hgm *h,
  * hgm_region_destroy - stop serving a region and free its memory
  * @r: the region, or NULL
  *
- * Waits until the source has answered what it was asked (see struct hgm_source_fn_opts, cancel); when
- * it returns no call of the source for this region is running.
+ * Waits until the source has answered what it was asked (see struct hgm_source_fn_opts, cancel);
+ * when it returns no call of the source for this region is running.
  * Threads that still wait for a page of it, or touch it later, get SIGSEGV (a vCPU: EFAULT from
  * KVM_RUN), never wrong bytes. With HGM_BACKING_MAPPING the mapping stays, unregistered: pages that
  * have arrived keep their contents, all others raise SIGBUS where the kernel can poison (6.6), else

@@ -122,12 +122,11 @@ static int odd_poison(int fd, void *addr, uint64_t len, uint64_t mode, int64_t *
 
 static int set_up(void **state)
 {
-	uint64_t seed = (uint64_t)time(NULL);
+	const char *wanted = getenv("HGM_TEST_SEED");
+	uint64_t seed = wanted ? strtoull(wanted, NULL, 10) : (uint64_t)time(NULL);
 
 	(void)state;
 	watch("odd outcomes", 100);
-	if (getenv("HGM_TEST_SEED"))
-		seed = strtoull(getenv("HGM_TEST_SEED"), NULL, 10);
 	printf("# HGM_TEST_SEED=%llu\n", (unsigned long long)seed);
 	atomic_store(&dice, seed);
 	atomic_store(&injected, 0);
