@@ -27,8 +27,8 @@ struct hgm_source;
  * @HGM_BACKING_SHMEM_LAZY: a memfd whose pages are allocated as they arrive. Nothing is committed
  *	up front; becoming huge costs a copy. Kernel 5.14, 6.1 for huge mappings.
  * @HGM_BACKING_HUGETLB: a memfd of hugetlb pages from the system's pool, @block_bytes each,
- *	allocated before the guest starts. On kernels without high-granularity mapping a fault waits
- *	for its whole block. Kernel 5.13.
+ *	allocated before the guest starts. On kernels without high-granularity mapping a fault
+ *	waits for its whole block. Kernel 5.13.
  * @HGM_BACKING_ANON: private anonymous memory. Kernel 4.11; 6.1 for huge mappings.
  * @HGM_BACKING_FD: the caller's memfd, tmpfs or hugetlbfs file, @fd from @fd_offset on, mapped by
  *	the library. shmem is prepared unless HGM_REGION_LAZY.
