@@ -198,8 +198,8 @@ static bool after_install(struct hgm_request *req, int rc)
 		hgm_stat_phase(h, HGM_PHASE_INSTALL, hgm_now_ns() - req->answered_ns);
 	if (req->settling_pages < hgm_request_asks(req)) {
 		hgm_stat_add(h, HGM_STAT_SOURCE_SHORT, 1);
-		req->scribbled =
-			true; /* behind what it delivered the source may have written too */
+		/* Behind what it delivered the source may have written too. */
+		req->scribbled = true;
 		if (req->attempt)
 			atomic_fetch_sub_explicit(&h->failing_requests, 1, memory_order_relaxed);
 		req->attempt = 0;
