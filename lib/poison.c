@@ -9,45 +9,58 @@
 #include "engine.h"
 #include "resolve.h"
 
-int hgm_poison_range(struct hgm_region *r, uint64_t page, uint64_t pages)
+/* UFFDIO_POISON of a range. *done: pages that became poison by this call. */
+static int poison_range(struct hgm_region *r, uint64_t page, uint64_t pages, uint64_t *done)
 {
 	struct hgm_range range = { .addr = hgm_region_at(r, page),
 				   .len = pages << HGM_PAGE_SHIFT,
 				   .step = r->map_bytes };
+	int rc = r->h->can_poison ? hgm_uffd_poison(hgm_region_uffd(r, page), &range) : -EOPNOTSUPP;
 
-	return hgm_uffd_poison(hgm_region_uffd(r, page), &range);
+	*done = range.installed >> HGM_PAGE_SHIFT;
+	return rc;
+}
+
+int hgm_poison_range(struct hgm_region *r, uint64_t page, uint64_t pages)
+{
+	uint64_t done;
+
+	return poison_range(r, page, pages, &done);
 }
 
 /* 0: it is poison, or gone; -EAGAIN: not now, or not on this kernel, and the caller is told so. */
-static int poison_or_wait(struct hgm_region *r, uint64_t page, uint64_t pages, int why)
+static int poison_or_wait(struct hgm_region *r, uint64_t page, uint64_t pages, int why,
+			  uint64_t *done)
 {
+	*done = 0;
 	if (why == -ENOENT) /* nobody can touch it */
 		return 0;
 	hgm_notify(r->h);
-	return !r->h->can_poison || hgm_put_off(hgm_poison_range(r, page, pages)) ? -EAGAIN : 0;
+	return poison_range(r, page, pages, done) ? -EAGAIN : 0;
 }
 
 /*
  * Present pages that cannot be mapped must neither leave their waiters asleep nor be taken for
- * good.
+ * good. The request and a waiter's own fault may both come here: who made it poison counts it.
  */
 int hgm_poison_present(struct hgm_region *r, uint64_t page, uint64_t pages, int why)
 {
-	if (poison_or_wait(r, page, pages, why))
+	uint64_t done;
+
+	if (poison_or_wait(r, page, pages, why, &done))
 		return -EAGAIN;
 	hgm_resolve_wake(r, page, pages);
-	if (why == -ENOENT)
-		return 0;
-	atomic_fetch_add_explicit(&r->refused_pages, pages, memory_order_relaxed);
-	hgm_stat_add(r->h, HGM_STAT_POISONED_PAGES, pages);
+	atomic_fetch_add_explicit(&r->refused_pages, done, memory_order_relaxed);
+	hgm_stat_add(r->h, HGM_STAT_POISONED_PAGES, done);
 	return 0;
 }
 
 int hgm_poison_uncopied(struct hgm_request *req, int why)
 {
 	struct hgm_region *r = req->r;
+	uint64_t done;
 
-	if (poison_or_wait(r, req->install_page, 1, why))
+	if (poison_or_wait(r, req->install_page, 1, why, &done))
 		return -EAGAIN;
 	hgm_map_set_poisoned(r->map, req->install_page, 1);
 	hgm_resolve_wake(r, req->install_page, 1);
@@ -63,8 +76,6 @@ int hgm_resolve_poison(struct hgm_request *req)
 	uint64_t pages = hgm_request_asks(req);
 	int rc;
 
-	if (!r->h->can_poison)
-		return -EOPNOTSUPP;
 	if (hgm_region_whole_blocks(r))
 		rc = hgm_poison_range(r, block * block_pages, block_pages);
 	else

@@ -24,7 +24,7 @@ static bool piece_present(const struct hgm_region *r, uint64_t page)
 
 static bool poison_all(struct hgm_region *r, uint64_t page, uint64_t pages)
 {
-	int rc = r->h->can_poison ? hgm_poison_range(r, page, pages) : -EOPNOTSUPP;
+	int rc = hgm_poison_range(r, page, pages);
 
 	while (hgm_put_off(rc)) {
 		nanosleep(&(struct timespec){ .tv_nsec = POISON_PAUSE_NS }, NULL);

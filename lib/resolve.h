@@ -58,7 +58,7 @@ int hgm_poison_present(struct hgm_region *r, uint64_t page, uint64_t pages, int 
 /* The page at which COPY stopped for good. */
 int hgm_poison_uncopied(struct hgm_request *req, int why);
 
-/* UFFDIO_POISON, and nothing else. */
+/* UFFDIO_POISON, and nothing else; -EOPNOTSUPP: not on this kernel. */
 int hgm_poison_range(struct hgm_region *r, uint64_t page, uint64_t pages);
 
 #endif
