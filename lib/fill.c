@@ -2,8 +2,8 @@
 /*
  * Workers: everything that somebody waits for first, fill with what is left.
  *
- *	1. requests that the kernel or a source put off, when they are due
- *	2. demand requests of sources that may sleep
+ *	1. demand requests of sources that may sleep
+ *	2. requests that the kernel or a source put off, when they are due
  *	3. blocks that somebody waits for (map granularity above a page), chunk by chunk
  *	4. prefetched ranges, then sequential fill, inside the window, regions in turn
  */
@@ -95,8 +95,7 @@ static bool take_fill(struct hgm_work *w, struct chunk *c)
 	while (w->fill && w->fill_inflight < w->window.bytes) {
 		struct hgm_region *r = w->fill->fill_link;
 
-		/* One worker stays free for those who wait. */
-		if (r->source->blocking && w->filling && w->filling + 1 >= r->h->opts.workers)
+		if (!hgm_work_may_fill(w, r))
 			break;
 		*c = (struct chunk){ .r = r };
 		if (take_prefetch(r, chunk_bytes, c) || take_sequential(r, chunk_bytes, c)) {
@@ -203,9 +202,13 @@ void *hgm_worker_thread(void *arg)
 		bool worked = false;
 
 		if (req) {
+			bool fills = hgm_work_fill_sleeps(req);
+
+			w->filling += fills;
 			pthread_mutex_unlock(&w->lock);
 			hgm_request_run(req, true);
 			pthread_mutex_lock(&w->lock);
+			w->filling -= fills;
 			continue;
 		}
 		if (urgent.r || take_urgent(w, &urgent))

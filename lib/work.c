@@ -9,6 +9,7 @@
 #include "clock.h"
 #include "engine.h"
 #include "error.h"
+#include "source.h"
 
 void hgm_work_init(struct hgm *h)
 {
@@ -45,14 +46,17 @@ static struct hgm_request *pop(struct hgm_request_list *list)
 }
 
 /* The first request that is due; *soonest is lowered to the time of the next that is not. */
-static struct hgm_request *pop_due(struct hgm_request_list *list, uint64_t now, uint64_t *soonest)
+static struct hgm_request *pop_due(struct hgm_work *w, uint64_t now, uint64_t *soonest)
 {
+	struct hgm_request_list *list = &w->retry;
 	struct hgm_request **link = &list->first;
 	struct hgm_request *before = NULL;
 
 	for (; *link; before = *link, link = &before->next) {
 		struct hgm_request *req = *link;
 
+		if (hgm_work_fill_sleeps(req) && !hgm_work_may_fill(w, req->r))
+			continue;
 		if (req->due_ns <= now) {
 			*link = req->next;
 			if (list->last == req)
@@ -227,12 +231,24 @@ int hgm_region_prefetch(struct hgm_region *r, uint64_t offset, uint64_t length)
 
 struct hgm_request *hgm_work_next_request(struct hgm_work *w, uint64_t *soonest)
 {
-	struct hgm_request *req = NULL;
+	struct hgm_request *req = pop(&w->demand);
 
 	*soonest = UINT64_MAX;
-	if (w->retry.first)
-		req = pop_due(&w->retry, hgm_now_ns(), soonest);
-	return req ? req : pop(&w->demand);
+	if (!req && w->retry.first)
+		req = pop_due(w, hgm_now_ns(), soonest);
+	return req;
+}
+
+/* One worker stays free for those who wait. */
+bool hgm_work_may_fill(const struct hgm_work *w, const struct hgm_region *r)
+{
+	return !r->source->blocking || !w->filling || w->filling + 1 < r->h->opts.workers;
+}
+
+bool hgm_work_fill_sleeps(const struct hgm_request *req)
+{
+	return !req->demand && req->step == HGM_STEP_ASK && req->r->source->blocking &&
+	       !atomic_load_explicit(&req->r->dying, memory_order_acquire);
 }
 
 void hgm_work_stop(struct hgm *h)

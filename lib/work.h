@@ -60,4 +60,8 @@ void hgm_work_fill_done(struct hgm *h, const struct hgm_request *req, uint64_t b
 struct hgm_request *hgm_work_next_request(struct hgm_work *w, uint64_t *soonest);
 void hgm_work_ring_remove(struct hgm_work *w, struct hgm_region *r);
 
+/* May another worker fill from the region's source? Would this request be such fill? */
+bool hgm_work_may_fill(const struct hgm_work *w, const struct hgm_region *r);
+bool hgm_work_fill_sleeps(const struct hgm_request *req);
+
 #endif

@@ -1,0 +1,214 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Contents that have arrived and are discarded again, as a balloon does by punching a hole: they
+ * read as zero, at once, for everybody, without a fault that is served over and over; and what is
+ * written then stays.
+ */
+#include "harness.h"
+#include "sys.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <time.h>
+#include <unistd.h>
+
+#define WAIT_MS SMALLER(10000, 60000)
+#define LENGTH	(6 * MIB)
+#define CROWD	4
+
+static const struct contents contents = { .seed = 73 };
+static struct hgm_sys sys;
+static bool no_poison;
+
+static int odd_api(int fd, uint64_t *features, uint64_t *ioctls)
+{
+	int rc = hgm_sys_linux.uffd_api(fd, features, ioctls);
+
+	if (no_poison)
+		*features &= ~HGM_UFFD_FEATURE_POISON;
+	return rc;
+}
+
+static int odd_poison(int fd, void *addr, uint64_t len, uint64_t mode, int64_t *done)
+{
+	if (!no_poison)
+		return hgm_sys_linux.uffd_poison(fd, addr, len, mode, done);
+	*done = -EINVAL;
+	return -EINVAL;
+}
+
+static int set_up(void **state)
+{
+	(void)state;
+	watch("discarded memory", 60);
+	no_poison = false;
+	if (hgm_sys == &sys) /* and perhaps in use: a failed case leaves its engine behind */
+		return 0;
+	sys = hgm_sys_linux;
+	sys.uffd_api = odd_api;
+	sys.uffd_poison = odd_poison;
+	hgm_sys = &sys;
+	return 0;
+}
+
+static int tear_down(void **state)
+{
+	(void)state;
+	calm();
+	return 0;
+}
+
+struct trial {
+	struct feed *feed;
+	struct hgm *h;
+	struct field f;
+};
+
+static void begin(struct trial *t, enum place place, uint32_t flags)
+{
+	t->feed = feed_make(FEED_NOW, &contents, LENGTH);
+	t->h = engine(2);
+	field_make(&t->f, t->h, place, LENGTH, feed_source(t->feed), flags);
+	assert_ok(hgm_start(t->h));
+	assert_ok(hgm_wait(t->h, WAIT_MS));
+	assert_pages(&contents, 0, LENGTH / PAGE, t->f.addr);
+}
+
+static void end(struct trial *t)
+{
+	field_end(&t->f);
+	hgm_destroy(t->h);
+	feed_free(t->feed);
+}
+
+static void discard(const struct trial *t, uint64_t offset, uint64_t length)
+{
+	int rc;
+
+	if (t->f.fd >= 0)
+		rc = fallocate(t->f.fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)offset,
+			       (off_t)length);
+	else
+		rc = madvise(t->f.addr + offset, length, MADV_DONTNEED);
+	if (rc)
+		fail_msg("discarding: %s", strerrorname_np(errno));
+}
+
+static uint64_t cpu_ms(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &ts);
+	return (uint64_t)ts.tv_sec * 1000 + (uint64_t)ts.tv_nsec / 1000000;
+}
+
+static bool is_back(void *arg)
+{
+	return atomic_load(&((struct waiter *)arg)->signal) != -1;
+}
+
+/* Several at once, each on a page of its own in the discarded part. */
+static void crowd_reads_zero(struct trial *t, enum place place, uint64_t offset, uint64_t length)
+{
+	uint64_t faults = stats_of(t->h).faults;
+	uint64_t cpu = cpu_ms();
+	struct waiter waiter[CROWD];
+
+	for (unsigned int i = 0; i < CROWD; i++)
+		waiter_start(&waiter[i], t->f.addr + offset + i * (length / CROWD));
+	for (unsigned int i = 0; i < CROWD; i++) {
+		if (!eventually(is_back, &waiter[i], 3000))
+			fail_msg("%s: who reads discarded memory is left asleep: %llu faults, %llu "
+				 "ms of CPU time",
+				 place_names[place],
+				 (unsigned long long)(stats_of(t->h).faults - faults),
+				 (unsigned long long)(cpu_ms() - cpu));
+		waiter_join(&waiter[i]);
+		assert_int_equal(waiter[i].signal, 0);
+		assert_int_equal(waiter[i].value, 0);
+	}
+	/* Each comes once; a woken one perhaps once more. */
+	nap_us(50000);
+	assert_in_range(stats_of(t->h).faults - faults, 0, 4 * CROWD);
+	assert_true(cpu_ms() - cpu < SMALLER(500, 5000));
+}
+
+static void assert_zero(const char *addr, uint64_t length)
+{
+	for (uint64_t i = 0; i < length; i++)
+		if (addr[i])
+			fail_msg("byte %llu of discarded memory is %#x", (unsigned long long)i,
+				 (unsigned int)(uint8_t)addr[i]);
+}
+
+static void reads_as_zero(enum place place, uint64_t offset, uint64_t length, uint32_t flags)
+{
+	struct trial t;
+
+	begin(&t, place, flags);
+	for (unsigned int round = 0; round < 3; round++) {
+		discard(&t, offset, length);
+		crowd_reads_zero(&t, place, offset, length);
+		assert_zero(t.f.addr + offset, length);
+		/* What is written now is memory like any other. */
+		memset(t.f.addr + offset, 0x5a, length);
+		assert_int_equal(t.f.addr[offset + length - 1], 0x5a);
+	}
+	assert_pages(&contents, 0, offset / PAGE, t.f.addr);
+	assert_pages(&contents, (offset + length) / PAGE, (LENGTH - offset - length) / PAGE,
+		     t.f.addr + offset + length);
+	assert_int_equal(progress_of(t.h).poisoned_bytes, 0);
+	assert_int_equal(progress_of(t.h).last_error, 0);
+	assert_ok(hgm_wait(t.h, WAIT_MS));
+	end(&t);
+}
+
+static void hugetlb(void **state)
+{
+	(void)state;
+	if (place_lacking(PLACE_FD_HUGETLB_2M, LENGTH))
+		test_skip("%s", place_lacking(PLACE_FD_HUGETLB_2M, LENGTH));
+	reads_as_zero(PLACE_FD_HUGETLB_2M, 2 * MIB, 2 * MIB, 0);
+	reads_as_zero(PLACE_FD_HUGETLB_2M, 0, 2 * MIB, HGM_REGION_NO_COLLAPSE);
+}
+
+static void hugetlb_without_poison(void **state)
+{
+	(void)state;
+	if (place_lacking(PLACE_FD_HUGETLB_2M, LENGTH))
+		test_skip("%s", place_lacking(PLACE_FD_HUGETLB_2M, LENGTH));
+	no_poison = true;
+	reads_as_zero(PLACE_FD_HUGETLB_2M, 2 * MIB, 2 * MIB, 0);
+}
+
+static void small_pages(void **state)
+{
+	static const enum place places[] = { PLACE_FD,	 PLACE_FD_LAZY,	     PLACE_MAPPING,
+					     PLACE_ANON, PLACE_MAPPING_LAZY, PLACE_MAPPING_ANON };
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(places) / sizeof(places[0]); i++) {
+		reads_as_zero(places[i], 300 * PAGE, 8 * PAGE, HGM_REGION_NO_COLLAPSE);
+		reads_as_zero(places[i], 2 * MIB, 2 * MIB, 0);
+	}
+}
+
+static void small_pages_without_poison(void **state)
+{
+	(void)state;
+	no_poison = true;
+	reads_as_zero(PLACE_FD, 300 * PAGE, 8 * PAGE, HGM_REGION_NO_COLLAPSE);
+	reads_as_zero(PLACE_ANON, 300 * PAGE, 8 * PAGE, HGM_REGION_NO_COLLAPSE);
+}
+
+#define CASE(fn) cmocka_unit_test_setup_teardown(fn, set_up, tear_down)
+
+static const struct CMUnitTest tests[] = {
+	CASE(hugetlb),
+	CASE(hugetlb_without_poison),
+	CASE(small_pages),
+	CASE(small_pages_without_poison),
+};
+
+TEST_MAIN(tests)

@@ -1,0 +1,169 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * A process that locks its memory (mlockall, as QEMU does with -overcommit mem-lock=on): the kernel
+ * then fills each new mapping by itself, and pages that are mapped never fault. Whatever was mapped
+ * that way must not be taken for contents.
+ *
+ * A program of its own: what is locked stays so for all that comes after.
+ */
+#include "harness.h"
+
+#include <errno.h>
+#include <sys/mman.h>
+
+#define WAIT_MS 20000
+#define LENGTH	(4 * MIB)
+
+/* What an engine maps, with room to spare: request buffers are the most of it. */
+#define MUST_BE_LOCKABLE (512 * MIB)
+
+static const struct contents contents = { .seed = 41, .holes = true };
+
+/* Sanitizers make mlockall() do nothing, and limits may forbid it. */
+static const char *lock_all(void)
+{
+	void *probe;
+
+	if (SANITIZED)
+		return "sanitizers do not lock memory";
+	if (mlockall(MCL_CURRENT | MCL_FUTURE))
+		return errno == EPERM ? "mlockall: EPERM" : "mlockall: RLIMIT_MEMLOCK is too low";
+	probe = mmap(NULL, MUST_BE_LOCKABLE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (probe == MAP_FAILED) {
+		munlockall();
+		return "RLIMIT_MEMLOCK is too low";
+	}
+	munmap(probe, MUST_BE_LOCKABLE);
+	return NULL;
+}
+
+static int unlock_all(void **state)
+{
+	(void)state;
+	munlockall();
+	calm();
+	return 0;
+}
+
+/* Nothing is mapped before it was served: each page is a fault, and each holds its contents. */
+static void on_demand(enum place place, uint32_t flags)
+{
+	struct feed *feed = feed_make(FEED_NOW, &contents, LENGTH);
+	struct plan plan = { .contents = &contents, .pages = LENGTH / PAGE, .write = true };
+	struct touchers touchers;
+	struct hgm *h = engine(2);
+	struct field f;
+
+	field_make(&f, h, place, LENGTH, feed_source(feed), HGM_REGION_NO_FILL | flags);
+	plan.addr = f.addr;
+	assert_ok(hgm_start(h));
+	touchers_start(&touchers, 2, &plan);
+	touchers_join(&touchers);
+	if (!stats_of(h).faults_demand)
+		fail_msg("%s: nothing faulted", place_names[place]);
+	assert_int_equal(info_of(f.region).present_bytes, LENGTH);
+	assert_pages(&contents, 0, LENGTH / PAGE, f.addr);
+	field_end(&f);
+	hgm_destroy(h);
+	feed_free(feed);
+}
+
+/* The same with nobody touching: what hgm_wait() calls complete is right. */
+static void by_fill(enum place place)
+{
+	struct feed *feed = feed_make(FEED_LATER, &contents, LENGTH);
+	struct hgm *h = engine(1);
+	struct field f;
+
+	field_make(&f, h, place, LENGTH, feed_source(feed), 0);
+	assert_ok(hgm_start(h));
+	assert_ok(hgm_wait(h, WAIT_MS));
+	assert_pages(&contents, 0, LENGTH / PAGE, f.addr);
+	field_end(&f);
+	hgm_destroy(h);
+	feed_free(feed);
+}
+
+static void serves(enum place place)
+{
+	const char *lacking = place_lacking(place, LENGTH);
+
+	if (!lacking)
+		lacking = lock_all();
+	if (lacking)
+		test_skip("%s", lacking);
+	watch(place_names[place], 60);
+	on_demand(place, 0);
+	on_demand(place, HGM_REGION_NO_COLLAPSE);
+	by_fill(place);
+}
+
+static void shmem(void **state)
+{
+	(void)state;
+	serves(PLACE_SHMEM);
+}
+
+static void shmem_lazy(void **state)
+{
+	(void)state;
+	serves(PLACE_SHMEM_LAZY);
+}
+
+static void anon(void **state)
+{
+	(void)state;
+	serves(PLACE_ANON);
+}
+
+static void hugetlb(void **state)
+{
+	(void)state;
+	serves(PLACE_HUGETLB_2M);
+}
+
+static void callers_file(void **state)
+{
+	(void)state;
+	serves(PLACE_FD);
+}
+
+static void callers_file_lazy(void **state)
+{
+	(void)state;
+	serves(PLACE_FD_LAZY);
+}
+
+static void callers_mapping(void **state)
+{
+	(void)state;
+	serves(PLACE_MAPPING);
+}
+
+static void callers_anonymous_mapping(void **state)
+{
+	(void)state;
+	serves(PLACE_MAPPING_ANON);
+}
+
+static void callers_hugetlb(void **state)
+{
+	(void)state;
+	serves(PLACE_FD_HUGETLB_2M);
+}
+
+#define CASE(fn) cmocka_unit_test_teardown(fn, unlock_all)
+
+static const struct CMUnitTest tests[] = {
+	CASE(shmem),
+	CASE(shmem_lazy),
+	CASE(anon),
+	CASE(hugetlb),
+	CASE(callers_file),
+	CASE(callers_file_lazy),
+	CASE(callers_mapping),
+	CASE(callers_anonymous_mapping),
+	CASE(callers_hugetlb),
+};
+
+TEST_MAIN(tests)

@@ -1,0 +1,341 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * One page that the kernel refuses to map, by CONTINUE or by COPY: that page is given up, whoever
+ * waits for it is told by a signal, and the rest arrives as if nothing had been. On a kernel that
+ * cannot poison, a page that is gone keeps nobody waiting, and one that is refused comes once the
+ * kernel relents.
+ */
+#include "harness.h"
+#include "sys.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <signal.h>
+#include <unistd.h>
+
+#define WAIT_MS SMALLER(10000, 60000)
+#define LENGTH	(4 * MIB)
+#define REFUSED 80 /* the page, no hole; of hugetlb its block */
+
+#define AFTER ((REFUSED / 64 + 1) * 64)
+
+static const struct contents contents = { .seed = 59, .holes = true };
+static const enum place places[] = { PLACE_SHMEM, PLACE_SHMEM_LAZY, PLACE_ANON };
+static struct hgm_sys sys;
+
+static struct {
+	_Atomic(char *) at; /* NULL: nothing is refused */
+	uint64_t bytes;
+	int says;
+	int poison_says; /* for so many calls */
+	_Atomic unsigned int poison_calls;
+	bool no_poison;
+	_Atomic unsigned int refusals;
+} refuse;
+
+struct op {
+	int fd;
+	char *addr;
+	const void *src;
+	uint64_t len, mode;
+	enum {
+		CONTINUE,
+		COPY,
+		ZEROPAGE
+	} verb;
+};
+
+static int do_op(const struct op *op, uint64_t len, int64_t *done)
+{
+	switch (op->verb) {
+	case CONTINUE:
+		return hgm_sys_linux.uffd_continue(op->fd, op->addr, len, op->mode, done);
+	case COPY:
+		return hgm_sys_linux.uffd_copy(op->fd, op->addr, op->src, len, op->mode, done);
+	default:
+		return hgm_sys_linux.uffd_zeropage(op->fd, op->addr, len, op->mode, done);
+	}
+}
+
+/* As the kernel: up to the page, then, asked for the page itself, the error. */
+static int odd_op(const struct op *op, int64_t *done)
+{
+	char *at = atomic_load(&refuse.at);
+	int rc;
+
+	if (!at || op->addr >= at + refuse.bytes || op->addr + op->len <= at)
+		return do_op(op, op->len, done);
+	if (op->addr >= at) {
+		atomic_fetch_add(&refuse.refusals, 1);
+		*done = refuse.says;
+		return refuse.says;
+	}
+	rc = do_op(op, (uint64_t)(at - op->addr), done);
+	return rc ? rc : -EAGAIN;
+}
+
+static int odd_continue(int fd, void *addr, uint64_t len, uint64_t mode, int64_t *done)
+{
+	return odd_op(&(struct op){ fd, addr, NULL, len, mode, CONTINUE }, done);
+}
+
+static int odd_copy(int fd, void *dst, const void *src, uint64_t len, uint64_t mode, int64_t *done)
+{
+	return odd_op(&(struct op){ fd, dst, src, len, mode, COPY }, done);
+}
+
+static int odd_zeropage(int fd, void *addr, uint64_t len, uint64_t mode, int64_t *done)
+{
+	return odd_op(&(struct op){ fd, addr, NULL, len, mode, ZEROPAGE }, done);
+}
+
+static int odd_poison(int fd, void *addr, uint64_t len, uint64_t mode, int64_t *done)
+{
+	unsigned int left = atomic_load(&refuse.poison_calls);
+
+	if (refuse.no_poison) {
+		*done = -EINVAL;
+		return -EINVAL;
+	}
+	if (!left)
+		return hgm_sys_linux.uffd_poison(fd, addr, len, mode, done);
+	atomic_store(&refuse.poison_calls, left - 1);
+	*done = refuse.poison_says;
+	return refuse.poison_says;
+}
+
+static int odd_api(int fd, uint64_t *features, uint64_t *ioctls)
+{
+	int rc = hgm_sys_linux.uffd_api(fd, features, ioctls);
+
+	if (refuse.no_poison)
+		*features &= ~HGM_UFFD_FEATURE_POISON;
+	return rc;
+}
+
+static int set_up(void **state)
+{
+	(void)state;
+	watch("a page that is refused", 60);
+	atomic_store(&refuse.at, NULL);
+	atomic_store(&refuse.poison_calls, 0);
+	atomic_store(&refuse.refusals, 0);
+	refuse.no_poison = false;
+	if (hgm_sys == &sys) /* and perhaps in use: a failed case leaves its engine behind */
+		return 0;
+	sys = hgm_sys_linux;
+	sys.uffd_continue = odd_continue;
+	sys.uffd_copy = odd_copy;
+	sys.uffd_zeropage = odd_zeropage;
+	sys.uffd_poison = odd_poison;
+	sys.uffd_api = odd_api;
+	hgm_sys = &sys;
+	return 0;
+}
+
+static int tear_down(void **state)
+{
+	(void)state;
+	calm();
+	return 0;
+}
+
+static bool can_poison(void)
+{
+	struct hgm_uffd *u;
+	uint64_t have;
+
+	assert_ok(hgm_uffd_open(&u, NULL));
+	have = hgm_uffd_supported(u);
+	hgm_uffd_close(u);
+	return have & HGM_UFFD_FEATURE_POISON;
+}
+
+struct trial {
+	struct feed *feed;
+	struct hgm *h;
+	struct field f;
+	uint64_t bad, bad_end; /* pages */
+	struct waiter waiter;
+};
+
+static void begin(struct trial *t, enum place place, enum feed_kind kind, int says)
+{
+	uint64_t pages = place >= PLACES_SMALL ? place_block(place) / PAGE : 1;
+
+	t->feed = feed_make(kind, &contents, LENGTH);
+	t->h = engine(2);
+	/* A collapse would map the page by another way. */
+	field_make(&t->f, t->h, place, LENGTH, feed_source(t->feed), HGM_REGION_NO_COLLAPSE);
+	t->bad = REFUSED / pages * pages;
+	t->bad_end = t->bad + pages;
+	refuse.bytes = pages * PAGE;
+	refuse.says = says;
+	atomic_store(&refuse.at, t->f.addr + t->bad * PAGE);
+	waiter_start(&t->waiter, t->f.addr + REFUSED * PAGE);
+}
+
+static void assert_the_rest(const struct trial *t)
+{
+	assert_pages(&contents, 0, t->bad, t->f.addr);
+	assert_pages(&contents, t->bad_end, LENGTH / PAGE - t->bad_end,
+		     t->f.addr + t->bad_end * PAGE);
+}
+
+static void end(struct trial *t)
+{
+	field_end(&t->f);
+	atomic_store(&refuse.at, NULL);
+	hgm_destroy(t->h);
+	feed_free(t->feed);
+}
+
+static bool told(const struct hgm *h)
+{
+	struct pollfd fd = { .fd = hgm_event_fd(h), .events = POLLIN };
+
+	return poll(&fd, 1, 2000) == 1;
+}
+
+static bool is_back(void *arg)
+{
+	return atomic_load(&((struct waiter *)arg)->signal) != -1;
+}
+
+static void poisons_it_alone(enum place place, enum feed_kind kind)
+{
+	struct trial t;
+	uint8_t value;
+
+	begin(&t, place, kind, -EIO);
+	assert_ok(hgm_start(t.h));
+	if (!eventually(is_back, &t.waiter, 5000))
+		fail_msg("%s: the waiter of a refused page is left asleep", place_names[place]);
+	waiter_join(&t.waiter);
+	assert_int_equal(t.waiter.signal, SIGBUS);
+	assert_error(hgm_wait(t.h, WAIT_MS), -EIO);
+	assert_true(told(t.h));
+	assert_int_equal(progress_of(t.h).poisoned_bytes, (t.bad_end - t.bad) * PAGE);
+	assert_int_equal(info_of(t.f.region).poisoned_bytes, (t.bad_end - t.bad) * PAGE);
+	assert_int_equal(progress_of(t.h).last_error, -EIO);
+	assert_the_rest(&t);
+	/* For good: the kernel's change of mind is too late. */
+	atomic_store(&refuse.at, NULL);
+	for (uint64_t p = t.bad; p < t.bad_end; p++)
+		assert_int_equal(touch(t.f.addr + p * PAGE, &value), SIGBUS);
+	end(&t);
+}
+
+static void poisoned_alone(void **state)
+{
+	(void)state;
+	if (!can_poison())
+		test_skip("no UFFDIO_POISON (kernel 6.6 or later)");
+	for (size_t i = 0; i < sizeof(places) / sizeof(places[0]); i++) {
+		poisons_it_alone(places[i], FEED_NOW);
+		poisons_it_alone(places[i], FEED_LATER);
+	}
+}
+
+static void poisoned_block(void **state)
+{
+	(void)state;
+	if (!can_poison())
+		test_skip("no UFFDIO_POISON (kernel 6.6 or later)");
+	if (place_lacking(PLACE_HUGETLB_2M, LENGTH))
+		test_skip("%s", place_lacking(PLACE_HUGETLB_2M, LENGTH));
+	poisons_it_alone(PLACE_HUGETLB_2M, FEED_NOW);
+}
+
+/* And POISON itself is put off a few times. */
+static void poisoned_by_a_busy_kernel(void **state)
+{
+	static const int busy[] = { -EAGAIN, -ENOMEM };
+
+	(void)state;
+	if (!can_poison())
+		test_skip("no UFFDIO_POISON (kernel 6.6 or later)");
+	for (size_t i = 0; i < sizeof(places) / sizeof(places[0]); i++) {
+		for (size_t k = 0; k < 2; k++) {
+			refuse.poison_says = busy[k];
+			atomic_store(&refuse.poison_calls, 3);
+			poisons_it_alone(places[i], FEED_NOW);
+			assert_int_equal(atomic_load(&refuse.poison_calls), 0);
+		}
+	}
+}
+
+static uint8_t first_byte(uint64_t page)
+{
+	uint8_t bytes[PAGE] __attribute__((aligned(8)));
+
+	contents_write(&contents, page, 1, bytes);
+	return bytes[0];
+}
+
+/* No poison, and the memory is gone: nobody can want it, and all else is complete. */
+static void vanished_without_poison(void **state)
+{
+	(void)state;
+	refuse.no_poison = true;
+	for (size_t i = 0; i < sizeof(places) / sizeof(places[0]); i++) {
+		struct trial t;
+		int rc;
+
+		begin(&t, places[i], FEED_NOW, -ENOENT);
+		assert_ok(hgm_start(t.h));
+		rc = hgm_wait(t.h, WAIT_MS);
+		if (rc && rc != -EIO)
+			fail_msg("%s: hgm_wait() of a page that is gone: %d, %s",
+				 place_names[places[i]], rc, hgm_errmsg());
+		assert_true(atomic_load(&refuse.refusals) > 0);
+		assert_true(told(t.h));
+		assert_true(progress_of(t.h).complete);
+		assert_the_rest(&t);
+		end(&t); /* releases the waiter if it sleeps */
+		waiter_join(&t.waiter);
+		/* By a collapse it may have come all the same, and is right then. */
+		if (!t.waiter.signal)
+			assert_int_equal(t.waiter.value, first_byte(REFUSED));
+	}
+}
+
+/* No poison, and a refusal: the waiter waits, the caller is told, and a better day comes. */
+static void refused_without_poison(void **state)
+{
+	(void)state;
+	refuse.no_poison = true;
+	for (size_t i = 0; i < sizeof(places) / sizeof(places[0]); i++) {
+		struct trial t;
+
+		begin(&t, places[i], FEED_NOW, -EIO);
+		assert_ok(hgm_start(t.h));
+		assert_true(told(t.h));
+		assert_int_equal(hgm_wait(t.h, SMALLER(300, 1000)), -ETIMEDOUT);
+		assert_int_equal(progress_of(t.h).last_error, -EIO);
+		assert_int_equal(progress_of(t.h).poisoned_bytes, 0);
+		assert_true(atomic_load(&t.waiter.signal) <= 0); /* 0: a collapse brought it */
+		/* What was asked for together with it may wait too: a word of the map at most. */
+		assert_pages(&contents, 0, REFUSED / 64 * 64, t.f.addr);
+		assert_pages(&contents, AFTER, LENGTH / PAGE - AFTER, t.f.addr + AFTER * PAGE);
+		atomic_store(&refuse.at, NULL);
+		assert_ok(hgm_wait(t.h, WAIT_MS));
+		waiter_join(&t.waiter);
+		assert_int_equal(t.waiter.signal, 0);
+		assert_int_equal(t.waiter.value, first_byte(REFUSED));
+		assert_pages(&contents, 0, LENGTH / PAGE, t.f.addr);
+		end(&t);
+	}
+}
+
+#define CASE(fn) cmocka_unit_test_setup_teardown(fn, set_up, tear_down)
+
+static const struct CMUnitTest tests[] = {
+	CASE(poisoned_alone),
+	CASE(poisoned_block),
+	CASE(poisoned_by_a_busy_kernel),
+	CASE(vanished_without_poison),
+	CASE(refused_without_poison),
+};
+
+TEST_MAIN(tests)

@@ -1,0 +1,212 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Memory runs out in the middle of a request: what was installed before serves its waiters at once,
+ * the rest is put off, the caller can see why, and all is well once there is memory again.
+ *
+ * The memory is a tmpfs that is too small, mounted where nobody but this program sees it. A
+ * program of its own, because the mount namespace stays.
+ */
+#include "harness.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <sched.h>
+#include <stdlib.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define WAIT_MS	    SMALLER(10000, 60000)
+#define PAGES	    64 /* one request */
+#define LENGTH	    (PAGES * PAGE)
+#define FITS	    32 /* pages */
+#define TOO_SMALL   "size=128k"
+#define LARGE	    "size=8m"
+#define MOUNT_POINT "/tmp"
+
+static const struct contents contents = { .seed = 67 };
+static bool mounted;
+
+/* NULL: there is a small tmpfs, and a file in it; else why not. */
+static const char *small_file(int *fd)
+{
+	char path[] = MOUNT_POINT "/hgm-XXXXXX";
+
+	if (unshare(CLONE_NEWNS))
+		return "a mount namespace of our own cannot be had (CAP_SYS_ADMIN)";
+	if (mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL))
+		return "the mount namespace cannot be made private";
+	if (mount("hgm", MOUNT_POINT, "tmpfs", 0, TOO_SMALL))
+		return "a tmpfs cannot be mounted";
+	mounted = true;
+	*fd = mkostemp(path, O_CLOEXEC);
+	assert_true(*fd >= 0);
+	assert_int_equal(unlink(path), 0);
+	assert_int_equal(ftruncate(*fd, LENGTH), 0);
+	return NULL;
+}
+
+static void resize(const char *size)
+{
+	if (mount(NULL, MOUNT_POINT, NULL, MS_REMOUNT, size))
+		fail_msg("remounting with %s: %s", size, strerrorname_np(errno));
+}
+
+static int tear_down(void **state)
+{
+	(void)state;
+	if (mounted)
+		umount2(MOUNT_POINT, MNT_DETACH);
+	mounted = false;
+	calm();
+	return 0;
+}
+
+struct trial {
+	struct feed *feed;
+	struct hgm *h;
+	struct hgm_region *region;
+	char *addr;
+	int fd;
+};
+
+/* A chunk of fill is a quarter of the window: all pages are one request. */
+static void begin(struct trial *t, enum feed_kind kind, uint32_t flags)
+{
+	struct hgm_region_opts o = { .size = sizeof(o),
+				     .length = LENGTH,
+				     .backing = HGM_BACKING_FD,
+				     .flags = HGM_REGION_LAZY | flags };
+	const char *lacking = small_file(&o.fd);
+
+	if (lacking)
+		test_skip("%s", lacking);
+	watch("a file in a small tmpfs", 40);
+	t->fd = o.fd;
+	t->feed = feed_make(kind, &contents, LENGTH);
+	o.source = feed_source(t->feed);
+	t->h = engine_with((struct hgm_opts){ .fault_threads = 1, .fill_window_bytes = MIB });
+	assert_ok(hgm_region_create(&t->region, t->h, &o));
+	t->addr = hgm_region_addr(t->region);
+	assert_ok(hgm_start(t->h));
+}
+
+static void end(struct trial *t)
+{
+	hgm_region_destroy(t->region);
+	close(t->fd);
+	hgm_destroy(t->h);
+	feed_free(t->feed);
+}
+
+static bool told(const struct hgm *h)
+{
+	struct pollfd fd = { .fd = hgm_event_fd(h), .events = POLLIN };
+
+	return poll(&fd, 1, 2000) == 1;
+}
+
+static bool is_back(void *arg)
+{
+	return atomic_load(&((struct waiter *)arg)->signal) != -1;
+}
+
+static bool is_kept(void *arg)
+{
+	return feed_kept(arg) > 0;
+}
+
+static bool two_found_it_claimed(void *arg)
+{
+	return stats_of(arg).faults_claimed >= 2;
+}
+
+static bool is_short(void *arg)
+{
+	return stats_of(arg).no_memory > 0;
+}
+
+/* Waiters that found their pages claimed by the request whose second half does not fit. */
+static void first_half_serves(void **state)
+{
+	struct waiter early, late;
+	struct trial t;
+
+	(void)state;
+	begin(&t, FEED_NEVER, 0);
+	assert_true(eventually(is_kept, t.feed, 5000));
+	assert_int_equal(feed_kept(t.feed), 1);
+	waiter_start(&early, t.addr + 3 * PAGE);
+	waiter_start(&late, t.addr + (PAGES - 3) * PAGE);
+	assert_true(eventually(two_found_it_claimed, t.h, 5000));
+	feed_give(t.feed);
+	assert_true(eventually(is_short, t.h, 5000));
+	if (!eventually(is_back, &early, 2000))
+		fail_msg("a page was installed, and its waiter sleeps on");
+	waiter_join(&early);
+	assert_int_equal(early.signal, 0);
+	assert_pages(&contents, 0, FITS / 2, t.addr);
+	/* The rest is neither there nor given up, and the reason is told. */
+	assert_false(is_back(&late));
+	assert_in_range(info_of(t.region).present_bytes, FITS / 2 * PAGE, FITS * PAGE);
+	assert_false(progress_of(t.h).complete);
+	assert_int_equal(progress_of(t.h).last_error, -ENOMEM);
+	assert_int_equal(progress_of(t.h).poisoned_bytes, 0);
+	assert_error(hgm_wait(t.h, 50), -ETIMEDOUT);
+
+	resize(LARGE);
+	assert_ok(hgm_wait(t.h, WAIT_MS));
+	assert_true(told(t.h));
+	waiter_join(&late);
+	assert_int_equal(late.signal, 0);
+	assert_pages(&contents, 0, PAGES, t.addr);
+	end(&t);
+}
+
+/* The crowd comes on its own, page by page. */
+static void on_demand(void **state)
+{
+	struct plan plan = { .contents = &contents, .pages = PAGES, .write = true, .passes = 2 };
+	struct touchers touchers;
+	struct trial t;
+
+	(void)state;
+	begin(&t, FEED_NOW, HGM_REGION_NO_FILL);
+	plan.addr = t.addr;
+	touchers_start(&touchers, 4, &plan);
+	assert_true(eventually(is_short, t.h, 5000));
+	assert_int_equal(progress_of(t.h).last_error, -ENOMEM);
+	resize(LARGE);
+	touchers_join(&touchers);
+	assert_ok(hgm_wait(t.h, WAIT_MS));
+	assert_true(told(t.h));
+	assert_pages(&contents, 0, PAGES, t.addr);
+	end(&t);
+}
+
+/* The end must come even if memory never does. */
+static void end_comes_without_memory(void **state)
+{
+	struct waiter waiter;
+	struct trial t;
+
+	(void)state;
+	begin(&t, FEED_NOW, 0);
+	assert_true(eventually(is_short, t.h, 5000));
+	waiter_start(&waiter, t.addr + (PAGES - 1) * PAGE);
+	nap_us(20000);
+	end(&t);
+	waiter_join(&waiter);
+	assert_true(waiter.signal);
+}
+
+#define CASE(fn) cmocka_unit_test_teardown(fn, tear_down)
+
+static const struct CMUnitTest tests[] = {
+	CASE(first_half_serves),
+	CASE(on_demand),
+	CASE(end_comes_without_memory),
+};
+
+TEST_MAIN(tests)
