@@ -51,9 +51,9 @@ int main(int argc, char **argv)
 
 	check(hgm_wait(h, -1));
 	check(hgm_region_get_info(region, &info));
-	printf("all %llu MiB are here, %llu MiB of them in huge pages\n",
-	       (unsigned long long)info.present_bytes >> 20,
-	       (unsigned long long)info.huge_bytes >> 20);
+	printf("all %llu KiB are here, %llu KiB of them in huge pages\n",
+	       (unsigned long long)info.present_bytes >> 10,
+	       (unsigned long long)info.huge_bytes >> 10);
 
 	hgm_destroy(h);
 	hgm_source_destroy(source);

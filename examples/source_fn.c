@@ -18,7 +18,7 @@
 static struct {
 	pthread_mutex_t lock;
 	pthread_cond_t wake;
-	struct hgm_io io[64];
+	struct hgm_io io[1024]; /* as many as an engine ever has unanswered */
 	unsigned int count;
 	int stop;
 } queue = { .lock = PTHREAD_MUTEX_INITIALIZER, .wake = PTHREAD_COND_INITIALIZER };

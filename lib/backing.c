@@ -66,14 +66,14 @@ static int map_one(struct hgm_region *r, char **out, const char *what)
 		hgm_sys->munmap(*out, r->mapped);
 		*out = NULL;
 		if (rc == -ENOMEM && r->backing == HGM_BACKING_HUGETLB)
-			return hgm_fail(
-				rc,
-				"mapping the %s: not enough free huge pages: %llu of %llu kB are "
-				"needed; reserve them in /sys/kernel/mm/hugepages/"
-				"hugepages-%llukB/nr_hugepages, or use another backing",
-				what, (unsigned long long)r->blocks,
-				(unsigned long long)r->block_bytes >> 10,
-				(unsigned long long)r->block_bytes >> 10);
+			return hgm_fail(rc,
+					"mapping the %s: not enough free huge pages: %llu pages of "
+					"%llu kB are "
+					"needed; reserve them in /sys/kernel/mm/hugepages/"
+					"hugepages-%llukB/nr_hugepages, or use another backing",
+					what, (unsigned long long)r->blocks,
+					(unsigned long long)r->block_bytes >> 10,
+					(unsigned long long)r->block_bytes >> 10);
 		return hgm_fail(rc, "mapping the %s, %llu bytes: %s", what,
 				(unsigned long long)r->mapped, hgm_errno_name(rc));
 	}
@@ -111,7 +111,10 @@ static int take_file(struct hgm_region *r, const struct hgm_region_opts *o)
 	if (rc)
 		return hgm_fail(-EBADF, "descriptor %d: %s", o->fd, hgm_errno_name(rc));
 	if (kind.access != O_RDWR)
-		return hgm_fail(-EBADF, "descriptor %d is not open for reading and writing", o->fd);
+		return hgm_fail(-EBADF, "fd %d is not open for reading and writing%s", o->fd,
+				o->backing == HGM_BACKING_MAPPING
+					? " (anonymous memory says fd = -1)"
+					: "");
 	if (!S_ISREG(kind.mode) ||
 	    (kind.fs_magic != TMPFS_MAGIC && kind.fs_magic != HUGETLBFS_MAGIC))
 		return hgm_fail(-EINVAL,

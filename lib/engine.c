@@ -21,6 +21,7 @@
 #define DEFAULT_RETRIES	       5
 #define DEFAULT_RETRY_FIRST_US 1000
 #define FAULT_THREADS_AUTO_MAX 8
+#define RETRY_FIRST_MAX_US     1000000
 #define SPIN_MAX_US	       1000000
 
 #define WANTED_FEATURES                                                        \
@@ -50,6 +51,9 @@ static int check_opts(struct hgm_opts *o)
 	if (o->spin_us > SPIN_MAX_US && o->spin_us != HGM_SPIN_NEVER)
 		return hgm_fail(-EINVAL, "hgm_create: spin_us %u is more than %d", o->spin_us,
 				SPIN_MAX_US);
+	if (o->retry_first_us > RETRY_FIRST_MAX_US)
+		return hgm_fail(-EINVAL, "hgm_create: retry_first_us %u is more than %d",
+				o->retry_first_us, RETRY_FIRST_MAX_US);
 	if (!o->fault_threads) {
 		o->fault_threads = cpus / 2 ? cpus / 2 : 1;
 		if (o->fault_threads > FAULT_THREADS_AUTO_MAX)
@@ -136,13 +140,15 @@ int hgm_create(struct hgm **out, const struct hgm_opts *opts)
 	hgm_cond_init(&h->done_cond);
 	hgm_work_init(h);
 	hgm_collapser_init(h);
-	hgm_rcu_init();
 	h->event_fd = hgm_sys->eventfd();
 	h->stop_fd = hgm_sys->eventfd();
 	atomic_init(&h->table, &h->tables[0]);
 	if (h->event_fd < 0 || h->stop_fd < 0) {
 		rc = h->event_fd < 0 ? h->event_fd : h->stop_fd;
-		hgm_fail(rc, "hgm_create: eventfd: %s", hgm_errno_name(rc));
+		hgm_fail(rc, "hgm_create: eventfd: %s; " HGM_FD_HINT, hgm_errno_name(rc));
+	} else if ((rc = hgm_rcu_init())) {
+		hgm_fail(rc, "hgm_create: no thread can be started: %s; " HGM_THREAD_HINT,
+			 hgm_errno_name(rc));
 	} else if (hgm_requests_init(h)) {
 		rc = hgm_fail(-ENOMEM, "hgm_create: out of memory");
 	} else {
@@ -168,7 +174,8 @@ int hgm_thread_start(pthread_t *thread, const char *name, unsigned int index, vo
 	rc = -pthread_create(thread, NULL, fn, arg);
 	pthread_sigmask(SIG_SETMASK, &before, NULL);
 	if (rc)
-		return hgm_fail(rc, "starting thread %s: %s", name, hgm_errno_name(rc));
+		return hgm_fail(rc, "starting thread %s: %s; " HGM_THREAD_HINT, name,
+				hgm_errno_name(rc));
 	snprintf(full, sizeof(full), "%s/%u", name, index % 100);
 	pthread_setname_np(*thread, full);
 	return 0;

@@ -6,7 +6,10 @@
  * is committed in small pages.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <sched.h>
+#include <stdlib.h>
+#include <string.h>
 
 #include "engine.h"
 #include "error.h"
@@ -75,6 +78,41 @@ static unsigned int helpers(const struct hgm_region *r)
 	return (n < r->blocks ? n : (unsigned int)r->blocks) - 1; /* and the caller */
 }
 
+/* A line of /proc/meminfo, in bytes; 0 if it cannot be had. */
+static uint64_t meminfo(const char *text, const char *name)
+{
+	const char *line = strstr(text, name);
+
+	return line ? strtoull(line + strlen(name), NULL, 10) << 10 : 0;
+}
+
+/*
+ * shmem is not refused when memory runs out: the kernel kills somebody instead. Better to look
+ * before.
+ */
+static int check_memory(const struct hgm_region *r)
+{
+	int fd = hgm_sys->open("/proc/meminfo", O_RDONLY);
+	char text[4096];
+	uint64_t free;
+	ssize_t n;
+
+	if (fd < 0)
+		return 0;
+	n = hgm_sys->read(fd, text, sizeof(text) - 1);
+	hgm_sys->close(fd);
+	if (n <= 0)
+		return 0;
+	text[n] = 0;
+	free = meminfo(text, "MemAvailable:") + meminfo(text, "SwapFree:");
+	if (!free || r->mapped <= free)
+		return 0;
+	return hgm_fail(-ENOMEM,
+			"hgm_region_create: %llu MiB are to be committed, %llu MiB of memory are "
+			"available; HGM_BACKING_SHMEM_LAZY commits nothing up front",
+			(unsigned long long)r->mapped >> 20, (unsigned long long)free >> 20);
+}
+
 int hgm_prepare(struct hgm_region *r)
 {
 	struct job job = { .r = r };
@@ -84,6 +122,10 @@ int hgm_prepare(struct hgm_region *r)
 
 	if (r->copies)
 		return 0;
+	/* A caller's file may hold most of it already. */
+	rc = r->backing == HGM_BACKING_SHMEM && !r->holds_contents ? check_memory(r) : 0;
+	if (rc)
+		return rc;
 	/* A thread that cannot be had makes it slower, not impossible. */
 	while (started < helpers(r) &&
 	       !hgm_thread_start(&thread[started], "hgm-prepare", started, preparer, &job))

@@ -60,7 +60,10 @@ static inline void hgm_rcu_defer(struct rcu_head *head, void (*fn)(struct rcu_he
 	urcu_bp_call_rcu(head, fn);
 }
 
-/* Start liburcu's callback thread with all signals blocked, if it does not run yet. */
-void hgm_rcu_init(void);
+/*
+ * Start liburcu's callback thread with all signals blocked, if it does not run yet. -EAGAIN: no
+ * thread can be had.
+ */
+int hgm_rcu_init(void);
 
 #endif

@@ -23,7 +23,10 @@ uint64_t hgm_region_length(const struct hgm_region *r)
 
 uint64_t hgm_region_huge_bytes(const struct hgm_region *r)
 {
-	return atomic_load_explicit(&r->huge_blocks, memory_order_relaxed) * r->block_bytes;
+	uint64_t bytes =
+		atomic_load_explicit(&r->huge_blocks, memory_order_relaxed) * r->block_bytes;
+
+	return bytes < r->length ? bytes : r->length; /* the last block may reach behind the end */
 }
 
 uint64_t hgm_region_poisoned_bytes(const struct hgm_region *r)
@@ -111,13 +114,15 @@ int hgm_region_get_info(const struct hgm_region *r, struct hgm_region_info *out)
 static int check_pages(const struct hgm_region *r, uint64_t first, uint64_t pages,
 		       const uint64_t *bitmap, const char *function)
 {
-	uint64_t all = hgm_region_pages(r);
+	uint64_t all = r ? hgm_region_pages(r) : 0;
 
-	if (!bitmap || first % 64 || first > all || pages > all - first)
+	if (!r || !bitmap)
+		return hgm_fail(-EINVAL, "%s: the %s is NULL", function, r ? "bitmap" : "region");
+	if (first % 64 || first > all || pages > all - first)
 		return hgm_fail(
 			-EINVAL,
 			"%s: pages [%llu, +%llu) of %llu: not inside, or the first is no multiple "
-			"of 64, or the bitmap is NULL",
+			"of 64",
 			function, (unsigned long long)first, (unsigned long long)pages,
 			(unsigned long long)all);
 	return 0;

@@ -72,6 +72,7 @@ static int more_telling(int a, int b)
 static int open_any(unsigned int flags, enum hgm_uffd_via *via)
 {
 	int dev, sys, user = 0;
+	int rc;
 
 	*via = HGM_UFFD_VIA_DEVICE;
 	dev = open_device();
@@ -87,7 +88,11 @@ static int open_any(unsigned int flags, enum hgm_uffd_via *via)
 		if (user >= 0)
 			return user;
 	}
-	return hgm_fail(more_telling(dev, sys),
+	rc = more_telling(dev, sys);
+	if (rc == -EMFILE || rc == -ENFILE)
+		return hgm_fail(rc, "no userfaultfd: out of descriptors (%s); " HGM_FD_HINT,
+				hgm_errno_name(rc));
+	return hgm_fail(rc,
 			"no userfaultfd: /dev/userfaultfd gave %s; userfaultfd(2) gave %s; user "
 			"mode only %s%s."
 			" What helps: read and write permission on /dev/userfaultfd (kernel 6.1 or "
@@ -97,7 +102,7 @@ static int open_any(unsigned int flags, enum hgm_uffd_via *via)
 			"and a seccomp profile that lets userfaultfd(2) pass%s",
 			hgm_errno_name(dev), hgm_errno_name(sys),
 			user ? "gave " : "was not allowed", user ? hgm_errno_name(user) : "",
-			user ? "" : "; without KVM, allowing user mode only");
+			user ? "" : "; without KVM, HGM_ALLOW_USER_MODE_ONLY");
 }
 
 /* UFFDIO_API can be done once per descriptor: learn what there is on a throw-away one. */
@@ -136,9 +141,13 @@ static int missing_features(uint64_t missing)
 			used += strlen(name);
 		}
 	}
+	if (!used)
+		return hgm_fail(-EOPNOTSUPP,
+				"required feature bits 0x%llx are unknown to this kernel",
+				(unsigned long long)missing);
 	return hgm_fail(-EOPNOTSUPP,
 			"this kernel's userfaultfd lacks what is required:%s (mask 0x%llx); "
-			"include/hgm/uapi.h says which kernel has each",
+			"<hgm/uapi.h> says which kernel has each",
 			names, (unsigned long long)missing);
 }
 
@@ -292,14 +301,14 @@ int hgm_uffd_read(struct hgm_uffd *u, struct hgm_uffd_event *ev, unsigned int ma
 	ssize_t got;
 
 	if (!max)
-		return -EINVAL;
+		return hgm_fail(-EINVAL, "hgm_uffd_read: max is 0");
 	if (max > HGM_UFFD_READ_MAX)
 		max = HGM_UFFD_READ_MAX;
 	got = hgm_sys->read(u->fd, msg, max * sizeof(msg[0]));
 	if (got < 0)
 		return got == -EINTR ? -EAGAIN : (int)got;
 	if (!got || (size_t)got % sizeof(msg[0]))
-		return -EIO;
+		return hgm_fail(-EIO, "hgm_uffd_read: %zd bytes are no messages", got);
 	for (size_t i = 0; i < (size_t)got / sizeof(msg[0]); i++)
 		decode(&ev[i], &msg[i]);
 	return (int)((size_t)got / sizeof(msg[0]));

@@ -194,10 +194,13 @@ int hgm_work_urgent(struct hgm_region *r, uint64_t block)
 
 int hgm_region_prefetch(struct hgm_region *r, uint64_t offset, uint64_t length)
 {
-	struct hgm_work *w = &r->h->work;
+	struct hgm_work *w;
 	unsigned int count;
 	int rc = 0;
 
+	if (!r)
+		return hgm_fail(-EINVAL, "hgm_region_prefetch: the region is NULL");
+	w = &r->h->work;
 	if (!length || offset >= r->length || length > r->length - offset)
 		return hgm_fail(
 			-EINVAL,

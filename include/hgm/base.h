@@ -31,6 +31,8 @@
  *  - Addresses and lengths are in bytes.
  *  - "Calling thread: any" means any thread at any time, concurrently with all other calls, except
  *    with the call that ends the very object. No registration of threads is ever needed.
+ *  - A NULL object is -EINVAL where a function returns int and its object is an engine, a region or
+ *    a source; getters, hgm_caps_*() and hgm/uffd.h do not look.
  *  - Nothing is printed, no process is ended, no descriptor survives exec.
  */
 

@@ -22,7 +22,7 @@ enum hgm_answer {
 
 /**
  * struct hgm_cap - one capability
- * @name:   stable, lower case, words joined by '.': "shmem.minor.4k"
+ * @name:   stable, lower case, parts joined by '.': "shmem.minor.4k", "uffd.exact_address"
  * @answer: enum hgm_answer
  * @value:  a number where the capability has one (free huge pages, feature mask), else 0
  * @reason: in words: what was tried and what came of it
@@ -49,7 +49,8 @@ struct hgm_cap {
  * capability is missing, or all are, is an answer and no error.
  *
  * Errors: -EINVAL @out is NULL or a flag is unknown; -ENOMEM.
- * Calling thread: any. Blocks for some milliseconds. Since: 0.1.
+ * Calling thread: any. Blocks for some milliseconds, with HGM_CAPS_USE_HUGE_PAGES up to seconds.
+ * Since: 0.1.
  */
 HGM_PUBLIC int hgm_caps_probe(struct hgm_caps **out, unsigned int flags);
 

@@ -93,7 +93,7 @@ struct hgm_region_opts {
  * @backing:        enum hgm_backing: what the memory really is (never AUTO, FD or MAPPING)
  * @flags:          HGM_REGION_* in force
  * @present_bytes:  contents that have arrived
- * @huge_bytes:     mapped by huge leaves, as verified after each collapse
+ * @huge_bytes:     of @length, mapped by huge leaves, as verified after each collapse
  * @poisoned_bytes: given up: the source failed, and touching it raises SIGBUS
  * @blocks:         how many blocks the region has
  * @left_split:     of these, full but given up on: not mapped huge
@@ -220,7 +220,8 @@ HGM_PUBLIC int hgm_region_export(const struct hgm_region *r, uint64_t first_page
 
 /**
  * hgm_region_import - declare pages as having arrived
- * @r:          the region, of HGM_BACKING_FD, whose file holds the contents already
+ * @r:          the region, of HGM_BACKING_FD or of HGM_BACKING_MAPPING with fd, whose file holds
+ *              the contents already
  * @first_page: first page; a multiple of 64
  * @pages:      how many
  * @bitmap:     as hgm_region_export() gives it

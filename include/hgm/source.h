@@ -63,9 +63,13 @@ struct hgm_io {
  * @io:   the request; copy it to answer later
  *
  * Called on fault threads (for demand) and worker threads (for fill), several at once. It must not
- * touch memory of any region, must not call hgm_destroy() or hgm_region_destroy(), and, unless the
- * source was made with HGM_SOURCE_BLOCKING, must return quickly: while it runs on a fault thread
- * no other fault of that thread is served.
+ * touch memory of any region (nor may a thread that answers later, before it has answered), must
+ * not call hgm_destroy() or hgm_region_destroy(), and, unless the source was made with
+ * HGM_SOURCE_BLOCKING, must return quickly: while it runs on a fault thread no other fault of that
+ * thread is served.
+ *
+ * At most 1024 requests of an engine are unanswered at a time, at most 512 of them without
+ * HGM_IO_DEMAND; a queue of that size never has to refuse one.
  *
  * Return: the number of bytes delivered, at least one page and at most @io->length (a count that is
  * no multiple of 4096 is rounded down; what is missing is asked for again), HGM_IO_ZERO added if
@@ -173,9 +177,9 @@ HGM_PUBLIC void hgm_source_destroy(struct hgm_source *src);
  * once, and the engine must still exist: hgm_destroy() waits for all answers, so an engine is never
  * gone while a request is unanswered.
  *
- * Errors: -EALREADY the request was answered before (nothing was changed); -EINVAL @io is NULL or
- * no request of its engine, or @result is no possible answer (the request then counts as failed
- * with
+ * Errors: -EALREADY the request was answered before, or never asked (nothing was changed); -EINVAL
+ * @io is NULL or no request of its engine, or @result is no possible answer (the request then
+ * counts as failed with
  * -EIO).
  * Calling thread: any, also inside hgm_read_fn. Does not block but for the kernel's own locks in
  * UFFDIO_CONTINUE or UFFDIO_COPY. Since: 0.1.

@@ -25,10 +25,11 @@
 #define HGM_UFFD_FEATURE_MINOR_SHMEM	    (UINT64_C(1) << 10) /* 5.14 */
 #define HGM_UFFD_FEATURE_EXACT_ADDRESS	    (UINT64_C(1) << 11) /* 5.18 */
 #define HGM_UFFD_FEATURE_WP_HUGETLBFS_SHMEM (UINT64_C(1) << 12) /* 5.19 */
-#define HGM_UFFD_FEATURE_WP_UNPOPULATED	    (UINT64_C(1) << 13) /* 6.4; not HGM, see man page */
-#define HGM_UFFD_FEATURE_POISON		    (UINT64_C(1) << 14) /* 6.6 */
-#define HGM_UFFD_FEATURE_WP_ASYNC	    (UINT64_C(1) << 15) /* 6.7 */
-#define HGM_UFFD_FEATURE_MOVE		    (UINT64_C(1) << 16) /* 6.8 */
+#define HGM_UFFD_FEATURE_WP_UNPOPULATED \
+	(UINT64_C(1) << 13)			      /* 6.4; taken for HGM by its first drafts */
+#define HGM_UFFD_FEATURE_POISON	  (UINT64_C(1) << 14) /* 6.6 */
+#define HGM_UFFD_FEATURE_WP_ASYNC (UINT64_C(1) << 15) /* 6.7 */
+#define HGM_UFFD_FEATURE_MOVE	  (UINT64_C(1) << 16) /* 6.8 */
 
 /* UFFDIO_REGISTER modes */
 #define HGM_UFFD_MISSING (UINT64_C(1) << 0)

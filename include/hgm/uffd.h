@@ -23,7 +23,9 @@ struct hgm_uffd;
  * struct hgm_uffd_opts - how to open a userfaultfd
  * @size:     sizeof(struct hgm_uffd_opts)
  * @required: HGM_UFFD_FEATURE_* bits without which opening fails
- * @optional: bits to enable where the kernel has them
+ * @optional: bits to enable where the kernel has them. Name them one by one: SIGBUS has faults
+ *            raise a signal instead of a message, and each EVENT_* makes somebody wait until it is
+ *            read
  * @flags:    HGM_UFFD_ALLOW_USER_MODE_ONLY or 0
  */
 struct hgm_uffd_opts {
@@ -183,7 +185,8 @@ HGM_PUBLIC int hgm_uffd_continue(struct hgm_uffd *u, struct hgm_range *r);
  * @r:   the range
  * @src: @r->len bytes of contents; must not be registered memory that is absent
  *
- * On shmem -EEXIST pages may be in the page cache without being mapped: they count as @r->existed.
+ * On hugetlb the kernel takes a second huge page for a moment when @src is not mapped yet. On shmem
+ * -EEXIST pages may be in the page cache without being mapped: they count as @r->existed.
  *
  * Errors: see struct hgm_range.
  * Calling thread: any. May wait for the address space's lock. Since: 0.1; kernel 4.3.

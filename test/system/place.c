@@ -204,12 +204,14 @@ struct huge_look {
 static bool is_huge(void *arg)
 {
 	struct huge_look *l = arg;
+	/* What lies behind the region's end is mapped huge with it, and not counted as its own. */
+	uint64_t own = l->wanted < l->field->length ? l->wanted : l->field->length;
 
 	l->info = info_of(l->field->region).huge_bytes;
 	if (hgm_mapped_huge(l->field->addr, l->length, &l->scan))
 		l->scan = l->wanted; /* no PAGEMAP_SCAN here */
 	l->smaps = huge_in_smaps(l->field->addr, l->length);
-	return l->info >= l->wanted && l->scan >= l->wanted && l->smaps >= l->wanted;
+	return l->info >= own && l->scan >= l->wanted && l->smaps >= l->wanted;
 }
 
 /* A late fault may have taken a block apart again: it is given the time to become huge. */

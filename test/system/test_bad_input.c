@@ -127,6 +127,8 @@ static void lengths_that_no_memory_has(void **state)
 	REFUSED(-ENOMEM, o.source = endless; o.length = (UINT64_C(1) << 62));
 	REFUSED(-ENOMEM, o.source = endless; o.length = INT64_MAX & ~(PAGE - 1);
 		o.backing = HGM_BACKING_ANON);
+	/* There are addresses for it, but no pages: nobody is to be killed for that. */
+	REFUSED(-ENOMEM, o.source = endless; o.length = UINT64_C(8) << 40);
 	REFUSED(-EINVAL, o.source = endless; o.length = UINT64_MAX & ~(PAGE - 1));
 	REFUSED(-EINVAL, o.source = endless; o.length = 4 * MIB;
 		o.source_offset = INT64_MAX & ~(PAGE - 1));

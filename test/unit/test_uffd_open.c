@@ -50,7 +50,7 @@ static void user_mode_only_where_it_is_not(void **state)
 	says("vm.unprivileged_userfaultfd");
 	says("CAP_SYS_PTRACE");
 	says("seccomp");
-	says("allowing user mode only");
+	says("HGM_ALLOW_USER_MODE_ONLY");
 }
 
 static void all_three_fail(void **state)
