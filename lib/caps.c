@@ -21,6 +21,17 @@ struct hgm_caps {
 #define HUGETLB_1G HGM_MEMORY_HUGETLB_1G
 
 static const struct hgm_probe_row rows[] = {
+	{ "hgm", hgm_probe_hgm },
+	{ "hgm.sysfs", hgm_probe_hgm_sysfs },
+	{ "hgm.advice", hgm_probe_hgm_advice },
+	{ "hgm.split", hgm_probe_hgm_split, HUGETLB_2M },
+	{ "hgm.2m.minor.4k", hgm_probe_hgm_minor, HUGETLB_2M },
+	{ "hgm.2m.collapse", hgm_probe_hgm_collapse, HUGETLB_2M, true },
+	{ "hgm.2m.wp.4k", hgm_probe_hgm_writeprotect, HUGETLB_2M },
+	{ "hgm.1g.minor.4k", hgm_probe_hgm_minor, HUGETLB_1G },
+	{ "hgm.1g.collapse", hgm_probe_hgm_collapse, HUGETLB_1G, true },
+	{ "hgm.1g.wp.4k", hgm_probe_hgm_writeprotect, HUGETLB_1G },
+
 	{ "uffd.device", hgm_probe_uffd_device },
 	{ "uffd.syscall", hgm_probe_uffd_syscall },
 	{ "uffd.user_mode_only", hgm_probe_uffd_user_mode_only },

@@ -8,11 +8,15 @@
  *	caps_uffd.c	userfaultfd's verbs per kind of memory
  *	caps_fault.c	what only a faulting thread can show
  *	caps_huge.c	huge pages: pools, collapse, PAGEMAP_SCAN
+ *	caps_hgm.c	high-granularity mapping: what can be asked without a huge page
+ *	caps_hgm_proof.c high-granularity mapping: tried on a huge page
+ *	caps_denied.c	by what a userfaultfd is refused
  */
 #ifndef HGM_LIB_CAPS_H
 #define HGM_LIB_CAPS_H
 
 #include <stdbool.h>
+#include <stddef.h>
 
 #include <hgm/caps.h>
 
@@ -71,6 +75,15 @@ void hgm_probe_answer_errno(struct hgm_probe *p, int rc, const char *what);
 /* Open a userfaultfd by any way, with @features enabled: the descriptor or -errno. */
 int hgm_probe_open_uffd(uint64_t features);
 
+/* The text for what was not tried because it was not asked for. */
+#define HGM_SAY_USE_HUGE_PAGES "it takes a huge page for a moment: ask with HGM_CAPS_USE_HUGE_PAGES"
+
+/* "4 KiB", "2 MiB", "1 GiB" */
+struct hgm_size_text {
+	char text[24];
+};
+struct hgm_size_text hgm_probe_size(uint64_t bytes);
+
 /* A short file's text without the newline; its length or -errno. */
 int hgm_probe_read_text(const char *path, char *buf, size_t len);
 
@@ -89,7 +102,39 @@ void hgm_scratch_close(struct hgm_scratch *s);
 #define HGM_PAGEMAP_UFFD_WP (INT64_C(1) << 57)
 int64_t hgm_probe_pagemap(const struct hgm_probe *p, const void *addr);
 
+/* Of the range, what PAGEMAP_SCAN calls huge; or -errno. */
+int64_t hgm_probe_huge_bytes(const void *addr, uint64_t len);
+
+/* MADV_COLLAPSE, again where it was refused for what passes. */
+int hgm_probe_try_collapse(void *addr, uint64_t len);
+
+/*
+ * High-granularity mapping of blocks of @block_bytes (2 MiB or 1 GiB): is it proven here? The
+ * verdict is in p->answer, the stage that gave it and its reason in p->reason. Stops at the first
+ * stage that says no: on a kernel without it two system calls. Takes a huge page for a moment if
+ * p->flags has HGM_CAPS_USE_HUGE_PAGES and no earlier stage said no. p->page must be set.
+ */
+void hgm_probe_hgm_verdict(struct hgm_probe *p, uint64_t block_bytes);
+
+/* The stages of that which take no huge page. False: the answer is given. */
+bool hgm_probe_hgm_unproven(struct hgm_probe *p, enum hgm_memory memory);
+
+/* The stages that take one. Each gives an answer; the earlier are done by the later. */
+void hgm_prove_minor(struct hgm_probe *p, enum hgm_memory memory);
+void hgm_prove_collapse(struct hgm_probe *p, enum hgm_memory memory);
+void hgm_prove_writeprotect(struct hgm_probe *p, enum hgm_memory memory);
+
+/* How a refusal of userfaultfd(2) came about, in words; @user_mode: for user mode only. */
+void hgm_probe_denied_by(char *text, size_t len, int rc, bool user_mode);
+
 /* Rows' probes */
+void hgm_probe_hgm(struct hgm_probe *p, const struct hgm_probe_row *row);
+void hgm_probe_hgm_sysfs(struct hgm_probe *p, const struct hgm_probe_row *row);
+void hgm_probe_hgm_advice(struct hgm_probe *p, const struct hgm_probe_row *row);
+void hgm_probe_hgm_split(struct hgm_probe *p, const struct hgm_probe_row *row);
+void hgm_probe_hgm_minor(struct hgm_probe *p, const struct hgm_probe_row *row);
+void hgm_probe_hgm_collapse(struct hgm_probe *p, const struct hgm_probe_row *row);
+void hgm_probe_hgm_writeprotect(struct hgm_probe *p, const struct hgm_probe_row *row);
 void hgm_probe_uffd_device(struct hgm_probe *p, const struct hgm_probe_row *row);
 void hgm_probe_uffd_syscall(struct hgm_probe *p, const struct hgm_probe_row *row);
 void hgm_probe_uffd_user_mode_only(struct hgm_probe *p, const struct hgm_probe_row *row);

@@ -87,7 +87,7 @@ void hgm_probe_shmem_enabled(struct hgm_probe *p, const struct hgm_probe_row *ro
 		hgm_probe_answer(p, HGM_YES, SHMEM_ENABLED " is '%s'", text);
 }
 
-static int64_t huge_bytes(const void *addr, uint64_t len)
+int64_t hgm_probe_huge_bytes(const void *addr, uint64_t len)
 {
 	struct hgm_pm_region region[8];
 	uint64_t end = (uintptr_t)addr + len;
@@ -108,7 +108,7 @@ static int64_t huge_bytes(const void *addr, uint64_t len)
 	return n < 0 ? n : sum;
 }
 
-static int collapse(void *addr, uint64_t len)
+int hgm_probe_try_collapse(void *addr, uint64_t len)
 {
 	int rc = 0;
 
@@ -128,7 +128,7 @@ static void collapse_primary(struct hgm_probe *p, struct hgm_scratch *s, const c
 	int64_t huge;
 	int rc;
 
-	rc = collapse(s->primary, s->block);
+	rc = hgm_probe_try_collapse(s->primary, s->block);
 	if (rc == -EINVAL) {
 		if (s->alias)
 			hgm_probe_read_text(SHMEM_ENABLED, text, sizeof(text));
@@ -142,7 +142,7 @@ static void collapse_primary(struct hgm_probe *p, struct hgm_scratch *s, const c
 		hgm_probe_answer_errno(p, rc, "MADV_COLLAPSE");
 		return;
 	}
-	huge = huge_bytes(s->primary, s->block);
+	huge = hgm_probe_huge_bytes(s->primary, s->block);
 	hgm_scratch_unregister(s);
 	for (uint64_t i = 0; i < s->block; i += p->page) {
 		if (s->primary[i] != (char)(i / p->page)) {
@@ -199,7 +199,7 @@ void hgm_probe_collapse_prepared(struct hgm_probe *p, const struct hgm_probe_row
 
 	if (!hgm_scratch_open(p, &s, row->memory) || !hgm_scratch_populate(p, &s, s.alias, p->page))
 		goto close;
-	rc = collapse(s.alias, s.block);
+	rc = hgm_probe_try_collapse(s.alias, s.block);
 	if (rc) {
 		hgm_probe_answer_errno(p, rc, "MADV_COLLAPSE of an empty block");
 		goto close;

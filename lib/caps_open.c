@@ -55,12 +55,19 @@ void hgm_probe_uffd_device(struct hgm_probe *p, const struct hgm_probe_row *row)
 	int fd;
 
 	(void)row;
-	if (dev == -EACCES || dev == -EPERM) {
+	if (dev == -EACCES) {
 		hgm_probe_answer(
 			p, HGM_DENIED,
-			"open /dev/userfaultfd: %s; its owner can allow this user by chmod, "
-			"chgrp or setfacl",
-			hgm_errno_name(dev));
+			"open /dev/userfaultfd: EACCES; its owner can allow this user by chmod, "
+			"chgrp or setfacl (and where /dev is mounted nodev, nobody may)");
+		return;
+	}
+	if (dev == -EPERM) {
+		hgm_probe_answer(
+			p, HGM_DENIED,
+			"open /dev/userfaultfd: EPERM; the device control group, a seccomp "
+			"filter or a security module refuses it, whatever chmod or "
+			"setfacl say");
 		return;
 	}
 	if (dev == -ENOENT || dev == -ENODEV || dev == -ENXIO) {
@@ -77,6 +84,13 @@ void hgm_probe_uffd_device(struct hgm_probe *p, const struct hgm_probe_row *row)
 	}
 	fd = hgm_sys->uffd_new(dev, O_CLOEXEC | O_NONBLOCK);
 	hgm_sys->close(dev);
+	if (fd == -ENOTTY || fd == -EINVAL) {
+		hgm_probe_answer(p, HGM_NO,
+				 "USERFAULTFD_IOC_NEW on /dev/userfaultfd: %s; what is there is "
+				 "not that device",
+				 hgm_errno_name(fd));
+		return;
+	}
 	if (fd < 0) {
 		hgm_probe_answer_errno(p, fd, "USERFAULTFD_IOC_NEW on /dev/userfaultfd");
 		return;
@@ -85,20 +99,18 @@ void hgm_probe_uffd_device(struct hgm_probe *p, const struct hgm_probe_row *row)
 	hgm_probe_answer(p, HGM_YES, "opened, and USERFAULTFD_IOC_NEW gave a userfaultfd");
 }
 
-static void try_syscall(struct hgm_probe *p, int flags, const char *what, const char *remedy)
+static void try_syscall(struct hgm_probe *p, int flags, const char *what)
 {
 	int fd = hgm_sys->userfaultfd(O_CLOEXEC | O_NONBLOCK | flags);
+	char cause[320];
 
 	if (fd >= 0) {
 		hgm_sys->close(fd);
 		hgm_probe_answer(p, HGM_YES, "%s gave a userfaultfd", what);
-	} else if (fd == -EPERM || fd == -EACCES) {
-		hgm_probe_answer(p, HGM_DENIED, "%s: %s; %s", what, hgm_errno_name(fd), remedy);
-	} else if (fd == -ENOSYS) {
-		hgm_probe_answer(p, HGM_NO,
-				 "%s: ENOSYS; built without CONFIG_USERFAULTFD, or hidden by a "
-				 "seccomp filter",
-				 what);
+	} else if (fd == -EPERM || fd == -EACCES || fd == -ENOSYS) {
+		hgm_probe_denied_by(cause, sizeof(cause), fd, flags);
+		hgm_probe_answer(p, fd == -ENOSYS ? HGM_NO : HGM_DENIED, "%s: %s; %s", what,
+				 hgm_errno_name(fd), cause);
 	} else {
 		hgm_probe_answer_errno(p, fd, what);
 	}
@@ -107,16 +119,13 @@ static void try_syscall(struct hgm_probe *p, int flags, const char *what, const 
 void hgm_probe_uffd_syscall(struct hgm_probe *p, const struct hgm_probe_row *row)
 {
 	(void)row;
-	try_syscall(p, 0, "userfaultfd(2)",
-		    "needs CAP_SYS_PTRACE or sysctl vm.unprivileged_userfaultfd=1, and a seccomp "
-		    "filter that lets it pass");
+	try_syscall(p, 0, "userfaultfd(2)");
 }
 
 void hgm_probe_uffd_user_mode_only(struct hgm_probe *p, const struct hgm_probe_row *row)
 {
 	(void)row;
-	try_syscall(p, UFFD_USER_MODE_ONLY, "userfaultfd(2) with UFFD_USER_MODE_ONLY",
-		    "needs no privilege, so a seccomp filter or a security module refuses it");
+	try_syscall(p, UFFD_USER_MODE_ONLY, "userfaultfd(2) with UFFD_USER_MODE_ONLY");
 }
 
 void hgm_probe_features(struct hgm_probe *p, const struct hgm_probe_row *row)

@@ -7,6 +7,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -57,6 +58,15 @@ void hgm_probe_answer_errno(struct hgm_probe *p, int rc, const char *what)
 	default:
 		hgm_probe_answer(p, HGM_NO, "%s: %s", what, name);
 	}
+}
+
+struct hgm_size_text hgm_probe_size(uint64_t bytes)
+{
+	unsigned int shift = bytes >> 30 ? 30 : bytes >> 20 ? 20 : 10;
+	struct hgm_size_text t;
+
+	snprintf(t.text, sizeof(t.text), "%" PRIu64 " %ciB", bytes >> shift, " KMG"[shift / 10]);
+	return t;
 }
 
 int hgm_probe_read_text(const char *path, char *buf, size_t len)

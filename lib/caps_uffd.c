@@ -11,22 +11,6 @@
 #include "caps.h"
 #include "error.h"
 
-#define SAY_USE_HUGE_PAGES "it takes a huge page for a moment: ask with HGM_CAPS_USE_HUGE_PAGES"
-
-/* "4 KiB", "2 MiB", "1 GiB" */
-struct size_text {
-	char text[24];
-};
-
-static struct size_text size_text(uint64_t bytes)
-{
-	unsigned int shift = bytes >> 30 ? 30 : bytes >> 20 ? 20 : 10;
-	struct size_text t;
-
-	snprintf(t.text, sizeof(t.text), "%" PRIu64 " %ciB", bytes >> shift, " KMG"[shift / 10]);
-	return t;
-}
-
 /*
  * The answer to a range verb that ended with @rc and dealt with @done of @len bytes. A success is
  * believed when the page table shows it too, where that can be seen.
@@ -37,7 +21,7 @@ static void judge(struct hgm_probe *p, const struct hgm_scratch *s, const char *
 	char what[96];
 	int64_t seen;
 
-	snprintf(what, sizeof(what), "%s of %s", verb, size_text(len).text);
+	snprintf(what, sizeof(what), "%s of %s", verb, hgm_probe_size(len).text);
 	if (rc == -EINVAL && len < s->block) {
 		hgm_probe_answer(p, HGM_NO,
 				 "%s: EINVAL; the kernel does not take pages of this memory "
@@ -89,7 +73,7 @@ void hgm_probe_copy(struct hgm_probe *p, const struct hgm_probe_row *row)
 	if (row->block && !s.reserved) {
 		hgm_probe_answer(p, HGM_UNPROVEN,
 				 "UFFDIO_REGISTER for MISSING worked; UFFDIO_COPY was not tried, "
-				 "as " SAY_USE_HUGE_PAGES);
+				 "as " HGM_SAY_USE_HUGE_PAGES);
 		goto close;
 	}
 	/* Never written: zeroes that take no memory. */
@@ -147,8 +131,8 @@ void hgm_probe_continue(struct hgm_probe *p, const struct hgm_probe_row *row)
 		hgm_probe_answer(
 			p, HGM_UNPROVEN,
 			"UFFDIO_CONTINUE of %s was understood (EFAULT: no page in the page "
-			"cache); to have one, " SAY_USE_HUGE_PAGES,
-			size_text(step).text);
+			"cache); to have one, " HGM_SAY_USE_HUGE_PAGES,
+			hgm_probe_size(step).text);
 	else
 		judge(p, &s, "UFFDIO_CONTINUE", rc, done, step, HGM_PAGEMAP_PRESENT);
 close:
@@ -219,7 +203,7 @@ static void touch_poison(struct hgm_probe *p, struct hgm_scratch *s, uint64_t st
 				 "UFFDIO_POISON reported success, but the page could be read");
 	else if (n == -EFAULT)
 		hgm_probe_answer(p, HGM_YES, "UFFDIO_POISON of %s worked, reading the page fails",
-				 size_text(step).text);
+				 hgm_probe_size(step).text);
 }
 
 void hgm_probe_poison(struct hgm_probe *p, const struct hgm_probe_row *row)
