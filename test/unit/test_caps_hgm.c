@@ -1,0 +1,580 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The probe of high-granularity mapping over kernels that do not have it and look as if they did.
+ * Each wrong guess ends in "no" or "unproven" with the true reason, and leaves nothing behind.
+ */
+#include <fcntl.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <hgm/caps.h>
+
+#include "caps.h"
+#include "fake_hgm.h"
+#include "leaks.h"
+#include "test.h"
+
+#define MIB2  (UINT64_C(2) << 20)
+#define GIB1  (UINT64_C(1) << 30)
+#define PROVE HGM_CAPS_USE_HUGE_PAGES
+
+static struct fake {
+	const char *sysfs; /* NULL: no such file */
+	int sysfs_error;
+	int advice_zero; /* madvise(NULL, 0, 26) */
+	int advice;	 /* of memory */
+	uint64_t features;
+	int no_uffd;
+	int no_smaps;
+	int no_pagemap;
+	int continue_4k;
+	int busy; /* CONTINUEs of more than a page that say EAGAIN first */
+	bool continue_rounds;
+	int collapse;
+	bool collapse_spoils;
+	bool all_is_huge; /* PAGEMAP_SCAN says so of all hugetlb memory */
+	int scan;	  /* PAGEMAP_SCAN */
+	int wp_4k;
+	bool wp_not_seen;
+	bool pool_is_empty;
+	int populate;
+
+	/* what happened */
+	char *alias;
+	uint64_t block;
+	unsigned int calls;
+	unsigned int reserved; /* hugetlb mappings that promise themselves pages */
+	unsigned int populated;
+	unsigned int collapses;
+	unsigned int wakes_after_collapse;
+	bool protected;
+} fake;
+
+static int fake_open(const char *path, int flags)
+{
+	int fd;
+
+	(void)flags;
+	fake.calls++;
+	if (!strcmp(path, "/sys/kernel/mm/hugepages/hgm")) {
+		if (fake.sysfs_error)
+			return fake.sysfs_error;
+		if (!fake.sysfs)
+			return -ENOENT;
+	} else if (!strcmp(path, "/proc/self/smaps") && fake.no_smaps) {
+		return fake.no_smaps;
+	} else if (!strcmp(path, "/proc/self/pagemap") && fake.no_pagemap) {
+		return fake.no_pagemap;
+	}
+	fd = hgm_sys_linux.eventfd();
+	hgm.smaps_fd = -1;
+	if (!strcmp(path, "/proc/self/smaps"))
+		fake_hgm_open_smaps(fd);
+	return fd;
+}
+
+static int fake_close(int fd)
+{
+	fake.calls++;
+	return hgm_sys_linux.close(fd);
+}
+
+static ssize_t fake_read(int fd, void *buf, size_t len)
+{
+	fake.calls++;
+	if (fd == hgm.smaps_fd)
+		return fake_hgm_read_smaps(buf, len);
+	assert_true(len > strlen(fake.sysfs));
+	memcpy(buf, fake.sysfs, strlen(fake.sysfs));
+	return (ssize_t)strlen(fake.sysfs);
+}
+
+static ssize_t fake_pread(int fd, void *buf, size_t len, uint64_t offset)
+{
+	uint64_t addr = offset / 8 * FAKE_PAGE;
+	uint64_t word = fake_hgm_present(addr) ? UINT64_C(1) << 63 : 0;
+
+	(void)fd;
+	if (fake.protected && !fake.wp_not_seen)
+		word |= UINT64_C(1) << 57;
+	memcpy(buf, &word, len);
+	return (ssize_t)len;
+}
+
+static int fake_memfd_create(const char *name, unsigned int flags)
+{
+	assert_true(flags & 4); /* MFD_HUGETLB: nothing else is asked for here */
+	return hgm_sys_linux.memfd_create(name, 0);
+}
+
+static int fake_poll(struct pollfd *fds, unsigned int n, int64_t timeout_ns)
+{
+	(void)fds;
+	(void)timeout_ns;
+	assert_int_equal(n, 0);
+	return 0;
+}
+
+static int fake_mmap(void **out, void *addr, uint64_t len, int prot, int flags, int fd,
+		     uint64_t offset)
+{
+	if (fd >= 0 && !(flags & MAP_NORESERVE)) {
+		if (fake.pool_is_empty)
+			return -ENOMEM;
+		fake.reserved++;
+	}
+	if (fd >= 0) {
+		fake.alias = addr; /* the second is */
+		fake.block = len;
+	}
+	return hgm_sys_linux.mmap(out, addr, len, prot, flags | MAP_NORESERVE, fd, offset);
+}
+
+static int fake_munmap(void *addr, uint64_t len)
+{
+	fake_hgm_munmap(addr, len);
+	return hgm_sys_linux.munmap(addr, len);
+}
+
+static int fake_madvise(void *addr, uint64_t len, int advice)
+{
+	fake.calls++;
+	if (!len) {
+		assert_null(addr);
+		assert_int_equal(advice, HGM_MADV_SPLIT);
+		return fake.advice_zero;
+	}
+	switch (advice) {
+	case HGM_MADV_SPLIT:
+		if (!fake.advice)
+			fake_hgm_split(addr, len);
+		return fake.advice;
+	case HGM_MADV_POPULATE_WRITE:
+		assert_ptr_equal(addr, fake.alias);
+		fake.populated++;
+		return fake.populate;
+	case HGM_MADV_COLLAPSE:
+		/* Less than the whole crashes a kernel, and holes are mapped with what is there. */
+		assert_int_equal((uintptr_t)addr, hgm.base);
+		assert_int_equal(len, hgm.len);
+		assert_true(fake_hgm_full());
+		fake.collapses++;
+		fake_hgm_collapse();
+		if (fake.collapse_spoils)
+			((char *)addr)[len / 2] ^= 1;
+		return fake.collapse;
+	}
+	fail_msg("advice %d", advice);
+	return 0;
+}
+
+static int fake_pagemap_scan(int fd, const void *start, const void *end, uint64_t category,
+			     struct hgm_pm_region *out, uint64_t out_len, uint64_t *walk_end)
+{
+	(void)fd;
+	(void)out_len;
+	assert_int_equal(category, HGM_PAGE_IS_HUGE);
+	if (fake.scan)
+		return fake.scan;
+	*walk_end = (uintptr_t)end;
+	*out = (struct hgm_pm_region){ .start = (uintptr_t)start, .end = (uintptr_t)end };
+	return hgm.whole || fake.all_is_huge;
+}
+
+static int fake_userfaultfd(int flags)
+{
+	(void)flags;
+	return fake.no_uffd ? fake.no_uffd : hgm_sys_linux.eventfd();
+}
+
+static int fake_uffd_new(int dev, int flags)
+{
+	(void)dev;
+	return fake_userfaultfd(flags);
+}
+
+static int fake_uffd_api(int fd, uint64_t *features, uint64_t *ioctls)
+{
+	(void)fd;
+	(void)ioctls;
+	if (*features & ~fake.features)
+		return -EINVAL;
+	*features = fake.features;
+	return 0;
+}
+
+static int fake_uffd_register(int fd, void *addr, uint64_t len, uint64_t modes, uint64_t *ioctls)
+{
+	(void)fd;
+	(void)ioctls;
+	assert_int_equal((uintptr_t)addr, hgm.base);
+	assert_int_equal(len, hgm.len);
+	assert_true(modes & HGM_UFFD_MINOR);
+	return 0;
+}
+
+static int fake_uffd_unregister(int fd, void *addr, uint64_t len)
+{
+	(void)fd;
+	(void)addr;
+	(void)len;
+	return 0;
+}
+
+static int fake_uffd_wake(int fd, void *addr, uint64_t len)
+{
+	(void)fd;
+	(void)addr;
+	if (fake.collapses && len == hgm.len)
+		fake.wakes_after_collapse++;
+	return 0;
+}
+
+static int fake_uffd_continue(int fd, void *addr, uint64_t len, uint64_t mode, int64_t *done)
+{
+	(void)fd;
+	(void)mode;
+	/* Never before the whole block has been written through its alias. */
+	assert_true(fake.populated);
+	assert_int_not_equal(*(uint64_t *)fake.alias, 0);
+	assert_int_not_equal(*(uint64_t *)(fake.alias + fake.block / 512 * 511), 0);
+	if (len == FAKE_PAGE && fake.continue_4k)
+		return fake.continue_4k;
+	if (fake.continue_rounds) {
+		fake_hgm_map((void *)hgm.base, hgm.len);
+		*done = (int64_t)hgm.len;
+		return 0;
+	}
+	if (len > FAKE_PAGE && fake.busy) {
+		*done = fake.busy-- % 2 ? -EAGAIN : (int64_t)FAKE_PAGE;
+		if (*done > 0)
+			fake_hgm_map(addr, FAKE_PAGE);
+		return -EAGAIN;
+	}
+	fake_hgm_map(addr, len);
+	*done = (int64_t)len;
+	return 0;
+}
+
+static int fake_uffd_writeprotect(int fd, void *addr, uint64_t len, uint64_t mode)
+{
+	(void)fd;
+	assert_true(fake_hgm_has(addr));
+	assert_int_equal(len, FAKE_PAGE);
+	assert_int_equal(mode, HGM_UFFD_WP_PROTECT);
+	fake.protected = !fake.wp_4k;
+	return fake.wp_4k;
+}
+
+static struct hgm_sys fake_sys = {
+	.open = fake_open,
+	.close = fake_close,
+	.read = fake_read,
+	.pread = fake_pread,
+	.memfd_create = fake_memfd_create,
+	.poll = fake_poll,
+	.mmap = fake_mmap,
+	.munmap = fake_munmap,
+	.madvise = fake_madvise,
+	.pagemap_scan = fake_pagemap_scan,
+	.userfaultfd = fake_userfaultfd,
+	.uffd_new = fake_uffd_new,
+	.uffd_api = fake_uffd_api,
+	.uffd_register = fake_uffd_register,
+	.uffd_unregister = fake_uffd_unregister,
+	.uffd_wake = fake_uffd_wake,
+	.uffd_continue = fake_uffd_continue,
+	.uffd_writeprotect = fake_uffd_writeprotect,
+};
+
+/* A kernel as the series had it. */
+static int set_up(void **state)
+{
+	(void)state;
+	fake = (struct fake){ .features = 0x1fff, .scan = -ENOTTY, .wp_4k = -EINVAL };
+	fake_hgm_reset();
+	fake_sys.ftruncate = hgm_sys_linux.ftruncate;
+	hgm_sys = &fake_sys;
+	return 0;
+}
+
+static int tear_down(void **state)
+{
+	(void)state;
+	hgm_sys = &hgm_sys_linux;
+	return 0;
+}
+
+typedef void probe_fn(struct hgm_probe *p, const struct hgm_probe_row *row);
+
+static void assert_row(probe_fn *fn, enum hgm_memory memory, unsigned int flags,
+		       enum hgm_answer answer, const char *words)
+{
+	const struct hgm_probe_row row = { .memory = memory };
+	struct hgm_probe p = { .flags = flags, .page = FAKE_PAGE };
+	struct holdings before = take_holdings();
+
+	fake.calls = fake.populated = fake.collapses = fake.wakes_after_collapse = 0;
+	fn(&p, &row);
+	assert_same_holdings(&before);
+	if (p.answer != answer || !strstr(p.reason, words))
+		fail_msg("%u, '%s' instead of %u, '%s'", p.answer, p.reason, answer, words);
+	assert_int_equal(p.flags, flags);
+}
+
+static void verdict_2m(struct hgm_probe *p, const struct hgm_probe_row *row)
+{
+	(void)row;
+	hgm_probe_hgm_verdict(p, MIB2);
+}
+
+static void verdict_1g(struct hgm_probe *p, const struct hgm_probe_row *row)
+{
+	(void)row;
+	hgm_probe_hgm_verdict(p, GIB1);
+}
+
+static void assert_verdict(unsigned int flags, enum hgm_answer answer, const char *words)
+{
+	assert_row(verdict_2m, HGM_MEMORY_NONE, flags, answer, words);
+	assert_row(verdict_1g, HGM_MEMORY_NONE, flags, answer, words);
+}
+
+static void it_is_proven_where_it_works(void **state)
+{
+	(void)state;
+	assert_row(verdict_2m, 0, PROVE, HGM_YES, "one mapping of 2 MiB, contents intact (smaps)");
+	assert_int_equal(fake.collapses, 1);
+	assert_int_equal(fake.wakes_after_collapse, 2); /* one of them ends the registration */
+	assert_row(verdict_1g, 0, PROVE, HGM_YES, "one mapping of 1 GiB, contents intact (smaps)");
+	assert_row(hgm_probe_hgm_minor, HGM_MEMORY_HUGETLB_2M, PROVE, HGM_YES,
+		   "4 KiB of a huge page of 2 MiB, and no more (pagemap, smaps)");
+	assert_int_equal(fake.collapses, 0);
+	assert_row(hgm_probe_hgm_collapse, HGM_MEMORY_HUGETLB_1G, PROVE, HGM_YES, "1 GiB");
+	assert_row(hgm_probe_hgm_writeprotect, HGM_MEMORY_HUGETLB_2M, PROVE, HGM_NO,
+		   "whole huge pages only");
+	assert_row(hgm_probe_hgm_split, HGM_MEMORY_HUGETLB_2M, PROVE, HGM_YES, "'hm'");
+	assert_row(hgm_probe_hgm_sysfs, 0, PROVE, HGM_UNPROVEN, "says nothing");
+	fake.busy = 5;
+	assert_row(verdict_2m, 0, PROVE, HGM_YES, "one mapping");
+}
+
+static void unasked_no_huge_page_is_taken(void **state)
+{
+	(void)state;
+	assert_verdict(0, HGM_UNPROVEN, "HGM_CAPS_USE_HUGE_PAGES");
+	assert_row(hgm_probe_hgm_split, HGM_MEMORY_HUGETLB_2M, 0, HGM_YES, "'hm'");
+	assert_row(hgm_probe_hgm_collapse, HGM_MEMORY_HUGETLB_2M, 0, HGM_UNPROVEN, "ask with");
+	assert_int_equal(fake.reserved, 0);
+	assert_int_equal(fake.populated, 0);
+}
+
+/* Pitfall 1: mainline's WP_UNPOPULATED is the bit of the first drafts. */
+static void feature_bit_13_proves_nothing(void **state)
+{
+	(void)state;
+	fake.features = 0x1ffff;
+	fake.advice_zero = fake.advice = -EINVAL;
+	assert_verdict(PROVE, HGM_NO, "hgm.advice: ");
+	assert_int_equal(fake.calls, 2); /* open of the sysfs file, madvise */
+	assert_int_equal(fake.reserved, 0);
+	assert_row(hgm_probe_hgm, 0, PROVE, HGM_NO, "does not know it");
+	assert_row(hgm_probe_hgm_split, HGM_MEMORY_HUGETLB_2M, PROVE, HGM_NO, "hgm.advice: ");
+	assert_int_equal(fake.calls, 1);
+
+	/* Nor does its absence say anything. */
+	fake.features = 0x1fff;
+	fake.advice_zero = fake.advice = 0;
+	assert_verdict(PROVE, HGM_YES, "");
+}
+
+static void the_sysfs_file_is_a_hint(void **state)
+{
+	(void)state;
+	fake.sysfs = "1\n";
+	fake.advice_zero = fake.advice = -EINVAL;
+	assert_verdict(PROVE, HGM_NO, "hgm.advice: ");
+	assert_row(hgm_probe_hgm_sysfs, 0, 0, HGM_UNPROVEN, "is '1': a hint");
+
+	fake.advice_zero = fake.advice = 0;
+	fake.sysfs = "0\n";
+	assert_verdict(PROVE, HGM_NO, "hgm.sysfs: switched off");
+	assert_row(hgm_probe_hgm_sysfs, 0, 0, HGM_NO, "is 0");
+	assert_int_equal(fake.reserved, 0);
+
+	fake.sysfs = "";
+	assert_verdict(PROVE, HGM_YES, "");
+	fake.sysfs_error = -EACCES;
+	assert_row(hgm_probe_hgm_sysfs, 0, 0, HGM_DENIED, "EACCES");
+	assert_verdict(PROVE, HGM_YES, "");
+}
+
+/* Pitfall 2: the number is free, and may be given to something else. */
+static void the_advice_means_something_else(void **state)
+{
+	(void)state;
+	fake.advice = -EINVAL;
+	assert_verdict(PROVE, HGM_NO, "hgm.split: advice 26 (MADV_SPLIT) of shared hugetlb");
+	fake.advice = 0;
+	hgm.no_hm = true;
+	hgm.no_counters = true;
+	fake.continue_4k = -EINVAL;
+	assert_verdict(PROVE, HGM_NO, "no 'hm' in VmFlags");
+	assert_row(hgm_probe_hgm_split, HGM_MEMORY_HUGETLB_2M, 0, HGM_NO, "something else");
+	assert_int_equal(fake.reserved, 0);
+	/* Not even 4 KiB that work: the mark is part of it. */
+	fake.continue_4k = 0;
+	assert_verdict(PROVE, HGM_NO, "no 'hm' in VmFlags");
+}
+
+static void the_advice_is_refused(void **state)
+{
+	(void)state;
+	fake.advice_zero = -EPERM;
+	assert_verdict(PROVE, HGM_DENIED, "hgm.advice: ");
+	fake.advice_zero = 0;
+	fake.advice = -EPERM;
+	assert_verdict(PROVE, HGM_DENIED, "hgm.split: ");
+}
+
+static void exact_addresses_are_part_of_it(void **state)
+{
+	(void)state;
+	fake.features &= ~HGM_UFFD_FEATURE_EXACT_ADDRESS;
+	assert_verdict(PROVE, HGM_NO, "uffd.exact_address: UFFDIO_API with EXACT_ADDRESS");
+	assert_int_equal(fake.reserved, 0);
+	fake.no_uffd = -EPERM;
+	assert_verdict(PROVE, HGM_DENIED, "see uffd.device");
+}
+
+static void continue_fails_after_the_split(void **state)
+{
+	(void)state;
+	fake.continue_4k = -EINVAL;
+	assert_verdict(PROVE, HGM_NO, "EINVAL, though MADV_SPLIT was accepted");
+	assert_row(hgm_probe_hgm_writeprotect, HGM_MEMORY_HUGETLB_2M, PROVE, HGM_NO, "accepted");
+	fake.continue_4k = -EFAULT;
+	assert_verdict(PROVE, HGM_NO, "EFAULT");
+	fake.continue_4k = -EAGAIN;
+	assert_verdict(PROVE, HGM_UNPROVEN, "EAGAIN");
+	assert_int_equal(fake.collapses, 0);
+	fake.continue_4k = 0;
+	fake.continue_rounds = true;
+	assert_verdict(PROVE, HGM_NO, "dealt with");
+	assert_int_equal(fake.collapses, 0);
+}
+
+static void neighbours_are_mapped_too(void **state)
+{
+	(void)state;
+	hgm.maps_neighbours = true;
+	assert_verdict(PROVE, HGM_NO, "mapped the pages beside it too");
+	fake.no_pagemap = -EACCES;
+	assert_verdict(PROVE, HGM_NO, "shows 12288 bytes of 4 KiB mappings");
+	assert_int_equal(fake.collapses, 0);
+}
+
+static void collapse_lies(void **state)
+{
+	(void)state;
+	hgm.collapse_inert = true;
+	assert_verdict(PROVE, HGM_NO, "success, but /proc/self/smaps shows only 0 bytes");
+	assert_int_equal(fake.wakes_after_collapse, 2);
+	fake.collapse = -EBUSY;
+	assert_verdict(PROVE, HGM_UNPROVEN, "EBUSY");
+	fake.collapse = -EINVAL;
+	assert_verdict(PROVE, HGM_NO, "MADV_COLLAPSE of a split huge page: EINVAL");
+	/* An error can be about the memory beside it. */
+	hgm.collapse_inert = false;
+	assert_verdict(PROVE, HGM_YES, "one mapping");
+	fake.collapse = 0;
+	fake.collapse_spoils = true;
+	assert_verdict(PROVE, HGM_NO, "changed its contents");
+}
+
+/* PAGEMAP_SCAN may call all hugetlb memory huge: it counts only where it told the two apart. */
+static void without_counters(void **state)
+{
+	(void)state;
+	hgm.no_counters = true;
+	assert_verdict(PROVE, HGM_UNPROVEN, "nothing here shows the size of mappings");
+	fake.scan = 0;
+	assert_verdict(PROVE, HGM_YES, "(PAGEMAP_SCAN)");
+	fake.all_is_huge = true;
+	assert_verdict(PROVE, HGM_UNPROVEN, "nothing here shows the size of mappings");
+	fake.all_is_huge = false;
+	hgm.collapse_inert = true;
+	assert_verdict(PROVE, HGM_NO, "PAGEMAP_SCAN shows only 0 bytes");
+}
+
+static void without_proc(void **state)
+{
+	(void)state;
+	fake.no_smaps = -ENOENT;
+	assert_row(hgm_probe_hgm_split, HGM_MEMORY_HUGETLB_2M, 0, HGM_UNPROVEN,
+		   "/proc/self/smaps: ENOENT");
+	assert_verdict(0, HGM_UNPROVEN, "hgm.split: ");
+	fake.scan = 0;
+	assert_verdict(PROVE, HGM_YES, "(PAGEMAP_SCAN)");
+	fake.no_pagemap = -ENOENT;
+	assert_verdict(PROVE, HGM_UNPROVEN, "nothing shows what it mapped");
+	assert_int_equal(fake.collapses, 0);
+}
+
+static void no_huge_page_can_be_had(void **state)
+{
+	(void)state;
+	fake.pool_is_empty = true;
+	assert_verdict(PROVE, HGM_UNPROVEN, "no free huge page");
+	assert_row(hgm_probe_hgm, 0, PROVE, HGM_UNPROVEN, "no free huge page");
+	fake.pool_is_empty = false;
+	fake.populate = -EFAULT; /* the control group's limit */
+	assert_verdict(PROVE, HGM_UNPROVEN, "writing scratch memory: EFAULT");
+}
+
+static void protection_by_pages(void **state)
+{
+	(void)state;
+	fake.wp_4k = 0;
+	assert_row(hgm_probe_hgm_writeprotect, HGM_MEMORY_HUGETLB_1G, PROVE, HGM_YES, "worked");
+	fake.protected = false;
+	fake.wp_not_seen = true;
+	assert_row(hgm_probe_hgm_writeprotect, HGM_MEMORY_HUGETLB_2M, PROVE, HGM_NO,
+		   "does not show it");
+	fake.wp_4k = -EPERM;
+	assert_row(hgm_probe_hgm_writeprotect, HGM_MEMORY_HUGETLB_2M, PROVE, HGM_DENIED, "EPERM");
+}
+
+static void other_sizes(void **state)
+{
+	struct hgm_probe p = { .page = FAKE_PAGE };
+
+	(void)state;
+	hgm_probe_hgm_verdict(&p, FAKE_PAGE);
+	assert_int_equal(p.answer, HGM_NO);
+	assert_non_null(strstr(p.reason, "4096"));
+	assert_int_equal(fake.calls, 0);
+}
+
+#define CASE(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
+
+static const struct CMUnitTest tests[] = {
+	CASE(it_is_proven_where_it_works),
+	CASE(unasked_no_huge_page_is_taken),
+	CASE(feature_bit_13_proves_nothing),
+	CASE(the_sysfs_file_is_a_hint),
+	CASE(the_advice_means_something_else),
+	CASE(the_advice_is_refused),
+	CASE(exact_addresses_are_part_of_it),
+	CASE(continue_fails_after_the_split),
+	CASE(neighbours_are_mapped_too),
+	CASE(collapse_lies),
+	CASE(without_counters),
+	CASE(without_proc),
+	CASE(no_huge_page_can_be_had),
+	CASE(protection_by_pages),
+	CASE(other_sizes),
+};
+
+TEST_MAIN(tests)
