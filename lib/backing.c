@@ -10,10 +10,10 @@
 
 #include "engine.h"
 #include "error.h"
+#include "smaps.h"
 #include "sys.h"
 
 #define MIB2 (UINT64_C(2) << 20)
-#define GIB1 (UINT64_C(1) << 30)
 
 #ifndef MFD_HUGE_SHIFT
 #define MFD_HUGE_SHIFT 26
@@ -103,9 +103,10 @@ static int make_file(struct hgm_region *r)
 }
 
 /* The caller's file: what is it, and does it hold the region? */
-static int take_file(struct hgm_region *r, const struct hgm_region_opts *o)
+int hgm_backing_look(const struct hgm_region_opts *o, struct hgm_memory_kind *out)
 {
 	struct hgm_file_kind kind;
+	uint64_t block;
 	int rc = hgm_sys->file_kind(o->fd, &kind);
 
 	if (rc)
@@ -121,28 +122,38 @@ static int take_file(struct hgm_region *r, const struct hgm_region_opts *o)
 				"descriptor %d is no memfd, tmpfs or hugetlbfs file; userfaultfd "
 				"serves no other (give a disk file as the source instead)",
 				o->fd);
-	r->backing = kind.fs_magic == HUGETLBFS_MAGIC ? HGM_BACKING_HUGETLB
-		     : r->flags & HGM_REGION_LAZY     ? HGM_BACKING_SHMEM_LAZY
-						      : HGM_BACKING_SHMEM;
-	r->block_bytes = kind.fs_magic == HUGETLBFS_MAGIC ? kind.fs_block_bytes : MIB2;
-	if (r->block_bytes < MIB2)
+	block = kind.fs_magic == HUGETLBFS_MAGIC ? kind.fs_block_bytes : MIB2;
+	if (block < MIB2)
 		return hgm_fail(-EOPNOTSUPP,
 				"descriptor %d has blocks of %llu bytes; 2 MiB is the least", o->fd,
-				(unsigned long long)r->block_bytes);
-	if (o->block_bytes && o->block_bytes != r->block_bytes)
+				(unsigned long long)block);
+	if (o->block_bytes && o->block_bytes != block)
 		return hgm_fail(-EINVAL, "descriptor %d has blocks of %llu bytes, not %llu", o->fd,
-				(unsigned long long)r->block_bytes,
-				(unsigned long long)o->block_bytes);
-	if (o->fd_offset % r->block_bytes)
+				(unsigned long long)block, (unsigned long long)o->block_bytes);
+	if (o->fd_offset % block)
 		return hgm_fail(-EINVAL, "fd_offset %llu is no multiple of the block, %llu bytes",
-				(unsigned long long)o->fd_offset,
-				(unsigned long long)r->block_bytes);
-	if (o->fd_offset > kind.size || r->length > kind.size - o->fd_offset)
+				(unsigned long long)o->fd_offset, (unsigned long long)block);
+	if (o->fd_offset > kind.size || o->length > kind.size - o->fd_offset)
 		return hgm_fail(
 			-EINVAL,
 			"the file of descriptor %d has %llu bytes, too few for [%llu, +%llu)",
 			o->fd, (unsigned long long)kind.size, (unsigned long long)o->fd_offset,
-			(unsigned long long)r->length);
+			(unsigned long long)o->length);
+	*out = (struct hgm_memory_kind){
+		.hugetlb = kind.fs_magic == HUGETLBFS_MAGIC,
+		.block_bytes = block,
+	};
+	return 0;
+}
+
+static int take_file(struct hgm_region *r, const struct hgm_region_opts *o)
+{
+	struct hgm_memory_kind kind;
+	int rc = hgm_backing_look(o, &kind);
+
+	if (rc)
+		return rc;
+	r->block_bytes = kind.block_bytes;
 	r->fd = hgm_sys->dup(o->fd);
 	if (r->fd < 0)
 		return hgm_fail(r->fd, "descriptor %d: %s", o->fd, hgm_errno_name(r->fd));
@@ -151,46 +162,41 @@ static int take_file(struct hgm_region *r, const struct hgm_region_opts *o)
 	return 0;
 }
 
-static int choose(struct hgm_region *r, const struct hgm_region_opts *o)
+static int choose(struct hgm_region *r, const struct hgm_region_opts *o, enum hgm_rung rung)
 {
-	r->backing = o->backing == HGM_BACKING_AUTO ? HGM_BACKING_SHMEM : o->backing;
+	static const uint32_t backing[] = {
+		[HGM_RUNG_NATIVE] = HGM_BACKING_HUGETLB,
+		[HGM_RUNG_SHMEM] = HGM_BACKING_SHMEM,
+		[HGM_RUNG_SHMEM_LAZY] = HGM_BACKING_SHMEM_LAZY,
+		[HGM_RUNG_HUGETLB] = HGM_BACKING_HUGETLB,
+		[HGM_RUNG_ANON] = HGM_BACKING_ANON,
+	};
+
+	r->backing = backing[rung];
+	r->native = rung == HGM_RUNG_NATIVE;
 	r->block_bytes = o->block_bytes ? o->block_bytes : MIB2;
 	r->fd = -1;
-	switch (o->backing) {
-	case HGM_BACKING_FD:
+	if (o->backing == HGM_BACKING_FD || (o->backing == HGM_BACKING_MAPPING && o->fd >= 0))
 		return take_file(r, o);
-	case HGM_BACKING_MAPPING:
-		if (o->fd >= 0)
-			return take_file(r, o);
-		r->backing = HGM_BACKING_ANON;
-		break;
-	case HGM_BACKING_HUGETLB:
-		if (r->block_bytes != MIB2 && r->block_bytes != GIB1)
-			return hgm_fail(-EINVAL, "block_bytes %llu: hugetlb has 2 MiB and 1 GiB",
-					(unsigned long long)r->block_bytes);
-		return 0;
-	}
-	if (r->block_bytes != MIB2)
-		return hgm_fail(-EINVAL, "block_bytes %llu: this backing has 2 MiB only",
-				(unsigned long long)r->block_bytes);
 	return 0;
 }
 
 static int derive(struct hgm_region *r, const struct hgm_region_opts *o)
 {
-	if (r->backing == HGM_BACKING_HUGETLB && r->length % r->block_bytes)
-		return hgm_fail(-EINVAL, "length %llu is no multiple of the huge page, %llu bytes",
-				(unsigned long long)r->length, (unsigned long long)r->block_bytes);
+	bool whole_blocks = r->backing == HGM_BACKING_HUGETLB && !r->native;
+
 	r->callers_mapping = o->backing == HGM_BACKING_MAPPING;
 	r->mapped = (r->length + r->block_bytes - 1) / r->block_bytes * r->block_bytes;
 	/* What is not ours is not made larger. */
 	if (o->backing == HGM_BACKING_FD || r->callers_mapping)
 		r->mapped = r->length;
 	r->blocks = (r->length + r->block_bytes - 1) / r->block_bytes;
-	r->map_bytes = r->backing == HGM_BACKING_HUGETLB ? r->block_bytes : HGM_PAGE_BYTES;
+	r->map_bytes = whole_blocks ? r->block_bytes : HGM_PAGE_BYTES;
 	r->copies = r->backing == HGM_BACKING_ANON || r->backing == HGM_BACKING_SHMEM_LAZY;
 	r->zeroed = !r->copies && o->backing != HGM_BACKING_FD && !r->callers_mapping;
-	r->collapses = r->backing != HGM_BACKING_HUGETLB && !(r->flags & HGM_REGION_NO_COLLAPSE);
+	r->collapses = !whole_blocks && !(r->flags & HGM_REGION_NO_COLLAPSE);
+	/* Poison is for whole huge pages only: it would take away what has arrived. */
+	r->can_poison = r->h->can_poison && !r->native;
 	r->modes = r->backing == HGM_BACKING_ANON    ? HGM_UFFD_MISSING
 		   : r->backing == HGM_BACKING_SHMEM ? HGM_UFFD_MINOR
 						     : HGM_UFFD_MISSING | HGM_UFFD_MINOR;
@@ -230,9 +236,22 @@ static int take_mapping(struct hgm_region *r, const struct hgm_region_opts *o)
 	return rc;
 }
 
-int hgm_backing_make(struct hgm_region *r, const struct hgm_region_opts *o)
+/*
+ * Once, over the whole primary, before it is registered: each call leaves a border between memory
+ * areas for ever. A caller's mapping may have been split before.
+ */
+static int split(struct hgm_region *r)
 {
-	int rc = choose(r, o);
+	struct hgm_smaps smaps;
+
+	if (r->callers_mapping && !hgm_smaps_sum(r->primary, r->mapped, &smaps) && smaps.all_hm)
+		return 0;
+	return hgm_split(r->primary, r->mapped);
+}
+
+int hgm_backing_make(struct hgm_region *r, const struct hgm_region_opts *o, enum hgm_rung rung)
+{
+	int rc = choose(r, o, rung);
 
 	if (!rc)
 		rc = derive(r, o);
@@ -242,6 +261,8 @@ int hgm_backing_make(struct hgm_region *r, const struct hgm_region_opts *o)
 		rc = r->callers_mapping ? take_mapping(r, o) : map_one(r, &r->primary, "primary");
 	if (!rc && r->backing != HGM_BACKING_ANON)
 		rc = map_one(r, &r->alias, "alias");
+	if (!rc && r->native)
+		rc = split(r);
 	if (rc) {
 		hgm_backing_free(r);
 		return rc;

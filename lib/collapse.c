@@ -3,21 +3,36 @@
  * The collapser: full blocks become huge mappings, while the guest runs.
  *
  * MADV_COLLAPSE ignores what was installed and maps the whole block, holes as zeroes, and forgets
- * poison. So a block comes here only when all its 512 pages are present (full-last). Its return
- * code is advice: where PAGEMAP_SCAN exists the page tables are looked at. It wakes nobody: a WAKE
- * of the block follows, always, for those who faulted while the kernel had the block unmapped.
+ * poison. So a block comes here only when all its pages are present (full-last). Its return code is
+ * advice: the page tables are looked at, block by block by PAGEMAP_SCAN, or else all at a time by
+ * smaps (collapse_verify.c). It wakes nobody: a WAKE of the block follows, always, for those who
+ * faulted while the kernel had the block unmapped.
+ *
+ * Of hugetlb memory only whole blocks are ever collapsed: less is a kernel BUG with HGM v2.
  */
 #include <errno.h>
 
 #include "clock.h"
 #include "engine.h"
+#include "error.h"
 #include "resolve.h"
 #include "sys.h"
 
-#define TRIES_MAX      12 /* then the block is left split */
 #define FELL_MAX       64 /* a block that falls apart again and again is left alone */
 #define BACKOFF_MIN_US 1000
 #define BACKOFF_MAX_US 200000
+
+/* Does this kernel have PAGEMAP_SCAN? */
+static bool scans(int pagemap)
+{
+	static const char byte; /* something that is mapped */
+	const char *page = &byte - (uintptr_t)&byte % HGM_PAGE_BYTES;
+	struct hgm_pm_region found;
+	uint64_t end;
+
+	return hgm_sys->pagemap_scan(pagemap, page, page + HGM_PAGE_BYTES, HGM_PAGE_IS_PRESENT,
+				     &found, 1, &end) >= 0;
+}
 
 void hgm_collapser_init(struct hgm *h)
 {
@@ -26,6 +41,10 @@ void hgm_collapser_init(struct hgm *h)
 	pthread_mutex_init(&c->lock, NULL);
 	hgm_cond_init(&c->cond);
 	c->pagemap = hgm_pagemap_open();
+	if (c->pagemap >= 0 && !scans(c->pagemap)) {
+		hgm_sys->close(c->pagemap);
+		c->pagemap = -1;
+	}
 }
 
 void hgm_collapser_destroy(struct hgm *h)
@@ -53,14 +72,57 @@ static bool can_be_huge(const struct hgm_region *r, uint64_t block)
 
 void hgm_collapse_want(struct hgm_region *r, uint64_t block)
 {
-	uint8_t open = HGM_BLOCK_OPEN;
+	uint8_t was = HGM_BLOCK_OPEN;
 
 	if (!can_be_huge(r, block) || !atomic_compare_exchange_strong_explicit(
-					      &r->block_state[block], &open, HGM_BLOCK_WAITING,
-					      memory_order_acq_rel, memory_order_relaxed))
+					      &r->block_state[block], &was, HGM_BLOCK_DEFERRED,
+					      memory_order_seq_cst, memory_order_relaxed))
 		return;
+	if (!atomic_load_explicit(&r->deferred, memory_order_seq_cst))
+		hgm_collapse_due(r, block);
+}
+
+/*
+ * A full block's collapse need not wait any more. Both the block's filler and
+ * hgm_region_collapse() may say so: seq_cst on deferred and block_state lets one of the two see
+ * what the other has done, and one of them is first.
+ */
+void hgm_collapse_due(struct hgm_region *r, uint64_t block)
+{
+	uint8_t was = HGM_BLOCK_DEFERRED;
+
+	/* Before the state changes, so that nobody counts it off before it is counted. */
 	atomic_fetch_add_explicit(&r->unsettled_blocks, 1, memory_order_acq_rel);
-	mark(r, block);
+	if (atomic_compare_exchange_strong_explicit(&r->block_state[block], &was, HGM_BLOCK_WAITING,
+						    memory_order_acq_rel, memory_order_relaxed))
+		mark(r, block);
+	else
+		hgm_collapse_settled(r);
+}
+
+void hgm_collapse_settled(struct hgm_region *r)
+{
+	atomic_fetch_sub_explicit(&r->unsettled_blocks, 1, memory_order_acq_rel);
+	hgm_region_check_complete(r);
+}
+
+int hgm_region_collapse(struct hgm_region *r)
+{
+	if (!r)
+		return hgm_fail(-EINVAL, "hgm_region_collapse: the region is NULL");
+	if (!r->collapses)
+		return hgm_fail(
+			-EOPNOTSUPP, "hgm_region_collapse: the region does not collapse: %s",
+			r->flags & HGM_REGION_NO_COLLAPSE ? "HGM_REGION_NO_COLLAPSE" : r->sentence);
+	if (!atomic_exchange_explicit(&r->deferred, false, memory_order_seq_cst))
+		return 0;
+	atomic_store_explicit(&r->complete, false, memory_order_relaxed);
+	for (uint64_t block = 0; block < r->blocks; block++)
+		if (atomic_load_explicit(&r->block_state[block], memory_order_seq_cst) ==
+		    HGM_BLOCK_DEFERRED)
+			hgm_collapse_due(r, block);
+	hgm_region_check_complete(r);
+	return 0;
 }
 
 void hgm_collapse_again(struct hgm_region *r, uint64_t block)
@@ -80,7 +142,24 @@ void hgm_collapse_again(struct hgm_region *r, uint64_t block)
 		mark(r, block);
 }
 
-/* 0: mapped huge; -EAGAIN: it returned success and is not; else the kernel's word. */
+/*
+ * Of HGM memory with nothing mapped the kernel collapses nothing: such a block is mapped, by the
+ * largest leaf. Whatever comes of it, the collapse follows.
+ */
+static void map_untouched(struct hgm_region *r, uint64_t block)
+{
+	uint64_t page = block * r->block_bytes >> HGM_PAGE_SHIFT;
+	struct hgm_range range = { .addr = hgm_region_at(r, page),
+				   .len = r->block_bytes,
+				   .step = r->block_bytes };
+
+	hgm_range_until_exist(hgm_region_uffd(r, page), &range, HGM_VERB_CONTINUE, NULL);
+}
+
+/*
+ * 0: mapped huge; -EINPROGRESS: smaps must tell; -EAGAIN: it returned success and is not; else the
+ * kernel's word.
+ */
 static int collapse_block(struct hgm_region *r, uint64_t block)
 {
 	char *addr = r->primary + block * r->block_bytes;
@@ -88,13 +167,18 @@ static int collapse_block(struct hgm_region *r, uint64_t block)
 	int rc, look;
 
 	hgm_stat_add(r->h, HGM_STAT_COLLAPSE_TRIES, 1);
+	if (r->native)
+		map_untouched(r, block);
 	rc = hgm_sys->madvise(addr, r->block_bytes, HGM_MADV_COLLAPSE);
 	hgm_resolve_wake(r, block * r->block_bytes >> HGM_PAGE_SHIFT,
 			 r->block_bytes >> HGM_PAGE_SHIFT);
-	if (r->h->collapser.pagemap < 0)
+	/* Of hugetlb memory its code lies both ways: the next memory area's is mixed in. */
+	if (r->verify == HGM_VERIFY_SMAPS && (!rc || r->native))
+		return -EINPROGRESS;
+	if (r->verify != HGM_VERIFY_PAGEMAP)
 		return rc;
 	look = hgm_pagemap_huge(r->h->collapser.pagemap, addr, r->block_bytes, &huge);
-	if (look) /* no PAGEMAP_SCAN: the return code is all there is */
+	if (look)
 		return rc;
 	if (huge == r->block_bytes)
 		return 0;
@@ -104,16 +188,11 @@ static int collapse_block(struct hgm_region *r, uint64_t block)
 	return -EAGAIN;
 }
 
-/* True: to be tried again later. */
-static bool visit(struct hgm_region *r, uint64_t block)
+bool hgm_collapse_outcome(struct hgm_region *r, uint64_t block, int rc, bool settled)
 {
 	_Atomic uint8_t *state = &r->block_state[block];
-	bool settled = atomic_load_explicit(state, memory_order_acquire) == HGM_BLOCK_FELL_APART;
 	unsigned int tries;
-	int rc;
 
-	atomic_store_explicit(state, HGM_BLOCK_COLLAPSING, memory_order_release);
-	rc = collapse_block(r, block);
 	tries = 1u + atomic_fetch_add_explicit(&r->block_tries[block], 1, memory_order_relaxed);
 	if (!rc) {
 		atomic_fetch_add_explicit(&r->huge_blocks, 1, memory_order_relaxed);
@@ -121,22 +200,38 @@ static bool visit(struct hgm_region *r, uint64_t block)
 		if (!settled)
 			atomic_store_explicit(&r->block_tries[block], 0, memory_order_relaxed);
 		atomic_store_explicit(state, HGM_BLOCK_HUGE, memory_order_release);
-	} else if (tries < TRIES_MAX && rc != -ENOSYS) {
+	} else if (tries < HGM_COLLAPSE_TRIES && rc != -ENOSYS) {
 		hgm_stat_add(r->h, HGM_STAT_COLLAPSE_RETRIES, 1);
 		atomic_store_explicit(&r->last_collapse_error, rc, memory_order_relaxed);
 		atomic_store_explicit(state, settled ? HGM_BLOCK_FELL_APART : HGM_BLOCK_WAITING,
 				      memory_order_release);
+		r->collapse_failed[block / 64] |= UINT64_C(1) << block % 64;
 		return true;
 	} else {
 		atomic_store_explicit(&r->last_collapse_error, rc, memory_order_relaxed);
 		atomic_fetch_add_explicit(&r->left_split, 1, memory_order_relaxed);
 		atomic_store_explicit(state, HGM_BLOCK_SPLIT, memory_order_release);
 	}
-	if (!settled) {
-		atomic_fetch_sub_explicit(&r->unsettled_blocks, 1, memory_order_acq_rel);
-		hgm_region_check_complete(r);
-	}
+	if (!settled)
+		hgm_collapse_settled(r);
 	return false;
+}
+
+static void visit(struct hgm_region *r, uint64_t block)
+{
+	_Atomic uint8_t *state = &r->block_state[block];
+	bool settled = atomic_load_explicit(state, memory_order_acquire) == HGM_BLOCK_FELL_APART;
+	int rc;
+
+	atomic_store_explicit(state, HGM_BLOCK_COLLAPSING, memory_order_release);
+	rc = collapse_block(r, block);
+	if (rc != -EINPROGRESS) {
+		hgm_collapse_outcome(r, block, rc, settled);
+		return;
+	}
+	atomic_store_explicit(state, settled ? HGM_BLOCK_UNVERIFIED_AGAIN : HGM_BLOCK_UNVERIFIED,
+			      memory_order_release);
+	hgm_collapse_unverified(r);
 }
 
 /*
@@ -159,23 +254,24 @@ static bool visit_region(struct hgm_region *r, bool retry)
 			r->collapse_failed[w] = 0;
 		}
 		for (; bits; bits &= bits - 1) {
-			uint64_t bit = (uint64_t)__builtin_ctzll(bits);
-
 			if (atomic_load_explicit(&r->dying, memory_order_acquire))
 				return false;
-			if (visit(r, w * 64 + bit))
-				r->collapse_failed[w] |= UINT64_C(1) << bit;
+			visit(r, w * 64 + (uint64_t)__builtin_ctzll(bits));
 		}
 		failed |= r->collapse_failed[w] != 0;
 	}
 	return failed;
 }
 
-/* The regions of the moment, held one after another. */
-static bool visit_all(struct hgm *h, bool retry)
+/*
+ * The regions of the moment, held one after another. *verify_at: when the next of them wants to be
+ * verified.
+ */
+static bool visit_all(struct hgm *h, bool retry, uint64_t *verify_at)
 {
 	bool failed = false;
 
+	*verify_at = UINT64_MAX;
 	for (unsigned int i = 0;; i++) {
 		struct hgm_region *r = NULL;
 		struct hgm_table *t;
@@ -189,8 +285,12 @@ static bool visit_all(struct hgm *h, bool retry)
 		hgm_rcu_read_unlock();
 		if (!r)
 			return failed;
-		if (r->collapses)
+		if (r->collapses) {
 			failed |= visit_region(r, retry);
+			failed |= hgm_collapse_verify(r);
+			if (r->unverified_blocks && r->verify_at_ns < *verify_at)
+				*verify_at = r->verify_at_ns;
+		}
 		hgm_region_leave(r);
 	}
 }
@@ -199,22 +299,24 @@ void *hgm_collapser_thread(void *arg)
 {
 	struct hgm *h = arg;
 	struct hgm_collapser *c = &h->collapser;
-	uint64_t retry_at = UINT64_MAX;
+	uint64_t retry_at = UINT64_MAX, verify_at = UINT64_MAX;
 	uint64_t backoff_us = 0;
 
 	if (!hgm_thread_may_begin(h))
 		return NULL;
 	pthread_mutex_lock(&c->lock);
 	while (!c->stop) {
-		bool retry = hgm_now_ns() >= retry_at;
+		uint64_t now = hgm_now_ns();
+		bool retry = now >= retry_at;
 
-		if (!c->wanted && !retry) {
-			hgm_cond_wait(&c->cond, &c->lock, retry_at);
+		if (!c->wanted && !retry && now < verify_at) {
+			hgm_cond_wait(&c->cond, &c->lock,
+				      retry_at < verify_at ? retry_at : verify_at);
 			continue;
 		}
 		c->wanted = false;
 		pthread_mutex_unlock(&c->lock);
-		if (!visit_all(h, retry)) {
+		if (!visit_all(h, retry, &verify_at)) {
 			retry_at = UINT64_MAX;
 			backoff_us = 0;
 		} else if (retry || retry_at == UINT64_MAX) {

@@ -26,7 +26,22 @@ void hgm_collapser_init(struct hgm *h);
 void hgm_collapser_destroy(struct hgm *h);
 void hgm_collapser_stop(struct hgm *h);
 void hgm_collapser_kick(struct hgm *h); /* look at all regions again */
+
+/* A block is full. It may have fallen apart since it was collapsed. */
 void hgm_collapse_want(struct hgm_region *r, uint64_t block);
 void hgm_collapse_again(struct hgm_region *r, uint64_t block);
+
+/* The collapser's own: a block's collapse came to @rc. True: it is to be tried again. */
+bool hgm_collapse_outcome(struct hgm_region *r, uint64_t block, int rc, bool settled);
+void hgm_collapse_due(struct hgm_region *r, uint64_t block);
+void hgm_collapse_settled(struct hgm_region *r);
+
+/* collapse_verify.c: a block more that smaps is to be asked about. */
+void hgm_collapse_unverified(struct hgm_region *r);
+
+/* Ask smaps, if it is time. True: blocks are to be tried again. */
+bool hgm_collapse_verify(struct hgm_region *r);
+
+#define HGM_COLLAPSE_TRIES 12 /* then the block is left split */
 
 #endif

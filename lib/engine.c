@@ -104,6 +104,7 @@ static void free_engine(struct hgm *h)
 	hgm_requests_destroy(h);
 	hgm_work_destroy(h);
 	hgm_collapser_destroy(h);
+	pthread_mutex_destroy(&h->abilities.lock);
 	pthread_mutex_destroy(&h->gate);
 	pthread_mutex_destroy(&h->table_lock);
 	pthread_mutex_destroy(&h->done_lock);
@@ -134,6 +135,7 @@ int hgm_create(struct hgm **out, const struct hgm_opts *opts)
 	memset(h, 0, sizeof(*h));
 	h->opts = o;
 	h->stripes = o.fault_threads;
+	pthread_mutex_init(&h->abilities.lock, NULL);
 	pthread_mutex_init(&h->gate, NULL);
 	pthread_mutex_init(&h->table_lock, NULL);
 	pthread_mutex_init(&h->done_lock, NULL);

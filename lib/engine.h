@@ -10,6 +10,7 @@
 #include <hgm/source.h>
 
 #include "collapse.h"
+#include "ladder.h"
 #include "rcu.h"
 #include "region.h"
 #include "request.h"
@@ -63,6 +64,7 @@ struct hgm {
 	struct hgm_request_pool requests;
 	struct hgm_work work;
 	struct hgm_collapser collapser;
+	struct hgm_abilities abilities;
 
 	_Atomic int last_error;
 	_Atomic uint64_t failing_requests;

@@ -15,7 +15,7 @@ static int poison_range(struct hgm_region *r, uint64_t page, uint64_t pages, uin
 	struct hgm_range range = { .addr = hgm_region_at(r, page),
 				   .len = pages << HGM_PAGE_SHIFT,
 				   .step = r->map_bytes };
-	int rc = r->h->can_poison ? hgm_uffd_poison(hgm_region_uffd(r, page), &range) : -EOPNOTSUPP;
+	int rc = r->can_poison ? hgm_uffd_poison(hgm_region_uffd(r, page), &range) : -EOPNOTSUPP;
 
 	*done = range.installed >> HGM_PAGE_SHIFT;
 	return rc;

@@ -10,6 +10,7 @@
 #include "error.h"
 #include "opts.h"
 #include "resolve.h"
+#include "smaps.h"
 #include "source.h"
 #include "sys.h"
 
@@ -22,7 +23,8 @@ struct hgm_uffd *hgm_region_uffd(const struct hgm_region *r, uint64_t page)
 
 static int check_opts(const struct hgm_region_opts *o)
 {
-	const uint32_t flags = HGM_REGION_LAZY | HGM_REGION_NO_FILL | HGM_REGION_NO_COLLAPSE;
+	const uint32_t flags = HGM_REGION_LAZY | HGM_REGION_NO_FILL | HGM_REGION_NO_COLLAPSE |
+			       HGM_REGION_DEFER_COLLAPSE;
 	const struct hgm_source *src = o->source;
 
 	if (!src)
@@ -98,23 +100,6 @@ static int check_overlaps(const struct hgm *h, const struct hgm_region_opts *o)
 	return 0;
 }
 
-static int check_features(const struct hgm_region *r)
-{
-	uint64_t have = hgm_uffd_features(r->h->uffd[0]);
-
-	if (r->modes & HGM_UFFD_MINOR && r->backing == HGM_BACKING_HUGETLB &&
-	    !(have & HGM_UFFD_FEATURE_MINOR_HUGETLBFS))
-		return hgm_fail(-EOPNOTSUPP,
-				"this kernel's userfaultfd has no MINOR_HUGETLBFS (5.13 or "
-				"later has); use HGM_BACKING_ANON");
-	if (r->modes & HGM_UFFD_MINOR && r->backing != HGM_BACKING_HUGETLB &&
-	    !(have & HGM_UFFD_FEATURE_MINOR_SHMEM))
-		return hgm_fail(-EOPNOTSUPP,
-				"this kernel's userfaultfd has no MINOR_SHMEM (5.14 or later "
-				"has); use HGM_BACKING_ANON");
-	return 0;
-}
-
 static int alloc_state(struct hgm_region *r)
 {
 	uint64_t words = (r->blocks + 63) / 64;
@@ -149,6 +134,16 @@ void hgm_region_free(struct hgm_region *r)
 	free(r->block_full_leaves);
 	free(r->prefetch);
 	free(r);
+}
+
+void hgm_region_count_off(struct hgm_region *r, uint64_t pages)
+{
+	bool last = atomic_fetch_sub_explicit(&r->open_pages, pages, memory_order_acq_rel) == pages;
+
+	/* Now is the time to verify: see collapse_verify.c. */
+	if (last && r->verify == HGM_VERIFY_SMAPS)
+		hgm_collapser_kick(r->h);
+	hgm_region_check_complete(r);
 }
 
 void hgm_region_block_filled(struct hgm_region *r, uint64_t block)
@@ -208,10 +203,71 @@ static int register_all(struct hgm_region *r)
 	return 0;
 }
 
+/* How can a collapse be verified here? */
+static enum hgm_verify verify_by(const struct hgm_region *r)
+{
+	struct hgm_smaps smaps;
+
+	/* What PAGE_IS_HUGE says of hugetlb memory, it says of its smallest pieces too. */
+	if (r->h->collapser.pagemap >= 0 && !r->native)
+		return HGM_VERIFY_PAGEMAP;
+	if (!hgm_smaps_sum(r->primary, r->mapped, &smaps) &&
+	    (!r->native || smaps.has_leaf_counters))
+		return HGM_VERIFY_SMAPS;
+	return r->h->collapser.pagemap >= 0 ? HGM_VERIFY_PAGEMAP : HGM_VERIFY_NOT;
+}
+
+/* A region of one kind of memory: registered, not served yet. */
+static int make(struct hgm_region **out, const struct hgm_ladder *l, enum hgm_rung rung)
+{
+	const struct hgm_region_opts *o = l->opts;
+	struct hgm_region *r = calloc(1, sizeof(*r));
+	int rc;
+
+	if (!r)
+		return hgm_fail(-ENOMEM, "hgm_region_create: out of memory");
+	r->h = l->h;
+	r->fd = -1;
+	r->length = o->length;
+	r->flags = o->flags;
+	r->source = o->source;
+	r->source_offset = o->source_offset;
+	hgm_source_hold(r->source);
+	atomic_init(&r->open_pages, hgm_region_pages(r));
+	atomic_init(&r->deferred, o->flags & HGM_REGION_DEFER_COLLAPSE);
+
+	rc = hgm_backing_make(r, o, rung);
+	if (!rc)
+		rc = alloc_state(r);
+	if (!rc)
+		rc = hgm_prepare(r);
+	if (!rc) {
+		stripe(r);
+		hgm_region_describe(r, o->backing, l->refused);
+		rc = register_all(r);
+	}
+	if (rc) {
+		hgm_region_free(r);
+		return rc;
+	}
+	rc = hgm_backing_drop_mapped(r);
+	if (rc) {
+		hgm_region_unregister(r, r->mapped);
+		hgm_region_free(r);
+		return rc;
+	}
+	if (r->collapses)
+		r->verify = verify_by(r);
+	*out = r;
+	return 0;
+}
+
 int hgm_region_create(struct hgm_region **out, struct hgm *h, const struct hgm_region_opts *opts)
 {
 	struct hgm_region_opts o;
-	struct hgm_region *r;
+	struct hgm_region *r = NULL;
+	struct hgm_ladder ladder;
+	enum hgm_rung rung;
 	int rc;
 
 	if (!out || !h || !opts)
@@ -224,44 +280,24 @@ int hgm_region_create(struct hgm_region **out, struct hgm *h, const struct hgm_r
 		rc = check_opts(&o);
 	if (!rc)
 		rc = check_overlaps(h, &o);
+	if (!rc)
+		rc = hgm_ladder_begin(&ladder, h, &o);
 	if (rc)
 		return rc;
-	r = calloc(1, sizeof(*r));
-	if (!r)
-		return hgm_fail(-ENOMEM, "hgm_region_create: out of memory");
-	r->h = h;
-	r->fd = -1;
-	r->length = o.length;
-	r->flags = o.flags;
-	r->source = o.source;
-	r->source_offset = o.source_offset;
-	hgm_source_hold(r->source);
-	atomic_init(&r->open_pages, hgm_region_pages(r));
-
-	rc = hgm_backing_make(r, &o);
-	if (!rc)
-		rc = check_features(r);
-	if (!rc)
-		rc = alloc_state(r);
-	if (!rc)
-		rc = hgm_prepare(r);
-	if (rc)
-		goto fail;
-	stripe(r);
-	hgm_region_describe(r, o.backing);
-	rc = register_all(r);
-	if (rc)
-		goto fail;
-	rc = hgm_backing_drop_mapped(r);
-	if (!rc) {
-		rc = hgm_table_add(h, r);
+	while (!r) {
+		rc = hgm_ladder_next(&ladder, &rung);
 		if (rc)
-			hgm_fail(rc, "hgm_region_create: an engine has at most %d regions",
-				 HGM_REGIONS_MAX);
+			return rc;
+		rc = make(&r, &ladder, rung);
+		if (rc)
+			hgm_ladder_failed(&ladder, rung, rc);
 	}
+	rc = hgm_table_add(h, r);
 	if (rc) {
 		hgm_region_unregister(r, r->mapped);
-		goto fail;
+		hgm_region_free(r);
+		return hgm_fail(rc, "hgm_region_create: an engine has at most %d regions",
+				HGM_REGIONS_MAX);
 	}
 	/* Faults of a caller's mapping that came before the table knew it were passed over. */
 	for (uint64_t at = 0; at < r->mapped; at += r->stripe_bytes)
@@ -269,7 +305,4 @@ int hgm_region_create(struct hgm_region **out, struct hgm *h, const struct hgm_r
 	hgm_work_add_region(r);
 	*out = r;
 	return 0;
-fail:
-	hgm_region_free(r);
-	return rc;
 }

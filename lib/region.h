@@ -8,6 +8,7 @@
 #include <hgm/region.h>
 
 #include "hugepage.h"
+#include "ladder.h"
 #include "map.h"
 
 /*
@@ -22,6 +23,16 @@ enum hgm_block_state {
 	HGM_BLOCK_SPLIT,      /* settled: left split */
 	HGM_BLOCK_FELL_APART, /* settled before: was huge, is to be collapsed again */
 	HGM_BLOCK_POISONED,   /* settled: holds poison; whole-block regions only */
+	HGM_BLOCK_DEFERRED,   /* full, not to be collapsed yet */
+	HGM_BLOCK_UNVERIFIED, /* collapsed, by the kernel's word; smaps has not been read yet */
+	HGM_BLOCK_UNVERIFIED_AGAIN, /* settled before: as HGM_BLOCK_UNVERIFIED */
+};
+
+/* How a collapse is verified. */
+enum hgm_verify {
+	HGM_VERIFY_NOT,	    /* the kernel shows nothing: its return code is believed */
+	HGM_VERIFY_PAGEMAP, /* block by block, by PAGE_IS_HUGE */
+	HGM_VERIFY_SMAPS,   /* all blocks of the region at a time, by the counters of smaps */
 };
 
 struct hgm_prefetch {
@@ -49,6 +60,9 @@ struct hgm_region {
 	bool zeroed;	     /* the alias was all zero when it was made */
 	bool holds_contents; /* the caller's file: may hold contents from before */
 	bool collapses;
+	bool native;	 /* hugetlb with high-granularity mapping: the primary is split */
+	bool can_poison; /* page by page */
+	enum hgm_verify verify;
 	uint64_t modes; /* registered */
 	uint64_t blocks;
 
@@ -65,6 +79,7 @@ struct hgm_region {
 	_Atomic uint64_t open_pages;	   /* neither present nor poisoned */
 	_Atomic uint64_t unsettled_blocks; /* full, collapse not decided */
 	_Atomic bool complete;
+	_Atomic bool deferred;		/* full blocks are not to be collapsed yet */
 	_Atomic uint64_t refused_pages; /* arrived, but the kernel would not map them: poison */
 
 	/* Blocks. */
@@ -72,6 +87,8 @@ struct hgm_region {
 	_Atomic uint8_t *block_tries;
 	_Atomic uint64_t *collapse_wanted;   /* bitmap */
 	uint64_t *collapse_failed;	     /* bitmap, the collapser's own: to be tried again */
+	uint64_t unverified_blocks;	     /* the collapser's own */
+	uint64_t verify_at_ns;		     /* the collapser's own: not later than this */
 	_Atomic uint32_t *block_full_leaves; /* blocks larger than a leaf */
 	_Atomic uint64_t *block_urgent;	     /* bitmap: somebody waits for the whole block */
 	_Atomic uint64_t huge_blocks;
@@ -86,7 +103,7 @@ struct hgm_region {
 	_Atomic unsigned int prefetch_count;
 	struct hgm_region *fill_link; /* ring; NULL: not in it */
 
-	char sentence[320];
+	char sentence[1024];
 };
 
 void hgm_region_hold(struct hgm_region *r);
@@ -99,6 +116,9 @@ void hgm_region_wait_refs(struct hgm_region *r);
 
 /* Each page of a block is present, and installed if whole blocks are. */
 void hgm_region_block_filled(struct hgm_region *r, uint64_t block);
+
+/* Pages are dealt with for good: after their block was reported as filled. */
+void hgm_region_count_off(struct hgm_region *r, uint64_t pages);
 
 /* Bytes that raise SIGBUS. */
 uint64_t hgm_region_poisoned_bytes(const struct hgm_region *r);
@@ -130,10 +150,16 @@ static inline bool hgm_region_whole_blocks(const struct hgm_region *r)
 	return r->map_bytes > HGM_PAGE_BYTES;
 }
 
-/* backing.c: memory of a region, from options; -errno with text, nothing left behind. */
-int hgm_backing_make(struct hgm_region *r, const struct hgm_region_opts *opts);
+/*
+ * backing.c: memory of a region, of the rung that was chosen, from options; -errno with text,
+ * nothing left behind.
+ */
+int hgm_backing_make(struct hgm_region *r, const struct hgm_region_opts *opts, enum hgm_rung rung);
 void hgm_backing_free(struct hgm_region *r);
 int hgm_backing_drop_mapped(struct hgm_region *r);
+
+/* The caller's file: is it fit for a region, and what is it? -errno with text. */
+int hgm_backing_look(const struct hgm_region_opts *opts, struct hgm_memory_kind *kind);
 
 /* mapping.c: is [addr, addr + len) mapped from that file and offset (fd -1: private anonymous)? */
 int hgm_mapping_check(const void *addr, uint64_t len, int fd, uint64_t offset);
@@ -145,7 +171,7 @@ int hgm_prepare(struct hgm_region *r);
 void hgm_region_unregister(struct hgm_region *r, uint64_t upto);
 void hgm_region_free(struct hgm_region *r);
 
-/* region_info.c: the sentence. */
-void hgm_region_describe(struct hgm_region *r, uint32_t asked);
+/* region_info.c: the sentence; @refused says why it is nothing better, or is empty. */
+void hgm_region_describe(struct hgm_region *r, uint32_t asked, const char *refused);
 
 #endif

@@ -36,55 +36,57 @@ uint64_t hgm_region_poisoned_bytes(const struct hgm_region *r)
 	       << HGM_PAGE_SHIFT;
 }
 
-void hgm_region_describe(struct hgm_region *r, uint32_t asked)
+/* What of a shmem region's blocks could be prepared. */
+static void describe_shmem(struct hgm_region *r, const char *of)
 {
-	const char *size = r->block_bytes == UINT64_C(1) << 30	 ? "1 GiB"
-			   : r->block_bytes == UINT64_C(2) << 20 ? "2 MiB"
-								 : "other";
 	int collapse = atomic_load_explicit(&r->last_collapse_error, memory_order_relaxed);
+	size_t n = sizeof(r->sentence);
+
+	if (!r->collapses)
+		snprintf(r->sentence, n, "shmem, 4 KiB pages%s: to be left small", of);
+	else if (r->prepared_blocks == r->blocks)
+		snprintf(r->sentence, n,
+			 "shmem 2 MiB prepared%s: faults cost 4 KiB, full blocks become huge "
+			 "without copying",
+			 of);
+	else
+		snprintf(r->sentence, n,
+			 "shmem 2 MiB%s: %llu of %llu blocks are prepared, the rest is in 4 KiB "
+			 "pages (%s)",
+			 of, (unsigned long long)r->prepared_blocks, (unsigned long long)r->blocks,
+			 collapse ? hgm_errno_name(collapse) : "the last is not whole");
+}
+
+void hgm_region_describe(struct hgm_region *r, uint32_t asked, const char *refused)
+{
+	const char *size = r->block_bytes == UINT64_C(1) << 30 ? "1 GiB" : "2 MiB";
 	const char *of = asked == HGM_BACKING_FD	? " (the caller's file)"
 			 : asked == HGM_BACKING_MAPPING ? " (the caller's mapping)"
 							: "";
+	const char *huge = r->collapses ? " and copied into huge pages when a block is full" : "";
 	size_t n = sizeof(r->sentence);
+	size_t used;
 
-	switch (r->backing) {
-	case HGM_BACKING_HUGETLB:
+	if (r->native)
+		snprintf(r->sentence, n,
+			 "hugetlb %s with high-granularity mapping%s: faults cost 4 KiB, full "
+			 "blocks %s",
+			 size, of,
+			 r->collapses ? "are collapsed without copying" : "are left small");
+	else if (r->backing == HGM_BACKING_HUGETLB)
 		snprintf(r->sentence, n,
 			 "hugetlb %s%s: faults wait for a whole block, because this kernel maps "
-			 "hugetlb "
-			 "memory in no smaller pieces",
+			 "hugetlb memory in no smaller pieces",
 			 size, of);
-		break;
-	case HGM_BACKING_SHMEM_LAZY:
+	else if (r->backing == HGM_BACKING_SHMEM)
+		describe_shmem(r, of);
+	else
 		snprintf(r->sentence, n,
-			 "shmem lazy, %s blocks%s: pages of 4 KiB are allocated as they arrive%s",
-			 size, of,
-			 r->collapses ? " and copied into huge pages when a block is full" : "");
-		break;
-	case HGM_BACKING_ANON:
-		snprintf(r->sentence, n,
-			 "anon, %s blocks%s: pages of 4 KiB are allocated as they arrive%s", size,
-			 of,
-			 r->collapses ? " and copied into huge pages when a block is full" : "");
-		break;
-	default:
-		if (!r->collapses)
-			snprintf(r->sentence, n, "shmem, 4 KiB pages%s: to be left small", of);
-		else if (r->prepared_blocks == r->blocks)
-			snprintf(r->sentence, n,
-				 "shmem %s prepared%s: faults cost 4 KiB, full blocks become huge "
-				 "without "
-				 "copying",
-				 size, of);
-		else
-			snprintf(r->sentence, n,
-				 "shmem %s%s: %llu of %llu blocks are prepared, the rest is in 4 "
-				 "KiB pages "
-				 "(%s)",
-				 size, of, (unsigned long long)r->prepared_blocks,
-				 (unsigned long long)r->blocks,
-				 collapse ? hgm_errno_name(collapse) : "the last is not whole");
-	}
+			 "%s, 2 MiB blocks%s: pages of 4 KiB are allocated as they arrive%s",
+			 r->backing == HGM_BACKING_ANON ? "anon" : "shmem lazy", of, huge);
+	used = strlen(r->sentence);
+	if (*refused)
+		snprintf(r->sentence + used, n - used, "; better was not to be had: %s", refused);
 }
 
 int hgm_region_get_info(const struct hgm_region *r, struct hgm_region_info *out)
@@ -155,8 +157,7 @@ static void import_run(struct hgm_region *r, uint64_t page, uint64_t run)
 	if (full)
 		hgm_region_block_filled(r, block);
 	hgm_resolve_wake(r, page, run);
-	atomic_fetch_sub_explicit(&r->open_pages, run, memory_order_acq_rel);
-	hgm_region_check_complete(r);
+	hgm_region_count_off(r, run);
 }
 
 int hgm_region_import(struct hgm_region *r, uint64_t first, uint64_t pages, const uint64_t *bitmap)

@@ -13,6 +13,7 @@
 #include <string.h>
 
 #include "engine.h"
+#include "leaf.h"
 #include "resolve.h"
 #include "sys.h"
 
@@ -25,7 +26,7 @@ void hgm_resolve_wake(struct hgm_region *r, uint64_t page, uint64_t pages)
 			   pages << HGM_PAGE_SHIFT);
 }
 
-static void count(struct hgm_region *r, const struct hgm_range *range)
+void hgm_resolve_count(struct hgm_region *r, const struct hgm_range *range)
 {
 	hgm_stat_add(r->h, HGM_STAT_INSTALLED_PAGES, range->installed >> HGM_PAGE_SHIFT);
 	hgm_stat_add(r->h, HGM_STAT_EXIST, range->existed >> HGM_PAGE_SHIFT);
@@ -67,8 +68,7 @@ void hgm_resolve_settle(struct hgm_request *req)
 	/* Before the pages are counted off, so that the region cannot look complete in between. */
 	if (req->filled_block)
 		hgm_region_block_filled(r, hgm_region_block(r, req->first_page));
-	atomic_fetch_sub_explicit(&r->open_pages, req->settling_pages, memory_order_acq_rel);
-	hgm_region_check_complete(r);
+	hgm_region_count_off(r, req->settling_pages);
 }
 
 bool hgm_resolve_publish(struct hgm_region *r, uint64_t first_page, uint64_t pages)
@@ -105,7 +105,7 @@ static int overwrite_cached(struct hgm_request *req)
 		memcpy(r->alias + (req->install_page << HGM_PAGE_SHIFT),
 		       (char *)hgm_request_buffer(req) + from, HGM_PAGE_BYTES);
 	rc = hgm_uffd_continue(hgm_region_uffd(r, req->install_page), &range);
-	count(r, &range);
+	hgm_resolve_count(r, &range);
 	return outcome(r, rc);
 }
 
@@ -140,7 +140,7 @@ static int copy_on(struct hgm_request *req)
 				       req->zero ? HGM_VERB_ZEROPAGE : HGM_VERB_COPY,
 				       (char *)hgm_request_buffer(req) + from);
 
-	count(r, &range);
+	hgm_resolve_count(r, &range);
 	advance(req, range.done >> HGM_PAGE_SHIFT);
 	if (rc != -EEXIST)
 		return outcome(r, rc);
@@ -176,13 +176,20 @@ static int resolve_continue(struct hgm_request *req)
 	struct hgm_region *r = req->r;
 	uint64_t step = r->map_bytes >> HGM_PAGE_SHIFT;
 
+	if (r->native && req->install_pages == HGM_LEAF_PAGES) {
+		int rc = hgm_leaf_install(req);
+
+		/* Anything but "not now" the pieces will tell better. */
+		if (hgm_put_off(outcome(r, rc == -EEXIST ? 0 : rc)))
+			return rc;
+	}
 	while (req->install_pages) {
 		struct hgm_range range = { .addr = hgm_region_at(r, req->install_page),
 					   .len = req->install_pages << HGM_PAGE_SHIFT,
 					   .step = r->map_bytes };
 		int rc = hgm_uffd_continue(hgm_region_uffd(r, req->install_page), &range);
 
-		count(r, &range);
+		hgm_resolve_count(r, &range);
 		rc = outcome(r, rc);
 		advance(req, range.done >> HGM_PAGE_SHIFT);
 		if (rc && !hgm_put_off(rc)) {
@@ -219,6 +226,8 @@ static int contents_by_alias(struct hgm_request *req, uint64_t pages)
 	if (hgm_region_whole_blocks(r)) {
 		req->install_page = req->first_page / block_pages * block_pages;
 		req->install_pages = req->filled_block ? block_pages : 0;
+	} else if (r->native) {
+		hgm_leaf_choose(req, pages);
 	}
 	return hgm_resolve_install(req);
 }
@@ -269,7 +278,7 @@ static int map_around(struct hgm_region *r, uint64_t page, bool *installed)
 	}
 	range.len = run << HGM_PAGE_SHIFT;
 	rc = hgm_range_until_exist(hgm_region_uffd(r, page), &range, HGM_VERB_CONTINUE, NULL);
-	count(r, &range);
+	hgm_resolve_count(r, &range);
 	*installed = range.installed;
 	if (range.done > HGM_PAGE_BYTES && !hgm_region_whole_blocks(r))
 		hgm_stat_add(r->h, HGM_STAT_NEIGHBOUR_PAGES, (range.done >> HGM_PAGE_SHIFT) - 1);
@@ -296,15 +305,15 @@ static int map_discarded(struct hgm_region *r, uint64_t page, bool *installed)
 	struct hgm_uffd *u = hgm_region_uffd(r, page);
 	int rc;
 
-	if (hgm_region_whole_blocks(r)) { /* hugetlb knows no ZEROPAGE: through the alias */
-		rc = hgm_sys->madvise(r->alias + (page / step * step << HGM_PAGE_SHIFT),
-				      r->map_bytes, HGM_MADV_POPULATE_WRITE);
+	if (r->backing == HGM_BACKING_HUGETLB) { /* knows no ZEROPAGE: through the alias */
+		rc = hgm_sys->madvise(r->alias + hgm_region_block(r, page) * r->block_bytes,
+				      r->block_bytes, HGM_MADV_POPULATE_WRITE);
 		if (!rc)
 			rc = hgm_uffd_continue(u, &range);
 	} else {
 		rc = hgm_uffd_zeropage(u, &range);
 	}
-	count(r, &range);
+	hgm_resolve_count(r, &range);
 	*installed = range.installed;
 	return outcome(r, rc);
 }
@@ -316,8 +325,13 @@ int hgm_resolve_present(struct hgm_region *r, uint64_t page)
 	bool installed = false;
 	int rc = -EFAULT;
 
-	if (r->backing != HGM_BACKING_ANON)
+	if (r->native && hgm_map_leaf_full(r->map, page / HGM_LEAF_PAGES) &&
+	    !hgm_leaf_map(r, page)) {
+		installed = true;
+		rc = 0;
+	} else if (r->backing != HGM_BACKING_ANON) {
 		rc = map_around(r, page, &installed);
+	}
 	if (rc == -EFAULT)
 		rc = map_discarded(r, page, &installed);
 	if (rc && !hgm_put_off(rc))

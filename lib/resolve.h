@@ -9,6 +9,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+struct hgm_range;
 struct hgm_region;
 struct hgm_request;
 
@@ -31,6 +32,9 @@ void hgm_resolve_settle(struct hgm_request *req);
  * -ENOMEM: not now.
  */
 int hgm_resolve_present(struct hgm_region *r, uint64_t page);
+
+/* Statistics of a range operation. */
+void hgm_resolve_count(struct hgm_region *r, const struct hgm_range *range);
 
 /* Wake whoever waits for a page. */
 void hgm_resolve_wake(struct hgm_region *r, uint64_t page, uint64_t pages);

@@ -20,15 +20,19 @@ struct hgm_source;
 
 /**
  * enum hgm_backing - what a region's memory is
- * @HGM_BACKING_AUTO: the library's choice; today as HGM_BACKING_SHMEM
+ * @HGM_BACKING_AUTO: the first of these that this kernel can give and that does what @require,
+ *	@avoid and @map_bytes_max of the options say: hugetlb with high-granularity mapping (HGM),
+ *	HGM_BACKING_SHMEM, HGM_BACKING_SHMEM_LAZY, HGM_BACKING_HUGETLB in whole blocks,
+ *	HGM_BACKING_ANON
  * @HGM_BACKING_SHMEM: a memfd whose blocks are all made huge before the guest starts ("prepared").
  *	Commits all memory at once, as hugetlb does; faults cost 4 KiB; becomes huge again without
  *	copying. Needs kernel 5.14 (minor faults on shmem), 6.1 for huge mappings.
  * @HGM_BACKING_SHMEM_LAZY: a memfd whose pages are allocated as they arrive. Nothing is committed
  *	up front; becoming huge costs a copy. Kernel 5.14, 6.1 for huge mappings.
  * @HGM_BACKING_HUGETLB: a memfd of hugetlb pages from the system's pool, @block_bytes each,
- *	allocated before the guest starts. On kernels without high-granularity mapping a fault
- *	waits for its whole block. Kernel 5.13.
+ *	allocated before the guest starts. Where the kernel has high-granularity mapping, proven on
+ *	a scratch page, faults cost 4 KiB and full blocks are collapsed; elsewhere a fault waits for
+ *	its whole block. Kernel 5.13.
  * @HGM_BACKING_ANON: private anonymous memory. Kernel 4.11; 6.1 for huge mappings.
  * @HGM_BACKING_FD: the caller's memfd, tmpfs or hugetlbfs file, @fd from @fd_offset on, mapped by
  *	the library. shmem is prepared unless HGM_REGION_LAZY.
@@ -52,6 +56,21 @@ enum hgm_backing {
 #define HGM_REGION_NO_FILL 0x2u
 /* Leave pages mapped small. */
 #define HGM_REGION_NO_COLLAPSE 0x4u
+/*
+ * Collapse nothing before hgm_region_collapse() is called: collapsing a block of 1 GiB stops
+ * everybody who touches it for its whole length. hgm_wait() then does not wait for it.
+ */
+#define HGM_REGION_DEFER_COLLAPSE 0x8u
+
+/* What the memory must be (struct hgm_region_opts, @require) */
+#define HGM_REQUIRE_HUGETLB 0x1u /* pages of the hugetlb pool */
+#define HGM_REQUIRE_SHARED  0x2u /* a file behind it, which other processes can map (vhost-user) */
+#define HGM_REQUIRE_HUGE    0x4u /* full blocks can become huge mappings */
+
+/* What it must not be (@avoid) */
+#define HGM_AVOID_COMMIT  0x1u /* memory allocated before it arrives */
+#define HGM_AVOID_HUGETLB 0x2u /* pages of the hugetlb pool */
+#define HGM_AVOID_HGM	  0x4u /* high-granularity mapping, though the kernel has it */
 
 /**
  * struct hgm_region_opts - what a region shall be
@@ -68,6 +87,13 @@ enum hgm_backing {
  * @fd_offset:     a multiple of the block
  * @addr:          HGM_BACKING_MAPPING: the mapping, block aligned; length bytes of it, not
  *                 registered with another userfaultfd
+ * @map_bytes_max: the largest piece that a fault may wait for: 0 for any, or a power of two, 4096
+ *                 at least
+ * @require:       HGM_REQUIRE_*
+ * @avoid:         HGM_AVOID_*
+ *
+ * @map_bytes_max, @require and @avoid are looked at before anything is allocated. They decide what
+ * HGM_BACKING_AUTO becomes; a backing that was named and does not satisfy them is refused.
  */
 struct hgm_region_opts {
 	size_t size;
@@ -81,6 +107,9 @@ struct hgm_region_opts {
 	uint32_t reserved;
 	uint64_t fd_offset;
 	void *addr;
+	uint64_t map_bytes_max;
+	uint32_t require;
+	uint32_t avoid;
 };
 
 /**
@@ -97,7 +126,8 @@ struct hgm_region_opts {
  * @poisoned_bytes: given up: the source failed, and touching it raises SIGBUS
  * @blocks:         how many blocks the region has
  * @left_split:     of these, full but given up on: not mapped huge
- * @sentence:       what it is and why, for people; lives as long as the region
+ * @sentence:       what it is, why, and why it is nothing better, for people; lives as long as the
+ *                  region
  */
 struct hgm_region_info {
 	size_t size;
@@ -134,7 +164,8 @@ struct hgm_region_info {
  *  -EBUSY    the mapping is registered with another userfaultfd
  *  -ENOMEM   no huge pages free in the pool, or no memory; the text says which
  *  -ENOSPC   the engine has 1024 regions already
- *  -EOPNOTSUPP this kernel cannot serve that backing; the text names the missing feature
+ *  -EOPNOTSUPP this kernel cannot serve that backing, or nothing satisfies @require, @avoid and
+ *            @map_bytes_max; the text names what was tried, and for each the reason
  *  others    as mmap(2), memfd_create(2) and UFFDIO_REGISTER say
  * After an error nothing is left behind; a caller's mapping may have lost its pages.
  *
@@ -201,6 +232,19 @@ HGM_PUBLIC int hgm_region_get_info(const struct hgm_region *r, struct hgm_region
  * Calling thread: any. Does not block. Since: 0.1.
  */
 HGM_PUBLIC int hgm_region_prefetch(struct hgm_region *r, uint64_t offset, uint64_t length);
+
+/**
+ * hgm_region_collapse - collapse full blocks from now on
+ * @r: the region; of HGM_REGION_DEFER_COLLAPSE, else nothing is left to do
+ *
+ * Blocks that are full already are collapsed by the engine's collapser thread, those that become
+ * full later as they do. hgm_wait() waits for them from now on.
+ *
+ * Errors: -EINVAL @r is NULL; -EOPNOTSUPP the region does not collapse (HGM_REGION_NO_COLLAPSE, or
+ * hugetlb in whole blocks).
+ * Calling thread: any. Does not block; looks at each block once. Since: 0.1.
+ */
+HGM_PUBLIC int hgm_region_collapse(struct hgm_region *r);
 
 /**
  * hgm_region_export - which pages have arrived

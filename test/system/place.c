@@ -108,7 +108,7 @@ int field_try(struct field *f, struct hgm *h, enum place place, uint64_t length,
 	*f = (struct field){ .fd = -1, .length = length };
 	switch (place) {
 	case PLACE_SHMEM:
-		o.backing = HGM_BACKING_AUTO;
+		o.backing = HGM_BACKING_SHMEM;
 		break;
 	case PLACE_SHMEM_LAZY:
 		o.backing = HGM_BACKING_SHMEM_LAZY;

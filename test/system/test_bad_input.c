@@ -58,6 +58,7 @@ static struct hgm_region_opts good(void)
 	return (struct hgm_region_opts){ .size = sizeof(struct hgm_region_opts),
 					 .length = 4 * MIB,
 					 .source = feed_source(feed),
+					 .backing = HGM_BACKING_SHMEM,
 					 .fd = -1 };
 }
 

@@ -1,0 +1,85 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Are the collapsed blocks really huge? By smaps, where the kernel has no PAGEMAP_SCAN (before 6.7)
+ * or where that cannot see the size of a hugetlb leaf.
+ *
+ * smaps counts for a whole memory area, and reading it walks the page tables of the process, which
+ * for memory in small pieces takes as long as collapsing it. So it is read rarely: when the region
+ * is full and nothing is left to collapse, else at most once in a while. Blocks that are not
+ * proven are not settled: hgm_wait() waits for it.
+ */
+#include <errno.h>
+
+#include "clock.h"
+#include "engine.h"
+#include "smaps.h"
+
+#define PATIENCE_NS	    UINT64_C(1000000000) /* of a region that is not full */
+#define PATIENCE_NO_FILL_NS UINT64_C(50000000)	 /* of one that need not become so */
+#define COST_FACTOR	    20			 /* reading takes at most this part of the time */
+
+void hgm_collapse_unverified(struct hgm_region *r)
+{
+	uint64_t at =
+		hgm_now_ns() + (r->flags & HGM_REGION_NO_FILL ? PATIENCE_NO_FILL_NS : PATIENCE_NS);
+
+	if (!r->unverified_blocks++ && r->verify_at_ns < at)
+		r->verify_at_ns = at;
+}
+
+/* Bytes mapped by leaves of the block's size; false: smaps does not tell. */
+static bool huge_bytes(const struct hgm_region *r, uint64_t *bytes)
+{
+	struct hgm_smaps s;
+
+	if (hgm_smaps_sum(r->primary, r->mapped, &s))
+		return false;
+	*bytes = r->backing == HGM_BACKING_ANON	       ? s.anon_huge
+		 : r->backing != HGM_BACKING_HUGETLB   ? s.shmem_pmd
+		 : r->block_bytes == UINT64_C(1) << 30 ? s.pud
+						       : s.pmd;
+	return true;
+}
+
+/*
+ * Which of the unverified blocks are not huge smaps does not say. All are tried again: for those
+ * that are huge that costs next to nothing. At their last try as many as are missing are given up.
+ */
+static bool judge(struct hgm_region *r, uint64_t missing)
+{
+	bool failed = false;
+
+	r->unverified_blocks = 0;
+	for (uint64_t block = 0; block < r->blocks; block++) {
+		uint8_t state = atomic_load_explicit(&r->block_state[block], memory_order_acquire);
+		unsigned int tries =
+			1u + atomic_load_explicit(&r->block_tries[block], memory_order_relaxed);
+		int rc = missing ? -EAGAIN : 0;
+
+		if (state != HGM_BLOCK_UNVERIFIED && state != HGM_BLOCK_UNVERIFIED_AGAIN)
+			continue;
+		if (missing)
+			hgm_stat_add(r->h, HGM_STAT_COLLAPSE_UNPROVED, 1);
+		if (missing && tries >= HGM_COLLAPSE_TRIES)
+			missing--;
+		failed |= hgm_collapse_outcome(r, block, rc, state == HGM_BLOCK_UNVERIFIED_AGAIN);
+	}
+	return failed;
+}
+
+bool hgm_collapse_verify(struct hgm_region *r)
+{
+	uint64_t start = hgm_now_ns(), end;
+	uint64_t known, bytes;
+
+	if (!r->unverified_blocks)
+		return false;
+	if (atomic_load_explicit(&r->open_pages, memory_order_acquire) && start < r->verify_at_ns)
+		return false;
+	known = atomic_load_explicit(&r->huge_blocks, memory_order_relaxed) + r->unverified_blocks;
+	if (!huge_bytes(r, &bytes) || bytes / r->block_bytes >= known)
+		return judge(r, 0);
+	end = hgm_now_ns();
+	r->verify_at_ns = end + COST_FACTOR * (end - start);
+	return judge(r, known - bytes / r->block_bytes);
+}

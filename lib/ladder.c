@@ -1,0 +1,275 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The ladder: which kinds of memory a region may be of, best first, and why it is not a better one.
+ *
+ * A rung is refused for what the caller asked, or for what the kernel was seen to do, before
+ * anything is allocated for it. One that turns out not to be had (no huge pages free) is given up,
+ * and the next is tried.
+ */
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+#include <hgm/error.h>
+
+#include "caps.h"
+#include "engine.h"
+#include "error.h"
+
+#define MIB2 (UINT64_C(2) << 20)
+#define GIB1 (UINT64_C(1) << 30)
+
+#define BIT(rung) (UINT32_C(1) << (rung))
+
+static const char *const names[] = {
+	[HGM_RUNG_NATIVE] = "hugetlb with high-granularity mapping",
+	[HGM_RUNG_SHMEM] = "shmem prepared",
+	[HGM_RUNG_SHMEM_LAZY] = "shmem lazy",
+	[HGM_RUNG_HUGETLB] = "hugetlb in whole blocks",
+	[HGM_RUNG_ANON] = "anon",
+};
+
+static bool is_hugetlb(enum hgm_rung rung)
+{
+	return rung == HGM_RUNG_NATIVE || rung == HGM_RUNG_HUGETLB;
+}
+
+static uint64_t block_of(const struct hgm_ladder *l)
+{
+	if (l->kind.block_bytes)
+		return l->kind.block_bytes;
+	return l->opts->block_bytes ? l->opts->block_bytes : MIB2;
+}
+
+/* The rungs that a backing stands for. */
+static uint32_t rungs_of(const struct hgm_ladder *l)
+{
+	const struct hgm_region_opts *o = l->opts;
+
+	switch (o->backing) {
+	case HGM_BACKING_AUTO:
+		return BIT(HGM_RUNGS) - 1;
+	case HGM_BACKING_SHMEM:
+		return BIT(HGM_RUNG_SHMEM);
+	case HGM_BACKING_SHMEM_LAZY:
+		return BIT(HGM_RUNG_SHMEM_LAZY);
+	case HGM_BACKING_ANON:
+		return BIT(HGM_RUNG_ANON);
+	case HGM_BACKING_MAPPING:
+		if (o->fd < 0)
+			return BIT(HGM_RUNG_ANON);
+		break;
+	case HGM_BACKING_HUGETLB:
+		return BIT(HGM_RUNG_NATIVE) | BIT(HGM_RUNG_HUGETLB);
+	}
+	if (l->kind.hugetlb)
+		return BIT(HGM_RUNG_NATIVE) | BIT(HGM_RUNG_HUGETLB);
+	return BIT(o->flags & HGM_REGION_LAZY ? HGM_RUNG_SHMEM_LAZY : HGM_RUNG_SHMEM);
+}
+
+__attribute__((format(printf, 3, 4))) static int refuse(char why[512], int rc, const char *format,
+							...)
+{
+	va_list ap;
+
+	va_start(ap, format);
+	vsnprintf(why, 512, format, ap);
+	va_end(ap);
+	return rc;
+}
+
+static int check_size(const struct hgm_ladder *l, enum hgm_rung rung, char why[512])
+{
+	uint64_t block = block_of(l);
+
+	if (!is_hugetlb(rung) && block != MIB2)
+		return refuse(why, -EINVAL, "block_bytes %llu: this backing has 2 MiB only",
+			      (unsigned long long)block);
+	if (is_hugetlb(rung) && block != MIB2 && block != GIB1)
+		return refuse(why, -EINVAL, "block_bytes %llu: hugetlb has 2 MiB and 1 GiB",
+			      (unsigned long long)block);
+	if (is_hugetlb(rung) && l->opts->length % block)
+		return refuse(why, -EINVAL,
+			      "length %llu is no multiple of the huge page, %llu bytes",
+			      (unsigned long long)l->opts->length, (unsigned long long)block);
+	return 0;
+}
+
+static int check_wishes(const struct hgm_ladder *l, enum hgm_rung rung, char why[512])
+{
+	const struct hgm_region_opts *o = l->opts;
+	uint64_t map_bytes = rung == HGM_RUNG_HUGETLB ? block_of(l) : HGM_PAGE_BYTES;
+	bool commits = is_hugetlb(rung) || rung == HGM_RUNG_SHMEM;
+
+	if (o->map_bytes_max && map_bytes > o->map_bytes_max)
+		return refuse(why, -EOPNOTSUPP, "faults wait for %llu kB, at most %llu were asked",
+			      (unsigned long long)map_bytes >> 10,
+			      (unsigned long long)o->map_bytes_max >> 10);
+	if (o->require & HGM_REQUIRE_HUGETLB && !is_hugetlb(rung))
+		return refuse(why, -EOPNOTSUPP, "is not hugetlb (HGM_REQUIRE_HUGETLB)");
+	if (o->require & HGM_REQUIRE_SHARED && rung == HGM_RUNG_ANON)
+		return refuse(why, -EOPNOTSUPP, "cannot be shared (HGM_REQUIRE_SHARED)");
+	if (o->avoid & HGM_AVOID_COMMIT && commits)
+		return refuse(why, -EOPNOTSUPP, "is allocated up front (HGM_AVOID_COMMIT)");
+	if (o->avoid & HGM_AVOID_HUGETLB && is_hugetlb(rung))
+		return refuse(why, -EOPNOTSUPP, "takes huge pages of the pool (HGM_AVOID_HUGETLB)");
+	if (o->avoid & HGM_AVOID_HGM && rung == HGM_RUNG_NATIVE)
+		return refuse(why, -EOPNOTSUPP, "not wanted (HGM_AVOID_HGM)");
+	return 0;
+}
+
+static void try_kernel(struct hgm_probe *p, enum hgm_rung rung, uint64_t block)
+{
+	const struct hgm_probe_row anon = { .memory = HGM_MEMORY_ANON, .block = true };
+	const struct hgm_probe_row shmem = { .memory = HGM_MEMORY_SHMEM, .block = true };
+
+	if (rung == HGM_RUNG_NATIVE)
+		hgm_probe_hgm_verdict(p, block);
+	else if (rung == HGM_RUNG_ANON)
+		hgm_probe_collapse(p, &anon);
+	else
+		hgm_probe_collapse_prepared(p, &shmem);
+}
+
+/*
+ * Try something on scratch memory, once for an engine: two callers at a time may both try it. What
+ * could not be tried now is tried again the next time.
+ */
+static int ask(struct hgm *h, struct hgm_ability *known, enum hgm_rung rung, uint64_t block,
+	       char why[512])
+{
+	struct hgm_ability a;
+
+	pthread_mutex_lock(&h->abilities.lock);
+	a = *known;
+	pthread_mutex_unlock(&h->abilities.lock);
+	if (!a.known) {
+		struct hgm_probe p = { .flags = HGM_CAPS_USE_HUGE_PAGES, .page = HGM_PAGE_BYTES };
+
+		try_kernel(&p, rung, block);
+		a.known = p.answer != HGM_UNPROVEN;
+		/* For want of memory at the moment nobody need go without huge mappings. */
+		a.have = p.answer == HGM_YES ||
+			 (p.answer == HGM_UNPROVEN && rung != HGM_RUNG_NATIVE);
+		memcpy(a.reason, p.reason, sizeof(a.reason));
+		pthread_mutex_lock(&h->abilities.lock);
+		*known = a;
+		pthread_mutex_unlock(&h->abilities.lock);
+	}
+	return a.have ? 0 : refuse(why, -EOPNOTSUPP, "%s", a.reason);
+}
+
+static int check_collapse(const struct hgm_ladder *l, enum hgm_rung rung, char why[512])
+{
+	struct hgm_abilities *a = &l->h->abilities;
+
+	/* Who named a backing gets it, huge or not, unless huge was asked for too. */
+	if (is_hugetlb(rung) || (!(l->opts->require & HGM_REQUIRE_HUGE) &&
+				 (l->opts->backing != HGM_BACKING_AUTO || rung != HGM_RUNG_SHMEM)))
+		return 0;
+	if (l->opts->flags & HGM_REGION_NO_COLLAPSE)
+		return 0;
+	return ask(l->h, rung == HGM_RUNG_ANON ? &a->collapse_anon : &a->collapse_shmem, rung, MIB2,
+		   why);
+}
+
+static int check_kernel(const struct hgm_ladder *l, enum hgm_rung rung, char why[512])
+{
+	uint64_t have = hgm_uffd_features(l->h->uffd[0]);
+	struct hgm_abilities *a = &l->h->abilities;
+
+	if (is_hugetlb(rung) && !(have & HGM_UFFD_FEATURE_MINOR_HUGETLBFS))
+		return refuse(why, -EOPNOTSUPP,
+			      "this kernel's userfaultfd has no MINOR_HUGETLBFS (5.13 or later "
+			      "has); use HGM_BACKING_ANON");
+	if ((rung == HGM_RUNG_SHMEM || rung == HGM_RUNG_SHMEM_LAZY) &&
+	    !(have & HGM_UFFD_FEATURE_MINOR_SHMEM))
+		return refuse(why, -EOPNOTSUPP,
+			      "this kernel's userfaultfd has no MINOR_SHMEM (5.14 or later has); "
+			      "use HGM_BACKING_ANON");
+	/* Without it faults are reported, and wait, at the start of the huge page. */
+	if (rung == HGM_RUNG_NATIVE && !(have & HGM_UFFD_FEATURE_EXACT_ADDRESS))
+		return refuse(why, -EOPNOTSUPP,
+			      "this kernel's userfaultfd has no EXACT_ADDRESS (5.18 or later has)");
+	if (rung == HGM_RUNG_NATIVE)
+		return ask(l->h, block_of(l) == GIB1 ? &a->native_1g : &a->native_2m, rung,
+			   block_of(l), why);
+	return check_collapse(l, rung, why);
+}
+
+static void remember(struct hgm_ladder *l, enum hgm_rung rung, const char *why)
+{
+	size_t used = strlen(l->refused);
+
+	if (l->single)
+		snprintf(l->refused, sizeof(l->refused), "%s", why);
+	else
+		snprintf(l->refused + used, sizeof(l->refused) - used, "%s%s: %s", used ? "; " : "",
+			 names[rung], why);
+}
+
+int hgm_ladder_begin(struct hgm_ladder *l, struct hgm *h, const struct hgm_region_opts *o)
+{
+	uint64_t max = o->map_bytes_max;
+	int rc;
+
+	*l = (struct hgm_ladder){ .h = h, .opts = o };
+	if (o->require & ~(HGM_REQUIRE_HUGETLB | HGM_REQUIRE_SHARED | HGM_REQUIRE_HUGE) ||
+	    o->avoid & ~(HGM_AVOID_COMMIT | HGM_AVOID_HUGETLB | HGM_AVOID_HGM))
+		return hgm_fail(-EINVAL, "hgm_region_create: unknown require 0x%x or avoid 0x%x",
+				o->require, o->avoid);
+	if (max && (max & (max - 1) || max < HGM_PAGE_BYTES))
+		return hgm_fail(-EINVAL,
+				"hgm_region_create: map_bytes_max %llu is no power of two from "
+				"4096 on",
+				(unsigned long long)max);
+	if (o->flags & HGM_REGION_NO_COLLAPSE &&
+	    (o->require & HGM_REQUIRE_HUGE || o->flags & HGM_REGION_DEFER_COLLAPSE))
+		return hgm_fail(-EINVAL, "hgm_region_create: HGM_REGION_NO_COLLAPSE contradicts %s",
+				o->require & HGM_REQUIRE_HUGE ? "HGM_REQUIRE_HUGE"
+							      : "HGM_REGION_DEFER_COLLAPSE");
+	if (o->backing == HGM_BACKING_FD || (o->backing == HGM_BACKING_MAPPING && o->fd >= 0)) {
+		rc = hgm_backing_look(o, &l->kind);
+		if (rc)
+			return rc;
+	}
+	l->left = rungs_of(l);
+	l->single = !(l->left & (l->left - 1));
+	return 0;
+}
+
+int hgm_ladder_next(struct hgm_ladder *l, enum hgm_rung *rung)
+{
+	char why[512];
+	int rc;
+
+	while (l->left) {
+		*rung = (enum hgm_rung)__builtin_ctz(l->left);
+		l->left &= l->left - 1;
+		rc = check_size(l, *rung, why);
+		if (!rc)
+			rc = check_wishes(l, *rung, why);
+		if (!rc)
+			rc = check_kernel(l, *rung, why);
+		if (!rc)
+			return 0;
+		if (!l->tried)
+			l->rc = rc;
+		remember(l, *rung, why);
+	}
+	if (l->single)
+		return hgm_fail(l->rc, "hgm_region_create: %s", l->refused);
+	return hgm_fail(l->rc, "hgm_region_create: no memory is to be had as asked: %s",
+			l->refused);
+}
+
+void hgm_ladder_failed(struct hgm_ladder *l, enum hgm_rung rung, int rc)
+{
+	char why[512];
+
+	snprintf(why, sizeof(why), "%s", hgm_errmsg());
+	l->tried = true;
+	l->rc = rc;
+	remember(l, rung, why);
+}

@@ -1,0 +1,72 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Installing on hugetlb memory with high-granularity mapping.
+ *
+ * There UFFDIO_CONTINUE maps by the largest leaf that fits the range, and never makes a leaf larger
+ * afterwards: one 4 KiB page mapped costs its 2 MiB a collapse. So only pages that somebody waits
+ * for are mapped one by one. What fill brings stays unmapped until its leaf of the map (2 MiB) is
+ * full; then one CONTINUE maps it. Whoever touches it before gets a fault that is answered at once.
+ *
+ * EEXIST of a 2 MiB CONTINUE says that there is a table already, not that anything is mapped: an
+ * empty table remains of a 4 KiB CONTINUE that failed, and of memory that was discarded. The same
+ * range by 4 KiB pieces tells the true state of each.
+ */
+#include <errno.h>
+
+#include "engine.h"
+#include "leaf.h"
+#include "resolve.h"
+
+int hgm_leaf_map(struct hgm_region *r, uint64_t page)
+{
+	uint64_t first = page / HGM_LEAF_PAGES * HGM_LEAF_PAGES;
+	struct hgm_range range = { .addr = hgm_region_at(r, first),
+				   .len = HGM_LEAF_BYTES,
+				   .step = HGM_LEAF_BYTES };
+	int rc = hgm_range_until_exist(hgm_region_uffd(r, first), &range, HGM_VERB_CONTINUE, NULL);
+
+	hgm_resolve_count(r, &range);
+	return rc;
+}
+
+/* Is a collapse of the leaf's block on its way, as soon as the leaf is full? */
+static bool collapse_is_next(const struct hgm_region *r)
+{
+	return r->collapses && r->block_bytes == HGM_LEAF_BYTES &&
+	       !atomic_load_explicit(&r->deferred, memory_order_relaxed);
+}
+
+void hgm_leaf_choose(struct hgm_request *req, uint64_t pages)
+{
+	struct hgm_region *r = req->r;
+
+	req->install_page = req->first_page;
+	req->install_pages = pages;
+	if (hgm_map_leaf_full(r->map, req->first_page / HGM_LEAF_PAGES)) {
+		req->install_page = req->first_page / HGM_LEAF_PAGES * HGM_LEAF_PAGES;
+		req->install_pages = HGM_LEAF_PAGES;
+	} else if (!req->demand) {
+		/* no-lost-waiter: those who found the pages claimed look again */
+		hgm_resolve_wake(r, req->first_page, pages);
+		req->install_pages = 0;
+	}
+}
+
+int hgm_leaf_install(struct hgm_request *req)
+{
+	struct hgm_region *r = req->r;
+	int rc = hgm_leaf_map(r, req->install_page);
+
+	if (!rc) {
+		req->install_pages = 0;
+		return 0;
+	}
+	if (rc != -EEXIST || !collapse_is_next(r))
+		return rc;
+	/* The collapse maps the rest in one go. */
+	req->install_page = req->first_page;
+	req->install_pages = req->demand ? req->settling_pages : 0;
+	if (!req->demand)
+		hgm_resolve_wake(r, req->first_page, req->settling_pages);
+	return -EEXIST;
+}

@@ -1,0 +1,26 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Installing on hugetlb memory with high-granularity mapping, where the shape of a range decides
+ * the size of the mapping.
+ */
+#ifndef HGM_LIB_LEAF_H
+#define HGM_LIB_LEAF_H
+
+#include <stdint.h>
+
+struct hgm_region;
+struct hgm_request;
+
+/* What of a request, whose @pages are present now, is to be installed. */
+void hgm_leaf_choose(struct hgm_request *req, uint64_t pages);
+
+/*
+ * Install a whole leaf. -EEXIST: what is left in the request is to be installed by 4 KiB pieces;
+ * other errors as UFFDIO_CONTINUE says.
+ */
+int hgm_leaf_install(struct hgm_request *req);
+
+/* Map the full leaf that holds @page, if nothing of it is mapped: 0, else -EEXIST and others. */
+int hgm_leaf_map(struct hgm_region *r, uint64_t page);
+
+#endif
