@@ -9,6 +9,7 @@
 
 #include "error.h"
 #include "hugepage.h"
+#include "smaps.h"
 #include "sys.h"
 
 int hgm_split(void *addr, uint64_t len)
@@ -64,6 +65,22 @@ int hgm_pagemap_huge(int pagemap, const void *addr, uint64_t len, uint64_t *huge
 	return 0;
 }
 
+/* Before PAGEMAP_SCAN: smaps counts, but for whole memory areas only. */
+static int smaps_huge(const void *addr, uint64_t len, uint64_t *huge_bytes)
+{
+	struct hgm_smaps s;
+	int rc = hgm_smaps_sum(addr, len, &s);
+
+	if (rc)
+		return hgm_fail(rc, "/proc/self/smaps: %s", hgm_errno_name(rc));
+	if (s.partial)
+		return hgm_fail(-EOPNOTSUPP,
+				"this kernel has no PAGEMAP_SCAN (6.7 or later has), and smaps "
+				"tells only of whole memory areas");
+	*huge_bytes = s.shmem_pmd + s.anon_huge + (s.has_leaf_counters ? s.pud + s.pmd : s.hugetlb);
+	return 0;
+}
+
 int hgm_mapped_huge(const void *addr, uint64_t len, uint64_t *huge_bytes)
 {
 	int fd, rc;
@@ -76,7 +93,7 @@ int hgm_mapped_huge(const void *addr, uint64_t len, uint64_t *huge_bytes)
 	rc = hgm_pagemap_huge(fd, addr, len, huge_bytes);
 	hgm_sys->close(fd);
 	if (rc == -ENOTTY)
-		return hgm_fail(-EOPNOTSUPP, "this kernel has no PAGEMAP_SCAN (6.7 or later has)");
+		return smaps_huge(addr, len, huge_bytes);
 	if (rc)
 		return hgm_fail(rc, "PAGEMAP_SCAN of %llu bytes at %p: %s", (unsigned long long)len,
 				addr, hgm_errno_name(rc));

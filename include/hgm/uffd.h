@@ -297,11 +297,12 @@ HGM_PUBLIC int hgm_collapse(void *addr, uint64_t len);
  * @len:        bytes; a multiple of 4096
  * @huge_bytes: set to the number of bytes
  *
- * Asks PAGEMAP_SCAN of /proc/self/pagemap.
+ * Asks PAGEMAP_SCAN of /proc/self/pagemap; on kernels before 6.7, which have none, reads
+ * /proc/self/smaps, which counts for whole memory areas only and takes far longer.
  *
- * Errors: -EOPNOTSUPP the kernel has no PAGEMAP_SCAN (before 6.7); -EINVAL alignment; -EACCES /proc
- * is not there; -EMFILE; others as the ioctl says.
- * Calling thread: any. Takes the address space's lock for reading. Since: 0.1; kernel 6.7.
+ * Errors: -EOPNOTSUPP the kernel has no PAGEMAP_SCAN, and the range ends inside a memory area;
+ * -EINVAL alignment; -EACCES /proc is not there; -EMFILE; others as the ioctl says.
+ * Calling thread: any. Takes the address space's lock for reading. Since: 0.1.
  */
 HGM_PUBLIC int hgm_mapped_huge(const void *addr, uint64_t len, uint64_t *huge_bytes);
 
