@@ -67,6 +67,8 @@ static bool create(const struct job *job, const struct setting *setting, struct 
 		.length = r->length,
 		.backing = job->kind,
 		.block_bytes = job->block,
+		.avoid = job->pieces == PIECES_BLOCK ? HGM_AVOID_HGM : 0,
+		.map_bytes_max = job->pieces == PIECES_PAGE ? 4096 : 0,
 	};
 	struct hgm_opts engine_opts = {
 		.size = sizeof(engine_opts),
@@ -144,8 +146,9 @@ static bool look_at(struct running *run, struct result *r)
 	r->map = info.map_bytes;
 	r->block = info.block_bytes;
 	r->blocks = info.blocks;
-	/* The page tables' word for it; the library's own before Linux 6.7. */
-	if (hgm_mapped_huge(info.addr, info.length, &r->huge_bytes))
+	/* The page tables' word for it, where there is one; leaves below the block do not count. */
+	if (hgm_mapped_huge(info.addr, info.length, &r->huge_bytes) ||
+	    r->huge_bytes > info.huge_bytes)
 		r->huge_bytes = info.huge_bytes;
 	return true;
 }

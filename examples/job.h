@@ -13,6 +13,13 @@
 #include "snapshot.h"
 #include "stalls.h"
 
+/* How large the pieces are that a fault waits for. */
+enum pieces {
+	PIECES_ANY,
+	PIECES_BLOCK,
+	PIECES_PAGE,
+};
+
 /**
  * struct job - what to run
  * @name:    "shmem.link"
@@ -20,6 +27,7 @@
  * @json:    for programs
  * @kind:    enum hgm_backing
  * @block:   bytes
+ * @pieces:  what the ladder must not go above or below
  * @link:    over the link, or straight from the file
  */
 struct job {
@@ -28,6 +36,7 @@ struct job {
 	const char *json;
 	uint32_t kind;
 	uint64_t block;
+	enum pieces pieces;
 	bool link;
 };
 
@@ -39,6 +48,7 @@ struct job {
  * @kvm:      a real guest
  * @seed:     of the walk
  * @terminal: show a progress bar
+ * @model:    the kernel that libhgm sees, if not the one that runs
  */
 struct setting {
 	const struct snapshot *snapshot;
@@ -47,6 +57,7 @@ struct setting {
 	bool kvm;
 	uint64_t seed;
 	bool terminal;
+	const char *model;
 };
 
 enum outcome {

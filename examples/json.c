@@ -59,7 +59,13 @@ int report_json(const char *path, const struct job *job, const struct result *re
 
 	if (!f)
 		return -errno;
-	fputs("{\n  \"runs\": [", f);
+	fputs("{\n", f);
+	if (setting->model) {
+		fputs("  \"model\": ", f);
+		text(f, setting->model);
+		fputs(",\n", f);
+	}
+	fputs("  \"runs\": [", f);
 	for (i = 0; i < count; i++) {
 		if (result[i].outcome == JOB_SKIPPED)
 			continue;

@@ -112,28 +112,44 @@ static double median_of(const struct job *job, const struct result *result, unsi
 	return 0;
 }
 
-double report_ratio(const struct job *job, const struct result *result, unsigned int count,
-		    bool link)
+/* What serves in pieces of a page, beside what serves in whole blocks of the same size. */
+static const struct pair {
+	const char *whole, *pieces, *block;
+} pairs[] = {
+	{ "hugetlb-2m.", "shmem.", "2 MiB" },
+	{ "hugetlb-2m.", "hgm-2m.", "2 MiB" },
+	{ "hugetlb-1g.", "hgm-1g.", "1 GiB" },
+};
+
+static double ratio_of(const struct job *job, const struct result *result, unsigned int count,
+		       const struct pair *pair, bool link)
 {
-	double whole = median_of(job, result, count, "hugetlb-2m.", link);
-	double pieces = median_of(job, result, count, "shmem.", link);
+	double whole = median_of(job, result, count, pair->whole, link);
+	double pieces = median_of(job, result, count, pair->pieces, link);
 
 	return pieces > 0 ? whole / pieces : 0;
 }
 
-static void compare(const struct job *job, const struct result *result, unsigned int count,
+double report_ratio(const struct job *job, const struct result *result, unsigned int count,
 		    bool link)
 {
-	double ratio = report_ratio(job, result, count, link);
+	return ratio_of(job, result, count, &pairs[0], link);
+}
+
+static void compare(const struct job *job, const struct result *result, unsigned int count,
+		    const struct pair *pair, bool link)
+{
+	double ratio = ratio_of(job, result, count, pair, link);
 	char whole[16], pieces[16];
 
 	if (ratio <= 0)
 		return;
-	stalls_format(whole, sizeof(whole), median_of(job, result, count, "hugetlb-2m.", link));
-	stalls_format(pieces, sizeof(pieces), median_of(job, result, count, "shmem.", link));
-	printf("%s the median stall is %s with whole 2 MiB blocks and %s in 4 KiB pieces: "
-	       "%.1f times shorter\n",
-	       link ? "Over the link" : "From the file", whole, pieces, ratio);
+	stalls_format(whole, sizeof(whole), median_of(job, result, count, pair->whole, link));
+	stalls_format(pieces, sizeof(pieces), median_of(job, result, count, pair->pieces, link));
+	printf("%s the median stall is %s with whole %s blocks and %s in 4 KiB pieces%s: %.1f "
+	       "times shorter\n",
+	       link ? "Over the link" : "From the file", whole, pair->block, pieces,
+	       pair->pieces[0] == 'h' ? " (HGM)" : "", ratio);
 }
 
 void report_table(const struct job *job, const struct result *result, unsigned int count,
@@ -142,6 +158,9 @@ void report_table(const struct job *job, const struct result *result, unsigned i
 	double warm = 0;
 	unsigned int i;
 
+	if (setting->model)
+		printf("\nOn the model '%s' of a kernel, over shmem memory of this one:",
+		       setting->model);
 	printf("\n%-15s %-5s %-6s %7s %9s %9s %9s %9s %11s  %s\n", "BACKING", "FROM", "MAPS",
 	       "FAULTS", "STALL P50", "P99", "MAX", "COMPLETE", "HUGE BLOCKS", "CHECKSUM");
 	for (i = 0; i < count; i++) {
@@ -162,6 +181,6 @@ void report_table(const struct job *job, const struct result *result, unsigned i
 	       setting->link.gbps, setting->link.rtt_us, warm, STALLS_LEAST_US);
 	distributions(job, result, count);
 	printf("\n");
-	compare(job, result, count, false);
-	compare(job, result, count, true);
+	for (i = 0; i < sizeof(pairs) / sizeof(pairs[0]) * 2; i++)
+		compare(job, result, count, &pairs[i / 2], i % 2);
 }

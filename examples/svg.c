@@ -220,9 +220,9 @@ int report_svg(const char *path, const struct job *job, const struct result *res
 	fprintf(f, "<rect class=\"bg\" width=\"%d\" height=\"%.0f\"/>\n", WIDTH, height);
 	label(f, "title", 24, 38, "How long a guest waits for a page that is not there yet");
 	snprintf(text, sizeof(text),
-		 "%s, started at once on %llu MiB whose contents are still elsewhere. Bars: how "
-		 "many "
-		 "stalls were that long, each row by itself.",
+		 "%s%s, started at once on %llu MiB whose contents are still elsewhere. Bars: how "
+		 "many stalls were that long, each row by itself.",
+		 setting->model ? "On a MODEL of an HGM kernel: " : "",
 		 setting->kvm ? "KVM guest of two CPUs" : "Two threads in place of a guest",
 		 (unsigned long long)setting->length >> 20);
 	label(f, "soft", 24, 60, text);
