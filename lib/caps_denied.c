@@ -104,8 +104,9 @@ void hgm_probe_denied_by(char *text, size_t len, int rc, bool user_mode)
 	else if (st.sysctl == 0 && st.cap_ptrace == 0)
 		snprintf(text, len,
 			 "vm.unprivileged_userfaultfd is 0 and this process has no CAP_SYS_PTRACE: "
-			 "sysctl vm.unprivileged_userfaultfd=1, that capability, or access to "
-			 "/dev/userfaultfd helps%s",
+			 "the sysctl at 1, that capability%s, or access to /dev/userfaultfd "
+			 "helps%s",
+			 st.initial_ids == 0 ? " (outside of this user namespace)" : "",
 			 st.seccomp > 0 ? "; and it has a seccomp filter, which must let it pass"
 					: "");
 	else

@@ -55,7 +55,7 @@ static void advice_stage(struct hgm_probe *p)
 				 split_name());
 	else if (rc == -EINVAL)
 		hgm_probe_answer(p, HGM_NO,
-				 "%s: EINVAL for no memory at all: this kernel does not know it",
+				 "%s for zero bytes: EINVAL; this kernel does not know it",
 				 split_name());
 	else
 		hgm_probe_answer_errno(p, rc, split_name());

@@ -52,6 +52,7 @@ int hgm_probe_open_uffd(uint64_t features)
 void hgm_probe_uffd_device(struct hgm_probe *p, const struct hgm_probe_row *row)
 {
 	int dev = hgm_sys->open("/dev/userfaultfd", O_RDWR);
+	char cause[320];
 	int fd;
 
 	(void)row;
@@ -89,6 +90,13 @@ void hgm_probe_uffd_device(struct hgm_probe *p, const struct hgm_probe_row *row)
 				 "USERFAULTFD_IOC_NEW on /dev/userfaultfd: %s; what is there is "
 				 "not that device",
 				 hgm_errno_name(fd));
+		return;
+	}
+	if (fd == -EPERM || fd == -EACCES) {
+		/* The kernel asks for nothing once the device is open. */
+		hgm_probe_denied_by(cause, sizeof(cause), fd, true);
+		hgm_probe_answer(p, HGM_DENIED, "USERFAULTFD_IOC_NEW on /dev/userfaultfd: %s; %s",
+				 hgm_errno_name(fd), cause);
 		return;
 	}
 	if (fd < 0) {

@@ -245,8 +245,8 @@ static void without_hgm_all_its_rows_say_no(void **state)
 		caps = probe(flags);
 		for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
 			assert_int_equal(answer(caps, rows[i]), HGM_NO);
-			assert_non_null(strstr(hgm_caps_find(caps, rows[i])->reason,
-					       "EINVAL for no memory at all"));
+			assert_non_null(
+				strstr(hgm_caps_find(caps, rows[i])->reason, "zero bytes: EINVAL"));
 		}
 		assert_int_not_equal(answer(caps, "hgm.sysfs"), HGM_YES);
 		hgm_caps_free(caps);
@@ -293,6 +293,10 @@ static void huge_pages_are_taken_and_given_back(void **state)
 	if (nfree < 1)
 		test_skip("no free huge page of 2 MiB; ./run setup reserves some");
 	caps = probe(0);
+	if (answer(caps, "uffd.features") != HGM_YES) {
+		hgm_caps_free(caps);
+		test_skip("no userfaultfd here");
+	}
 	assert_int_equal(value(caps, "hugetlb.2m"), nfree);
 	assert_int_equal(answer(caps, "hugetlb.2m.missing.block"), HGM_UNPROVEN);
 	hgm_caps_free(caps);
