@@ -62,7 +62,6 @@ static struct standing look(void)
 		if (at)
 			st.cap_ptrace = !!(strtoull(at, NULL, 16) & CAP_SYS_PTRACE_BIT);
 	}
-	/* NOLINTNEXTLINE(cert-err34-c): the kernel's own numbers */
 	if (read_file("/proc/self/uid_map", buf, sizeof(buf)) > 0 &&
 	    sscanf(buf, "%u %u %lu", &inside, &outside, &count) == 3)
 		st.initial_ids = !inside && !outside && count == UINT32_MAX;

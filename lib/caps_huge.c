@@ -11,6 +11,7 @@
 
 #include "caps.h"
 #include "error.h"
+#include "smaps.h"
 
 #define SHMEM_ENABLED "/sys/kernel/mm/transparent_hugepage/shmem_enabled"
 
@@ -121,10 +122,24 @@ int hgm_probe_try_collapse(void *addr, uint64_t len)
 	return rc;
 }
 
+/* Before Linux 6.7 there is no PAGEMAP_SCAN, but smaps. */
+static int64_t huge_bytes_by_any_way(const struct hgm_scratch *s, const char **way)
+{
+	int64_t huge = hgm_probe_huge_bytes(s->primary, s->block);
+	struct hgm_smaps seen;
+
+	*way = "PAGEMAP_SCAN";
+	if (huge >= 0 || hgm_smaps_sum(s->primary, s->block, &seen) || !seen.areas || seen.partial)
+		return huge;
+	*way = "smaps";
+	return (int64_t)(seen.shmem_pmd + seen.anon_huge);
+}
+
 /* Collapse the primary and see whether that made it huge, and harmed no byte. */
 static void collapse_primary(struct hgm_probe *p, struct hgm_scratch *s, const char *how)
 {
 	char text[128] = "";
+	const char *way;
 	int64_t huge;
 	int rc;
 
@@ -142,7 +157,7 @@ static void collapse_primary(struct hgm_probe *p, struct hgm_scratch *s, const c
 		hgm_probe_answer_errno(p, rc, "MADV_COLLAPSE");
 		return;
 	}
-	huge = hgm_probe_huge_bytes(s->primary, s->block);
+	huge = huge_bytes_by_any_way(s, &way);
 	hgm_scratch_unregister(s);
 	for (uint64_t i = 0; i < s->block; i += p->page) {
 		if (s->primary[i] != (char)(i / p->page)) {
@@ -157,15 +172,13 @@ static void collapse_primary(struct hgm_probe *p, struct hgm_scratch *s, const c
 				 "%s)",
 				 how, hgm_errno_name((int)huge));
 	else if ((uint64_t)huge == s->block)
-		hgm_probe_answer(p, HGM_YES,
-				 "MADV_COLLAPSE %s worked, PAGEMAP_SCAN shows it mapped "
-				 "huge",
-				 how);
+		hgm_probe_answer(p, HGM_YES, "MADV_COLLAPSE %s worked, %s shows it mapped huge",
+				 how, way);
 	else
 		hgm_probe_answer(p, HGM_NO,
-				 "MADV_COLLAPSE %s reported success, but PAGEMAP_SCAN "
-				 "shows only %" PRId64 " huge bytes",
-				 how, huge);
+				 "MADV_COLLAPSE %s reported success, but %s shows only %" PRId64
+				 " huge bytes",
+				 how, way, huge);
 }
 
 /* Every page gets a byte of its own. */

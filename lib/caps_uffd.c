@@ -218,7 +218,8 @@ void hgm_probe_poison(struct hgm_probe *p, const struct hgm_probe_row *row)
 		goto close;
 	step = step_of(p, &s, row);
 	rc = hgm_sys->uffd_poison(s.uffd, s.primary, step, 0, &done);
-	if (rc == -ENOTTY || (rc == -EINVAL && (row->block || !s.alias)))
+	/* Of hugetlb memory EINVAL can be about the size of the piece. */
+	if (rc == -ENOTTY || (rc == -EINVAL && (row->block || row->memory < HGM_MEMORY_HUGETLB_2M)))
 		hgm_probe_answer(p, HGM_NO, "UFFDIO_POISON: %s; this kernel does not know it",
 				 hgm_errno_name(rc));
 	else
@@ -241,7 +242,11 @@ void hgm_probe_move(struct hgm_probe *p, const struct hgm_probe_row *row)
 	    hgm_scratch_open(p, &to, row->memory) &&
 	    hgm_scratch_register(p, &to, 0, HGM_UFFD_MISSING)) {
 		rc = hgm_sys->uffd_move(to.uffd, to.primary, from.primary, p->page, 0, &done);
-		judge(p, &to, "UFFDIO_MOVE", rc, done, p->page, HGM_PAGEMAP_PRESENT);
+		if (rc == -EINVAL || rc == -ENOTTY)
+			hgm_probe_answer(p, HGM_NO, "UFFDIO_MOVE: %s; this kernel does not know it",
+					 hgm_errno_name(rc));
+		else
+			judge(p, &to, "UFFDIO_MOVE", rc, done, p->page, HGM_PAGEMAP_PRESENT);
 		hgm_scratch_unregister(&to);
 		if (p->answer == HGM_YES && *to.primary != 0x5a)
 			hgm_probe_answer(

@@ -3,6 +3,10 @@
  * hgm/caps.h - what this kernel can do for this process, and why not
  *
  * Each answer was got by doing the thing on a scratch mapping, never from a version number.
+ *
+ * "hgm" says whether high-granularity mapping of hugetlb memory is proven: 4 KiB of a huge page
+ * were mapped and made one mapping again. The reason begins with the stage that decided; "hgm.*"
+ * are the stages. hgm-probe(1) prints the table and describes it.
  */
 #ifndef HGM_CAPS_H
 #define HGM_CAPS_H

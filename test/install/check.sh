@@ -47,3 +47,12 @@ LD_LIBRARY_PATH=$libdir "$stage/shared"
 # shellcheck disable=SC2086
 "$@" -Wall -Wextra -Werror $cflags "$program" -o "$stage/static" $static_libs
 "$stage/static"
+
+# Built as an example, installed as a program.
+if [ -e "$build/examples/hgm-probe" ]; then
+	LD_LIBRARY_PATH=$libdir "$(find "$stage" -path '*/bin/hgm-probe')" --version
+	find "$stage" -name 'hgm-probe.1*' | grep -q . || {
+		echo "hgm-probe(1) is not installed"
+		exit 1
+	}
+fi

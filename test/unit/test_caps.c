@@ -558,6 +558,21 @@ static void missing_files_say_what_is_missing(void **state)
 	hgm_caps_free(caps);
 }
 
+/* A kernel before 6.6 says EINVAL to ioctls of which it has not heard. */
+static void unknown_verbs_are_not_blamed_on_the_size(void **state)
+{
+	struct hgm_caps *caps;
+
+	(void)state;
+	fake.error[V_UFFD_POISON] = fake.error[V_UFFD_MOVE] = -EINVAL;
+	caps = probe(0);
+	assert_cap(caps, "anon.poison.4k", HGM_NO, "does not know it");
+	assert_cap(caps, "shmem.poison.4k", HGM_NO, "does not know it");
+	assert_cap(caps, "hugetlb.2m.poison.block", HGM_NO, "does not know it");
+	assert_cap(caps, "anon.move.4k", HGM_NO, "does not know it");
+	hgm_caps_free(caps);
+}
+
 static void shmem_enabled_is_told(void **state)
 {
 	(void)state;
@@ -737,6 +752,7 @@ static const struct CMUnitTest tests[] = {
 	CASE(each_verb_fails_in_each_way),
 	CASE(the_next_way_to_a_userfaultfd_is_tried),
 	CASE(missing_files_say_what_is_missing),
+	CASE(unknown_verbs_are_not_blamed_on_the_size),
 	CASE(shmem_enabled_is_told),
 	CASE(no_huge_page_is_taken_unasked),
 	CASE(unaligned_pieces_of_huge_pages),
