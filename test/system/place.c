@@ -4,8 +4,11 @@
  */
 #include "harness.h"
 
+#include <fcntl.h>
+#include <stdlib.h>
 #include <sys/mman.h>
-#include <unistd.h>
+
+#include "sys.h"
 
 #ifndef MFD_HUGE_2MB
 #define MFD_HUGE_2MB (21U << 26)
@@ -35,20 +38,40 @@ bool place_can_be_huge(enum place place)
 	return place < PLACES_SMALL;
 }
 
+/* What a file of /proc or /sys says, on the kernel that the library sees; NULL: there is none. */
+static char *text_of(const char *path)
+{
+	int fd = hgm_sys->open(path, O_RDONLY);
+	size_t have = 0, room = 4096;
+	char *text = NULL;
+	ssize_t n = 1;
+
+	if (fd < 0)
+		return NULL;
+	while (n > 0) {
+		room *= 2;
+		text = realloc(text, room);
+		assert_non_null(text);
+		while (have < room - 1 && (n = hgm_sys->read(fd, text + have, room - 1 - have)) > 0)
+			have += (size_t)n;
+	}
+	text[have] = 0;
+	hgm_sys->close(fd);
+	return text;
+}
+
 static long pool_free(uint64_t block)
 {
 	char path[100];
+	char *text;
 	long n = -1;
-	FILE *file;
 
 	snprintf(path, sizeof(path), "/sys/kernel/mm/hugepages/hugepages-%llukB/free_hugepages",
 		 (unsigned long long)block >> 10);
-	file = fopen(path, "r");
-	if (!file)
-		return -1;
-	if (fscanf(file, "%ld", &n) != 1)
-		n = -1;
-	fclose(file);
+	text = text_of(path);
+	if (text)
+		n = strtol(text, NULL, 10);
+	free(text);
 	return n;
 }
 
@@ -71,16 +94,19 @@ const char *place_lacking(enum place place, uint64_t length)
 
 static char *map_aligned(uint64_t length, int flags, int fd)
 {
-	char *raw = mmap(NULL, length + 2 * MIB, PROT_NONE,
-			 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-	uint64_t head = -(uintptr_t)raw & (2 * MIB - 1);
-	char *at = raw + head;
+	uint64_t head;
+	void *raw, *out;
+	char *at;
 
-	assert_ptr_not_equal(raw, MAP_FAILED);
+	assert_ok(hgm_sys->mmap(&raw, NULL, length + 2 * MIB, PROT_NONE,
+				MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0));
+	head = -(uintptr_t)raw & (2 * MIB - 1);
+	at = (char *)raw + head;
 	if (head)
-		munmap(raw, head);
-	munmap(at + length, 2 * MIB - head);
-	assert_ptr_equal(mmap(at, length, PROT_READ | PROT_WRITE, flags | MAP_FIXED, fd, 0), at);
+		hgm_sys->munmap(raw, head);
+	hgm_sys->munmap(at + length, 2 * MIB - head);
+	assert_ok(
+		hgm_sys->mmap(&out, at, length, PROT_READ | PROT_WRITE, flags | MAP_FIXED, fd, 0));
 	return at;
 }
 
@@ -127,10 +153,9 @@ int field_try(struct field *f, struct hgm *h, enum place place, uint64_t length,
 		soil(f->mapping, length, 64 * PAGE);
 		break;
 	default:
-		f->fd = memfd_create("theirs",
-				     MFD_CLOEXEC | (huge ? MFD_HUGETLB | MFD_HUGE_2MB : 0));
+		f->fd = hgm_sys->memfd_create("theirs", huge ? MFD_HUGETLB | MFD_HUGE_2MB : 0);
 		assert_true(f->fd >= 0);
-		assert_int_equal(ftruncate(f->fd, (off_t)length), 0);
+		assert_ok(hgm_sys->ftruncate(f->fd, length));
 		soiled = map_aligned(length, MAP_SHARED, f->fd);
 		soil(soiled, length, huge ? 2 * MIB : 64 * PAGE);
 		o.fd = f->fd;
@@ -144,7 +169,7 @@ int field_try(struct field *f, struct hgm *h, enum place place, uint64_t length,
 		}
 	}
 	if (soiled)
-		munmap(soiled, length);
+		hgm_sys->munmap(soiled, length);
 	rc = hgm_region_create(&f->region, h, &o);
 	if (rc)
 		field_release(f);
@@ -162,9 +187,9 @@ void field_make(struct field *f, struct hgm *h, enum place place, uint64_t lengt
 void field_release(struct field *f)
 {
 	if (f->mapping)
-		munmap(f->mapping, f->length);
+		hgm_sys->munmap(f->mapping, f->length);
 	if (f->fd >= 0)
-		close(f->fd);
+		hgm_sys->close(f->fd);
 	f->mapping = NULL;
 	f->fd = -1;
 }
@@ -178,20 +203,20 @@ void field_end(struct field *f)
 
 uint64_t huge_in_smaps(const void *addr, uint64_t length)
 {
-	FILE *smaps = fopen("/proc/self/smaps", "r");
+	char *smaps = text_of("/proc/self/smaps");
 	uint64_t start, end, kb, sum = 0;
 	bool inside = false;
-	char line[512];
 
 	assert_non_null(smaps);
-	while (fgets(line, sizeof(line), smaps)) {
+	for (char *line = smaps, *eol; (eol = strchr(line, '\n')); line = eol + 1) {
+		*eol = 0;
 		if (sscanf(line, "%" SCNx64 "-%" SCNx64 " ", &start, &end) == 2)
 			inside = start < (uintptr_t)addr + length && end > (uintptr_t)addr;
 		else if (inside && (sscanf(line, "ShmemPmdMapped: %" SCNu64, &kb) == 1 ||
 				    sscanf(line, "AnonHugePages: %" SCNu64, &kb) == 1))
 			sum += kb << 10;
 	}
-	fclose(smaps);
+	free(smaps);
 	return sum;
 }
 

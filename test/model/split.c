@@ -1,0 +1,32 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * MADV_SPLIT of one mapping (hgm.md 2.2): nothing is mapped otherwise than before, but from now on
+ * CONTINUE takes pieces. For ever.
+ */
+#include "state.h"
+
+#include <errno.h>
+
+int model_split(struct vma *v, uint64_t start, uint64_t end)
+{
+	uint64_t block;
+
+	if (!v || !v->shared) /* not hugetlb, or private */
+		return -EINVAL;
+	block = v->file->block;
+	if (v->hm) /* nothing to do, so that nothing is looked at */
+		return 0;
+	if (start > v->start) {
+		if (start % block)
+			return -EINVAL;
+		vma_split(v, start); /* stays also if the end is refused */
+		v = v->next;
+	}
+	if (end < v->end) {
+		if (end % block)
+			return -EINVAL;
+		vma_split(v, end);
+	}
+	v->hm = true;
+	return 0;
+}

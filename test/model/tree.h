@@ -1,0 +1,94 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The page table of one huge page: leaves of the sizes that lie below it, holes, tables (which stay
+ * when they are empty), protection, and markers in holes. No kernel in here.
+ */
+#ifndef HGM_TEST_MODEL_TREE_H
+#define HGM_TEST_MODEL_TREE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#define KIB4 UINT64_C(0x1000)
+#define MIB2 UINT64_C(0x200000)
+#define GIB1 UINT64_C(0x40000000)
+
+enum level {
+	LEVEL_PTE, /* 4 KiB */
+	LEVEL_PMD, /* 2 MiB */
+	LEVEL_PUD, /* 1 GiB */
+};
+
+enum kind {
+	KIND_HOLE,
+	KIND_LEAF,
+	KIND_TABLE,
+};
+
+struct ptes {
+	uint64_t mapped[8];
+	uint64_t wp[8]; /* mapped: protected; else a marker */
+	uint64_t poison[8];
+};
+
+/* A 2 MiB or 1 GiB entry. */
+struct entry {
+	uint8_t kind;
+	bool wp; /* leaf: protected; hole: a marker; table: nothing */
+	bool poison;
+	union {
+		struct entry *sub; /* a 1 GiB entry's 512 */
+		struct ptes *ptes; /* a 2 MiB entry's */
+	};
+};
+
+/* One leaf or hole. */
+struct piece {
+	uint64_t start; /* from the huge page's beginning */
+	uint64_t size;
+	enum level level;
+	bool mapped;
+	bool wp;
+	bool poison;
+};
+
+static inline uint64_t level_bytes(enum level level)
+{
+	return KIB4 << 9 * level;
+}
+
+struct piece tree_at(const struct entry *root, enum level level, uint64_t offset);
+
+/*
+ * The tables down to @want are made. -EEXIST: a larger leaf is in the way. @kind: what is there.
+ */
+int tree_walk(struct entry *root, enum level level, uint64_t offset, enum level want,
+	      enum kind *kind);
+
+/* Make the place a leaf of that size, whose tables are there. */
+void tree_map(struct entry *root, enum level level, uint64_t offset, enum level want, bool wp);
+
+/* A table becomes one entry, a leaf or a hole, without protection. */
+void tree_collapse(struct entry *root, enum level level, uint64_t offset, enum level want,
+		   bool leaf);
+
+void tree_unmap(struct entry *e, enum level level); /* tables and protection stay */
+void tree_free(struct entry *e, enum level level);  /* all of it */
+void tree_protect(struct entry *e, enum level level, uint64_t from, uint64_t to, bool wp);
+
+/* A poison marker instead of a hole. */
+void tree_poison(struct entry *e);
+
+/* All leaves (or all holes) in order; neighbours of 4 KiB come as one. */
+void tree_each(const struct entry *e, enum level level, uint64_t base, bool mapped,
+	       void (*fn)(void *arg, const struct piece *p), void *arg);
+
+struct leaf_count {
+	uint64_t bytes[3]; /* by level */
+	uint64_t tables_4k;
+};
+
+void tree_count(const struct entry *e, enum level level, struct leaf_count *count);
+bool tree_any_mapped(const struct entry *e, enum level level);
+
+#endif

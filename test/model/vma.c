@@ -1,0 +1,244 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Mappings of huge pages: a list by address. They never merge, as in the kernel.
+ */
+#include "state.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static uint64_t pages_of(const struct vma *v)
+{
+	return (v->end - v->start) / v->file->block;
+}
+
+struct vma *vma_next(uint64_t addr)
+{
+	struct vma *v = model.vmas;
+
+	while (v && v->end <= addr)
+		v = v->next;
+	return v;
+}
+
+struct vma *vma_at(uint64_t addr)
+{
+	struct vma *v = vma_next(addr);
+
+	return v && v->start <= addr ? v : NULL;
+}
+
+bool vma_in(uint64_t start, uint64_t end)
+{
+	struct vma *v = vma_next(start);
+
+	return v && v->start < end;
+}
+
+/* A new one; its page table is empty unless @from brings one. */
+struct vma *vma_add(const struct vma *from)
+{
+	struct vma **at = &model.vmas;
+	struct vma *v = malloc(sizeof(*v));
+
+	if (!v)
+		abort();
+	*v = *from;
+	v->file->vmas++;
+	if (!v->page)
+		v->page = calloc(pages_of(v), sizeof(*v->page));
+	if (!v->page)
+		abort();
+	while (*at && (*at)->start < v->start)
+		at = &(*at)->next;
+	v->next = *at;
+	*at = v;
+	return v;
+}
+
+void vma_split(struct vma *v, uint64_t at)
+{
+	uint64_t head = vma_index(v, at);
+	uint64_t tail = pages_of(v) - head;
+	struct vma upper = *v;
+
+	upper.start = at;
+	upper.offset += at - v->start;
+	upper.page = malloc(tail * sizeof(*upper.page));
+	if (!upper.page)
+		abort();
+	memcpy(upper.page, v->page + head, tail * sizeof(*upper.page));
+	v->end = at;
+	vma_add(&upper);
+}
+
+int vma_isolate(uint64_t start, uint64_t end)
+{
+	const uint64_t border[] = { start, end };
+
+	for (unsigned int i = 0; i < 2; i++) {
+		struct vma *v = vma_at(border[i]);
+
+		if (!v || v->start == border[i])
+			continue;
+		if (border[i] % v->file->block)
+			return -EINVAL;
+		vma_split(v, border[i]);
+	}
+	return 0;
+}
+
+void vma_remove(uint64_t start, uint64_t end)
+{
+	struct vma **at = &model.vmas;
+
+	if (vma_isolate(start, end))
+		model_bug("part of a huge page was unmapped: %#llx-%#llx",
+			  (unsigned long long)start, (unsigned long long)end);
+	while (*at) {
+		struct vma *v = *at;
+
+		if (v->start < start || v->start >= end) {
+			at = &v->next;
+			continue;
+		}
+		*at = v->next;
+		if (v->ctx)
+			ctx_forget_waiters(v->ctx, v->start, v->end);
+		for (uint64_t i = 0; i < pages_of(v); i++)
+			tree_free(&v->page[i], v->file->level);
+		v->file->vmas--;
+		file_put(v->file);
+		free(v->page);
+		free(v);
+	}
+}
+
+struct sync {
+	struct vma *vma;
+	struct entry *entry;
+	uint64_t base;
+};
+
+static void sync_hole(void *arg, const struct piece *p)
+{
+	struct sync *s = arg;
+	uint64_t step = level_bytes(p->level);
+
+	if (!real_present(s->base + p->start, p->size))
+		return;
+	/* Neighbours of 4 KiB come together, but each is a hole of its own. */
+	for (uint64_t at = p->start; at < p->start + p->size; at += step) {
+		if (p->size > step && !real_present(s->base + at, step))
+			continue;
+		tree_map(s->entry, s->vma->file->level, at, p->level, p->wp);
+		if (s->vma->modes & HGM_UFFD_MINOR)
+			real_map(s->vma, s->base + at, step, p->wp);
+	}
+}
+
+/* What the kernel filled by itself: the whole hole that somebody touched. */
+static void sync_holes(struct vma *v, uint64_t index)
+{
+	struct sync s = { v, &v->page[index], v->start + index * v->file->block };
+
+	tree_each(s.entry, v->file->level, 0, false, sync_hole, &s);
+}
+
+/* Called before anything is decided about a huge page that may have been touched. */
+void vma_sync(struct vma *v, uint64_t index)
+{
+	if (!file_cached(v->file, v->offset / v->file->block + index))
+		return;
+	/* With MINOR nothing in the cache is mapped without a message. */
+	if (!(v->modes & HGM_UFFD_MINOR))
+		sync_holes(v, index);
+}
+
+void vma_sync_range(struct vma *v, uint64_t start, uint64_t end)
+{
+	for (uint64_t i = vma_index(v, start); v->start + i * v->file->block < end; i++)
+		vma_sync(v, i);
+}
+
+/*
+ * It may have appeared because somebody touched it in a mapping that is registered for MINOR only:
+ * from now on that would give messages.
+ */
+void vma_block_appeared(struct file *f, uint64_t block)
+{
+	for (struct vma *v = model.vmas; v; v = v->next) {
+		uint64_t first = v->offset / f->block;
+
+		if (v->file == f && block >= first && block - first < pages_of(v) &&
+		    (v->modes & (HGM_UFFD_MINOR | HGM_UFFD_MISSING)) == HGM_UFFD_MINOR)
+			sync_holes(v, block - first);
+	}
+}
+
+void vma_block_dropped(struct file *f, uint64_t block)
+{
+	for (struct vma *v = model.vmas; v; v = v->next) {
+		uint64_t first = v->offset / f->block;
+
+		if (v->file == f && block >= first && block - first < pages_of(v))
+			tree_unmap(&v->page[block - first], f->level);
+	}
+}
+
+void vma_deregister(struct vma *v)
+{
+	if (v->modes & HGM_UFFD_WP)
+		for (uint64_t i = 0; i < pages_of(v); i++)
+			tree_protect(&v->page[i], v->file->level, 0, v->file->block, false);
+	ctx_forget_waiters(v->ctx, v->start, v->end);
+	v->ctx = NULL;
+	v->modes = 0;
+}
+
+/* The first memory, of whatever kind, at or behind an address. */
+bool real_memory_at(uint64_t addr, uint64_t *start, uint64_t *end)
+{
+	FILE *maps = fopen("/proc/self/maps", "re");
+	bool found = false;
+	char line[512];
+
+	while (maps && !found && fgets(line, sizeof(line), maps))
+		found = sscanf(line, "%lx-%lx ", start, end) == 2 && *end > addr;
+	if (maps)
+		fclose(maps);
+	return found;
+}
+
+bool stretch_next(struct stretch *s, uint64_t end)
+{
+	uint64_t at = s->end;
+	uint64_t there, until;
+	struct vma *v = vma_next(at);
+
+	if (at >= end)
+		return false;
+	s->start = at;
+	s->vma = NULL;
+	if (v && v->start <= at) {
+		s->kind = STRETCH_MODEL;
+		s->vma = v;
+		s->end = v->end < end ? v->end : end;
+		return true;
+	}
+	if (v && v->start < end)
+		end = v->start;
+	if (!real_memory_at(at, &there, &until) || there >= end) {
+		s->kind = STRETCH_GAP;
+		s->end = end;
+	} else if (there > at) {
+		s->kind = STRETCH_GAP;
+		s->end = there;
+	} else {
+		s->kind = STRETCH_OTHER;
+		s->end = until < end ? until : end;
+	}
+	return true;
+}
