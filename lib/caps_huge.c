@@ -135,26 +135,33 @@ static int64_t huge_bytes_by_any_way(const struct hgm_scratch *s, const char **w
 	return (int64_t)(seen.shmem_pmd + seen.anon_huge);
 }
 
+static void answer_refused(struct hgm_probe *p, const struct hgm_scratch *s, int rc,
+			   const char *how)
+{
+	char text[128] = "";
+
+	if (rc != -EINVAL) {
+		hgm_probe_answer_errno(p, rc, "MADV_COLLAPSE");
+		return;
+	}
+	if (s->alias)
+		hgm_probe_read_text(SHMEM_ENABLED, text, sizeof(text));
+	hgm_probe_answer(p, HGM_NO,
+			 "MADV_COLLAPSE %s: EINVAL; the kernel does not know it, or transparent "
+			 "huge pages are off%s%s",
+			 how, *text ? ": shmem_enabled is " : "", text);
+}
+
 /* Collapse the primary and see whether that made it huge, and harmed no byte. */
 static void collapse_primary(struct hgm_probe *p, struct hgm_scratch *s, const char *how)
 {
-	char text[128] = "";
 	const char *way;
 	int64_t huge;
 	int rc;
 
 	rc = hgm_probe_try_collapse(s->primary, s->block);
-	if (rc == -EINVAL) {
-		if (s->alias)
-			hgm_probe_read_text(SHMEM_ENABLED, text, sizeof(text));
-		hgm_probe_answer(p, HGM_NO,
-				 "MADV_COLLAPSE %s: EINVAL; the kernel does not know it, or "
-				 "transparent huge pages are off%s%s",
-				 how, *text ? ": shmem_enabled is " : "", text);
-		return;
-	}
 	if (rc) {
-		hgm_probe_answer_errno(p, rc, "MADV_COLLAPSE");
+		answer_refused(p, s, rc, how);
 		return;
 	}
 	huge = huge_bytes_by_any_way(s, &way);
@@ -214,7 +221,7 @@ void hgm_probe_collapse_prepared(struct hgm_probe *p, const struct hgm_probe_row
 		goto close;
 	rc = hgm_probe_try_collapse(s.alias, s.block);
 	if (rc) {
-		hgm_probe_answer_errno(p, rc, "MADV_COLLAPSE of an empty block");
+		answer_refused(p, &s, rc, "of an empty block");
 		goto close;
 	}
 	if (!fill(p, &s, s.alias) || !hgm_scratch_register(p, &s, 0, HGM_UFFD_MINOR))
