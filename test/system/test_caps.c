@@ -308,6 +308,45 @@ static void huge_pages_are_taken_and_given_back(void **state)
 	assert_int_equal(free_huge_pages(), nfree);
 }
 
+static int no_pagemap_scan(int fd, const void *start, const void *end, uint64_t category,
+			   struct hgm_pm_region *out, uint64_t out_len, uint64_t *walk_end)
+{
+	(void)fd;
+	(void)start;
+	(void)end;
+	(void)category;
+	(void)out;
+	(void)out_len;
+	(void)walk_end;
+	return -ENOTTY;
+}
+
+/* As before Linux 6.7. */
+static void smaps_verifies_a_collapse(void **state)
+{
+	static const enum hgm_memory memories[] = { HGM_MEMORY_ANON, HGM_MEMORY_SHMEM };
+	struct hgm_sys older = hgm_sys_linux;
+
+	(void)state;
+	older.pagemap_scan = no_pagemap_scan;
+	for (size_t i = 0; i < 2; i++) {
+		const struct hgm_probe_row row = { .memory = memories[i] };
+		struct hgm_probe p = { .page = 4096 };
+
+		hgm_sys = &older;
+		for (int tries = 0; tries < 5; tries++) {
+			hgm_probe_collapse(&p, &row);
+			if (p.answer != HGM_UNPROVEN)
+				break;
+		}
+		hgm_sys = &hgm_sys_linux;
+		if (p.answer == HGM_NO && strstr(p.reason, "EINVAL"))
+			test_skip("nothing can be collapsed here: %s", p.reason);
+		assert_int_equal(p.answer, HGM_YES);
+		assert_non_null(strstr(p.reason, "smaps shows it mapped huge"));
+	}
+}
+
 /* Runs in a child of its own: 0 if all is as it must be, else the line. */
 static int probe_as_nobody(void)
 {
@@ -362,6 +401,7 @@ static const struct CMUnitTest tests[] = {
 	cmocka_unit_test(without_hgm_all_its_rows_say_no),
 	cmocka_unit_test(split_needs_no_page_of_the_pool),
 	cmocka_unit_test(huge_pages_are_taken_and_given_back),
+	cmocka_unit_test(smaps_verifies_a_collapse),
 	cmocka_unit_test(without_privilege),
 };
 

@@ -38,11 +38,13 @@ static struct fake {
 	int wp_4k;
 	bool wp_not_seen;
 	bool pool_is_empty;
+	bool small_pool_is_empty;
 	int populate;
 
 	/* what happened */
 	char *alias;
 	uint64_t block;
+	uint64_t enabled; /* features of the last userfaultfd */
 	unsigned int calls;
 	unsigned int reserved; /* hugetlb mappings that promise themselves pages */
 	unsigned int populated;
@@ -120,7 +122,7 @@ static int fake_mmap(void **out, void *addr, uint64_t len, int prot, int flags, 
 		     uint64_t offset)
 {
 	if (fd >= 0 && !(flags & MAP_NORESERVE)) {
-		if (fake.pool_is_empty)
+		if (fake.pool_is_empty || (fake.small_pool_is_empty && len == MIB2))
 			return -ENOMEM;
 		fake.reserved++;
 	}
@@ -200,6 +202,7 @@ static int fake_uffd_api(int fd, uint64_t *features, uint64_t *ioctls)
 	(void)ioctls;
 	if (*features & ~fake.features)
 		return -EINVAL;
+	fake.enabled = *features;
 	*features = fake.features;
 	return 0;
 }
@@ -211,6 +214,7 @@ static int fake_uffd_register(int fd, void *addr, uint64_t len, uint64_t modes, 
 	assert_int_equal((uintptr_t)addr, hgm.base);
 	assert_int_equal(len, hgm.len);
 	assert_true(modes & HGM_UFFD_MINOR);
+	assert_true(fake.enabled & HGM_UFFD_FEATURE_EXACT_ADDRESS);
 	return 0;
 }
 
@@ -529,6 +533,12 @@ static void no_huge_page_can_be_had(void **state)
 	assert_verdict(PROVE, HGM_UNPROVEN, "no free huge page");
 	assert_row(hgm_probe_hgm, 0, PROVE, HGM_UNPROVEN, "no free huge page");
 	fake.pool_is_empty = false;
+	fake.small_pool_is_empty = true;
+	assert_row(hgm_probe_hgm, 0, PROVE, HGM_YES, "one mapping of 1 GiB");
+	fake.continue_4k = -EINVAL;
+	assert_row(hgm_probe_hgm, 0, PROVE, HGM_UNPROVEN, "no free huge page");
+	fake.continue_4k = 0;
+	fake.small_pool_is_empty = false;
 	fake.populate = -EFAULT; /* the control group's limit */
 	assert_verdict(PROVE, HGM_UNPROVEN, "writing scratch memory: EFAULT");
 }

@@ -300,7 +300,7 @@ static void long_lines(void **state)
 	n += sprintf(text + n, "\nHugetlbPteMapped: 4 kB\nVmFlags:");
 	for (int i = 0; i < 63; i++)
 		n += sprintf(text + n, " xx");
-	sprintf(text + n, " hm \n");
+	sprintf(text + n, " hm\n");
 	s = sum(text, 0x1000, 0x2000);
 	assert_true(s.all_hm);
 	assert_int_equal(s.pte, KIB(4));
