@@ -117,7 +117,7 @@ int hgm_probe_try_collapse(void *addr, uint64_t len);
 void hgm_probe_hgm_verdict(struct hgm_probe *p, uint64_t block_bytes);
 
 /* The stages of that which take no huge page. False: the answer is given. */
-bool hgm_probe_hgm_unproven(struct hgm_probe *p, enum hgm_memory memory);
+bool hgm_probe_hgm_stages(struct hgm_probe *p, enum hgm_memory memory);
 
 /* The stages that take one. Each gives an answer; the earlier are done by the later. */
 void hgm_prove_minor(struct hgm_probe *p, enum hgm_memory memory);

@@ -133,7 +133,7 @@ static void name_stage(struct hgm_probe *p, const char *name)
 		 (int)(sizeof(p->reason) - 1 - strlen(name) - 2), reason);
 }
 
-bool hgm_probe_hgm_unproven(struct hgm_probe *p, enum hgm_memory memory)
+bool hgm_probe_hgm_stages(struct hgm_probe *p, enum hgm_memory memory)
 {
 	if (sysfs_stage(p)) {
 		name_stage(p, "hgm.sysfs");
@@ -178,7 +178,7 @@ void hgm_probe_hgm_verdict(struct hgm_probe *p, uint64_t block_bytes)
 		return;
 	}
 	/* Proving the collapse has the pages mapped one by one first, and says what came of it. */
-	if (hgm_probe_hgm_unproven(p, memory))
+	if (hgm_probe_hgm_stages(p, memory))
 		hgm_prove_collapse(p, memory);
 }
 
@@ -220,18 +220,18 @@ void hgm_probe_hgm_split(struct hgm_probe *p, const struct hgm_probe_row *row)
 
 void hgm_probe_hgm_minor(struct hgm_probe *p, const struct hgm_probe_row *row)
 {
-	if (hgm_probe_hgm_unproven(p, row->memory))
+	if (hgm_probe_hgm_stages(p, row->memory))
 		hgm_prove_minor(p, row->memory);
 }
 
 void hgm_probe_hgm_collapse(struct hgm_probe *p, const struct hgm_probe_row *row)
 {
-	if (hgm_probe_hgm_unproven(p, row->memory))
+	if (hgm_probe_hgm_stages(p, row->memory))
 		hgm_prove_collapse(p, row->memory);
 }
 
 void hgm_probe_hgm_writeprotect(struct hgm_probe *p, const struct hgm_probe_row *row)
 {
-	if (hgm_probe_hgm_unproven(p, row->memory))
+	if (hgm_probe_hgm_stages(p, row->memory))
 		hgm_prove_writeprotect(p, row->memory);
 }

@@ -1,0 +1,225 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The probe of high-granularity mapping on the running kernel, which most likely has none: it must
+ * say so, soon, and without a page of the pool.
+ */
+#include <errno.h>
+#include <stdbool.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include "caps.h"
+#include "leaks.h"
+#include "smaps.h"
+#include "test.h"
+
+static struct hgm_caps *probe(unsigned int flags)
+{
+	struct hgm_caps *caps = NULL;
+
+	assert_int_equal(hgm_caps_probe(&caps, flags), 0);
+	return caps;
+}
+
+static uint32_t answer(const struct hgm_caps *caps, const char *name)
+{
+	const struct hgm_cap *cap = hgm_caps_find(caps, name);
+
+	assert_non_null(cap);
+	return cap->answer;
+}
+
+/* Not by the caps: an independent look. */
+static long pool(unsigned int kib, const char *what)
+{
+	char path[128];
+	FILE *file;
+	long n = -1;
+
+	snprintf(path, sizeof(path), "/sys/kernel/mm/hugepages/hugepages-%ukB/%s_hugepages", kib,
+		 what);
+	file = fopen(path, "r");
+	if (file) {
+		if (fscanf(file, "%ld", &n) != 1)
+			n = -1;
+		fclose(file);
+	}
+	return n;
+}
+
+static bool kernel_knows_split(void)
+{
+	return !madvise(NULL, 0, HGM_MADV_SPLIT);
+}
+
+static unsigned int opens, advices, others;
+
+static int counting_open(const char *path, int flags)
+{
+	opens++;
+	return hgm_sys_linux.open(path, flags);
+}
+
+static int counting_madvise(void *addr, uint64_t len, int advice)
+{
+	advices++;
+	return hgm_sys_linux.madvise(addr, len, advice);
+}
+
+static int counting_memfd(const char *name, unsigned int flags)
+{
+	others++;
+	return hgm_sys_linux.memfd_create(name, flags);
+}
+
+static int counting_mmap(void **out, void *addr, uint64_t len, int prot, int flags, int fd,
+			 uint64_t offset)
+{
+	others++;
+	return hgm_sys_linux.mmap(out, addr, len, prot, flags, fd, offset);
+}
+
+/* Pitfalls 1 and 2, on the kernel that has bit 13 for something else. */
+static void a_kernel_without_hgm_is_asked_twice(void **state)
+{
+	struct hgm_probe p = { .flags = HGM_CAPS_USE_HUGE_PAGES, .page = 4096 };
+	struct hgm_sys counting = hgm_sys_linux;
+	struct holdings before;
+
+	(void)state;
+	if (kernel_knows_split())
+		test_skip("this kernel knows advice %d", HGM_MADV_SPLIT);
+	counting.open = counting_open;
+	counting.madvise = counting_madvise;
+	counting.memfd_create = counting_memfd;
+	counting.mmap = counting_mmap;
+	before = take_holdings();
+	hgm_sys = &counting;
+	opens = advices = others = 0;
+	hgm_probe_hgm_verdict(&p, UINT64_C(1) << 21);
+	hgm_sys = &hgm_sys_linux;
+	assert_same_holdings(&before);
+	assert_int_equal(p.answer, HGM_NO);
+	assert_non_null(strstr(p.reason, "hgm.advice: "));
+	assert_non_null(strstr(p.reason, "EINVAL"));
+	assert_int_equal(opens, 1);
+	assert_int_equal(advices, 1);
+	assert_int_equal(others, 0);
+}
+
+static void without_hgm_all_its_rows_say_no(void **state)
+{
+	static const char *const rows[] = {
+		"hgm",
+		"hgm.advice",
+		"hgm.split",
+		"hgm.2m.minor.4k",
+		"hgm.2m.collapse",
+		"hgm.2m.wp.4k",
+		"hgm.1g.minor.4k",
+		"hgm.1g.collapse",
+		"hgm.1g.wp.4k",
+	};
+	static const char *const counters[] = { "free", "resv", "surplus", "nr" };
+	static const unsigned int sizes[] = { 2048, 1 << 20 };
+	struct holdings before;
+	struct hgm_caps *caps;
+	long had[2][4];
+
+	(void)state;
+	if (kernel_knows_split())
+		test_skip("this kernel knows advice %d", HGM_MADV_SPLIT);
+	hgm_caps_free(probe(0));
+	before = take_holdings();
+	for (int i = 0; i < 2; i++)
+		for (int j = 0; j < 4; j++)
+			had[i][j] = pool(sizes[i], counters[j]);
+	for (unsigned int flags = 0; flags <= HGM_CAPS_USE_HUGE_PAGES; flags++) {
+		caps = probe(flags);
+		for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+			assert_int_equal(answer(caps, rows[i]), HGM_NO);
+			assert_non_null(
+				strstr(hgm_caps_find(caps, rows[i])->reason, "zero bytes: EINVAL"));
+		}
+		assert_int_not_equal(answer(caps, "hgm.sysfs"), HGM_YES);
+		hgm_caps_free(caps);
+	}
+	assert_same_holdings(&before);
+	for (int i = 0; i < 2; i++)
+		for (int j = 0; j < 4; j++)
+			assert_int_equal(pool(sizes[i], counters[j]), had[i][j]);
+}
+
+/* The stages before the proof: no page leaves the pool, none is promised, while they are at it. */
+static void split_needs_no_page_of_the_pool(void **state)
+{
+	static const char *const counters[] = { "free", "resv", "surplus" };
+	struct hgm_smaps seen;
+	struct hgm_probe p = { .page = 4096 };
+	struct hgm_scratch s;
+	long had[3];
+
+	(void)state;
+	if (pool(2048, "nr") < 0)
+		test_skip("no pool of 2 MiB pages here");
+	for (int i = 0; i < 3; i++)
+		had[i] = pool(2048, counters[i]);
+	assert_true(hgm_scratch_open(&p, &s, HGM_MEMORY_HUGETLB_2M));
+	if (!kernel_knows_split())
+		assert_int_equal(hgm_sys->madvise(s.primary, s.block, HGM_MADV_SPLIT), -EINVAL);
+	for (int i = 0; i < 3; i++)
+		assert_int_equal(pool(2048, counters[i]), had[i]);
+	assert_int_equal(hgm_smaps_sum(s.primary, s.block, &seen), 0);
+	assert_int_equal(seen.areas, 1);
+	assert_int_equal(seen.mapped_bytes, s.block);
+	assert_true(!seen.partial && !seen.hugetlb && !seen.any_hm);
+	hgm_scratch_close(&s);
+}
+
+static int no_pagemap_scan(int fd, const void *start, const void *end, uint64_t category,
+			   struct hgm_pm_region *out, uint64_t out_len, uint64_t *walk_end)
+{
+	(void)fd;
+	(void)start;
+	(void)end;
+	(void)category;
+	(void)out;
+	(void)out_len;
+	(void)walk_end;
+	return -ENOTTY;
+}
+
+/* As before Linux 6.7. */
+static void smaps_verifies_a_collapse(void **state)
+{
+	static const enum hgm_memory memories[] = { HGM_MEMORY_ANON, HGM_MEMORY_SHMEM };
+	struct hgm_sys older = hgm_sys_linux;
+
+	(void)state;
+	older.pagemap_scan = no_pagemap_scan;
+	for (size_t i = 0; i < 2; i++) {
+		const struct hgm_probe_row row = { .memory = memories[i] };
+		struct hgm_probe p = { .page = 4096 };
+
+		hgm_sys = &older;
+		for (int tries = 0; tries < 5; tries++) {
+			hgm_probe_collapse(&p, &row);
+			if (p.answer != HGM_UNPROVEN)
+				break;
+		}
+		hgm_sys = &hgm_sys_linux;
+		if (p.answer == HGM_NO && strstr(p.reason, "EINVAL"))
+			test_skip("nothing can be collapsed here: %s", p.reason);
+		assert_int_equal(p.answer, HGM_YES);
+		assert_non_null(strstr(p.reason, "smaps shows it mapped huge"));
+	}
+}
+
+static const struct CMUnitTest tests[] = {
+	cmocka_unit_test(a_kernel_without_hgm_is_asked_twice),
+	cmocka_unit_test(without_hgm_all_its_rows_say_no),
+	cmocka_unit_test(split_needs_no_page_of_the_pool),
+	cmocka_unit_test(smaps_verifies_a_collapse),
+};
+
+TEST_MAIN(tests)
