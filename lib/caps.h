@@ -119,9 +119,12 @@ void hgm_probe_hgm_verdict(struct hgm_probe *p, uint64_t block_bytes);
 /* The stages of that which take no huge page. False: the answer is given. */
 bool hgm_probe_hgm_stages(struct hgm_probe *p, enum hgm_memory memory);
 
-/* The stages that take one. Each gives an answer; the earlier are done by the later. */
+/*
+ * The stages that take one. Each gives an answer; the later do the first of them as well, and
+ * collapse returns whether that worked.
+ */
 void hgm_prove_minor(struct hgm_probe *p, enum hgm_memory memory);
-void hgm_prove_collapse(struct hgm_probe *p, enum hgm_memory memory);
+bool hgm_prove_collapse(struct hgm_probe *p, enum hgm_memory memory);
 void hgm_prove_writeprotect(struct hgm_probe *p, enum hgm_memory memory);
 
 /* How a refusal of userfaultfd(2) came about, in words; @user_mode: for user mode only. */

@@ -133,6 +133,15 @@ static void name_stage(struct hgm_probe *p, const char *name)
 		 (int)(sizeof(p->reason) - 1 - strlen(name) - 2), reason);
 }
 
+/* The rows of the proof: pages one by one, collapse. */
+static const char *const *proof_names(enum hgm_memory memory)
+{
+	static const char *const small[] = { "hgm.2m.minor.4k", "hgm.2m.collapse" };
+	static const char *const large[] = { "hgm.1g.minor.4k", "hgm.1g.collapse" };
+
+	return memory == HGM_MEMORY_HUGETLB_1G ? large : small;
+}
+
 bool hgm_probe_hgm_stages(struct hgm_probe *p, enum hgm_memory memory)
 {
 	if (sysfs_stage(p)) {
@@ -158,8 +167,9 @@ bool hgm_probe_hgm_stages(struct hgm_probe *p, enum hgm_memory memory)
 	}
 	if (!(p->flags & HGM_CAPS_USE_HUGE_PAGES)) {
 		hgm_probe_answer(p, HGM_UNPROVEN,
-				 "all that can be asked without a huge page says yes; the proof "
-				 "was not tried, as " HGM_SAY_USE_HUGE_PAGES);
+				 "%s: not tried, as " HGM_SAY_USE_HUGE_PAGES
+				 " (all stages before say yes)",
+				 proof_names(memory)[0]);
 		return false;
 	}
 	return true;
@@ -177,9 +187,8 @@ void hgm_probe_hgm_verdict(struct hgm_probe *p, uint64_t block_bytes)
 		hgm_probe_answer(p, HGM_NO, "no huge page has %" PRIu64 " bytes", block_bytes);
 		return;
 	}
-	/* Proving the collapse has the pages mapped one by one first, and says what came of it. */
 	if (hgm_probe_hgm_stages(p, memory))
-		hgm_prove_collapse(p, memory);
+		name_stage(p, proof_names(memory)[hgm_prove_collapse(p, memory)]);
 }
 
 void hgm_probe_hgm(struct hgm_probe *p, const struct hgm_probe_row *row)

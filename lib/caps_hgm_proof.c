@@ -188,14 +188,15 @@ static void judge_collapse(struct hgm_probe *p, const struct hgm_scratch *s, int
 				 "here shows the size of mappings");
 }
 
-void hgm_prove_collapse(struct hgm_probe *p, enum hgm_memory memory)
+bool hgm_prove_collapse(struct hgm_probe *p, enum hgm_memory memory)
 {
 	struct look before, after;
 	struct hgm_scratch s;
+	bool one_by_one;
 	int rc;
 
-	if (!begin(p, &s, memory, HGM_UFFD_MINOR) || !map_one_page(p, &s) ||
-	    !map_range(p, &s, 0, p->page) || !map_range(p, &s, 2 * p->page, s.block))
+	one_by_one = begin(p, &s, memory, HGM_UFFD_MINOR) && map_one_page(p, &s);
+	if (!one_by_one || !map_range(p, &s, 0, p->page) || !map_range(p, &s, 2 * p->page, s.block))
 		goto close;
 	before = look_at(&s, memory);
 	if (before.counters && (before.small != s.block || before.whole)) {
@@ -220,6 +221,7 @@ void hgm_prove_collapse(struct hgm_probe *p, enum hgm_memory memory)
 					 s.block / MARKS * i);
 close:
 	hgm_scratch_close(&s);
+	return one_by_one;
 }
 
 void hgm_prove_minor(struct hgm_probe *p, enum hgm_memory memory)

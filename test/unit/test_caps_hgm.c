@@ -64,7 +64,7 @@ static void it_is_proven_where_it_works(void **state)
 static void unasked_no_huge_page_is_taken(void **state)
 {
 	(void)state;
-	assert_verdict(0, HGM_UNPROVEN, "HGM_CAPS_USE_HUGE_PAGES");
+	assert_verdict(0, HGM_UNPROVEN, "minor.4k: not tried, as it takes a huge page");
 	assert_row(hgm_probe_hgm_split, HGM_MEMORY_HUGETLB_2M, 0, HGM_YES, "'hm'");
 	assert_row(hgm_probe_hgm_collapse, HGM_MEMORY_HUGETLB_2M, 0, HGM_UNPROVEN, "ask with");
 	assert_int_equal(fake.reserved, 0);
@@ -153,6 +153,8 @@ static void continue_fails_after_the_split(void **state)
 {
 	(void)state;
 	fake.continue_4k = -EINVAL;
+	assert_row(verdict_2m, 0, PROVE, HGM_NO, "hgm.2m.minor.4k: UFFDIO_CONTINUE");
+	assert_row(verdict_1g, 0, PROVE, HGM_NO, "hgm.1g.minor.4k: UFFDIO_CONTINUE");
 	assert_verdict(PROVE, HGM_NO, "EINVAL, though MADV_SPLIT was accepted");
 	assert_row(hgm_probe_hgm_writeprotect, HGM_MEMORY_HUGETLB_2M, PROVE, HGM_NO, "accepted");
 	fake.continue_4k = -EFAULT;
@@ -180,6 +182,7 @@ static void collapse_lies(void **state)
 {
 	(void)state;
 	hgm.collapse_inert = true;
+	assert_row(verdict_2m, 0, PROVE, HGM_NO, "hgm.2m.collapse: MADV_COLLAPSE");
 	assert_verdict(PROVE, HGM_NO, "success, but /proc/self/smaps shows only 0 bytes");
 	assert_int_equal(fake.wakes_after_collapse, 2);
 	fake.collapse = -EBUSY;
