@@ -15,11 +15,51 @@ __attribute__((constructor)) static void frugal(void)
 	pthread_attr_t attr;
 
 	pthread_attr_init(&attr);
-	pthread_attr_setstacksize(&attr, SMALLER(256, 1024) * 1024);
+	pthread_attr_setstacksize(&attr, (SANITIZED ? 1024 : 256) * 1024);
 	pthread_setattr_default_np(&attr);
 	pthread_attr_destroy(&attr);
 	if (!SANITIZED)
 		mallopt(M_ARENA_MAX, 1);
+}
+
+unsigned int slowness(void)
+{
+	const char *said = getenv("HGM_TEST_SLOW");
+	unsigned long factor = said ? strtoul(said, NULL, 10) : 1;
+
+	if (SANITIZED)
+		return 8;
+	return factor > 1 ? (unsigned int)factor : 1;
+}
+
+const char *const kernel_feature_names[] = {
+	[KERNEL_POISON] = "UFFDIO_POISON (6.6 or later has)",
+	[KERNEL_PAGEMAP_SCAN] = "PAGEMAP_SCAN (6.7 or later has)",
+};
+
+static bool has_uffd_feature(uint64_t bit)
+{
+	struct hgm_uffd *u;
+	uint64_t have;
+
+	assert_ok(hgm_uffd_open(&u, NULL));
+	have = hgm_uffd_supported(u);
+	hgm_uffd_close(u);
+	return have & bit;
+}
+
+static bool has_pagemap_scan(void)
+{
+	static char page[4096] __attribute__((aligned(4096)));
+	uint64_t huge;
+
+	return hgm_mapped_huge(page, sizeof(page), &huge) != -EOPNOTSUPP;
+}
+
+bool kernel_has(enum kernel_feature feature)
+{
+	return feature == KERNEL_POISON ? has_uffd_feature(HGM_UFFD_FEATURE_POISON)
+					: has_pagemap_scan();
 }
 
 static const char *watched = "";
@@ -39,7 +79,7 @@ void watch(const char *what, unsigned int seconds)
 {
 	watched = what;
 	signal(SIGALRM, too_late);
-	alarm(SMALLER(seconds, seconds * 4));
+	alarm(seconds * slowness());
 }
 
 void calm(void)
@@ -182,7 +222,7 @@ struct hgm_progress progress_of(struct hgm *h)
 
 bool eventually(bool (*done)(void *), void *arg, unsigned int ms)
 {
-	uint64_t end = now_us() + SMALLER(1000, 8000) * (uint64_t)ms;
+	uint64_t end = now_us() + UINT64_C(1000) * ms * slowness();
 
 	while (!done(arg)) {
 		if (now_us() > end)

@@ -53,8 +53,32 @@ uint64_t now_us(void);
 uint64_t random_of(_Atomic uint64_t *state);
 uint64_t mix(uint64_t x);
 
-/* Sanitizers make everything slower. */
-#define SMALLER(native, sanitized) (SANITIZED ? (sanitized) : (native))
+/*
+ * By what factor this machine may be slower than a plain one: sanitizers make everything slower,
+ * and HGM_TEST_SLOW=N says so of an emulated machine.
+ */
+unsigned int slowness(void);
+#define SMALLER(native, slow) (slowness() > 1 ? (slow) : (native))
+
+/*
+ * What kernels differ in, and tests must expect different things for. The library is asked, so that
+ * what a test puts in the kernel's place is asked too.
+ */
+enum kernel_feature {
+	KERNEL_POISON,	     /* UFFDIO_POISON, 6.6 */
+	KERNEL_PAGEMAP_SCAN, /* 6.7 */
+};
+
+bool kernel_has(enum kernel_feature feature);
+
+/* For what has no counterpart without the feature. */
+#define skip_unless(feature)                                                               \
+	do {                                                                               \
+		if (!kernel_has(feature))                                                  \
+			test_skip("this kernel has no %s", kernel_feature_names[feature]); \
+	} while (0)
+
+extern const char *const kernel_feature_names[];
 
 /*
  * Contents: each word of each page is a function of seed, page and place. Pages that are holes

@@ -7,6 +7,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -203,13 +204,16 @@ static void files(void **state)
 {
 	int memfd = memfd_create("test", MFD_CLOEXEC);
 	char path[64];
-	FILE *disk = tmpfile();
+	char name[] = "/var/tmp/hgm-XXXXXX"; /* no tmpfs, as /tmp may be: that is fit for it */
+	int disk = mkostemp(name, O_CLOEXEC);
 	int ro, gone, pipes[2];
 
 	(void)state;
 	warm_up();
 	assert_int_equal(ftruncate(memfd, (off_t)(4 * MIB)), 0);
-	assert_int_equal(ftruncate(fileno(disk), (off_t)(4 * MIB)), 0);
+	assert_true(disk >= 0);
+	assert_int_equal(unlink(name), 0);
+	assert_int_equal(ftruncate(disk, (off_t)(4 * MIB)), 0);
 	assert_int_equal(pipe2(pipes, O_CLOEXEC), 0);
 	snprintf(path, sizeof(path), "/proc/self/fd/%d", memfd);
 	ro = open(path, O_RDONLY | O_CLOEXEC);
@@ -219,7 +223,7 @@ static void files(void **state)
 	REFUSED(-EBADF, o.backing = HGM_BACKING_FD; o.fd = ro);
 	REFUSED(-EBADF, o.backing = HGM_BACKING_FD; o.fd = gone);
 	REFUSED(-EBADF, o.backing = HGM_BACKING_FD; o.fd = -1);
-	REFUSED(-EINVAL, o.backing = HGM_BACKING_FD; o.fd = fileno(disk));
+	REFUSED(-EINVAL, o.backing = HGM_BACKING_FD; o.fd = disk);
 	REFUSED(-EINVAL, o.backing = HGM_BACKING_FD; o.fd = memfd; o.length = 4 * MIB + PAGE);
 	REFUSED(-EINVAL, o.backing = HGM_BACKING_FD; o.fd = memfd; o.fd_offset = PAGE;
 		o.length = MIB);
@@ -233,7 +237,7 @@ static void files(void **state)
 	close(pipes[1]);
 	close(ro);
 	close(memfd);
-	fclose(disk);
+	close(disk);
 	still_serves();
 }
 

@@ -140,17 +140,6 @@ static int tear_down(void **state)
 	return 0;
 }
 
-static bool can_poison(void)
-{
-	struct hgm_uffd *u;
-	uint64_t have;
-
-	assert_ok(hgm_uffd_open(&u, NULL));
-	have = hgm_uffd_supported(u);
-	hgm_uffd_close(u);
-	return have & HGM_UFFD_FEATURE_POISON;
-}
-
 struct trial {
 	struct feed *feed;
 	struct hgm *h;
@@ -229,8 +218,7 @@ static void poisons_it_alone(enum place place, enum feed_kind kind)
 static void poisoned_alone(void **state)
 {
 	(void)state;
-	if (!can_poison())
-		test_skip("no UFFDIO_POISON (kernel 6.6 or later)");
+	skip_unless(KERNEL_POISON);
 	for (size_t i = 0; i < sizeof(places) / sizeof(places[0]); i++) {
 		poisons_it_alone(places[i], FEED_NOW);
 		poisons_it_alone(places[i], FEED_LATER);
@@ -240,8 +228,7 @@ static void poisoned_alone(void **state)
 static void poisoned_block(void **state)
 {
 	(void)state;
-	if (!can_poison())
-		test_skip("no UFFDIO_POISON (kernel 6.6 or later)");
+	skip_unless(KERNEL_POISON);
 	if (place_lacking(PLACE_HUGETLB_2M, LENGTH))
 		test_skip("%s", place_lacking(PLACE_HUGETLB_2M, LENGTH));
 	poisons_it_alone(PLACE_HUGETLB_2M, FEED_NOW);
@@ -253,8 +240,7 @@ static void poisoned_by_a_busy_kernel(void **state)
 	static const int busy[] = { -EAGAIN, -ENOMEM };
 
 	(void)state;
-	if (!can_poison())
-		test_skip("no UFFDIO_POISON (kernel 6.6 or later)");
+	skip_unless(KERNEL_POISON);
 	for (size_t i = 0; i < sizeof(places) / sizeof(places[0]); i++) {
 		for (size_t k = 0; k < 2; k++) {
 			refuse.poison_says = busy[k];

@@ -146,8 +146,7 @@ static void restore_hugetlb_1g(void **state)
 
 static void lengths(void **state)
 {
-	static const uint64_t each[] = { PAGE, 2 * MIB - PAGE, 2 * MIB + PAGE,
-					 SMALLER(64, 8) * MIB };
+	const uint64_t each[] = { PAGE, 2 * MIB - PAGE, 2 * MIB + PAGE, SMALLER(64, 8) * MIB };
 	struct feed *feed = feed_make(FEED_MEMORY, &contents, each[3]);
 
 	(void)state;

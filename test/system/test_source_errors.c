@@ -143,6 +143,57 @@ static bool none_fails(void *arg)
 	return !progress_of(arg).failing_requests;
 }
 
+/*
+ * Without poison: the waiter waits on, the caller is told, all other pages are served, and it comes
+ * all the same once the source recovers.
+ */
+static bool is_reported(void *arg)
+{
+	struct hgm_progress p = progress_of(arg);
+
+	return p.failing_requests && p.last_error < 0;
+}
+
+static void stays_missing(enum place place, enum mischief mischief, bool later, uint32_t flags,
+			  uint32_t retries)
+{
+	struct rogue r = { .mischief = mischief, .later = later, .failures = 1000000 };
+	bool whole = place >= PLACES_SMALL;
+	uint64_t length = whole ? 4 * MIB : LENGTH;
+	uint64_t good = whole ? 2 * MIB / PAGE : 0;
+	struct hgm_source *src = rogue_source(&r);
+	struct hgm *h = impatient(retries);
+	struct pollfd poll_event = { .fd = hgm_event_fd(h), .events = POLLIN };
+	struct waiter waiter;
+	struct field f;
+
+	watch(mischief_names[mischief], 60);
+	field_make(&f, h, place, length, src, flags);
+	assert_ok(hgm_start(h));
+	waiter_start(&waiter, f.addr + FIRST_BAD * PAGE);
+	assert_true(eventually(is_reported, h, 5000));
+	if (poll(&poll_event, 1, 5000 * (int)slowness()) != 1)
+		fail_msg("%s: nobody is told", place_names[place]);
+	assert_error(hgm_wait(h, 100), -ETIMEDOUT);
+	assert_int_equal(waiter.signal, -1);
+	assert_pages(&contents, good, FIRST_BAD, f.addr + good * PAGE);
+	assert_int_equal(progress_of(h).poisoned_bytes, 0);
+	assert_int_equal(stats_of(h).poisoned_pages, 0);
+	assert_false(progress_of(h).complete);
+	assert_int_equal(waiter.signal, -1);
+
+	atomic_store(&r.failures, 0);
+	waiter_join(&waiter);
+	assert_int_equal(waiter.signal, 0);
+	assert_ok(hgm_wait(h, WAIT_MS));
+	assert_true(eventually(none_fails, h, 1000));
+	assert_pages(&contents, 0, length / PAGE, f.addr);
+	field_end(&f);
+	hgm_destroy(h);
+	hgm_source_destroy(src);
+	calm();
+}
+
 static void poison(enum place place, enum mischief mischief, bool later, uint32_t flags)
 {
 	struct rogue r = { .mischief = mischief, .later = later, .failures = 1000000 };
@@ -152,7 +203,6 @@ static void poison(enum place place, enum mischief mischief, bool later, uint32_
 	struct waiter waiter;
 	struct field f;
 	uint64_t told = 0;
-	uint64_t huge;
 
 	watch(mischief_names[mischief], 60);
 	field_make(&f, h, place, LENGTH, src, flags);
@@ -173,8 +223,7 @@ static void poison(enum place place, enum mischief mischief, bool later, uint32_
 	assert_int_equal(progress_of(h).poisoned_bytes, BAD_PAGES * PAGE);
 	assert_int_equal(info_of(f.region).poisoned_bytes, BAD_PAGES * PAGE);
 	assert_int_equal(info_of(f.region).present_bytes, LENGTH - BAD_PAGES * PAGE);
-	assert_int_equal(hgm_mapped_huge(f.addr, 2 * MIB, &huge), 0);
-	assert_int_equal(huge, 0); /* never collapsed over poison */
+	assert_int_equal(huge_in_smaps(f.addr, 2 * MIB), 0); /* never collapsed over poison */
 	assert_int_equal(stats_of(h).poisoned_pages, BAD_PAGES);
 	assert_true(stats_of(h).source_errors >= 3);
 	assert_true(stats_of(h).source_retries >= 2);
@@ -184,17 +233,25 @@ static void poison(enum place place, enum mischief mischief, bool later, uint32_
 	calm();
 }
 
-static void poisoned_pages_raise_sigbus(void **state)
+static void given_up(enum place place, enum mischief mischief, bool later, uint32_t flags)
+{
+	if (kernel_has(KERNEL_POISON))
+		poison(place, mischief, later, flags);
+	else
+		stays_missing(place, mischief, later, flags, 2);
+}
+
+static void failed_pages_are_given_up(void **state)
 {
 	static const enum place places[] = { PLACE_SHMEM, PLACE_SHMEM_LAZY, PLACE_ANON,
 					     PLACE_MAPPING };
 
 	(void)state;
 	for (size_t i = 0; i < sizeof(places) / sizeof(places[0]); i++)
-		poison(places[i], FAILS_SCRIBBLING, i % 2, HGM_REGION_NO_FILL);
+		given_up(places[i], FAILS_SCRIBBLING, i % 2, HGM_REGION_NO_FILL);
 	for (int m = 0; m < MISCHIEFS; m++) {
-		poison(PLACE_SHMEM, (enum mischief)m, false, HGM_REGION_NO_FILL);
-		poison(PLACE_SHMEM_LAZY, (enum mischief)m, true, HGM_REGION_NO_FILL);
+		given_up(PLACE_SHMEM, (enum mischief)m, false, HGM_REGION_NO_FILL);
+		given_up(PLACE_SHMEM_LAZY, (enum mischief)m, true, HGM_REGION_NO_FILL);
 	}
 }
 
@@ -202,16 +259,16 @@ static void poisoned_pages_raise_sigbus(void **state)
  * Fill asks for many pages at once: those that the source has must not be lost with those it
  * lacks.
  */
-static void fill_poisons_no_good_page(void **state)
+static void fill_gives_up_no_good_page(void **state)
 {
 	(void)state;
-	poison(PLACE_SHMEM, FAILS, false, 0);
-	poison(PLACE_SHMEM_LAZY, FAILS, true, 0);
-	poison(PLACE_ANON, ZERO_BYTES, false, 0);
+	given_up(PLACE_SHMEM, FAILS, false, 0);
+	given_up(PLACE_SHMEM_LAZY, FAILS, true, 0);
+	given_up(PLACE_ANON, ZERO_BYTES, false, 0);
 }
 
 /* Where a fault waits for its whole block, the whole block is given up, and no other. */
-static void poisoned_blocks_raise_sigbus(void **state)
+static void poisoned_block(void)
 {
 	struct rogue r = { .mischief = FAILS, .failures = 1000000 };
 	struct hgm_source *src = rogue_source(&r);
@@ -219,12 +276,6 @@ static void poisoned_blocks_raise_sigbus(void **state)
 	struct waiter waiter;
 	struct field f;
 
-	(void)state;
-	if (place_lacking(PLACE_HUGETLB_2M, 4 * MIB)) {
-		hgm_destroy(h);
-		hgm_source_destroy(src);
-		test_skip("%s", place_lacking(PLACE_HUGETLB_2M, 4 * MIB));
-	}
 	watch("poison in hugetlb", 60);
 	field_make(&f, h, PLACE_HUGETLB_2M, 4 * MIB, src, 0);
 	assert_ok(hgm_start(h));
@@ -237,6 +288,17 @@ static void poisoned_blocks_raise_sigbus(void **state)
 	hgm_destroy(h);
 	hgm_source_destroy(src);
 	calm();
+}
+
+static void failed_blocks_are_given_up(void **state)
+{
+	(void)state;
+	if (place_lacking(PLACE_HUGETLB_2M, 4 * MIB))
+		test_skip("%s", place_lacking(PLACE_HUGETLB_2M, 4 * MIB));
+	if (kernel_has(KERNEL_POISON))
+		poisoned_block();
+	else
+		stays_missing(PLACE_HUGETLB_2M, FAILS, false, 0, 1);
 }
 
 /* Each try comes later than the one before, waits twice as long, and knows its number. */
@@ -284,13 +346,19 @@ static void failures_are_retried_with_backoff(void **state)
 static void retry_never_means_never(void **state)
 {
 	struct rogue r = { .mischief = FAILS, .failures = 1 };
-	struct hgm_source *src = rogue_source(&r);
-	struct hgm *h = impatient(HGM_RETRY_NEVER);
+	struct hgm_source *src;
+	struct hgm *h;
 	struct field f;
 	uint8_t value;
 
 	(void)state;
+	if (!kernel_has(KERNEL_POISON)) {
+		stays_missing(PLACE_SHMEM, FAILS, false, HGM_REGION_NO_FILL, HGM_RETRY_NEVER);
+		return;
+	}
 	watch("no retries", 60);
+	src = rogue_source(&r);
+	h = impatient(HGM_RETRY_NEVER);
 	field_make(&f, h, PLACE_SHMEM, LENGTH, src, HGM_REGION_NO_FILL);
 	assert_ok(hgm_start(h));
 	assert_int_equal(touch(f.addr + FIRST_BAD * PAGE, &value), SIGBUS);
@@ -309,52 +377,43 @@ static int api_without_poison(int fd, uint64_t *features, uint64_t *ioctls)
 	return rc;
 }
 
-static bool is_reported(void *arg)
+static int without_poison(void **state)
 {
-	struct hgm_progress p = progress_of(arg);
+	static struct hgm_sys sys; /* a failed case leaves its engine behind */
 
-	return p.failing_requests && p.last_error == -EIO;
+	(void)state;
+	sys = hgm_sys_linux;
+	sys.uffd_api = api_without_poison;
+	hgm_sys = &sys;
+	return 0;
+}
+
+static int as_before(void **state)
+{
+	(void)state;
+	hgm_sys = &hgm_sys_linux;
+	return 0;
 }
 
 static void without_poison_the_page_stays_missing(void **state)
 {
+	(void)state;
+	stays_missing(PLACE_SHMEM, FAILS, false, 0, 2);
+	stays_missing(PLACE_ANON, FAILS, true, HGM_REGION_NO_FILL, 2);
+}
+
+/* Ended while it fails: a mapping of the caller's must not become readable. */
+static void without_poison_the_mapping_is_sealed(void **state)
+{
 	struct rogue r = { .mischief = FAILS, .failures = 1000000 };
-	static struct hgm_sys sys; /* a failed case leaves its engine behind */
-	struct hgm_source *src;
-	struct pollfd poll_event = { .events = POLLIN };
+	struct hgm_source *src = rogue_source(&r);
+	struct hgm *h = impatient(2);
 	struct waiter waiter;
 	struct field f;
-	struct hgm *h;
 
 	(void)state;
 	watch("no UFFDIO_POISON", 60);
-	sys = hgm_sys_linux;
-	sys.uffd_api = api_without_poison;
-	hgm_sys = &sys;
-	src = rogue_source(&r);
-	h = impatient(2);
-	poll_event.fd = hgm_event_fd(h);
-	field_make(&f, h, PLACE_SHMEM, LENGTH, src, 0);
 	assert_ok(hgm_start(h));
-	waiter_start(&waiter, f.addr + FIRST_BAD * PAGE);
-	assert_true(eventually(is_reported, h, 5000));
-	assert_int_equal(poll(&poll_event, 1, 5000), 1);
-	assert_error(hgm_wait(h, 100), -ETIMEDOUT);
-	assert_int_equal(waiter.signal, -1);
-	assert_pages(&contents, 0, FIRST_BAD, f.addr);
-	assert_int_equal(progress_of(h).poisoned_bytes, 0);
-	assert_in_range(info_of(f.region).huge_bytes, 0, 2 * MIB);
-
-	atomic_store(&r.failures, 0);
-	waiter_join(&waiter);
-	assert_int_equal(waiter.signal, 0);
-	assert_ok(hgm_wait(h, WAIT_MS));
-	assert_true(eventually(none_fails, h, 1000));
-	assert_pages(&contents, 0, LENGTH / PAGE, f.addr);
-	field_end(&f);
-
-	/* Ended while it fails: a mapping of the caller's must not become readable. */
-	atomic_store(&r.failures, 1000000);
 	field_make(&f, h, PLACE_MAPPING, LENGTH, src, 0);
 	waiter_start(&waiter, f.addr + FIRST_BAD * PAGE);
 	nap_us(20000);
@@ -364,17 +423,19 @@ static void without_poison_the_page_stays_missing(void **state)
 	field_release(&f);
 	hgm_destroy(h);
 	hgm_source_destroy(src);
-	hgm_sys = &hgm_sys_linux;
 	calm();
 }
 
+#define WITHOUT_POISON(fn) cmocka_unit_test_setup_teardown(fn, without_poison, as_before)
+
 static const struct CMUnitTest tests[] = {
-	cmocka_unit_test(poisoned_pages_raise_sigbus),
-	cmocka_unit_test(fill_poisons_no_good_page),
-	cmocka_unit_test(poisoned_blocks_raise_sigbus),
+	cmocka_unit_test(failed_pages_are_given_up),
+	cmocka_unit_test(fill_gives_up_no_good_page),
+	cmocka_unit_test(failed_blocks_are_given_up),
 	cmocka_unit_test(failures_are_retried_with_backoff),
 	cmocka_unit_test(retry_never_means_never),
-	cmocka_unit_test(without_poison_the_page_stays_missing),
+	WITHOUT_POISON(without_poison_the_page_stays_missing),
+	WITHOUT_POISON(without_poison_the_mapping_is_sealed),
 };
 
 TEST_MAIN(tests)

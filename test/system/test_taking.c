@@ -49,6 +49,18 @@ static int slow_madvise(void *addr, uint64_t len, int advice)
 	return rc;
 }
 
+/* A kernel without UFFDIO_POISON. */
+static bool no_poison;
+
+static int odd_api(int fd, uint64_t *features, uint64_t *ioctls)
+{
+	int rc = hgm_sys_linux.uffd_api(fd, features, ioctls);
+
+	if (no_poison)
+		*features &= ~HGM_UFFD_FEATURE_POISON;
+	return rc;
+}
+
 /* The kernel is busy, or short of memory, for so many calls. */
 static _Atomic unsigned int busy_calls;
 static int busy_says;
@@ -69,12 +81,14 @@ static int set_up(void **state)
 {
 	(void)state;
 	crowd.wanted = false;
+	no_poison = false;
 	atomic_store(&busy_calls, 0);
 	watch("a caller's mapping", 60);
 	if (hgm_sys == &sys) /* and perhaps in use: a failed case leaves its engine behind */
 		return 0;
 	sys = hgm_sys_linux;
 	sys.madvise = slow_madvise;
+	sys.uffd_api = odd_api;
 	sys.uffd_poison = busy_poison;
 	hgm_sys = &sys;
 	return 0;
@@ -253,25 +267,42 @@ static void sealed_by_a_busy_kernel(enum place place, int says)
 	feed_free(feed);
 }
 
-static bool can_poison(void)
-{
-	struct hgm_uffd *u;
-	uint64_t have;
-
-	assert_ok(hgm_uffd_open(&u, NULL));
-	have = hgm_uffd_supported(u);
-	hgm_uffd_close(u);
-	return have & HGM_UFFD_FEATURE_POISON;
-}
-
 static void busy_kernel_at_the_end(void **state)
 {
 	(void)state;
-	if (!can_poison())
-		test_skip("no UFFDIO_POISON (kernel 6.6 or later)");
+	skip_unless(KERNEL_POISON);
 	for (size_t i = 0; i < sizeof(places) / sizeof(places[0]); i++) {
 		sealed_by_a_busy_kernel(places[i], -EAGAIN);
 		sealed_by_a_busy_kernel(places[i], -ENOMEM);
+	}
+}
+
+/* What has not arrived cannot be told apart then: all is lost, unless all has arrived. */
+static void no_poison_at_the_end(void **state)
+{
+	(void)state;
+	no_poison = true;
+	for (size_t i = 0; i < 2 * sizeof(places) / sizeof(places[0]); i++) {
+		struct feed *feed = feed_make(FEED_NOW, &contents, LENGTH);
+		bool all = i % 2;
+		struct hgm *h = engine(2);
+		struct field f;
+		uint8_t value;
+
+		field_make(&f, h, places[i / 2], LENGTH, feed_source(feed),
+			   all ? 0 : HGM_REGION_NO_FILL);
+		assert_ok(hgm_start(h));
+		assert_pages(&contents, 5, 1, f.addr + 5 * PAGE);
+		if (all)
+			assert_ok(hgm_wait(h, WAIT_MS));
+		hgm_region_destroy(f.region);
+		if (all)
+			assert_pages(&contents, 0, LENGTH / PAGE, f.addr);
+		for (uint64_t p = 0; !all && p < LENGTH / PAGE; p++)
+			assert_int_equal(touch(f.addr + p * PAGE, &value), SIGSEGV);
+		field_release(&f);
+		hgm_destroy(h);
+		feed_free(feed);
 	}
 }
 
@@ -281,6 +312,7 @@ static const struct CMUnitTest tests[] = {
 	CASE(crowd_comes_while_it_is_dropped),
 	CASE(readers_all_along),
 	CASE(busy_kernel_at_the_end),
+	CASE(no_poison_at_the_end),
 };
 
 TEST_MAIN(tests)
