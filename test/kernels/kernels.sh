@@ -1,0 +1,149 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: LGPL-2.1-or-later
+#
+# kernels.sh BUILDDIR KERNEL...: the system tests and the examples on other kernels, in QEMU.
+#
+# KERNEL is a version as Debian names it, 6.1 or 6.12: the newest package of that version which apt
+# knows is fetched and unpacked, never installed, and kept in ~/.cache/libhgm. Or it is the path of
+# a kernel image of your own, x86-64, with a serial console and an initramfs.
+#
+# Each boots with an initramfs that holds nothing but our programs: init (init.c), the system tests
+# with the shared libraries that they need, and the examples, which need none. The first serial
+# port is the kernel's log, the second brings the results, which results.py turns into what
+# test/summary.py reads. Failures are: a failed test, one that hangs, a kernel that complains (BUG,
+# WARNING, a stall), and one that does not come to the end. All that is left of a run is in
+# BUILDDIR/kernel-KERNEL/.
+#
+# Not run: suite 'timing', which measures this machine's time and nothing of the kernel.
+#
+# Environment:
+#   HGM_KERNELS_ACCEL   QEMU's -accel; default tcg, because nested KVM may hang instead of failing
+#   HGM_KERNELS_LIMIT   seconds for one kernel; default 600
+set -euo pipefail
+
+here=$(dirname "$0")
+cache=${XDG_CACHE_HOME:-${HOME:-/tmp}/.cache}/libhgm/kernels
+accel=${HGM_KERNELS_ACCEL:-tcg,thread=multi}
+limit=${HGM_KERNELS_LIMIT:-600}
+
+# Emulation is slower, by less for what the kernel does than for what we compute.
+slow=2
+memory_mib=3584
+huge_pages=160
+
+die() {
+	printf 'kernels: %s\n' "$*" >&2
+	exit 1
+}
+
+# The newest package of a version that apt knows; the cloud flavour is the same memory management
+# with fewer drivers, at a third of the size.
+newest_package() {
+	local version=${1//./\\.}
+	apt-cache search --names-only "^linux-image-$version\.[0-9][^ ]*-cloud-amd64$" |
+		cut -d ' ' -f 1 | sort -V | tail -n 1
+}
+
+# fetch PACKAGE IMAGE
+fetch() {
+	local package=$1 image=$2 dir options=()
+	dir=$(mktemp -d "$cache/fetch-XXXXXX")
+	[ "$(id -u)" -ne 0 ] || options=(-o APT::Sandbox::User=root)
+	if (cd "$dir" && apt-get -qq "${options[@]}" download "$package") >&2 &&
+		dpkg-deb --fsys-tarfile "$dir"/*.deb |
+		tar -xO --wildcards './boot/vmlinuz-*' >"$dir/vmlinuz" && [ -s "$dir/vmlinuz" ]; then
+		mv "$dir/vmlinuz" "$image"
+	fi
+	rm -r "$dir"
+	[ -f "$image" ]
+}
+
+# image_of KERNEL: the path of its image
+image_of() {
+	local package image
+	if [ -f "$1" ]; then
+		echo "$1"
+		return
+	fi
+	command -v apt-get >/dev/null ||
+		die "there is no apt here to fetch Debian's $1 with: give the path of a kernel image"
+	mkdir -p "$cache"
+	package=$(newest_package "$1")
+	if [ -z "$package" ] && [ "$(id -u)" -eq 0 ]; then
+		apt-get update -qq >&2 || true
+		package=$(newest_package "$1")
+	fi
+	if [ -z "$package" ]; then
+		die "apt knows no linux-image-$1.*-cloud-amd64 (apt-get update; for 6.12 on Debian 12" \
+			"bookworm-backports in the sources)"
+	fi
+	image=$cache/vmlinuz-${package#linux-image-}
+	if [ ! -f "$image" ] && ! fetch "$package" "$image"; then
+		# The lists may be older than what the mirror has.
+		[ "$(id -u)" -ne 0 ] || apt-get update -qq >&2 || true
+		package=$(newest_package "$1")
+		image=$cache/vmlinuz-${package#linux-image-}
+		[ -f "$image" ] || fetch "$package" "$image" || die "$package could not be fetched"
+	fi
+	echo "$image"
+}
+
+# put FILE DIR: without debugging information
+put() {
+	strip -o "$2/$(basename "$1")" "$1"
+}
+
+# make_initramfs BUILDDIR DIR: DIR/initramfs
+make_initramfs() {
+	local build=$1 dir=$2 root=$2/root test library program
+	rm -rf "$root"
+	mkdir -p "$root/bin" "$root/tests"
+	strip -o "$root/init" "$build/test/kernels/init"
+	for program in "$build"/examples/*-static; do
+		put "$program" "$root/bin"
+	done
+	python3 "$here/results.py" plan "$build" >"$root/plan"
+	while read -r test _; do
+		[ -f "$build/test/$test" ] || continue
+		put "$build/test/$test" "$root/tests"
+		for library in $(ldd "$build/test/$test" | grep -o '/[^ ]*'); do
+			install -D "$library" "$root$library"
+		done
+	done <"$root/plan"
+	(cd "$root" && find . | cpio --create --format newc --quiet --owner 0:0) >"$dir/initramfs"
+}
+
+# boot IMAGE DIR: DIR/console.log, DIR/results.log; what QEMU says is its own
+boot() {
+	local image=$1 dir=$2 append
+	append="console=ttyS0 panic=-1 oops=panic hugepagesz=1G hugepages=1 nr_hugepages=$huge_pages"
+	append+=" HGM_TEST_SLOW=$slow CMOCKA_MESSAGE_OUTPUT=TAP"
+	rm -f "$dir/console.log" "$dir/results.log"
+	timeout --foreground "$limit" qemu-system-x86_64 -accel "$accel" -cpu max -smp 2 \
+		-m "$memory_mib" -nodefaults -display none -no-reboot \
+		-serial "file:$dir/console.log" -serial "file:$dir/results.log" \
+		-kernel "$image" -initrd "$dir/initramfs" -append "$append" </dev/null
+}
+
+# test_kernel BUILDDIR KERNEL
+test_kernel() {
+	local build=$1 kernel=$2 image dir rc=0
+	image=$(image_of "$kernel")
+	dir=$build/kernel-$(basename "$kernel")
+	mkdir -p "$dir"
+	printf '== %s\n' "$(basename "$image")"
+	make_initramfs "$build" "$dir"
+	boot "$image" "$dir" || rc=$?
+	python3 "$here/results.py" collect "$dir" "$rc"
+	python3 "$here/../summary.py" "$dir" '^this kernel has no '
+}
+
+[ $# -ge 2 ] || die "usage: kernels.sh BUILDDIR KERNEL..."
+[ "$(uname -m)" = x86_64 ] || die "only x86-64 builds for the machines that are booted here"
+build=$1
+shift
+failed=()
+for kernel in "$@"; do
+	test_kernel "$build" "$kernel" || failed+=("$kernel")
+done
+[ ${#failed[@]} -eq 0 ] || die "failed on: ${failed[*]}"
