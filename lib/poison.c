@@ -106,7 +106,8 @@ int hgm_resolve_poisoned(struct hgm_region *r, uint64_t page)
 
 	if (hgm_put_off(rc))
 		return rc;
-	if (rc)
+	/* Where there is no poison the waiter waits on: woken, it would but fault again. */
+	if (rc && rc != -EOPNOTSUPP)
 		hgm_resolve_wake(r, page, 1);
 	return 0;
 }

@@ -8,6 +8,7 @@
 
 #include <dirent.h>
 #include <inttypes.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <string.h>
@@ -37,11 +38,49 @@ static inline unsigned int count_entries(const char *path)
 	return n;
 }
 
+/*
+ * A thread that was joined may still be seen for a moment, on its way out (PF_EXITING in the ninth
+ * field of its stat file).
+ */
+static inline bool is_thread(const char *tid)
+{
+	char path[300], line[1024];
+	unsigned int flags;
+	bool alive = false;
+	const char *rest;
+	FILE *file;
+
+	snprintf(path, sizeof(path), "/proc/self/task/%s/stat", tid);
+	file = tid[0] == '.' ? NULL : fopen(path, "r");
+	if (!file)
+		return false;
+	if (fgets(line, sizeof(line), file)) {
+		rest = strrchr(line, ')'); /* the end of its name */
+		alive = rest && sscanf(rest, ") %*c %*d %*d %*d %*d %*d %u", &flags) == 1 &&
+			!(flags & 4);
+	}
+	fclose(file);
+	return alive;
+}
+
+static inline unsigned int count_threads(void)
+{
+	DIR *dir = opendir("/proc/self/task");
+	const struct dirent *entry;
+	unsigned int n = 0;
+
+	while (dir && (entry = readdir(dir)))
+		n += is_thread(entry->d_name);
+	if (dir)
+		closedir(dir);
+	return n;
+}
+
 static inline struct holdings take_holdings(void)
 {
 	struct holdings h = {
 		.descriptors = count_entries("/proc/self/fd"),
-		.threads = count_entries("/proc/self/task"),
+		.threads = count_threads(),
 	};
 	FILE *maps = fopen("/proc/self/maps", "r");
 	char line[512];

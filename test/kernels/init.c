@@ -15,7 +15,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
-#include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -27,11 +26,10 @@
 #include <time.h>
 #include <unistd.h>
 
-#define RESULTS	     "/dev/ttyS1"
-#define HUGE_PAGES   "/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages"
-#define WORDS_MAX    32
-#define TIMED_OUT    124 /* as an exit status, like timeout(1) */
-#define DEFAULT_PATH "/bin:/tests"
+#define RESULTS	   "/dev/ttyS1"
+#define HUGE_PAGES "/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages"
+#define WORDS_MAX  32
+#define TIMED_OUT  124 /* as an exit status, like timeout(1) */
 
 static void complain(const char *what)
 {
@@ -155,6 +153,9 @@ int main(int argc, char **argv)
 	mount_one("proc", "/proc", NULL);
 	mount_one("sysfs", "/sys", NULL);
 	mount_one("tmpfs", "/tmp", "mode=1777");
+	mkdir("/var", 0755);
+	mount_one("ramfs", "/var/tmp", NULL); /* an ordinary file system, unlike tmpfs */
+	setenv("TMPDIR", "/tmp", 1);	      /* ramfs does not tell how much is free */
 	write_file(HUGE_PAGES, getenv("nr_hugepages") ? getenv("nr_hugepages") : "128");
 	chdir("/tmp");
 	results = fopen(RESULTS, "w");

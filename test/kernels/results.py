@@ -22,7 +22,7 @@ EXAMPLES = {
     "example_restore": "restore-static /bin/demo-static",
     "example_source_fn": "source_fn-static",
     "example_thin": "thin-static",
-    "example_demo": "demo-static --threads --size 16",
+    "example_demo": "demo-static --threads --size 16 --only hugetlb-2m --only shmem --only shmem-lazy",
 }
 EXAMPLE_LIMIT = 120
 
