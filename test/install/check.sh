@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 #
 # check.sh BUILDDIR PROGRAM INCLUDEDIR COMPILER...: install into a scratch directory, then build PROGRAM
-# against that with nothing but pkg-config's words, shared and static, and run it.
+# against that with nothing but pkg-config's words, shared, static, and as a whole static where the
+# system has the libraries for that, and run it.
 set -eu
 
 build=$1
@@ -55,4 +56,20 @@ if [ -e "$build/examples/hgm-probe" ]; then
 		echo "hgm-probe(1) is not installed"
 		exit 1
 	}
+fi
+
+# As a whole: needs nothing of the system that it runs on.
+# shellcheck disable=SC2046
+if echo 'int main(void) { return 0; }' |
+	"$@" -x c - -static -o "$stage/probe" $(pkg-config --static --libs liburcu-bp) 2>/dev/null; then
+	# shellcheck disable=SC2086,SC2046
+	"$@" -Wall -Wextra -Werror $cflags "$program" -o "$stage/whole" -static \
+		$(pkg-config --static --libs hgm)
+	if readelf --program-headers "$stage/whole" | grep -q INTERP; then
+		echo "linked with -static, and asks for a dynamic loader"
+		exit 1
+	fi
+	"$stage/whole"
+else
+	echo "no program is linked with -static here: liburcu-bp.a or libc.a is missing"
 fi

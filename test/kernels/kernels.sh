@@ -77,8 +77,8 @@ image_of() {
 		package=$(newest_package "$1")
 	fi
 	if [ -z "$package" ]; then
-		die "apt knows no linux-image-$1.*-cloud-amd64 (apt-get update; for 6.12 on Debian 12" \
-			"bookworm-backports in the sources)"
+		die "apt knows no linux-image-$1.*-cloud-amd64: apt-get update, and for 6.12" \
+			"bookworm-backports in the sources"
 	fi
 	image=$cache/vmlinuz-${package#linux-image-}
 	if [ ! -f "$image" ] && ! fetch "$package" "$image"; then
@@ -143,10 +143,15 @@ test_kernel() {
 
 [ $# -ge 2 ] || die "usage: kernels.sh BUILDDIR KERNEL..."
 [ "$(uname -m)" = x86_64 ] || die "only x86-64 builds for the machines that are booted here"
+if [ $# -eq 2 ]; then
+	test_kernel "$@"
+	exit
+fi
+# Each by a process of its own: here "set -e" would be off, and an error go on.
 build=$1
 shift
 failed=()
 for kernel in "$@"; do
-	test_kernel "$build" "$kernel" || failed+=("$kernel")
+	"$0" "$build" "$kernel" || failed+=("$kernel")
 done
 [ ${#failed[@]} -eq 0 ] || die "failed on: ${failed[*]}"

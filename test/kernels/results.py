@@ -22,7 +22,8 @@ EXAMPLES = {
     "example_restore": "restore-static /bin/demo-static",
     "example_source_fn": "source_fn-static",
     "example_thin": "thin-static",
-    "example_demo": "demo-static --threads --size 16 --only hugetlb-2m --only shmem --only shmem-lazy",
+    "example_demo": "demo-static --threads --size 16"
+                    " --only hugetlb-2m --only shmem --only shmem-lazy",
 }
 EXAMPLE_LIMIT = 120
 
@@ -95,6 +96,8 @@ def kernel(lines, whole, qemu):
 
 def collect(directory, qemu):
     planned = [line.split(" ")[0] for line in read(directory + "/root/plan") if line]
+    if not planned:
+        sys.exit(f"results.py: nothing was planned in {directory}")
     entries, whole = programs(read(directory + "/results.log"), planned)
     entries.append(kernel(read(directory + "/console.log"), whole, qemu))
     os.makedirs(directory + "/meson-logs", exist_ok=True)
