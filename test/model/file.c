@@ -122,7 +122,7 @@ void file_put(struct file *f)
 		at = &(*at)->next;
 	*at = f->next;
 	close(f->fd);
-	free(f->state);
+	big_free(f->state, f->room);
 	free(f);
 }
 
@@ -134,13 +134,16 @@ void file_resize(struct file *f, uint64_t size)
 		file_drop(f, b);
 		pool_give_back(f, b);
 	}
-	if (blocks > f->blocks) {
-		f->state = realloc(f->state, blocks);
-		if (!f->state)
-			abort();
-		memset(f->state + f->blocks, 0, blocks - f->blocks);
-		f->blocks = blocks;
+	if (blocks > f->room) {
+		uint8_t *state = big_alloc(blocks);
+
+		if (f->blocks)
+			memcpy(state, f->state, f->blocks);
+		big_free(f->state, f->room);
+		f->state = state;
+		f->room = blocks;
 	}
+	f->blocks = blocks;
 	f->size = size;
 }
 

@@ -59,6 +59,7 @@ struct file {
 	unsigned int fds;
 	unsigned int vmas;
 	uint64_t blocks; /* of state[] */
+	uint64_t room;
 	uint8_t *state;
 };
 
@@ -105,6 +106,10 @@ extern const struct hgm_sys model_sys;
 void model_lock(void);
 void model_unlock(void);
 __attribute__((noreturn, format(printf, 1, 2))) void model_bug(const char *format, ...);
+
+/* Zeroed, and given back to the kernel: tests compare what a program holds. */
+void *big_alloc(uint64_t len);
+void big_free(void *p, uint64_t len);
 
 /* What a descriptor is. */
 enum object {

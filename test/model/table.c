@@ -49,6 +49,22 @@ void model_bug(const char *format, ...)
 	abort();
 }
 
+void *big_alloc(uint64_t len)
+{
+	void *p;
+
+	if (hgm_sys_linux.mmap(&p, NULL, len, PROT_READ | PROT_WRITE,
+			       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0))
+		model_bug("no memory");
+	return p;
+}
+
+void big_free(void *p, uint64_t len)
+{
+	if (p)
+		hgm_sys_linux.munmap(p, len);
+}
+
 /* A descriptor that the kernel has just given. */
 static int given(int fd, enum object object, void *what)
 {

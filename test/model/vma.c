@@ -48,9 +48,7 @@ struct vma *vma_add(const struct vma *from)
 	*v = *from;
 	v->file->vmas++;
 	if (!v->page)
-		v->page = calloc(pages_of(v), sizeof(*v->page));
-	if (!v->page)
-		abort();
+		v->page = big_alloc(pages_of(v) * sizeof(*v->page));
 	while (*at && (*at)->start < v->start)
 		at = &(*at)->next;
 	v->next = *at;
@@ -63,13 +61,16 @@ void vma_split(struct vma *v, uint64_t at)
 	uint64_t head = vma_index(v, at);
 	uint64_t tail = pages_of(v) - head;
 	struct vma upper = *v;
+	struct entry *lower;
 
 	upper.start = at;
 	upper.offset += at - v->start;
-	upper.page = malloc(tail * sizeof(*upper.page));
-	if (!upper.page)
-		abort();
+	upper.page = big_alloc(tail * sizeof(*upper.page));
+	lower = big_alloc(head * sizeof(*lower));
+	memcpy(lower, v->page, head * sizeof(*lower));
 	memcpy(upper.page, v->page + head, tail * sizeof(*upper.page));
+	big_free(v->page, (head + tail) * sizeof(*lower));
+	v->page = lower;
 	v->end = at;
 	vma_add(&upper);
 }
@@ -99,6 +100,7 @@ void vma_remove(uint64_t start, uint64_t end)
 			  (unsigned long long)start, (unsigned long long)end);
 	while (*at) {
 		struct vma *v = *at;
+		uint64_t pages;
 
 		if (v->start < start || v->start >= end) {
 			at = &v->next;
@@ -107,11 +109,12 @@ void vma_remove(uint64_t start, uint64_t end)
 		*at = v->next;
 		if (v->ctx)
 			ctx_forget_waiters(v->ctx, v->start, v->end);
-		for (uint64_t i = 0; i < pages_of(v); i++)
+		pages = pages_of(v);
+		for (uint64_t i = 0; i < pages; i++)
 			tree_free(&v->page[i], v->file->level);
 		v->file->vmas--;
 		file_put(v->file);
-		free(v->page);
+		big_free(v->page, pages * sizeof(*v->page));
 		free(v);
 	}
 }
