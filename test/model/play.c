@@ -1,0 +1,303 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "play.h"
+
+#include <fcntl.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#ifndef MFD_HUGETLB
+#define MFD_HUGETLB 0x0004U
+#endif
+
+#define SOON_MS	 10000
+#define WHILE_US 30000
+
+struct scene s = { .fd = -1, .uffd = -1 };
+int64_t done;
+
+static bool modelled;
+
+int on(void **state)
+{
+	const char *kernel = *state;
+	struct model_opts opts;
+
+	alarm(120);
+	modelled = strcmp(kernel, "linux");
+	if (!modelled)
+		return 0;
+	if (!model_named(kernel, &opts))
+		return -1;
+	model_begin(&opts);
+	return 0;
+}
+
+int off(void **state)
+{
+	unsigned int left;
+
+	(void)state;
+	scene_end();
+	alarm(0);
+	if (!modelled)
+		return 0;
+	left = model_left();
+	model_end();
+	return left ? -1 : 0;
+}
+
+bool on_linux(void)
+{
+	return !modelled;
+}
+
+void needs_pages(uint64_t block, uint64_t pages)
+{
+	struct model_pool p = pool_now(block);
+
+	if (p.free - p.promised < pages)
+		test_skip("%llu free huge pages of %llu kB are needed", (unsigned long long)pages,
+			  (unsigned long long)block >> 10);
+}
+
+void scene(uint64_t block, unsigned int pages)
+{
+	unsigned int shift = (unsigned int)__builtin_ctzll(block);
+	void *at;
+
+	needs_pages(block, pages);
+	s = (struct scene){ .block = block, .len = pages * block, .uffd = -1 };
+	s.fd = hgm_sys->memfd_create("scene", MFD_HUGETLB | shift << 26);
+	assert_true(s.fd >= 0);
+	assert_int_equal(hgm_sys->ftruncate(s.fd, s.len), 0);
+	assert_int_equal(
+		hgm_sys->mmap(&at, NULL, s.len, PROT_READ | PROT_WRITE, MAP_SHARED, s.fd, 0), 0);
+	s.primary = at;
+	assert_int_equal(
+		hgm_sys->mmap(&at, NULL, s.len, PROT_READ | PROT_WRITE, MAP_SHARED, s.fd, 0), 0);
+	s.alias = at;
+}
+
+void scene_register(uint64_t features, uint64_t modes)
+{
+	uint64_t ioctls;
+
+	s.uffd = hgm_sys->userfaultfd(O_CLOEXEC | O_NONBLOCK);
+	if (s.uffd < 0)
+		test_skip("no userfaultfd here");
+	assert_int_equal(hgm_sys->uffd_api(s.uffd, &features, &ioctls), 0);
+	assert_int_equal(hgm_sys->uffd_register(s.uffd, s.primary, s.len, modes, &s.ioctls), 0);
+}
+
+void scene_split(void)
+{
+	assert_int_equal(hgm_sys->madvise(s.primary, s.len, HGM_MADV_SPLIT), 0);
+}
+
+void scene_end(void)
+{
+	if (s.uffd >= 0)
+		hgm_sys->close(s.uffd);
+	if (s.primary)
+		hgm_sys->munmap(s.primary, s.len);
+	if (s.alias)
+		hgm_sys->munmap(s.alias, s.len);
+	if (s.fd >= 0)
+		hgm_sys->close(s.fd);
+	s = (struct scene){ .fd = -1, .uffd = -1 };
+}
+
+int cont_mode(uint64_t offset, uint64_t len, uint64_t mode)
+{
+	return hgm_sys->uffd_continue(s.uffd, s.primary + offset, len, mode, &done);
+}
+
+int cont(uint64_t offset, uint64_t len)
+{
+	return cont_mode(offset, len, 0);
+}
+
+int copy(uint64_t offset, uint64_t len, char byte)
+{
+	char *src = malloc(len);
+	int rc;
+
+	assert_non_null(src);
+	memset(src, byte, len);
+	rc = hgm_sys->uffd_copy(s.uffd, s.primary + offset, src, len, 0, &done);
+	free(src);
+	return rc;
+}
+
+int protect(uint64_t offset, uint64_t len, bool wp)
+{
+	return hgm_sys->uffd_writeprotect(s.uffd, s.primary + offset, len, wp);
+}
+
+int wake(uint64_t offset, uint64_t len)
+{
+	return hgm_sys->uffd_wake(s.uffd, s.primary + offset, len);
+}
+
+int advise(uint64_t offset, uint64_t len, int advice)
+{
+	return hgm_sys->madvise(s.primary + offset, len, advice);
+}
+
+int collapse(uint64_t offset, uint64_t len)
+{
+	return advise(offset, len, HGM_MADV_COLLAPSE);
+}
+
+void fill(uint64_t offset, uint64_t len)
+{
+	for (uint64_t at = offset; at < offset + len; at += K4)
+		s.alias[at + 5] = (char)(at / K4 % 251 + 1);
+}
+
+bool told(struct told *t, int ms)
+{
+	struct pollfd p = { .fd = s.uffd, .events = POLLIN };
+	struct uffd_msg msg;
+
+	for (int spent = 0; spent <= ms; spent += 10) {
+		ssize_t n;
+
+		hgm_sys->poll(&p, 1, 10000000);
+		n = hgm_sys->read(s.uffd, &msg, sizeof(msg));
+		if (n == -EAGAIN)
+			continue;
+		assert_int_equal(n, sizeof(msg));
+		assert_int_equal(msg.event, UFFD_EVENT_PAGEFAULT);
+		t->offset = msg.arg.pagefault.address - (uintptr_t)s.primary;
+		t->flags = msg.arg.pagefault.flags;
+		return true;
+	}
+	return false;
+}
+
+static void *toucher(void *arg)
+{
+	struct toucher *t = arg;
+	volatile char *at = s.primary + t->offset;
+
+	if (t->write)
+		*at = 77;
+	else
+		t->value = *at;
+	atomic_store(&t->back, 1);
+	return NULL;
+}
+
+void touch_start(struct toucher *t, uint64_t offset, bool write)
+{
+	*t = (struct toucher){ .offset = offset, .write = write };
+	assert_int_equal(pthread_create(&t->thread, NULL, toucher, t), 0);
+}
+
+void touch_end(struct toucher *t)
+{
+	for (int i = 0; i < SOON_MS && !atomic_load(&t->back); i++)
+		usleep(1000);
+	if (!atomic_load(&t->back))
+		fail_msg("the thread that touched +%#llx still waits",
+			 (unsigned long long)t->offset);
+	pthread_join(t->thread, NULL);
+}
+
+bool touch_waits(struct toucher *t)
+{
+	usleep(WHILE_US);
+	return !atomic_load(&t->back);
+}
+
+char touch_silently(uint64_t offset, bool write)
+{
+	struct toucher t;
+	struct told message;
+
+	touch_start(&t, offset, write);
+	for (int i = 0; i < SOON_MS && !atomic_load(&t.back); i++)
+		if (told(&message, 0))
+			fail_msg("touching +%#llx was told of at +%#llx, flags %#llx",
+				 (unsigned long long)offset, (unsigned long long)message.offset,
+				 (unsigned long long)message.flags);
+	touch_end(&t);
+	return t.value;
+}
+
+static char *text_of(const char *path)
+{
+	size_t have = 0, room = 1 << 20;
+	char *text = malloc(room);
+	int fd = hgm_sys->open(path, O_RDONLY);
+	ssize_t n;
+
+	assert_non_null(text);
+	assert_true(fd >= 0);
+	while ((n = hgm_sys->read(fd, text + have, room - have - 1)) > 0)
+		have += (size_t)n;
+	text[have] = 0;
+	hgm_sys->close(fd);
+	return text;
+}
+
+/* The line of that name in smaps, what stands behind the colon; "" if there is none. */
+static void smaps_line(uint64_t offset, const char *name, char out[256])
+{
+	char *text = text_of("/proc/self/smaps");
+	uint64_t start, end, addr = (uintptr_t)s.primary + offset;
+	bool inside = false;
+	char *save, *line;
+
+	out[0] = 0;
+	for (line = strtok_r(text, "\n", &save); line; line = strtok_r(NULL, "\n", &save)) {
+		if (sscanf(line, "%lx-%lx ", &start, &end) == 2)
+			inside = start <= addr && addr < end;
+		else if (inside && !strncmp(line, name, strlen(name)))
+			snprintf(out, 256, "%s ", line + strlen(name));
+	}
+	free(text);
+}
+
+int64_t smaps_kb(uint64_t offset, const char *name)
+{
+	char with_colon[64], line[256];
+
+	snprintf(with_colon, sizeof(with_colon), "%s:", name);
+	smaps_line(offset, with_colon, line);
+	return *line ? strtoll(line, NULL, 10) : -1;
+}
+
+bool smaps_flag(uint64_t offset, const char *flag)
+{
+	char token[16], line[256];
+
+	snprintf(token, sizeof(token), " %s ", flag);
+	smaps_line(offset, "VmFlags:", line);
+	return strstr(line, token);
+}
+
+static uint64_t number_of(uint64_t block, const char *file)
+{
+	char path[128];
+	uint64_t value;
+	char *text;
+
+	snprintf(path, sizeof(path), "/sys/kernel/mm/hugepages/hugepages-%llukB/%s",
+		 (unsigned long long)block >> 10, file);
+	text = text_of(path);
+	value = strtoull(text, NULL, 10);
+	free(text);
+	return value;
+}
+
+struct model_pool pool_now(uint64_t block)
+{
+	return (struct model_pool){
+		.total = number_of(block, "nr_hugepages"),
+		.free = number_of(block, "free_hugepages"),
+		.promised = number_of(block, "resv_hugepages"),
+	};
+}

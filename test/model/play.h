@@ -1,0 +1,141 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * What the tests of the model share: a scene of huge pages with primary, alias and userfaultfd,
+ * threads that touch, and cases that run on several kernels. All of it through the seam, so that
+ * the running kernel ("linux") can be asked the same.
+ */
+#ifndef HGM_TEST_PLAY_H
+#define HGM_TEST_PLAY_H
+
+#include <errno.h>
+#include <linux/userfaultfd.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include <hgm/uapi.h>
+
+#include "model.h"
+#include "sys.h"
+#include "test.h"
+
+#define K4    UINT64_C(0x1000)
+#define M2    UINT64_C(0x200000)
+#define G1    UINT64_C(0x40000000)
+#define EXACT HGM_UFFD_FEATURE_EXACT_ADDRESS
+
+#define MISSING HGM_UFFD_MISSING
+#define MINOR	HGM_UFFD_MINOR
+#define WP	HGM_UFFD_WP
+
+struct scene {
+	uint64_t block;
+	uint64_t len;
+	int fd;
+	int uffd;
+	char *primary;
+	char *alias;
+	uint64_t ioctls; /* of the last registration */
+};
+
+/* Of the case that runs. */
+extern struct scene s;
+
+/* @pages huge pages, mapped twice; not registered. */
+void scene(uint64_t block, unsigned int pages);
+void scene_register(uint64_t features, uint64_t modes);
+void scene_split(void);
+void scene_end(void);
+
+/* Cases: cmocka_unit_test_prestate_setup_teardown(f, on, off, "hgm"). "linux": no model. */
+int on(void **state);
+int off(void **state);
+bool on_linux(void);
+
+#define ON(kernel, f)                                                                \
+	{                                                                            \
+#f "@" kernel, f, on, off, (void *)(uintptr_t)(const void *)(kernel) \
+	}
+
+/* The running kernel, too, if it has that many huge pages; skips the case if not. */
+void needs_pages(uint64_t block, uint64_t pages);
+
+/* The verbs, on offsets in the primary. The answer, and in done what the ioctl wrote. */
+extern int64_t done;
+int cont(uint64_t offset, uint64_t len);
+int cont_mode(uint64_t offset, uint64_t len, uint64_t mode);
+int copy(uint64_t offset, uint64_t len, char byte);
+int protect(uint64_t offset, uint64_t len, bool wp);
+int wake(uint64_t offset, uint64_t len);
+int advise(uint64_t offset, uint64_t len, int advice);
+int collapse(uint64_t offset, uint64_t len);
+void fill(uint64_t offset, uint64_t len); /* through the alias: each page has its number in it */
+
+#define DONE_UNTOUCHED INT64_C(0)
+
+#define assert_did(call, bytes)                           \
+	do {                                              \
+		assert_int_equal(call, 0);                \
+		assert_int_equal(done, (int64_t)(bytes)); \
+	} while (0)
+
+/* Nothing was done, and both the call and the result field say why. */
+#define assert_none(call, error)                  \
+	do {                                      \
+		assert_int_equal(call, -(error)); \
+		assert_int_equal(done, -(error)); \
+	} while (0)
+
+/* The primary's page table: PUD, PMD and PTE leaves, counted. */
+#define assert_leaves(puds, pmds, ptes)                                  \
+	do {                                                             \
+		struct model_leaves l_ = model_leaves(s.primary, s.len); \
+		assert_int_equal(l_.pud / G1, puds);                     \
+		assert_int_equal(l_.pmd / M2, pmds);                     \
+		assert_int_equal(l_.pte / K4, ptes);                     \
+	} while (0)
+
+/* Messages. A fault is told of within some time, or it is not. */
+struct told {
+	uint64_t offset; /* in the primary */
+	uint64_t flags;
+};
+
+bool told(struct told *t, int ms);
+#define assert_told(at, want)                     \
+	do {                                      \
+		struct told t_;                   \
+		assert_true(told(&t_, 5000));     \
+		assert_int_equal(t_.offset, at);  \
+		assert_int_equal(t_.flags, want); \
+	} while (0)
+#define assert_silence()                     \
+	do {                                 \
+		struct told t_;              \
+		assert_false(told(&t_, 30)); \
+	} while (0)
+
+/* A thread that touches a byte of the primary. */
+struct toucher {
+	pthread_t thread;
+	uint64_t offset;
+	bool write;
+	_Atomic int back; /* it has come through */
+	char value;
+};
+
+void touch_start(struct toucher *t, uint64_t offset, bool write);
+void touch_end(struct toucher *t);   /* it must come through soon */
+bool touch_waits(struct toucher *t); /* it has not, after a while */
+/* It comes through without a message; the byte. */
+char touch_silently(uint64_t offset, bool write);
+
+/* A number behind a name, in kB, in smaps of the mapping at the primary's @offset; -1: no line. */
+int64_t smaps_kb(uint64_t offset, const char *name);
+bool smaps_flag(uint64_t offset, const char *flag);
+
+struct model_pool pool_now(uint64_t block); /* by sysfs */
+
+#endif
