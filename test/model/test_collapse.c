@@ -1,0 +1,248 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * MADV_COLLAPSE of huge pages: hgm.md 2.7.
+ */
+#include "play.h"
+
+#include <sys/wait.h>
+#include <unistd.h>
+
+static void begin(uint64_t block, unsigned int pages, uint64_t modes)
+{
+	scene(block, pages);
+	scene_split();
+	scene_register(EXACT, modes);
+}
+
+/* 2.7 unsplit: 0, and nothing; private: EINVAL */
+static void not_split(void **state)
+{
+	void *p;
+
+	(void)state;
+	scene(M2, 1);
+	assert_int_equal(collapse(0, M2), 0);
+	assert_leaves(0, 0, 0);
+	assert_int_equal(hgm_sys->mmap(&p, NULL, M2, PROT_READ, MAP_PRIVATE, s.fd, 0), 0);
+	assert_int_equal(hgm_sys->madvise(p, M2, HGM_MADV_COLLAPSE), -EINVAL);
+	hgm_sys->munmap(p, M2);
+}
+
+/* 2.7 a full page, while registered; the alias is as it was */
+static void full_page(void **state)
+{
+	(void)state;
+	begin(M2, 1, MINOR);
+	fill(0, M2);
+	assert_did(cont(0, K4), K4);
+	assert_did(cont(K4, M2 - K4), M2 - K4);
+	assert_leaves(0, 0, 512);
+	assert_int_equal(collapse(0, M2), 0);
+	assert_leaves(0, 1, 0);
+	assert_true(smaps_flag(0, "ui"));
+	assert_true(smaps_flag(0, "hm"));
+	assert_int_equal(model_leaves(s.alias, M2).pmd, M2);
+	for (uint64_t at = 0; at < M2; at += K4)
+		assert_int_equal((uint8_t)s.primary[at + 5], at / K4 % 251 + 1);
+}
+
+static void full_page_1g(void **state)
+{
+	(void)state;
+	begin(G1, 1, MINOR);
+	s.alias[5] = 9;
+	assert_did(cont(0, 3 * M2 + K4), 3 * M2 + K4);
+	assert_did(cont(3 * M2 + K4, G1 - 3 * M2 - K4), G1 - 3 * M2 - K4);
+	assert_leaves(0, 511, 512);
+	assert_int_equal(collapse(0, G1), 0);
+	assert_leaves(1, 0, 0);
+	assert_int_equal(touch_silently(5, false), 9);
+}
+
+/* 2.7 holes are filled, and read without a message */
+static void holes_are_filled(void **state)
+{
+	(void)state;
+	begin(M2, 1, MINOR);
+	fill(0, M2);
+	for (uint64_t i = 0; i < 10; i++)
+		assert_did(cont(i * 7 * K4, K4), K4);
+	assert_int_equal(collapse(0, M2), 0);
+	assert_leaves(0, 1, 0);
+	assert_int_equal((uint8_t)touch_silently(300 * K4 + 5, false), 300 % 251 + 1);
+}
+
+/* 2.7 an untouched page is passed by, one with an empty table is not */
+static void untouched_page(void **state)
+{
+	struct toucher t;
+
+	(void)state;
+	begin(M2, 3, MINOR);
+	assert_none(cont(M2, K4), EFAULT);
+	assert_none(cont(2 * M2, K4), EFAULT);
+	fill(0, 2 * M2);
+	assert_int_equal(collapse(0, s.len), 0);
+	assert_leaves(0, 1, 0);
+	touch_start(&t, 5, false);
+	assert_told(5, HGM_UFFD_FAULT_MINOR);
+	assert_did(cont(0, M2), M2);
+	touch_end(&t);
+	/* 2.7 no page cache: the table is gone, nothing is mapped, a 2 MiB CONTINUE works later */
+	fill(2 * M2, K4);
+	assert_did(cont(2 * M2, M2), M2);
+	assert_leaves(0, 3, 0);
+}
+
+/* 2.7 drops protection; who waits for it is not woken */
+static void drops_protection(void **state)
+{
+	struct toucher t;
+
+	(void)state;
+	begin(M2, 1, MINOR | WP);
+	fill(0, M2);
+	assert_did(cont(0, 9 * K4), 9 * K4);
+	assert_int_equal(protect(0, M2, true), 0);
+	touch_start(&t, 5, true);
+	assert_told(5, HGM_UFFD_FAULT_WP | HGM_UFFD_FAULT_WRITE);
+	assert_int_equal(collapse(0, M2), 0);
+	assert_true(touch_waits(&t));
+	assert_int_equal(wake(0, M2), 0);
+	touch_end(&t);
+	touch_silently(K4 + 5, true);
+	touch_silently(99 * K4 + 5, true);
+}
+
+/* 2.7 who waits in a hole stays; CONTINUE is EEXIST; only WAKE helps */
+static void waiter_in_a_hole(void **state)
+{
+	struct toucher t;
+
+	(void)state;
+	begin(M2, 1, MINOR);
+	fill(0, M2);
+	assert_did(cont(0, K4), K4);
+	touch_start(&t, 5 * K4 + 5, false);
+	assert_told(5 * K4 + 5, HGM_UFFD_FAULT_MINOR);
+	assert_int_equal(collapse(0, M2), 0);
+	assert_none(cont(5 * K4, K4), EEXIST);
+	assert_true(touch_waits(&t));
+	assert_int_equal(wake(5 * K4, K4), 0);
+	touch_end(&t);
+	assert_int_equal(t.value, 6);
+}
+
+/* 2.7 part of a 2 MiB page */
+static void part_of_a_page(void **state)
+{
+	void *p;
+
+	(void)state;
+	begin(M2, 4, MINOR);
+	fill(0, s.len);
+	assert_did(cont(0, M2), M2);
+	assert_did(cont(M2, K4), K4);
+	assert_int_equal(collapse(M2, 2 * K4), 0); /* a 4 KiB leaf, and a hole: no effect */
+	assert_leaves(0, 1, 1);
+	assert_int_equal(collapse(2 * M2, K4), 0); /* untouched: makes a table */
+	assert_none(cont(2 * M2, M2), EEXIST);
+	/* In a larger leaf: EINVAL, or 0 when the next mapping above is hugetlb. */
+	assert_int_equal(hgm_sys->mmap(&p, s.primary + 3 * M2, M2, PROT_NONE,
+				       MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0),
+			 0);
+	assert_int_equal(collapse(0, K4), -EINVAL);
+	assert_int_equal(hgm_sys->mmap(&p, s.primary + 3 * M2, M2, PROT_READ,
+				       MAP_SHARED | MAP_FIXED, s.fd, 3 * M2),
+			 0);
+	assert_int_equal(collapse(0, K4), 0);
+	assert_leaves(0, 1, 1);
+}
+
+/* 2.7 an unaligned range: 0, and nothing is collapsed */
+static void unaligned_range(void **state)
+{
+	(void)state;
+	begin(M2, 2, MINOR);
+	fill(0, s.len);
+	assert_did(cont(0, K4), K4);
+	assert_did(cont(M2, K4), K4);
+	assert_int_equal(collapse(K4, M2), 0);
+	assert_leaves(0, 0, 2);
+}
+
+/* 2.7 several pages, several mappings, gaps and other memory */
+static void several_mappings(void **state)
+{
+	void *p;
+
+	(void)state;
+	begin(M2, 4, MINOR);
+	fill(0, s.len);
+	assert_did(cont(0, K4), K4);
+	assert_did(cont(M2, K4), K4);
+	assert_int_equal(collapse(0, 3 * M2), 0); /* two in part, one untouched */
+	assert_leaves(0, 2, 0);
+	assert_int_equal(hgm_sys->munmap(s.primary + M2, M2), 0);
+	assert_did(cont(2 * M2, K4), K4);
+	assert_int_equal(collapse(0, 3 * M2), -ENOMEM);
+	assert_int_equal(model_leaves(s.primary + 2 * M2, M2).pmd, M2);
+	assert_did(cont(3 * M2, K4), K4);
+	assert_int_equal(
+		hgm_sys->mmap(&p, s.primary, M2, PROT_READ, MAP_PRIVATE | MAP_FIXED, s.fd, 0), 0);
+	assert_int_equal(hgm_sys->mmap(&p, s.primary + M2, M2, PROT_NONE,
+				       MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0),
+			 0);
+	assert_int_equal(collapse(3 * M2, M2), 0);
+	assert_int_equal(model_leaves(s.primary + 3 * M2, M2).pmd, M2);
+}
+
+/* 2.7 after UNREGISTER */
+static void after_unregister(void **state)
+{
+	(void)state;
+	begin(M2, 1, MINOR);
+	fill(0, M2);
+	assert_did(cont(0, K4), K4);
+	assert_int_equal(hgm_sys->uffd_unregister(s.uffd, s.primary, M2), 0);
+	assert_int_equal(collapse(0, M2), 0);
+	assert_leaves(0, 1, 0);
+	assert_int_equal((uint8_t)s.primary[300 * K4 + 5], 300 % 251 + 1);
+	/* And registered again: all of it is mapped, no fault is told of. */
+	assert_int_equal(hgm_sys->uffd_register(s.uffd, s.primary, M2, MINOR, &s.ioctls), 0);
+	assert_int_equal((uint8_t)touch_silently(301 * K4 + 5, false), 301 % 251 + 1);
+}
+
+/* 2.7 2 MiB inside of a 1 GiB page: a hole and a PMD leaf are passed by, a table is a BUG */
+static void inside_1g(void **state)
+{
+	int status;
+	pid_t pid;
+
+	(void)state;
+	begin(G1, 1, MINOR);
+	s.alias[0] = 1;
+	assert_did(cont(0, M2), M2);
+	assert_int_equal(collapse(0, M2), 0);
+	assert_int_equal(collapse(M2, M2), 0);
+	assert_did(cont(2 * M2, K4), K4);
+	pid = fork();
+	if (!pid) {
+		close(2); /* it says why */
+		collapse(2 * M2, M2);
+		_exit(0);
+	}
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_true(WIFSIGNALED(status));
+	assert_int_equal(collapse(0, G1), 0);
+	assert_leaves(1, 0, 0);
+}
+
+static const struct CMUnitTest tests[] = {
+	ON("hgm", not_split),	     ON("hgm", full_page),	  ON("hgm", full_page_1g),
+	ON("hgm", holes_are_filled), ON("hgm", untouched_page),	  ON("hgm", drops_protection),
+	ON("hgm", waiter_in_a_hole), ON("hgm", part_of_a_page),	  ON("hgm", unaligned_range),
+	ON("hgm", several_mappings), ON("hgm", after_unregister), ON("hgm", inside_1g),
+};
+
+TEST_MAIN(tests)
