@@ -135,6 +135,13 @@ static int split_advice(uint64_t start, uint64_t end)
 	return model.opts.hgm ? advise(start, end, HGM_MADV_SPLIT) : -EINVAL;
 }
 
+/* Of a part of a mapping: it is split there, and stays so. */
+static bool sets_a_flag(int advice)
+{
+	return advice == MADV_DONTFORK || advice == MADV_DOFORK || advice == MADV_DONTDUMP ||
+	       advice == MADV_DODUMP || advice == MADV_RANDOM || advice == MADV_SEQUENTIAL;
+}
+
 int model_madvise(void *addr, uint64_t len, int advice)
 {
 	uint64_t start = (uintptr_t)addr;
@@ -155,7 +162,9 @@ int model_madvise(void *addr, uint64_t len, int advice)
 		model_unlock();
 		return hgm_sys_linux.madvise(addr, len, advice);
 	}
-	rc = advise(start, end, advice);
+	rc = sets_a_flag(advice) ? vma_isolate(start, end) : 0;
+	if (!rc)
+		rc = advise(start, end, advice);
 	model_unlock();
 	/* Here faults may be told of, and somebody has to be able to serve them. */
 	if (!rc && populates)

@@ -11,7 +11,7 @@
 #define MFD_HUGE_SHIFT 26
 #endif
 
-#define HUGE_FLAGS (MAP_HUGETLB | 63 << MFD_HUGE_SHIFT)
+#define HUGE_FLAGS ((int)(MAP_HUGETLB | 63U << MFD_HUGE_SHIFT))
 
 /* The kernel picks an address that a huge page can have. */
 static int pick_address(void **out, uint64_t len, uint64_t align)

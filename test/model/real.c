@@ -5,6 +5,7 @@
 #include "state.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -86,7 +87,9 @@ int real_map(struct vma *v, uint64_t start, uint64_t len, bool wp)
 			/* A hole was punched behind our back. */
 			file_whole(v->file, v->offset + (start - v->start), end - start);
 			break;
-		default: /* unmapped behind our back */
+		default:
+			fprintf(stderr, "model: the real CONTINUE of %#llx: %s\n",
+				(unsigned long long)start, strerror(-rc));
 			return rc;
 		}
 	}

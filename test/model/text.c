@@ -86,7 +86,7 @@ static void print_fields(FILE *out, const struct vma *v, const char *flags)
 		flag(v->modes & HGM_UFFD_MINOR, " ui"), flag(v->hm && !model.opts.no_hm, " hm"));
 }
 
-/* One mapping of the real file, which may be several of ours: theirs were split, or never merged. */
+/* One mapping of the real file, which may be several of ours: split, or never merged. */
 static void print_ours(FILE *out, uint64_t start, uint64_t end, const char *text)
 {
 	const char *flags = strstr(text, "VmFlags:");

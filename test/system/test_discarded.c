@@ -18,12 +18,13 @@
 #define CROWD	4
 
 static const struct contents contents = { .seed = 73 };
+static const struct hgm_sys *kernel; /* the one that runs, or a model */
 static struct hgm_sys sys;
 static bool no_poison;
 
 static int odd_api(int fd, uint64_t *features, uint64_t *ioctls)
 {
-	int rc = hgm_sys_linux.uffd_api(fd, features, ioctls);
+	int rc = kernel->uffd_api(fd, features, ioctls);
 
 	if (no_poison)
 		*features &= ~HGM_UFFD_FEATURE_POISON;
@@ -33,7 +34,7 @@ static int odd_api(int fd, uint64_t *features, uint64_t *ioctls)
 static int odd_poison(int fd, void *addr, uint64_t len, uint64_t mode, int64_t *done)
 {
 	if (!no_poison)
-		return hgm_sys_linux.uffd_poison(fd, addr, len, mode, done);
+		return kernel->uffd_poison(fd, addr, len, mode, done);
 	*done = -EINVAL;
 	return -EINVAL;
 }
@@ -45,7 +46,8 @@ static int set_up(void **state)
 	no_poison = false;
 	if (hgm_sys == &sys) /* and perhaps in use: a failed case leaves its engine behind */
 		return 0;
-	sys = hgm_sys_linux;
+	kernel = hgm_sys;
+	sys = *kernel;
 	sys.uffd_api = odd_api;
 	sys.uffd_poison = odd_poison;
 	hgm_sys = &sys;

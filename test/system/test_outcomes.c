@@ -17,6 +17,7 @@
 #define LENGTH	(SMALLER(6, 4) * MIB + 5 * PAGE)
 
 static const struct contents contents = { .seed = 77, .holes = true };
+static const struct hgm_sys *kernel; /* the one that runs, or a model */
 static struct hgm_sys sys;
 static _Atomic uint64_t dice;
 
@@ -58,13 +59,13 @@ static int do_op(const struct op *op, uint64_t len, uint64_t mode, int64_t *done
 {
 	switch (op->verb) {
 	case CONTINUE:
-		return hgm_sys_linux.uffd_continue(op->fd, op->addr, len, mode, done);
+		return kernel->uffd_continue(op->fd, op->addr, len, mode, done);
 	case COPY:
-		return hgm_sys_linux.uffd_copy(op->fd, op->addr, op->src, len, mode, done);
+		return kernel->uffd_copy(op->fd, op->addr, op->src, len, mode, done);
 	case ZEROPAGE:
-		return hgm_sys_linux.uffd_zeropage(op->fd, op->addr, len, mode, done);
+		return kernel->uffd_zeropage(op->fd, op->addr, len, mode, done);
 	default:
-		return hgm_sys_linux.uffd_poison(op->fd, op->addr, len, mode, done);
+		return kernel->uffd_poison(op->fd, op->addr, len, mode, done);
 	}
 }
 
@@ -133,7 +134,8 @@ static int set_up(void **state)
 	no_odds();
 	if (hgm_sys == &sys) /* and perhaps in use: a failed case leaves its engine behind */
 		return 0;
-	sys = hgm_sys_linux;
+	kernel = hgm_sys;
+	sys = *kernel;
 	sys.uffd_continue = odd_continue;
 	sys.uffd_copy = odd_copy;
 	sys.uffd_zeropage = odd_zeropage;
