@@ -27,18 +27,45 @@ void hgm_collapse_unverified(struct hgm_region *r)
 		r->verify_at_ns = at;
 }
 
-/* Bytes mapped by leaves of the block's size; false: smaps does not tell. */
+/*
+ * Bytes mapped by leaves of the block's size; false: smaps does not tell. Nor does it of a part of
+ * an area: of shmem and anonymous memory, neighbours that are alike become one.
+ */
 static bool huge_bytes(const struct hgm_region *r, uint64_t *bytes)
 {
 	struct hgm_smaps s;
 
-	if (hgm_smaps_sum(r->primary, r->mapped, &s))
+	if (hgm_smaps_sum(r->primary, r->mapped, &s) || s.partial)
 		return false;
 	*bytes = r->backing == HGM_BACKING_ANON	       ? s.anon_huge
 		 : r->backing != HGM_BACKING_HUGETLB   ? s.shmem_pmd
 		 : r->block_bytes == UINT64_C(1) << 30 ? s.pud
 						       : s.pmd;
 	return true;
+}
+
+/*
+ * Full blocks that are not counted, although smaps may count them: fill maps 2 MiB at once, and a
+ * block whose collapse is still to come may be huge already.
+ */
+static uint64_t uncounted(const struct hgm_region *r)
+{
+	uint64_t n = 0;
+
+	for (uint64_t block = 0; block < r->mapped / r->block_bytes; block++) {
+		switch (atomic_load_explicit(&r->block_state[block], memory_order_acquire)) {
+		case HGM_BLOCK_OPEN:
+			n += r->native && r->block_bytes == HGM_LEAF_BYTES &&
+			     hgm_map_leaf_full(r->map, block);
+			break;
+		case HGM_BLOCK_DEFERRED:
+		case HGM_BLOCK_WAITING:
+		case HGM_BLOCK_COLLAPSING:
+		case HGM_BLOCK_FELL_APART:
+			n++;
+		}
+	}
+	return n;
 }
 
 /*
@@ -70,16 +97,21 @@ static bool judge(struct hgm_region *r, uint64_t missing)
 bool hgm_collapse_verify(struct hgm_region *r)
 {
 	uint64_t start = hgm_now_ns(), end;
-	uint64_t known, bytes;
+	uint64_t known, bytes, others;
 
-	if (!r->unverified_blocks)
+	if (!r->unverified_blocks || atomic_load_explicit(&r->dying, memory_order_acquire))
 		return false;
 	if (atomic_load_explicit(&r->open_pages, memory_order_acquire) && start < r->verify_at_ns)
 		return false;
 	known = atomic_load_explicit(&r->huge_blocks, memory_order_relaxed) + r->unverified_blocks;
-	if (!huge_bytes(r, &bytes) || bytes / r->block_bytes >= known)
+	if (!huge_bytes(r, &bytes))
+		return judge(r, 0);
+	others = uncounted(r);
+	if (bytes / r->block_bytes >= known + others)
 		return judge(r, 0);
 	end = hgm_now_ns();
 	r->verify_at_ns = end + COST_FACTOR * (end - start);
+	if (others) /* it may be they that are huge: when they have been collapsed, too */
+		return false;
 	return judge(r, known - bytes / r->block_bytes);
 }

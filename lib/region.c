@@ -150,7 +150,7 @@ void hgm_region_block_filled(struct hgm_region *r, uint64_t block)
 {
 	if (r->collapses)
 		hgm_collapse_want(r, block);
-	else if (r->backing == HGM_BACKING_HUGETLB)
+	else if (hgm_region_whole_blocks(r))
 		atomic_fetch_add_explicit(&r->huge_blocks, 1, memory_order_relaxed);
 }
 

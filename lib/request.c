@@ -291,6 +291,24 @@ static bool ask(struct hgm_request *req, bool may_sleep)
 	return answered(req, result, false);
 }
 
+/*
+ * The pages behind one that fails for good must not wait for it: they are given back, to be fetched
+ * anew. Where there is no room for that they stay.
+ */
+static void leave_behind(struct hgm_request *req)
+{
+	uint64_t page = req->first_page + 1, pages = req->pages - 1;
+	struct hgm_region *r = req->r;
+
+	/* Failed tries may have left something there, which the next request would not know. */
+	if (r->zeroed)
+		memset(r->alias + (page << HGM_PAGE_SHIFT), 0, pages << HGM_PAGE_SHIFT);
+	if (!hgm_work_give_back(r, page, pages))
+		return;
+	req->pages = 1;
+	hgm_resolve_wake(r, page, pages); /* no-lost-waiter: those who found them claimed */
+}
+
 static bool give_up(struct hgm_request *req)
 {
 	int rc = hgm_resolve_poison(req);
@@ -300,6 +318,8 @@ static bool give_up(struct hgm_request *req)
 	if (!rc)
 		return go_on(req, req->settling_pages);
 	/* No poison here: the waiter waits on, the caller is told, the source may recover. */
+	if (req->pages > 1 && !hgm_region_whole_blocks(req->r))
+		leave_behind(req);
 	req->attempt = req->r->h->opts.retries + 1;
 	hgm_notify(req->r->h);
 	put_off(req, HGM_STEP_ASK, RETRY_MAX_US);

@@ -171,6 +171,8 @@ static int resolve_copy(struct hgm_request *req)
 	return 0;
 }
 
+static int map_discarded(struct hgm_region *r, uint64_t page, bool *installed);
+
 static int resolve_continue(struct hgm_request *req)
 {
 	struct hgm_region *r = req->r;
@@ -190,8 +192,16 @@ static int resolve_continue(struct hgm_request *req)
 		int rc = hgm_uffd_continue(hgm_region_uffd(r, req->install_page), &range);
 
 		hgm_resolve_count(r, &range);
-		rc = outcome(r, rc);
 		advance(req, range.done >> HGM_PAGE_SHIFT);
+		if (rc == -EFAULT) { /* it was discarded between its arrival and now */
+			bool installed;
+
+			rc = map_discarded(r, req->install_page, &installed);
+			if (!rc)
+				advance(req, step);
+		} else {
+			rc = outcome(r, rc);
+		}
 		if (rc && !hgm_put_off(rc)) {
 			rc = hgm_poison_present(r, req->install_page, step, rc);
 			if (!rc)

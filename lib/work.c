@@ -192,10 +192,42 @@ int hgm_work_urgent(struct hgm_region *r, uint64_t block)
 	return rc;
 }
 
+static bool has_room(const struct hgm_region *r)
+{
+	return atomic_load_explicit(&r->prefetch_count, memory_order_relaxed) < HGM_PREFETCH_MAX;
+}
+
+static void add_prefetch(struct hgm_work *w, struct hgm_region *r, uint64_t page, uint64_t pages)
+{
+	unsigned int count = atomic_load_explicit(&r->prefetch_count, memory_order_relaxed);
+
+	r->prefetch[(r->prefetch_first + count) % HGM_PREFETCH_MAX] =
+		(struct hgm_prefetch){ page, pages };
+	atomic_store_explicit(&r->prefetch_count, count + 1, memory_order_release);
+	atomic_store_explicit(&r->complete, false, memory_order_relaxed);
+	ring_add(w, r);
+	wake_one(w);
+}
+
+bool hgm_work_give_back(struct hgm_region *r, uint64_t page, uint64_t pages)
+{
+	struct hgm_work *w = &r->h->work;
+	bool can;
+
+	pthread_mutex_lock(&w->lock);
+	/* A dying region has left the ring for good: see hgm_work_remove_region(). */
+	can = !atomic_load_explicit(&r->dying, memory_order_acquire) && has_room(r);
+	if (can) {
+		hgm_map_release(r->map, page, pages);
+		add_prefetch(w, r, page, pages);
+	}
+	pthread_mutex_unlock(&w->lock);
+	return can;
+}
+
 int hgm_region_prefetch(struct hgm_region *r, uint64_t offset, uint64_t length)
 {
 	struct hgm_work *w;
-	unsigned int count;
 	int rc = 0;
 
 	if (!r)
@@ -212,22 +244,13 @@ int hgm_region_prefetch(struct hgm_region *r, uint64_t offset, uint64_t length)
 	if (length > r->length - offset)
 		length = r->length - offset;
 	pthread_mutex_lock(&w->lock);
-	count = atomic_load_explicit(&r->prefetch_count, memory_order_relaxed);
-	if (count == HGM_PREFETCH_MAX) {
+	if (has_room(r))
+		add_prefetch(w, r, offset >> HGM_PAGE_SHIFT, length >> HGM_PAGE_SHIFT);
+	else
 		rc = hgm_fail(-ENOBUFS,
 			      "hgm_region_prefetch: %d ranges wait already; try again "
 			      "when some have arrived",
 			      HGM_PREFETCH_MAX);
-	} else {
-		r->prefetch[(r->prefetch_first + count) % HGM_PREFETCH_MAX] = (struct hgm_prefetch){
-			offset >> HGM_PAGE_SHIFT,
-			length >> HGM_PAGE_SHIFT,
-		};
-		atomic_store_explicit(&r->prefetch_count, count + 1, memory_order_release);
-		atomic_store_explicit(&r->complete, false, memory_order_relaxed);
-		ring_add(w, r);
-		wake_one(w);
-	}
 	pthread_mutex_unlock(&w->lock);
 	return rc;
 }

@@ -48,6 +48,10 @@ void hgm_work_demand(struct hgm *h, struct hgm_request *req);
 void hgm_work_later(struct hgm *h, struct hgm_request *req, uint64_t due_ns);
 void hgm_work_add_region(struct hgm_region *r);
 void hgm_work_remove_region(struct hgm_region *r);
+
+/* Release claimed pages and have them fetched again; false: there is no room for that. */
+bool hgm_work_give_back(struct hgm_region *r, uint64_t page, uint64_t pages);
+
 int hgm_work_urgent(struct hgm_region *r, uint64_t block);
 void hgm_work_fill_asked(struct hgm *h, struct hgm_request *req, uint64_t bytes);
 void hgm_work_fill_done(struct hgm *h, const struct hgm_request *req, uint64_t bytes, bool ok,
