@@ -186,8 +186,11 @@ static int resolve_continue(struct hgm_request *req)
 			return rc;
 	}
 	while (req->install_pages) {
+		/* A whole leaf at once would be refused again, and its first page taken for mapped. */
+		bool piece = r->native && req->install_pages == HGM_LEAF_PAGES;
 		struct hgm_range range = { .addr = hgm_region_at(r, req->install_page),
-					   .len = req->install_pages << HGM_PAGE_SHIFT,
+					   .len = piece ? HGM_PAGE_BYTES
+							: req->install_pages << HGM_PAGE_SHIFT,
 					   .step = r->map_bytes };
 		int rc = hgm_uffd_continue(hgm_region_uffd(r, req->install_page), &range);
 

@@ -1,0 +1,96 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * What the tests of native regions share: regions of hugetlb memory on the model of an HGM kernel,
+ * with a record of what the library asks of it, and a place to meddle with that.
+ */
+#ifndef HGM_TEST_NATIVE_H
+#define HGM_TEST_NATIVE_H
+
+#include "engine.h"
+#include "harness.h"
+#include "model.h"
+#include "sys.h"
+
+#define WAIT_MS SMALLER(30000, 200000)
+#define LEAF	(2 * MIB)
+
+enum call {
+	CALL_API, /* addr: the features */
+	CALL_SPLIT,
+	CALL_REGISTER,
+	CALL_CONTINUE,
+	CALL_COLLAPSE,
+	CALL_WAKE,
+};
+
+struct record {
+	enum call call;
+	uint64_t addr;
+	uint64_t len;
+	int rc;
+};
+
+/* What was recorded since native_begin(), by number; in the order of the calls' ends. */
+unsigned int records(void);
+struct record record_at(unsigned int i);
+
+/* Scratch memory may have been where a region is now: forget what was done to it. */
+void records_forget(void);
+
+/* How many calls lie in [addr, addr + len)? */
+unsigned int calls_in(enum call call, const void *addr, uint64_t len);
+
+/* Called in place of the model; NULL: it is not. */
+struct meddling {
+	int (*madvise)(void *addr, uint64_t len, int advice);
+	int (*uffd_continue)(int fd, void *addr, uint64_t len, uint64_t mode, int64_t *done);
+	int (*open)(const char *path, int flags);
+};
+
+extern struct meddling meddling;
+extern const struct hgm_sys *model_kernel; /* what it is in place of */
+
+/* hgm_sys is the model with the record on top; the end wants nothing left behind. */
+void native_begin(const struct model_opts *opts);
+void native_begin_named(const char *name);
+void native_end(void);
+
+/* A region, its engine and its source. */
+struct native {
+	struct hgm *h;
+	struct feed *feed;
+	struct hgm_region *r;
+	char *addr;
+	uint64_t length;
+};
+
+/* Not started. */
+void native_make(struct native *n, uint64_t block, uint64_t length, enum feed_kind kind,
+		 uint32_t flags);
+void native_free(struct native *n);
+
+extern const struct contents native_contents;
+
+/* Every byte is right, and every block huge, by the library and by the page table. */
+void assert_all_huge(const struct native *n);
+
+/* All pages of the range have been asked for and are there, although nobody fills. */
+void fetch(const struct native *n, uint64_t page, uint64_t pages);
+
+/* The page table of 2 MiB leaves, and so on, of the whole region. */
+struct model_leaves leaves_of(const struct native *n);
+
+bool page_mapped(const void *addr);
+
+/* Cases for both HGM kernels. */
+int on_hgm(void **state);
+int on_hgm_next(void **state);
+int off(void **state);
+
+#define ON_BOTH(fn)                                         \
+	{ #fn "@hgm", fn, on_hgm, off, NULL },              \
+	{                                                   \
+#fn "@hgm-next", fn, on_hgm_next, off, NULL \
+	}
+
+#endif
