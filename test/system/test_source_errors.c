@@ -372,10 +372,12 @@ static void retry_never_means_never(void **state)
 	calm();
 }
 
-/* A kernel without UFFDIO_POISON. */
+/* The kernel in force, which may be a model, without UFFDIO_POISON. */
+static const struct hgm_sys *kernel;
+
 static int api_without_poison(int fd, uint64_t *features, uint64_t *ioctls)
 {
-	int rc = hgm_sys_linux.uffd_api(fd, features, ioctls);
+	int rc = kernel->uffd_api(fd, features, ioctls);
 
 	*features &= ~HGM_UFFD_FEATURE_POISON;
 	return rc;
@@ -386,7 +388,9 @@ static int without_poison(void **state)
 	static struct hgm_sys sys; /* a failed case leaves its engine behind */
 
 	(void)state;
-	sys = hgm_sys_linux;
+	if (!kernel)
+		kernel = hgm_sys;
+	sys = *kernel;
 	sys.uffd_api = api_without_poison;
 	hgm_sys = &sys;
 	return 0;
@@ -395,7 +399,7 @@ static int without_poison(void **state)
 static int as_before(void **state)
 {
 	(void)state;
-	hgm_sys = &hgm_sys_linux;
+	hgm_sys = kernel;
 	return 0;
 }
 
