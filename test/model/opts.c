@@ -23,7 +23,7 @@ static const struct {
 bool model_named(const char *name, struct model_opts *out)
 {
 	for (unsigned int i = 0; i < sizeof(kernels) / sizeof(kernels[0]); i++) {
-		if (strcmp(kernels[i].name, name))
+		if (strcmp(kernels[i].name, name) != 0)
 			continue;
 		*out = kernels[i].opts;
 		out->sysfs = -1;

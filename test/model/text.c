@@ -129,7 +129,7 @@ static int smaps(void)
 		vma_sync_range(v, v->start, v->end);
 	while (in && out && mapping && fgets(line, sizeof(line), in)) {
 		fputs(line, mapping);
-		if (strncmp(line, "VmFlags:", 8)) /* the last line of each */
+		if (strncmp(line, "VmFlags:", 8) != 0) /* the last line of each */
 			continue;
 		fputc(0, mapping);
 		fflush(mapping);
