@@ -335,6 +335,7 @@ int hgm_resolve_present(struct hgm_region *r, uint64_t page)
 {
 	uint64_t step = r->map_bytes >> HGM_PAGE_SHIFT;
 	uint64_t block = hgm_region_block(r, page);
+	uint8_t state = atomic_load_explicit(&r->block_state[block], memory_order_acquire);
 	bool installed = false;
 	int rc = -EFAULT;
 
@@ -349,9 +350,8 @@ int hgm_resolve_present(struct hgm_region *r, uint64_t page)
 		rc = map_discarded(r, page, &installed);
 	if (rc && !hgm_put_off(rc))
 		rc = hgm_poison_present(r, page / step * step, step, rc);
-	/* A fault from before the collapse finds the page mapped; one that finds it not is news. */
-	if (!rc && installed && r->collapses &&
-	    atomic_load_explicit(&r->block_state[block], memory_order_relaxed) == HGM_BLOCK_HUGE)
+	/* A fault from before the collapse is none; after it, one that finds nothing mapped is news. */
+	if (!rc && installed && r->collapses && state == HGM_BLOCK_HUGE)
 		hgm_collapse_again(r, block);
 	return rc;
 }

@@ -3,6 +3,7 @@
  * The capability table on the running kernel. What it must say depends on the kernel; that its
  * answers agree with each other, and that it leaves nothing behind, does not.
  */
+#include <fcntl.h>
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,6 +15,7 @@
 #include <hgm/uapi.h>
 
 #include "leaks.h"
+#include "sys.h"
 #include "test.h"
 
 static struct hgm_caps *probe(unsigned int flags)
@@ -131,15 +133,15 @@ static void nothing_is_left_behind(void **state)
 /* Not by the caps: an independent look. */
 static long free_huge_pages(void)
 {
-	FILE *file = fopen("/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages", "r");
-	long n = -1;
+	int fd =
+		hgm_sys->open("/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages", O_RDONLY);
+	char text[32] = "";
 
-	if (file) {
-		if (fscanf(file, "%ld", &n) != 1)
-			n = -1;
-		fclose(file);
-	}
-	return n;
+	if (fd < 0)
+		return -1;
+	hgm_sys->read(fd, text, sizeof(text) - 1);
+	hgm_sys->close(fd);
+	return *text ? strtol(text, NULL, 10) : -1;
 }
 
 static void huge_pages_are_taken_and_given_back(void **state)

@@ -41,14 +41,6 @@ static void assert_file(const struct field *f)
 	}
 }
 
-/* A fault served late may have one counted off, where blocks are collapsed, for a moment. */
-static bool all_huge(void *arg)
-{
-	const struct field *f = arg;
-
-	return info_of(f->region).huge_bytes == f->length;
-}
-
 static void restore(enum place place, uint64_t length, struct hgm_source *src, const struct mode *m)
 {
 	struct hgm *h = engine(m->fault_threads);
@@ -76,7 +68,7 @@ static void restore(enum place place, uint64_t length, struct hgm_source *src, c
 		if (place_can_be_huge(place))
 			assert_huge(&f, place);
 		else
-			assert_true(eventually(all_huge, &f, 2000));
+			assert_int_equal(info_of(f.region).huge_bytes, length);
 		assert_pages(&contents, 0, length / PAGE, f.addr);
 		assert_file(&f);
 	} else if (place_can_be_huge(place)) {
