@@ -11,21 +11,26 @@ struct meddling meddling;
 const struct hgm_sys *model_kernel;
 
 static struct record record[RECORDS];
-static _Atomic unsigned int recorded;
+static unsigned int recorded;
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static struct hgm_sys sys;
 
 static void put(enum call call, const void *addr, uint64_t len, int rc)
 {
-	unsigned int i = atomic_fetch_add(&recorded, 1);
-
-	if (i < RECORDS)
-		record[i] = (struct record){ call, (uintptr_t)addr, len, rc };
+	pthread_mutex_lock(&lock);
+	if (recorded < RECORDS)
+		record[recorded] = (struct record){ call, (uintptr_t)addr, len, rc };
+	recorded++;
+	pthread_mutex_unlock(&lock);
 }
 
 unsigned int records(void)
 {
-	unsigned int n = atomic_load(&recorded);
+	unsigned int n;
 
+	pthread_mutex_lock(&lock);
+	n = recorded;
+	pthread_mutex_unlock(&lock);
 	if (n > RECORDS)
 		fail_msg("%u calls: more than can be recorded", n);
 	return n;
@@ -33,12 +38,19 @@ unsigned int records(void)
 
 void records_forget(void)
 {
-	atomic_store(&recorded, 0);
+	pthread_mutex_lock(&lock);
+	recorded = 0;
+	pthread_mutex_unlock(&lock);
 }
 
 struct record record_at(unsigned int i)
 {
-	return record[i];
+	struct record r;
+
+	pthread_mutex_lock(&lock);
+	r = record[i];
+	pthread_mutex_unlock(&lock);
+	return r;
 }
 
 unsigned int calls_in(enum call call, const void *addr, uint64_t len)
@@ -46,9 +58,11 @@ unsigned int calls_in(enum call call, const void *addr, uint64_t len)
 	uint64_t start = (uintptr_t)addr;
 	unsigned int n = 0;
 
-	for (unsigned int i = 0; i < records(); i++)
-		n += record[i].call == call && record[i].addr >= start &&
-		     record[i].addr < start + len;
+	for (unsigned int i = 0; i < records(); i++) {
+		struct record r = record_at(i);
+
+		n += r.call == call && r.addr >= start && r.addr < start + len;
+	}
 	return n;
 }
 
@@ -105,7 +119,7 @@ static int recording_register(int fd, void *addr, uint64_t len, uint64_t modes, 
 void native_begin(const struct model_opts *opts)
 {
 	watch("a native region", 100);
-	atomic_store(&recorded, 0);
+	records_forget();
 	meddling = (struct meddling){ 0 };
 	model_begin(opts);
 	model_kernel = hgm_sys;

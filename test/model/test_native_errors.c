@@ -10,7 +10,7 @@
 #include <sys/mman.h>
 
 #define LENGTH (4 * MIB)
-#define BAD    70 /* in the midst of what fill asks for at once */
+#define BAD    20 /* in the midst of what fill asks for at once, before a hole */
 
 struct rogue {
 	_Atomic bool fails;
@@ -21,6 +21,8 @@ static int64_t rogue_read(void *user, const struct hgm_io *io)
 {
 	uint64_t page = io->offset / PAGE, pages = io->length / PAGE;
 	struct rogue *r = user;
+	uint64_t n = 1;
+	bool hole;
 
 	if (atomic_load(&r->fails) && BAD >= page && BAD < page + pages) {
 		if (r->scribbles)
@@ -28,15 +30,13 @@ static int64_t rogue_read(void *user, const struct hgm_io *io)
 		return -EIO;
 	}
 	/* Holes are said to be holes, so that nothing is written there. */
-	if (contents_hole(&native_contents, page)) {
-		uint64_t n = 1;
-
-		while (n < pages && contents_hole(&native_contents, page + n))
-			n++;
+	hole = contents_hole(&native_contents, page);
+	while (n < pages && contents_hole(&native_contents, page + n) == hole)
+		n++;
+	if (hole)
 		return (int64_t)(n * PAGE) | HGM_IO_ZERO;
-	}
-	contents_write(&native_contents, page, pages, io->buf);
-	return (int64_t)io->length;
+	contents_write(&native_contents, page, n, io->buf);
+	return (int64_t)(n * PAGE);
 }
 
 struct trial {
