@@ -10,7 +10,7 @@
 #include <sys/mman.h>
 
 #define LENGTH (4 * MIB)
-#define BAD    20 /* in the midst of what fill asks for at once, before a hole */
+#define BAD    23 /* in the midst of what fill asks for at once, just before a hole */
 
 struct rogue {
 	_Atomic bool fails;
