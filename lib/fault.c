@@ -39,6 +39,12 @@ struct server {
 	struct parked parked[PARKED_MAX];
 };
 
+static void wake_page(struct server *s, uint64_t addr)
+{
+	hgm_sys->uffd_wake(hgm_uffd_fd(s->uffd), (void *)(uintptr_t)(addr & ~(HGM_PAGE_BYTES - 1)),
+			   HGM_PAGE_BYTES);
+}
+
 static void park(struct server *s, uint64_t addr, uint64_t now, uint64_t backoff_ns)
 {
 	if (backoff_ns < PARK_MIN_NS)
@@ -50,9 +56,7 @@ static void park(struct server *s, uint64_t addr, uint64_t now, uint64_t backoff
 		 * The kernel can park it for us: a woken waiter faults again and gets a new
 		 * message.
 		 */
-		hgm_sys->uffd_wake(hgm_uffd_fd(s->uffd),
-				   (void *)(uintptr_t)(addr & ~(HGM_PAGE_BYTES - 1)),
-				   HGM_PAGE_BYTES);
+		wake_page(s, addr);
 		return;
 	}
 	s->parked[s->parked_count++] = (struct parked){ addr, now + backoff_ns, backoff_ns };
@@ -188,8 +192,12 @@ static int64_t serve_parked(struct server *s)
 		struct parked p = s->parked[i];
 
 		if (p.due_ns <= now) {
+			int rc = serve(s->h, p.addr);
+
 			s->parked[i] = s->parked[--s->parked_count];
-			if (serve(s->h, p.addr))
+			if (rc == -ENOENT && p.backoff_ns == PARK_MAX_NS)
+				wake_page(s, p.addr); /* if anybody waits it faults again */
+			else if (rc)
 				park(s, p.addr, now, p.backoff_ns * 2);
 			continue;
 		}

@@ -109,6 +109,8 @@ int hgm_region_get_info(const struct hgm_region *r, struct hgm_region_info *out)
 		.blocks = r->blocks,
 		.left_split = atomic_load_explicit(&r->left_split, memory_order_relaxed),
 		.sentence = r->sentence,
+		.collapse_error =
+			atomic_load_explicit(&r->last_collapse_error, memory_order_relaxed),
 	};
 	return hgm_opts_out(out, &info, sizeof(info), sizeof(info), "hgm_region_get_info");
 }

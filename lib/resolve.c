@@ -186,7 +186,7 @@ static int resolve_continue(struct hgm_request *req)
 			return rc;
 	}
 	while (req->install_pages) {
-		/* A whole leaf at once would be refused again, and its first page taken for mapped. */
+		/* A whole leaf would be refused again, and its first page taken for mapped. */
 		bool piece = r->native && req->install_pages == HGM_LEAF_PAGES;
 		struct hgm_range range = { .addr = hgm_region_at(r, req->install_page),
 					   .len = piece ? HGM_PAGE_BYTES
@@ -348,9 +348,9 @@ int hgm_resolve_present(struct hgm_region *r, uint64_t page)
 	}
 	if (rc == -EFAULT)
 		rc = map_discarded(r, page, &installed);
-	if (rc && !hgm_put_off(rc))
+	if (rc && !hgm_put_off(rc) && rc != -ENOENT)
 		rc = hgm_poison_present(r, page / step * step, step, rc);
-	/* A fault from before the collapse is none; after it, one that finds nothing mapped is news. */
+	/* After the collapse a fault that finds nothing mapped is news. */
 	if (!rc && installed && r->collapses && state == HGM_BLOCK_HUGE)
 		hgm_collapse_again(r, block);
 	return rc;

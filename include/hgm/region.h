@@ -126,6 +126,8 @@ struct hgm_region_opts {
  * @poisoned_bytes: given up: the source failed, and touching it raises SIGBUS
  * @blocks:         how many blocks the region has
  * @left_split:     of these, full but given up on: not mapped huge
+ * @collapse_error: what the kernel said last when it would not collapse a block: a negative errno,
+ *                  -EAGAIN also if it said yes and had not; 0 for never
  * @sentence:       what it is, why, and why it is nothing better, for people; lives as long as the
  *                  region
  */
@@ -143,6 +145,8 @@ struct hgm_region_info {
 	uint64_t blocks;
 	uint64_t left_split;
 	const char *sentence;
+	int collapse_error;
+	uint32_t reserved;
 };
 
 /**
