@@ -101,7 +101,9 @@ bool hgm_collapse_verify(struct hgm_region *r)
 
 	if (!r->unverified_blocks || atomic_load_explicit(&r->dying, memory_order_acquire))
 		return false;
-	if (atomic_load_explicit(&r->open_pages, memory_order_acquire) && start < r->verify_at_ns)
+	/* Soon enough when the last of them has come, which brings us here again. */
+	if (start < r->verify_at_ns &&
+	    (atomic_load_explicit(&r->open_pages, memory_order_acquire) || uncounted(r)))
 		return false;
 	known = atomic_load_explicit(&r->huge_blocks, memory_order_relaxed) + r->unverified_blocks;
 	if (!huge_bytes(r, &bytes))
