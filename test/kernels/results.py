@@ -16,7 +16,7 @@ import sys
 EXIT_SKIPPED = 77
 EXIT_TIMED_OUT = 124
 EXAMPLES = {
-    "example_probe": "probe-static",
+    "example_hgm-probe": "hgm-probe-static",
     "example_info": "info-static",
     "example_prefetch": "prefetch-static",
     "example_restore": "restore-static /bin/demo-static",
