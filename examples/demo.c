@@ -59,21 +59,21 @@ static void usage(FILE *f)
 {
 	unsigned int i;
 
-	fprintf(f,
-		"usage: demo [OPTIONS]\n"
-		"A guest starts at once on memory whose contents are still in a file: how long "
-		"does it\n"
-		"wait for its pages, and does it end up on huge pages?\n\n"
-		"  --size MIB           memory to restore, 2 to 2048, even (512)\n"
-		"  --link GBPS:RTT_US   bandwidth and round trip of the imitated link (10:100)\n"
-		"  --only NAME          only this run, or the two of this backing; may be "
-		"repeated\n"
-		"  --json FILE          write the results there, and the picture beside it\n"
-		"  --model NAME         run on the model of another kernel: hgm, hgm-next, stock\n"
-		"  --threads            threads in place of a KVM guest\n"
-		"  --keep               keep the snapshot file\n"
-		"  --help               this text\n\n"
-		"Runs:");
+	fprintf(f, "usage: demo [OPTIONS]\n"
+		   "A guest starts at once on memory whose contents are still in a file: how long "
+		   "does it\n"
+		   "wait for its pages, and does it end up on huge pages?\n\n"
+		   "  --size MIB           memory to restore, 2 to 2048, even (512)\n"
+		   "  --link GBPS:RTT_US   bandwidth and round trip of the imitated link (10:100)\n"
+		   "  --only NAME          only this run, or the two of this backing; may be "
+		   "repeated\n"
+		   "  --json FILE          write the results there, and the picture beside it\n"
+		   "  --model NAME         run on the model of another kernel: hgm, hgm-next, "
+		   "stock, stock-6.1\n"
+		   "  --threads            threads in place of a KVM guest\n"
+		   "  --keep               keep the snapshot file\n"
+		   "  --help               this text\n\n"
+		   "Runs:");
 	for (i = 0; i < BACKINGS; i++)
 		fprintf(f, " %s.file %s.link", backings[i].name, backings[i].name);
 	fputc('\n', f);
@@ -314,7 +314,7 @@ static int demo(struct options *o)
 		return EXIT_USAGE;
 	o->setting.kvm = !o->threads && kvm_usable(why, sizeof(why));
 	if (o->model)
-		printf("Not this kernel's hugetlb memory, but a MODEL of an HGM kernel: '%s'\n",
+		printf("Not this kernel's hugetlb memory, but a MODEL of another kernel: '%s'\n",
 		       o->model);
 	if (o->setting.kvm)
 		printf("Guest: KVM, two virtual CPUs, 32-bit protected mode\n");

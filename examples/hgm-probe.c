@@ -111,7 +111,8 @@ static void print_verdict(const struct findings *f)
 	if (f->no_uffd)
 		printf("no userfaultfd can be had here, so no memory can be served.\n");
 	else if (f->best)
-		printf("the best memory here is %s.\n", f->best->title);
+		printf("the best memory here is %s%s.\n", f->best->title,
+		       f->user_mode_only ? ", for faults of user mode only: not for KVM" : "");
 	else
 		printf("no kind of memory is proven to work here.\n");
 	for (int i = 0; i < RUNGS && !f->no_uffd; i++)

@@ -222,7 +222,7 @@ int report_svg(const char *path, const struct job *job, const struct result *res
 	snprintf(text, sizeof(text),
 		 "%s%s, started at once on %llu MiB whose contents are still elsewhere. Bars: how "
 		 "many stalls were that long, each row by itself.",
-		 setting->model ? "On a MODEL of an HGM kernel: " : "",
+		 setting->model ? "On a MODEL of another kernel: " : "",
 		 setting->kvm ? "KVM guest of two CPUs" : "Two threads in place of a guest",
 		 (unsigned long long)setting->length >> 20);
 	label(f, "soft", 24, 60, text);

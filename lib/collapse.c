@@ -110,10 +110,9 @@ int hgm_region_collapse(struct hgm_region *r)
 {
 	if (!r)
 		return hgm_fail(-EINVAL, "hgm_region_collapse: the region is NULL");
-	if (!r->collapses)
-		return hgm_fail(
-			-EOPNOTSUPP, "hgm_region_collapse: the region does not collapse: %s",
-			r->flags & HGM_REGION_NO_COLLAPSE ? "HGM_REGION_NO_COLLAPSE" : r->sentence);
+	if (r->flags & HGM_REGION_NO_COLLAPSE)
+		return hgm_fail(-EOPNOTSUPP, "hgm_region_collapse: the region was made with "
+					     "HGM_REGION_NO_COLLAPSE");
 	if (!atomic_exchange_explicit(&r->deferred, false, memory_order_seq_cst))
 		return 0;
 	atomic_store_explicit(&r->complete, false, memory_order_relaxed);

@@ -31,8 +31,14 @@ int hgm_collapse(void *addr, uint64_t len)
 	int rc = hgm_sys->madvise(addr, len, HGM_MADV_COLLAPSE);
 
 	if (rc)
-		return hgm_fail(rc, "MADV_COLLAPSE of %llu bytes at %p: %s",
-				(unsigned long long)len, addr, hgm_errno_name(rc));
+		return hgm_fail(rc, "MADV_COLLAPSE of %llu bytes at %p: %s%s",
+				(unsigned long long)len, addr, hgm_errno_name(rc),
+				rc == -EINVAL
+					? " (not aligned to the huge page, nothing in it, "
+					  "write-protection, hugetlb on a kernel without HGM, "
+					  "or huge pages are off)"
+				: rc == -ENOMEM ? " (no huge page, or nothing is mapped there)"
+						: "");
 	return 0;
 }
 

@@ -103,7 +103,8 @@ static int check_wishes(const struct hgm_ladder *l, enum hgm_rung rung, char why
 	bool commits = is_hugetlb(rung) || rung == HGM_RUNG_SHMEM;
 
 	if (o->map_bytes_max && map_bytes > o->map_bytes_max)
-		return refuse(why, -EOPNOTSUPP, "faults wait for %llu kB, at most %llu were asked",
+		return refuse(why, -EOPNOTSUPP,
+			      "faults wait for %llu kB, at most %llu kB were asked (map_bytes_max)",
 			      (unsigned long long)map_bytes >> 10,
 			      (unsigned long long)o->map_bytes_max >> 10);
 	if (o->require & HGM_REQUIRE_HUGETLB && !is_hugetlb(rung))

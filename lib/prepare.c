@@ -108,7 +108,7 @@ static int check_memory(const struct hgm_region *r)
 	if (!free || r->mapped <= free)
 		return 0;
 	return hgm_fail(-ENOMEM,
-			"hgm_region_create: %llu MiB are to be committed, %llu MiB of memory are "
+			"%llu MiB are to be committed, %llu MiB of memory are "
 			"available; HGM_BACKING_SHMEM_LAZY commits nothing up front",
 			(unsigned long long)r->mapped >> 20, (unsigned long long)free >> 20);
 }

@@ -49,13 +49,19 @@ static int check_opts(const struct hgm_region_opts *o)
 			(unsigned long long)src->length, (unsigned long long)o->source_offset,
 			(unsigned long long)o->length);
 	if (o->backing > HGM_BACKING_MAPPING || o->flags & ~flags || o->reserved)
-		return hgm_fail(-EINVAL, "hgm_region_create: unknown backing %u or flags 0x%x",
+		return hgm_fail(-EINVAL,
+				"hgm_region_create: unknown backing %u or flags 0x%x, or reserved "
+				"is not 0",
 				o->backing, o->flags);
 	if (o->flags & HGM_REGION_LAZY && o->backing != HGM_BACKING_FD &&
 	    o->backing != HGM_BACKING_MAPPING)
 		return hgm_fail(-EINVAL,
 				"hgm_region_create: HGM_REGION_LAZY goes with FD and MAPPING; "
 				"otherwise say HGM_BACKING_SHMEM_LAZY");
+	if (o->backing != HGM_BACKING_FD && o->backing != HGM_BACKING_MAPPING &&
+	    (o->fd > 0 || o->fd_offset))
+		return hgm_fail(-EINVAL, "hgm_region_create: fd and fd_offset go with "
+					 "HGM_BACKING_FD and HGM_BACKING_MAPPING");
 	if (o->backing != HGM_BACKING_MAPPING && o->addr)
 		return hgm_fail(-EINVAL, "hgm_region_create: addr goes with HGM_BACKING_MAPPING");
 	return 0;

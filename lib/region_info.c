@@ -72,12 +72,9 @@ void hgm_region_describe(struct hgm_region *r, uint32_t asked, const char *refus
 			 "hugetlb %s with high-granularity mapping%s: faults cost 4 KiB, full "
 			 "blocks %s",
 			 size, of,
-			 r->collapses ? "are collapsed without copying" : "are left small");
+			 r->collapses ? "are collapsed without copying" : "are not collapsed");
 	else if (r->backing == HGM_BACKING_HUGETLB)
-		snprintf(r->sentence, n,
-			 "hugetlb %s%s: faults wait for a whole block, because this kernel maps "
-			 "hugetlb memory in no smaller pieces",
-			 size, of);
+		snprintf(r->sentence, n, "hugetlb %s%s: faults wait for a whole block", size, of);
 	else if (r->backing == HGM_BACKING_SHMEM)
 		describe_shmem(r, of);
 	else
@@ -86,7 +83,7 @@ void hgm_region_describe(struct hgm_region *r, uint32_t asked, const char *refus
 			 r->backing == HGM_BACKING_ANON ? "anon" : "shmem lazy", of, huge);
 	used = strlen(r->sentence);
 	if (*refused)
-		snprintf(r->sentence + used, n - used, "; better was not to be had: %s", refused);
+		snprintf(r->sentence + used, n - used, "; not chosen: %s", refused);
 }
 
 int hgm_region_get_info(const struct hgm_region *r, struct hgm_region_info *out)

@@ -185,6 +185,9 @@ static bool go_on(struct hgm_request *req, uint64_t settled)
 	req->pages -= settled;
 	req->step = HGM_STEP_ASK;
 	req->backoff_us = 0;
+	/* These bytes have failed as often as the request had, and no oftener. */
+	if (req->piecewise)
+		req->attempt = req->r->h->opts.retries + 1;
 	return true;
 }
 

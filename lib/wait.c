@@ -183,10 +183,11 @@ int hgm_wait(struct hgm *h, int timeout_ms)
 
 		return hgm_fail(
 			-ETIMEDOUT,
-			"hgm_wait: %llu of %llu bytes are present after %d ms; %llu requests are"
-			" failing, last error %s",
+			"hgm_wait: %llu of %llu bytes are present and %llu are huge after %d ms; "
+			"%llu requests are failing, last error %s",
 			(unsigned long long)p.present_bytes, (unsigned long long)p.total_bytes,
-			timeout_ms, (unsigned long long)p.failing_requests,
+			(unsigned long long)p.huge_bytes, timeout_ms,
+			(unsigned long long)p.failing_requests,
 			p.last_error ? hgm_errno_name(p.last_error) : "none");
 	}
 	if (hgm_stat_read(h, HGM_STAT_POISONED_PAGES)) {

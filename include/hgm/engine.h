@@ -41,7 +41,9 @@ struct hgm;
  *                   more than one, one of them is kept for demand. Default: 3
  * @spin_us:         how long a fault thread polls after the last fault before it sleeps, in
  *                   microseconds, at most 1000000; HGM_SPIN_NEVER to sleep at once. Default: 100
- * @retries:         how often a failed request is tried again before its pages are poisoned;
+ * @retries:         how often a failed request is tried again before it is given up: its pages are
+ *                   tried once more one by one, and those that fail are poisoned, or, where that
+ *                   cannot be, stay missing and are asked for about once a second;
  *                   HGM_RETRY_NEVER for not at all. Default: 5
  * @retry_first_us:  how long the first retry waits, in microseconds; doubled for each further one,
  *                   at most a second. Default: 1000
@@ -120,6 +122,10 @@ HGM_PUBLIC int hgm_start(struct hgm *h);
  * A region is complete when each of its pages is present or poisoned, and each block is mapped
  * huge, or has been given up on (struct hgm_region_info, left_split), or cannot be. Regions with
  * HGM_REGION_NO_FILL count what has been asked for so far.
+ *
+ * Where nothing can be poisoned (kernels before 6.6, hugetlb with high-granularity mapping) pages
+ * whose source has failed for good stay missing, are asked for again every now and then, and are
+ * waited for: use a timeout there, and look at failing_requests of hgm_get_progress().
  *
  * Errors: -ETIMEDOUT; -EIO all is done, but pages were poisoned; -EINVAL the engine was not
  * started.

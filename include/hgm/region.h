@@ -54,7 +54,10 @@ enum hgm_backing {
 #define HGM_REGION_LAZY 0x1u
 /* Do not fetch what nobody has touched or prefetched. hgm_wait() then waits only for the rest. */
 #define HGM_REGION_NO_FILL 0x2u
-/* Leave pages mapped small. */
+/*
+ * Do not collapse: pages that were mapped one by one stay so. (With high-granularity mapping fill
+ * maps 2 MiB at a time where nobody has touched.)
+ */
 #define HGM_REGION_NO_COLLAPSE 0x4u
 /*
  * Collapse nothing before hgm_region_collapse() is called: collapsing a block of 1 GiB stops
@@ -75,7 +78,9 @@ enum hgm_backing {
 /**
  * struct hgm_region_opts - what a region shall be
  * @size:          sizeof(struct hgm_region_opts)
- * @length:        bytes; a multiple of 4096, of the block for hugetlb
+ * @length:        bytes; a multiple of 4096, of the block for hugetlb (HGM_BACKING_AUTO then takes no
+ *                 hugetlb). A last block that is not whole cannot be huge but with prepared shmem,
+ *                 which is rounded up
  * @source:        where contents come from; required
  * @source_offset: the region's first byte, counted from the start of the source; a multiple of 4096
  * @backing:       enum hgm_backing
@@ -91,6 +96,8 @@ enum hgm_backing {
  *                 at least
  * @require:       HGM_REQUIRE_*
  * @avoid:         HGM_AVOID_*
+ *
+ * HGM_REQUIRE_HUGETLB with a @map_bytes_max of 4096 is high-granularity mapping or nothing.
  *
  * @map_bytes_max, @require and @avoid are looked at before anything is allocated. They decide what
  * HGM_BACKING_AUTO becomes; a backing that was named and does not satisfy them is refused.
@@ -120,10 +127,12 @@ struct hgm_region_opts {
  * @block_bytes:    the backing's huge page
  * @map_bytes:      map granularity: the smallest piece that a fault waits for, 4096 or @block_bytes
  * @backing:        enum hgm_backing: what the memory really is (never AUTO, FD or MAPPING)
- * @flags:          HGM_REGION_* in force
+ * @flags:          HGM_REGION_* as asked for
  * @present_bytes:  contents that have arrived
  * @huge_bytes:     of @length, mapped by huge leaves, as verified after each collapse
- * @poisoned_bytes: given up: the source failed, and touching it raises SIGBUS
+ * @poisoned_bytes: given up: the source failed, and touching it raises SIGBUS; of hugetlb in whole
+ *                  blocks the rest of the block, too. Never more than 0 on hugetlb with
+ *                  high-granularity mapping, and before kernel 6.6: there pages stay missing
  * @blocks:         how many blocks the region has
  * @left_split:     of these, full but given up on: not mapped huge
  * @collapse_error: what the kernel said last when it would not collapse a block: a negative errno,
@@ -244,8 +253,9 @@ HGM_PUBLIC int hgm_region_prefetch(struct hgm_region *r, uint64_t offset, uint64
  * Blocks that are full already are collapsed by the engine's collapser thread, those that become
  * full later as they do. hgm_wait() waits for them from now on.
  *
- * Errors: -EINVAL @r is NULL; -EOPNOTSUPP the region does not collapse (HGM_REGION_NO_COLLAPSE, or
- * hugetlb in whole blocks).
+ * Of hugetlb in whole blocks nothing is left to do either.
+ *
+ * Errors: -EINVAL @r is NULL; -EOPNOTSUPP the region was made with HGM_REGION_NO_COLLAPSE.
  * Calling thread: any. Does not block; looks at each block once. Since: 0.1.
  */
 HGM_PUBLIC int hgm_region_collapse(struct hgm_region *r);
