@@ -78,9 +78,9 @@ enum hgm_backing {
 /**
  * struct hgm_region_opts - what a region shall be
  * @size:          sizeof(struct hgm_region_opts)
- * @length:        bytes; a multiple of 4096, of the block for hugetlb (HGM_BACKING_AUTO then takes no
- *                 hugetlb). A last block that is not whole cannot be huge but with prepared shmem,
- *                 which is rounded up
+ * @length:        bytes; a multiple of 4096, of the block for hugetlb (HGM_BACKING_AUTO takes no
+ *                 hugetlb otherwise). A last block that is not whole cannot be huge, but with
+ *                 prepared shmem, which is rounded up
  * @source:        where contents come from; required
  * @source_offset: the region's first byte, counted from the start of the source; a multiple of 4096
  * @backing:       enum hgm_backing
