@@ -94,7 +94,7 @@ void hgm_collapse_due(struct hgm_region *r, uint64_t block)
 	/* Before the state changes, so that nobody counts it off before it is counted. */
 	atomic_fetch_add_explicit(&r->unsettled_blocks, 1, memory_order_acq_rel);
 	if (atomic_compare_exchange_strong_explicit(&r->block_state[block], &was, HGM_BLOCK_WAITING,
-						    memory_order_acq_rel, memory_order_relaxed))
+						    memory_order_seq_cst, memory_order_relaxed))
 		mark(r, block);
 	else
 		hgm_collapse_settled(r);
@@ -132,13 +132,35 @@ void hgm_collapse_again(struct hgm_region *r, uint64_t block)
 
 	if (!atomic_compare_exchange_strong_explicit(
 		    &r->block_state[block], &huge, enough ? HGM_BLOCK_SPLIT : HGM_BLOCK_FELL_APART,
-		    memory_order_acq_rel, memory_order_relaxed))
+		    memory_order_seq_cst, memory_order_relaxed))
 		return;
 	atomic_fetch_sub_explicit(&r->huge_blocks, 1, memory_order_relaxed);
 	if (enough)
 		atomic_fetch_add_explicit(&r->left_split, 1, memory_order_relaxed);
 	else
 		mark(r, block);
+}
+
+bool hgm_collapse_suspend(struct hgm_region *r, uint64_t block)
+{
+	uint8_t huge = HGM_BLOCK_HUGE;
+
+	if (!atomic_compare_exchange_strong_explicit(&r->block_state[block], &huge,
+						     HGM_BLOCK_FELL_APART, memory_order_acq_rel,
+						     memory_order_relaxed))
+		return false;
+	atomic_fetch_sub_explicit(&r->huge_blocks, 1, memory_order_relaxed);
+	return true;
+}
+
+void hgm_collapse_resume(struct hgm_region *r, uint64_t block)
+{
+	uint8_t state = atomic_load_explicit(&r->block_state[block], memory_order_seq_cst);
+
+	if (state != HGM_BLOCK_FELL_APART && state != HGM_BLOCK_WAITING)
+		return;
+	atomic_store_explicit(&r->block_tries[block], 0, memory_order_relaxed);
+	mark(r, block);
 }
 
 /*
@@ -166,6 +188,9 @@ static int collapse_block(struct hgm_region *r, uint64_t block)
 	int rc, look;
 
 	hgm_stat_add(r->h, HGM_STAT_COLLAPSE_TRIES, 1);
+	rc = hgm_guard_unregister_block(r, block);
+	if (rc)
+		return rc;
 	if (r->native)
 		map_untouched(r, block);
 	rc = hgm_sys->madvise(addr, r->block_bytes, HGM_MADV_COLLAPSE);
@@ -203,7 +228,7 @@ bool hgm_collapse_outcome(struct hgm_region *r, uint64_t block, int rc, bool set
 		hgm_stat_add(r->h, HGM_STAT_COLLAPSE_RETRIES, 1);
 		atomic_store_explicit(&r->last_collapse_error, rc, memory_order_relaxed);
 		atomic_store_explicit(state, settled ? HGM_BLOCK_FELL_APART : HGM_BLOCK_WAITING,
-				      memory_order_release);
+				      memory_order_seq_cst);
 		r->collapse_failed[block / 64] |= UINT64_C(1) << block % 64;
 		return true;
 	} else {
@@ -216,14 +241,44 @@ bool hgm_collapse_outcome(struct hgm_region *r, uint64_t block, int rc, bool set
 	return false;
 }
 
+/* Nobody shall wait in hgm_wait() for somebody who guards, perhaps for long. */
+static void settle_held(struct hgm_region *r, uint64_t block)
+{
+	uint8_t was = HGM_BLOCK_WAITING;
+
+	if (!atomic_compare_exchange_strong_explicit(&r->block_state[block], &was,
+						     HGM_BLOCK_FELL_APART, memory_order_seq_cst,
+						     memory_order_relaxed))
+		return;
+	hgm_collapse_settled(r);
+	/* It may have been let go since. */
+	if (!hgm_guard_holds(r, block))
+		mark(r, block);
+}
+
 static void visit(struct hgm_region *r, uint64_t block)
 {
 	_Atomic uint8_t *state = &r->block_state[block];
-	bool settled = atomic_load_explicit(state, memory_order_acquire) == HGM_BLOCK_FELL_APART;
+	uint8_t was = atomic_load_explicit(state, memory_order_acquire);
+	bool settled = was == HGM_BLOCK_FELL_APART;
 	int rc;
 
-	atomic_store_explicit(state, HGM_BLOCK_COLLAPSING, memory_order_release);
+	/* Who begins to guard waits for us, or we see it: its end brings the block back here. */
+	hgm_rcu_read_lock();
+	if (hgm_guard_holds(r, block)) {
+		hgm_rcu_read_unlock();
+		settle_held(r, block);
+		return;
+	}
+	/* It may have been marked twice. */
+	if ((was != HGM_BLOCK_WAITING && !settled) ||
+	    !atomic_compare_exchange_strong_explicit(state, &was, HGM_BLOCK_COLLAPSING,
+						     memory_order_acq_rel, memory_order_relaxed)) {
+		hgm_rcu_read_unlock();
+		return;
+	}
 	rc = collapse_block(r, block);
+	hgm_rcu_read_unlock();
 	if (rc != -EINPROGRESS) {
 		hgm_collapse_outcome(r, block, rc, settled);
 		return;

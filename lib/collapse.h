@@ -36,6 +36,13 @@ bool hgm_collapse_outcome(struct hgm_region *r, uint64_t block, int rc, bool set
 void hgm_collapse_due(struct hgm_region *r, uint64_t block);
 void hgm_collapse_settled(struct hgm_region *r);
 
+/*
+ * Write-protection takes a block's huge mapping away. False: it had none. Later the block may
+ * become huge again.
+ */
+bool hgm_collapse_suspend(struct hgm_region *r, uint64_t block);
+void hgm_collapse_resume(struct hgm_region *r, uint64_t block);
+
 /* collapse_verify.c: a block more that smaps is to be asked about. */
 void hgm_collapse_unverified(struct hgm_region *r);
 

@@ -24,10 +24,12 @@
 #define RETRY_FIRST_MAX_US     1000000
 #define SPIN_MAX_US	       1000000
 
-#define WANTED_FEATURES                                                        \
-	(HGM_UFFD_FEATURE_MISSING_HUGETLBFS | HGM_UFFD_FEATURE_MISSING_SHMEM | \
-	 HGM_UFFD_FEATURE_MINOR_HUGETLBFS | HGM_UFFD_FEATURE_MINOR_SHMEM |     \
-	 HGM_UFFD_FEATURE_EXACT_ADDRESS | HGM_UFFD_FEATURE_POISON)
+#define WANTED_FEATURES                                                             \
+	(HGM_UFFD_FEATURE_MISSING_HUGETLBFS | HGM_UFFD_FEATURE_MISSING_SHMEM |      \
+	 HGM_UFFD_FEATURE_MINOR_HUGETLBFS | HGM_UFFD_FEATURE_MINOR_SHMEM |          \
+	 HGM_UFFD_FEATURE_EXACT_ADDRESS | HGM_UFFD_FEATURE_POISON |                 \
+	 HGM_UFFD_FEATURE_PAGEFAULT_FLAG_WP | HGM_UFFD_FEATURE_WP_HUGETLBFS_SHMEM | \
+	 HGM_UFFD_FEATURE_WP_UNPOPULATED)
 
 static unsigned int usable_cpus(void)
 {
@@ -89,6 +91,8 @@ static int open_uffds(struct hgm *h)
 		if (rc)
 			return rc;
 	}
+	/* One release brought both; how it is done in the first place, hgm_caps tells. */
+	h->can_continue_wp = hgm_uffd_features(h->uffd[0]) & HGM_UFFD_FEATURE_WP_UNPOPULATED;
 	h->can_poison = hgm_uffd_features(h->uffd[0]) & HGM_UFFD_FEATURE_POISON;
 	return 0;
 }

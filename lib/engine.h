@@ -39,8 +39,9 @@ struct hgm {
 	unsigned int stripes; /* = fault threads */
 	struct hgm_uffd *uffd[HGM_THREADS_MAX];
 	bool can_poison;
-	int event_fd; /* the caller's */
-	int stop_fd;  /* ends the fault threads' sleep */
+	bool can_continue_wp; /* UFFDIO_CONTINUE can install protected pages */
+	int event_fd;	      /* the caller's */
+	int stop_fd;	      /* ends the fault threads' sleep */
 
 	/* Writers of the table; never held across an ioctl, never taken on the fault path. */
 	pthread_mutex_t table_lock;

@@ -27,6 +27,7 @@
 /* Faults that could not be served on their turn (EAGAIN, no slot, no memory): tried again later. */
 struct parked {
 	uint64_t addr;
+	uint64_t flags;
 	uint64_t due_ns;
 	uint64_t backoff_ns;
 };
@@ -45,7 +46,7 @@ static void wake_page(struct server *s, uint64_t addr)
 			   HGM_PAGE_BYTES);
 }
 
-static void park(struct server *s, uint64_t addr, uint64_t now, uint64_t backoff_ns)
+static void park(struct server *s, uint64_t addr, uint64_t flags, uint64_t now, uint64_t backoff_ns)
 {
 	if (backoff_ns < PARK_MIN_NS)
 		backoff_ns = PARK_MIN_NS;
@@ -59,7 +60,12 @@ static void park(struct server *s, uint64_t addr, uint64_t now, uint64_t backoff
 		wake_page(s, addr);
 		return;
 	}
-	s->parked[s->parked_count++] = (struct parked){ addr, now + backoff_ns, backoff_ns };
+	s->parked[s->parked_count++] = (struct parked){
+		addr,
+		flags,
+		now + backoff_ns,
+		backoff_ns,
+	};
 }
 
 /* -EAGAIN: neither a slot nor the page; -EINPROGRESS: the request is on its way. */
@@ -90,7 +96,7 @@ static int demand_page(struct hgm_region *r, uint64_t page)
 	return -EINPROGRESS;
 }
 
-static int serve_page(struct hgm_region *r, uint64_t page)
+static int serve_page(struct hgm_region *r, uint64_t page, uint64_t flags)
 {
 	struct hgm *h = r->h;
 	int rc = -EEXIST;
@@ -99,6 +105,9 @@ static int serve_page(struct hgm_region *r, uint64_t page)
 		switch (hgm_map_state(r->map, page)) {
 		case HGM_PAGE_PRESENT:
 			hgm_stat_add(h, HGM_STAT_FAULTS_PRESENT, 1);
+			/* Who comes to write need not come twice. */
+			if (flags & HGM_UFFD_FAULT_WRITE && hgm_guard_write(r, page))
+				return -EAGAIN;
 			return hgm_resolve_present(r, page);
 		case HGM_PAGE_POISONED:
 			return hgm_resolve_poisoned(r, page);
@@ -137,8 +146,19 @@ static int serve_block(struct hgm_region *r, uint64_t page)
 	return hgm_work_urgent(r, block);
 }
 
+static int serve_write(struct hgm_region *r, uint64_t page)
+{
+	uint64_t start = hgm_now_ns();
+	int rc = hgm_guard_fault(r, page);
+
+	hgm_stat_add(r->h, rc ? HGM_STAT_WP_PUT_OFF : HGM_STAT_WP_FAULTS, 1);
+	if (!rc)
+		hgm_stat_phase(r->h, HGM_PHASE_PROTECT, hgm_now_ns() - start);
+	return rc;
+}
+
 /* 0, or -EAGAIN and the like: to be tried again. */
-static int serve(struct hgm *h, uint64_t addr)
+static int serve(struct hgm *h, uint64_t addr, uint64_t flags)
 {
 	struct hgm_region *r;
 	uint64_t page;
@@ -151,7 +171,9 @@ static int serve(struct hgm *h, uint64_t addr)
 		hgm_stat_add(h, HGM_STAT_FAULTS_UNKNOWN, 1);
 	} else {
 		page = (addr - (uintptr_t)r->primary) >> HGM_PAGE_SHIFT;
-		rc = hgm_region_whole_blocks(r) ? serve_block(r, page) : serve_page(r, page);
+		rc = flags & HGM_UFFD_FAULT_WP	  ? serve_write(r, page)
+		     : hgm_region_whole_blocks(r) ? serve_block(r, page)
+						  : serve_page(r, page, flags);
 	}
 	hgm_rcu_read_unlock();
 	return rc;
@@ -172,8 +194,8 @@ static void serve_events(struct server *s, const struct hgm_uffd_event *ev, unsi
 		if (ev[i].type != HGM_UFFD_EVENT_PAGEFAULT)
 			continue;
 		hgm_stat_phase(h, HGM_PHASE_QUEUED, now - read_ns);
-		if (serve(h, ev[i].addr))
-			park(s, ev[i].addr, now, 0);
+		if (serve(h, ev[i].addr, ev[i].flags))
+			park(s, ev[i].addr, ev[i].flags, now, 0);
 		if (i + 1 < n)
 			now = hgm_now_ns();
 	}
@@ -192,13 +214,13 @@ static int64_t serve_parked(struct server *s)
 		struct parked p = s->parked[i];
 
 		if (p.due_ns <= now) {
-			int rc = serve(s->h, p.addr);
+			int rc = serve(s->h, p.addr, p.flags);
 
 			s->parked[i] = s->parked[--s->parked_count];
 			if (rc == -ENOENT && p.backoff_ns == PARK_MAX_NS)
 				wake_page(s, p.addr); /* if anybody waits it faults again */
 			else if (rc)
-				park(s, p.addr, now, p.backoff_ns * 2);
+				park(s, p.addr, p.flags, now, p.backoff_ns * 2);
 			continue;
 		}
 		soonest = p.due_ns < soonest ? p.due_ns : soonest;

@@ -20,12 +20,18 @@
 int hgm_leaf_map(struct hgm_region *r, uint64_t page)
 {
 	uint64_t first = page / HGM_LEAF_PAGES * HGM_LEAF_PAGES;
-	struct hgm_range range = { .addr = hgm_region_at(r, first),
-				   .len = HGM_LEAF_BYTES,
-				   .step = HGM_LEAF_BYTES };
-	int rc = hgm_range_until_exist(hgm_region_uffd(r, first), &range, HGM_VERB_CONTINUE, NULL);
+	struct hgm_range range;
+	int rc;
 
-	hgm_resolve_count(r, &range);
+	hgm_rcu_read_lock();
+	if (hgm_resolve_continue_run(r, first, HGM_LEAF_PAGES, HGM_LEAF_BYTES, &range)) {
+		rc = -EEXIST; /* not alike: piece by piece */
+	} else {
+		rc = hgm_range_until_exist(hgm_region_uffd(r, first), &range, HGM_VERB_CONTINUE,
+					   NULL);
+		hgm_resolve_count(r, &range);
+	}
+	hgm_rcu_read_unlock();
 	return rc;
 }
 

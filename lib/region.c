@@ -139,6 +139,7 @@ void hgm_region_free(struct hgm_region *r)
 	free(r->block_urgent);
 	free(r->block_full_leaves);
 	free(r->prefetch);
+	hgm_guard_free(r);
 	free(r);
 }
 
@@ -233,7 +234,7 @@ static int make(struct hgm_region **out, const struct hgm_ladder *l, enum hgm_ru
 	if (!r)
 		return hgm_fail(-ENOMEM, "hgm_region_create: out of memory");
 	r->h = l->h;
-	r->fd = -1;
+	r->fd = r->mem_fd = -1;
 	r->length = o->length;
 	r->flags = o->flags;
 	r->source = o->source;

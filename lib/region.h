@@ -7,6 +7,7 @@
 
 #include <hgm/region.h>
 
+#include "guard.h"
 #include "hugepage.h"
 #include "ladder.h"
 #include "map.h"
@@ -102,6 +103,16 @@ struct hgm_region {
 	unsigned int prefetch_first;
 	_Atomic unsigned int prefetch_count;
 	struct hgm_region *fill_link; /* ring; NULL: not in it */
+
+	/* Write-protection: guard.c */
+	_Atomic(struct hgm_guard *) guard;
+	_Atomic(void *) guard_user; /* what the guard keeps of this region */
+	_Atomic bool guard_all;	    /* install everything protected */
+	_Atomic uint64_t *guarded;  /* bitmap of pages; these three come with the first guard */
+	_Atomic uint64_t *held;	    /* bitmap of blocks: not to be collapsed */
+	_Atomic(_Atomic uint64_t *) wp_registered; /* bitmap of blocks */
+	uint64_t wp_bytes;			   /* unit of protection */
+	int mem_fd; /* /proc/self/mem, where there is no alias to read by */
 
 	char sentence[1024];
 };

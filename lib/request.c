@@ -101,6 +101,7 @@ struct hgm_request *hgm_request_get(struct hgm_region *r, bool demand)
 	req->step = HGM_STEP_ASK;
 	req->attempt = 0;
 	req->backoff_us = 0;
+	req->peek = NULL;
 	req->zero = req->scribbled = req->filled_block = req->piecewise = false;
 	hgm_region_hold(r);
 	return req;
@@ -110,6 +111,7 @@ void hgm_request_put(struct hgm_request *req)
 {
 	struct hgm_region *r = req->r;
 	struct hgm *h = r->h;
+	struct hgm_peek *peek = req->peek;
 	struct hgm_request_pool *pool = &h->requests;
 	uint64_t index = (uint64_t)(req - pool->slot) + 1;
 	uint64_t head = atomic_load_explicit(&pool->free, memory_order_relaxed);
@@ -119,6 +121,8 @@ void hgm_request_put(struct hgm_request *req)
 		atomic_fetch_sub_explicit(&h->failing_requests, 1, memory_order_relaxed);
 	if (!req->demand)
 		atomic_fetch_sub_explicit(&pool->fill_used, 1, memory_order_relaxed);
+	if (peek) /* while the slot is still its own */
+		peek->done(peek);
 	do {
 		atomic_store_explicit(&req->next_free, (uint32_t)head, memory_order_relaxed);
 		next = ((head >> 32) + 1) << 32 | index;
@@ -136,6 +140,9 @@ void *hgm_request_buffer(const struct hgm_request *req)
 {
 	struct hgm_request_pool *pool = &req->r->h->requests;
 
+	if (req->peek)
+		return req->peek->buf +
+		       ((req->first_page - req->peek->first_page) << HGM_PAGE_SHIFT);
 	if (!req->r->copies)
 		return req->r->alias + (req->first_page << HGM_PAGE_SHIFT);
 	return atomic_load_explicit(&pool->bounce, memory_order_acquire) +
@@ -191,6 +198,11 @@ static bool go_on(struct hgm_request *req, uint64_t settled)
 	return true;
 }
 
+static bool given_up(const struct hgm_request *req)
+{
+	return req->peek && atomic_load_explicit(&req->peek->given_up, memory_order_acquire);
+}
+
 static bool after_install(struct hgm_request *req, int rc)
 {
 	struct hgm *h = req->r->h;
@@ -234,6 +246,19 @@ static bool failed(struct hgm_request *req, int rc)
 	return false;
 }
 
+/* Pages of a peek have come, or never will. */
+static bool peeked(struct hgm_request *req, uint64_t pages, bool readable)
+{
+	struct hgm_peek *peek = req->peek;
+
+	if (!readable || req->zero)
+		memset(hgm_request_buffer(req), 0, pages << HGM_PAGE_SHIFT);
+	if (!readable)
+		peek->unreadable_pages += pages;
+	peek->settled_pages += pages;
+	return go_on(req, pages);
+}
+
 static bool answered(struct hgm_request *req, int64_t result, bool later)
 {
 	struct hgm *h = req->r->h;
@@ -249,6 +274,8 @@ static bool answered(struct hgm_request *req, int64_t result, bool later)
 	if (!ok)
 		return failed(req, result < 0 && result >= -ERRNO_MAX ? (int)result : -EIO);
 	req->zero = result & HGM_IO_ZERO;
+	if (req->peek)
+		return peeked(req, bytes >> HGM_PAGE_SHIFT, true);
 	return after_install(req, hgm_resolve_contents(req, bytes >> HGM_PAGE_SHIFT));
 }
 
@@ -314,8 +341,11 @@ static void leave_behind(struct hgm_request *req)
 
 static bool give_up(struct hgm_request *req)
 {
-	int rc = hgm_resolve_poison(req);
+	int rc;
 
+	if (req->peek)
+		return peeked(req, hgm_request_asks(req), false);
+	rc = hgm_resolve_poison(req);
 	if (hgm_put_off(rc))
 		return put_off_by_kernel(req, HGM_STEP_POISON);
 	if (!rc)
@@ -334,7 +364,7 @@ void hgm_request_run(struct hgm_request *req, bool may_sleep)
 	bool mine = true;
 
 	while (mine) {
-		if (atomic_load_explicit(&req->r->dying, memory_order_acquire)) {
+		if (atomic_load_explicit(&req->r->dying, memory_order_acquire) || given_up(req)) {
 			hgm_request_put(req);
 			return;
 		}
@@ -350,6 +380,39 @@ void hgm_request_run(struct hgm_request *req, bool may_sleep)
 			break;
 		}
 	}
+}
+
+int hgm_request_peek(struct hgm_region *r, struct hgm_peek *peek)
+{
+	struct hgm_request *req = hgm_request_get(r, false);
+
+	if (!req)
+		return -EAGAIN;
+	req->peek = peek;
+	req->first_page = peek->first_page;
+	req->pages = peek->pages;
+	atomic_store_explicit(&peek->req, req, memory_order_release);
+	hgm_request_run(req, true);
+	return 0;
+}
+
+bool hgm_request_give_up(struct hgm_peek *peek, uint64_t *id)
+{
+	struct hgm_request *req = atomic_load_explicit(&peek->req, memory_order_acquire);
+	uint64_t ticket;
+
+	atomic_store_explicit(&peek->given_up, true, memory_order_release);
+	if (!req)
+		return false;
+	ticket = atomic_load_explicit(&req->ticket, memory_order_acquire);
+	*id = ticket_id(req->r->h, req, ticket);
+	return ticket & ASKED;
+}
+
+void hgm_request_cancel(struct hgm_region *r, uint64_t id)
+{
+	if (r->source->cancel)
+		r->source->cancel(r->source->user, r->h, id);
 }
 
 int hgm_io_done(const struct hgm_io *io, int64_t result)

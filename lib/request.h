@@ -23,6 +23,18 @@ enum hgm_request_step {
 	HGM_STEP_POISON,  /* given up; the kernel put us off */
 };
 
+/* Contents that are wanted in a buffer and not in memory: hgm_request_peek(). */
+struct hgm_peek {
+	char *buf;
+	uint64_t first_page;
+	uint64_t pages;
+	uint64_t unreadable_pages; /* the source failed for good: zeroes in the buffer */
+	uint64_t settled_pages;	   /* fewer than @pages: given up, or the region is dying */
+	void (*done)(struct hgm_peek *peek);
+	_Atomic bool given_up;
+	_Atomic(struct hgm_request *) req; /* ours until done() is called */
+};
+
 struct hgm_request {
 	/* generation << 1 | asked: whoever clears "asked" of the right generation has the answer */
 	_Atomic uint64_t ticket;
@@ -50,6 +62,7 @@ struct hgm_request {
 	uint64_t delivered_before; /* for the window: bytes delivered when it was asked */
 	uint64_t due_ns;
 	uint32_t backoff_us; /* of the kernel's refusals */
+	struct hgm_peek *peek;
 	struct hgm_request *next;
 	_Atomic uint32_t next_free;
 };
@@ -91,6 +104,19 @@ void *hgm_request_buffer(const struct hgm_request *req);
  * the workers instead.
  */
 void hgm_request_run(struct hgm_request *req, bool may_sleep);
+
+/*
+ * Read pages from a region's source, at most HGM_REQUEST_MAX_BYTES, into @peek's buffer; its
+ * function is called when they are there, from any thread. -EAGAIN: no slot.
+ */
+int hgm_request_peek(struct hgm_region *r, struct hgm_peek *peek);
+
+/*
+ * Before @peek's function was called: no more is wanted, it shall be called soon. True: the source
+ * is at it, and is to be asked for haste by hgm_request_cancel(), which may be too late.
+ */
+bool hgm_request_give_up(struct hgm_peek *peek, uint64_t *id);
+void hgm_request_cancel(struct hgm_region *r, uint64_t id);
 
 /* Ask the sources of @r for haste: everything unanswered is cancelled. */
 void hgm_requests_cancel(struct hgm_region *r);

@@ -86,7 +86,7 @@ bool hgm_resolve_publish(struct hgm_region *r, uint64_t first_page, uint64_t pag
  * caller's file has touched it. Its contents are not ours: overwrite them through the alias, then
  * map.
  */
-static int overwrite_cached(struct hgm_request *req)
+static int overwrite_cached(struct hgm_request *req, bool protect)
 {
 	struct hgm_region *r = req->r;
 	uint64_t from = (req->install_page - req->first_page) << HGM_PAGE_SHIFT;
@@ -96,6 +96,13 @@ static int overwrite_cached(struct hgm_request *req)
 				   .mode = HGM_UFFD_CONTINUE_DONTWAKE };
 	int rc;
 
+	if (protect && !r->h->can_continue_wp) {
+		if (hgm_guard_lift(r, req->install_page))
+			return -EAGAIN;
+		protect = false;
+	}
+	if (protect)
+		range.mode |= HGM_UFFD_CONTINUE_WP;
 	hgm_stat_add(r->h, HGM_STAT_EXIST, 1);
 	if (!r->alias) /* anon: mapped by somebody else, and what it holds is not what it must */
 		return outcome(r, -EEXIST);
@@ -127,26 +134,53 @@ static void publish_copied(struct hgm_request *req)
 	req->publish_page = req->install_page;
 }
 
-/* One walk of COPY or ZEROPAGE over what is left; what it came to at req->install_page. */
-static int copy_on(struct hgm_request *req)
+/*
+ * One walk of COPY or ZEROPAGE over what is left and alike; what it came to at req->install_page.
+ * Inside a read-side section.
+ */
+static int copy_alike(struct hgm_request *req)
 {
 	struct hgm_region *r = req->r;
 	uint64_t from = (req->install_page - req->first_page) << HGM_PAGE_SHIFT;
+	bool protect;
+	uint64_t pages = hgm_guard_run(r, req->install_page, req->install_pages, &protect);
 	struct hgm_range range = { .addr = hgm_region_at(r, req->install_page),
-				   .len = req->install_pages << HGM_PAGE_SHIFT,
+				   .len = pages << HGM_PAGE_SHIFT,
 				   .step = HGM_PAGE_BYTES,
 				   .mode = HGM_UFFD_COPY_DONTWAKE };
-	int rc = hgm_range_until_exist(hgm_region_uffd(r, req->install_page), &range,
-				       req->zero ? HGM_VERB_ZEROPAGE : HGM_VERB_COPY,
-				       (char *)hgm_request_buffer(req) + from);
+	int rc;
 
+	if (!pages)
+		return -EAGAIN;
+	if (protect && req->zero) { /* the kernel has no protected ZEROPAGE */
+		memset((char *)hgm_request_buffer(req) + from, 0,
+		       req->install_pages << HGM_PAGE_SHIFT);
+		req->zero = false;
+	}
+	if (protect)
+		range.mode |= HGM_UFFD_COPY_WP;
+	rc = hgm_range_until_exist(hgm_region_uffd(r, req->install_page), &range,
+				   req->zero ? HGM_VERB_ZEROPAGE : HGM_VERB_COPY,
+				   (char *)hgm_request_buffer(req) + from);
 	hgm_resolve_count(r, &range);
 	advance(req, range.done >> HGM_PAGE_SHIFT);
 	if (rc != -EEXIST)
 		return outcome(r, rc);
-	rc = overwrite_cached(req);
+	rc = overwrite_cached(req, protect);
 	if (!rc)
 		advance(req, 1);
+	return rc;
+}
+
+/* What was copied is present before the section ends: whoever guards finds it (guard.c). */
+static int copy_on(struct hgm_request *req)
+{
+	int rc;
+
+	hgm_rcu_read_lock();
+	rc = copy_alike(req);
+	publish_copied(req);
+	hgm_rcu_read_unlock();
 	return rc;
 }
 
@@ -156,22 +190,62 @@ static int resolve_copy(struct hgm_request *req)
 		int rc = copy_on(req);
 
 		if (rc && !hgm_put_off(rc)) { /* never: this page is given up, the rest goes on */
-			publish_copied(req);
 			rc = hgm_poison_uncopied(req, rc);
 			if (!rc)
 				advance(req, 1);
 			req->publish_page = req->install_page;
 		}
-		if (rc) {
-			publish_copied(req);
+		if (rc)
 			return rc;
-		}
 	}
-	publish_copied(req);
 	return 0;
 }
 
 static int map_discarded(struct hgm_region *r, uint64_t page, bool *installed);
+
+int hgm_resolve_continue_run(struct hgm_region *r, uint64_t page, uint64_t pages,
+			     uint64_t step_bytes, struct hgm_range *range)
+{
+	bool protect;
+	uint64_t run = hgm_guard_run(r, page, pages, &protect);
+
+	/* A piece above a page is mapped as a whole: by the strictest of its pages. */
+	if (run < step_bytes >> HGM_PAGE_SHIFT)
+		return -EAGAIN;
+	*range = (struct hgm_range){ .addr = hgm_region_at(r, page),
+				     .len = (run << HGM_PAGE_SHIFT) / step_bytes * step_bytes,
+				     .step = step_bytes,
+				     .mode = protect ? HGM_UFFD_CONTINUE_WP : 0 };
+	return 0;
+}
+
+/*
+ * Inside a read-side section: map what is left and alike. What it came to at req->install_page.
+ */
+static int continue_alike(struct hgm_request *req)
+{
+	struct hgm_region *r = req->r;
+	uint64_t step = r->map_bytes >> HGM_PAGE_SHIFT;
+	/* A whole leaf would be refused again, and its first page taken for mapped. */
+	bool piece = r->native && req->install_pages == HGM_LEAF_PAGES;
+	struct hgm_range range;
+	bool installed;
+	int rc = hgm_resolve_continue_run(r, req->install_page, piece ? 1 : req->install_pages,
+					  r->map_bytes, &range);
+
+	if (rc)
+		return rc;
+	rc = hgm_uffd_continue(hgm_region_uffd(r, req->install_page), &range);
+	hgm_resolve_count(r, &range);
+	advance(req, range.done >> HGM_PAGE_SHIFT);
+	if (rc != -EFAULT)
+		return outcome(r, rc);
+	/* It was discarded between its arrival and now. */
+	rc = map_discarded(r, req->install_page, &installed);
+	if (!rc)
+		advance(req, step);
+	return rc;
+}
 
 static int resolve_continue(struct hgm_request *req)
 {
@@ -186,25 +260,11 @@ static int resolve_continue(struct hgm_request *req)
 			return rc;
 	}
 	while (req->install_pages) {
-		/* A whole leaf would be refused again, and its first page taken for mapped. */
-		bool piece = r->native && req->install_pages == HGM_LEAF_PAGES;
-		struct hgm_range range = { .addr = hgm_region_at(r, req->install_page),
-					   .len = piece ? HGM_PAGE_BYTES
-							: req->install_pages << HGM_PAGE_SHIFT,
-					   .step = r->map_bytes };
-		int rc = hgm_uffd_continue(hgm_region_uffd(r, req->install_page), &range);
+		int rc;
 
-		hgm_resolve_count(r, &range);
-		advance(req, range.done >> HGM_PAGE_SHIFT);
-		if (rc == -EFAULT) { /* it was discarded between its arrival and now */
-			bool installed;
-
-			rc = map_discarded(r, req->install_page, &installed);
-			if (!rc)
-				advance(req, step);
-		} else {
-			rc = outcome(r, rc);
-		}
+		hgm_rcu_read_lock();
+		rc = continue_alike(req);
+		hgm_rcu_read_unlock();
 		if (rc && !hgm_put_off(rc)) {
 			rc = hgm_poison_present(r, req->install_page, step, rc);
 			if (!rc)
@@ -277,8 +337,8 @@ static int map_around(struct hgm_region *r, uint64_t page, bool *installed)
 	uint64_t window_end = (page | (AROUND_PAGES - 1)) + 1;
 	uint64_t bits = hgm_map_present_word(r->map, page / 64) >> page % 64;
 	uint64_t run = bits == ~UINT64_C(0) ? 64 : (uint64_t)__builtin_ctzll(~bits);
-	struct hgm_range range = { .addr = hgm_region_at(r, page), .step = r->map_bytes };
 	uint64_t block_pages = r->block_bytes >> HGM_PAGE_SHIFT;
+	struct hgm_range range;
 	int rc;
 
 	if (page + run > window_end)
@@ -286,10 +346,12 @@ static int map_around(struct hgm_region *r, uint64_t page, bool *installed)
 	if (page + run > r->mapped >> HGM_PAGE_SHIFT)
 		run = (r->mapped >> HGM_PAGE_SHIFT) - page;
 	if (hgm_region_whole_blocks(r)) {
-		range.addr = hgm_region_at(r, page / block_pages * block_pages);
+		page = page / block_pages * block_pages;
 		run = block_pages;
 	}
-	range.len = run << HGM_PAGE_SHIFT;
+	rc = hgm_resolve_continue_run(r, page, run, r->map_bytes, &range);
+	if (rc)
+		return rc;
 	rc = hgm_range_until_exist(hgm_region_uffd(r, page), &range, HGM_VERB_CONTINUE, NULL);
 	hgm_resolve_count(r, &range);
 	*installed = range.installed;
@@ -316,8 +378,10 @@ static int map_discarded(struct hgm_region *r, uint64_t page, bool *installed)
 				   .len = r->map_bytes,
 				   .step = r->map_bytes };
 	struct hgm_uffd *u = hgm_region_uffd(r, page);
-	int rc;
+	int rc = hgm_guard_lift(r, page);
 
+	if (rc)
+		return rc;
 	if (r->backing == HGM_BACKING_HUGETLB) { /* knows no ZEROPAGE: through the alias */
 		rc = hgm_sys->madvise(r->alias + hgm_region_block(r, page) * r->block_bytes,
 				      r->block_bytes, HGM_MADV_POPULATE_WRITE);
@@ -331,7 +395,8 @@ static int map_discarded(struct hgm_region *r, uint64_t page, bool *installed)
 	return outcome(r, rc);
 }
 
-int hgm_resolve_present(struct hgm_region *r, uint64_t page)
+/* Inside a read-side section. */
+static int resolve_present(struct hgm_region *r, uint64_t page)
 {
 	uint64_t step = r->map_bytes >> HGM_PAGE_SHIFT;
 	uint64_t block = hgm_region_block(r, page);
@@ -353,5 +418,35 @@ int hgm_resolve_present(struct hgm_region *r, uint64_t page)
 	/* After the collapse a fault that finds nothing mapped is news. */
 	if (!rc && installed && r->collapses && state == HGM_BLOCK_HUGE)
 		hgm_collapse_again(r, block);
+	return rc;
+}
+
+int hgm_resolve_present(struct hgm_region *r, uint64_t page)
+{
+	int rc;
+
+	hgm_rcu_read_lock();
+	rc = resolve_present(r, page);
+	hgm_rcu_read_unlock();
+	return rc;
+}
+
+int hgm_resolve_remap(struct hgm_region *r, uint64_t page, uint64_t pages)
+{
+	int rc = 0;
+
+	while (pages && !rc) {
+		struct hgm_range range = { .done = 0 };
+
+		hgm_rcu_read_lock();
+		rc = hgm_resolve_continue_run(r, page, pages, r->map_bytes, &range);
+		if (!rc) {
+			rc = hgm_uffd_continue(hgm_region_uffd(r, page), &range);
+			hgm_resolve_count(r, &range);
+		}
+		hgm_rcu_read_unlock();
+		page += range.done >> HGM_PAGE_SHIFT;
+		pages -= range.done >> HGM_PAGE_SHIFT;
+	}
 	return rc;
 }

@@ -36,6 +36,17 @@ int hgm_resolve_present(struct hgm_region *r, uint64_t page);
 /* Statistics of a range operation. */
 void hgm_resolve_count(struct hgm_region *r, const struct hgm_range *range);
 
+/*
+ * The range of a CONTINUE in steps of @step_bytes: pages from @page on that are to be installed
+ * alike, at most @pages, protected if they are guarded. -EAGAIN: not now. Inside the same read-side
+ * section as the installation.
+ */
+int hgm_resolve_continue_run(struct hgm_region *r, uint64_t page, uint64_t pages,
+			     uint64_t step_bytes, struct hgm_range *range);
+
+/* Map present pages that nobody has asked for, as they are guarded. -errno: not all. */
+int hgm_resolve_remap(struct hgm_region *r, uint64_t page, uint64_t pages);
+
 /* Wake whoever waits for a page. */
 void hgm_resolve_wake(struct hgm_region *r, uint64_t page, uint64_t pages);
 

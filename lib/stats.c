@@ -85,6 +85,7 @@ int hgm_get_stats(const struct hgm *h, struct hgm_stats *stats)
 	read_phase(h, HGM_PHASE_QUEUED, &own.queued);
 	read_phase(h, HGM_PHASE_SOURCE, &own.source);
 	read_phase(h, HGM_PHASE_INSTALL, &own.install);
+	read_phase(h, HGM_PHASE_PROTECT, &own.protect);
 	for (int i = 0; i < HGM_STAT_COUNT; i++) {
 		uint64_t sum = hgm_stat_read(h, (enum hgm_stat)i);
 

@@ -42,6 +42,7 @@ struct hgm_sys {
 	ssize_t (*read)(int fd, void *buf, size_t len);
 	ssize_t (*write)(int fd, const void *buf, size_t len);
 	ssize_t (*pread)(int fd, void *buf, size_t len, uint64_t offset);
+	ssize_t (*pwrite)(int fd, const void *buf, size_t len, uint64_t offset);
 	ssize_t (*pread_nowait)(int fd, void *buf, size_t len, uint64_t offset);
 	int64_t (*lseek)(int fd, int64_t offset, int whence);
 	int (*file_kind)(int fd, struct hgm_file_kind *kind);

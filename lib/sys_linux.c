@@ -154,6 +154,11 @@ static ssize_t linux_pread(int fd, void *buf, size_t len, uint64_t offset)
 	return NEGATIVE_ERRNO(pread(fd, buf, len, (off_t)offset));
 }
 
+static ssize_t linux_pwrite(int fd, const void *buf, size_t len, uint64_t offset)
+{
+	return NEGATIVE_ERRNO(pwrite(fd, buf, len, (off_t)offset));
+}
+
 static ssize_t linux_pread_nowait(int fd, void *buf, size_t len, uint64_t offset)
 {
 	struct iovec iov = { .iov_base = buf, .iov_len = len };
@@ -394,6 +399,7 @@ const struct hgm_sys hgm_sys_linux = {
 	.read = linux_read,
 	.write = linux_write,
 	.pread = linux_pread,
+	.pwrite = linux_pwrite,
 	.pread_nowait = linux_pread_nowait,
 	.lseek = linux_lseek,
 	.file_kind = linux_file_kind,

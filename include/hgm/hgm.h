@@ -9,6 +9,7 @@
 #include <hgm/engine.h>
 #include <hgm/error.h>
 #include <hgm/region.h>
+#include <hgm/snapshot.h>
 #include <hgm/source.h>
 #include <hgm/stats.h>
 #include <hgm/uapi.h>

@@ -35,6 +35,8 @@ struct hgm_hist {
  * @source:  asked -> answered
  * @install: answered -> mapped and woken
  *
+ * @protect: of a write to a protected page: what it took until the page was unprotected
+ *
  * @faults:          fault messages read
  * @fault_batches:   reads that returned at least one
  * @faults_demand:   led to a request to the source
@@ -59,12 +61,16 @@ struct hgm_hist {
  * @collapse_retries: of these, failed and tried again later
  * @collapse_unproved: returned 0, but the block was found not to be huge
  * @sleeps:          how often a fault thread went to sleep
+ * @wp_faults:       writes to protected pages that were let through
+ * @wp_put_off:      tries at them that had to wait: no room for the old contents, or the address
+ *                   space was changing
  */
 struct hgm_stats {
 	size_t size;
 	struct hgm_hist queued;
 	struct hgm_hist source;
 	struct hgm_hist install;
+	struct hgm_hist protect;
 	uint64_t faults;
 	uint64_t fault_batches;
 	uint64_t faults_demand;
@@ -89,6 +95,8 @@ struct hgm_stats {
 	uint64_t collapse_retries;
 	uint64_t collapse_unproved;
 	uint64_t sleeps;
+	uint64_t wp_faults;
+	uint64_t wp_put_off;
 };
 
 /**

@@ -18,6 +18,7 @@ EXIT_TIMED_OUT = 124
 EXAMPLES = {
     "example_hgm-probe": "hgm-probe-static",
     "example_info": "info-static",
+    "example_live": "live-static /tmp/live",
     "example_prefetch": "prefetch-static",
     "example_restore": "restore-static /bin/demo-static",
     "example_source_fn": "source_fn-static",

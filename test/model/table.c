@@ -108,6 +108,16 @@ static ssize_t model_write(int fd, const void *buf, size_t len)
 	return ours ? -EINVAL : hgm_sys_linux.write(fd, buf, len);
 }
 
+static ssize_t model_pwrite(int fd, const void *buf, size_t len, uint64_t offset)
+{
+	bool ours;
+
+	model_lock();
+	ours = fd_object(fd, OBJECT_FILE);
+	model_unlock();
+	return ours ? -EINVAL : hgm_sys_linux.pwrite(fd, buf, len, offset);
+}
+
 static int model_file_kind(int fd, struct hgm_file_kind *kind)
 {
 	int rc = hgm_sys_linux.file_kind(fd, kind);
@@ -219,6 +229,7 @@ const struct hgm_sys model_sys = {
 	.read = model_read,
 	.write = model_write,
 	.pread = model_pread,
+	.pwrite = model_pwrite,
 	.pread_nowait = model_pread_nowait,
 	.lseek = model_lseek,
 	.file_kind = model_file_kind,

@@ -51,6 +51,11 @@ static int64_t fail_pread(void)
 	return sys->pread(-1, buf, sizeof(buf), 0);
 }
 
+static int64_t fail_pwrite(void)
+{
+	return sys->pwrite(-1, buf, sizeof(buf), 0);
+}
+
 static int64_t fail_pread_nowait(void)
 {
 	return sys->pread_nowait(-1, buf, sizeof(buf), 0);
@@ -201,6 +206,7 @@ static const struct failure {
 	{ "dup", fail_dup, EBADF },
 	{ "read", fail_read, EBADF },
 	{ "write", fail_write, EBADF },
+	{ "pwrite", fail_pwrite, EBADF },
 	{ "pread", fail_pread, EBADF },
 	{ "pread_nowait", fail_pread_nowait, EBADF },
 	{ "lseek", fail_lseek, EBADF },

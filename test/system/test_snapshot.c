@@ -1,0 +1,186 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * A live snapshot equals the instant, byte for byte, while threads write as fast as they can: on
+ * every kind of memory, complete or still being restored, to every kind of sink. Afterwards what
+ * was huge is huge again.
+ */
+#include "crew.h"
+#include "engine.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#define WAIT_MS SMALLER(20000, 100000)
+
+static const struct contents contents = { .seed = 53, .holes = true };
+
+static void take_one(struct hgm *h, struct crew *crew, struct sink *sink, uint32_t flags,
+		     char *want, uint64_t pool_bytes)
+{
+	struct hgm_snapshot *s =
+		snapshot_of(h, &(struct hgm_snapshot_opts){ .write = sink_write,
+							    .user = sink,
+							    .flags = flags,
+							    .pool_bytes = pool_bytes });
+	struct hgm_snapshot_progress p;
+
+	crew_begin(crew, s, want);
+	assert_ok(hgm_snapshot_wait(s, WAIT_MS));
+	p = snapshot_progress(s);
+	assert_true(p.done);
+	assert_int_equal(p.error, 0);
+	assert_int_equal(p.done_bytes, p.total_bytes);
+	assert_int_equal(p.pool_used_bytes, 0);
+	assert_int_equal(p.unreadable_bytes, 0);
+	assert_true(p.zero_bytes + p.source_bytes + p.copied_bytes <= 3 * p.total_bytes);
+	assert_true(p.copied_bytes <= p.total_bytes && p.source_bytes <= p.total_bytes);
+	assert_int_equal(sink->taken + p.zero_bytes, p.total_bytes);
+	assert_true(p.begin_ns > 0);
+	if (flags & HGM_SNAPSHOT_ORDERED)
+		assert_true(sink->ascending);
+	hgm_snapshot_destroy(s);
+}
+
+static bool huge_again(void *arg)
+{
+	struct field *f = arg;
+	struct hgm_region_info info = info_of(f->region);
+
+	return info.huge_bytes >= info.length / info.block_bytes * info.block_bytes / 100 * 95;
+}
+
+static void snapshots_of(enum place place, uint64_t length, bool complete, enum feed_kind kind,
+			 unsigned int rounds)
+{
+	struct feed *feed = feed_make(kind, &contents, length);
+	struct hgm *h = engine(2);
+	char *want = malloc(length);
+	struct sink sink = { 0 };
+	struct crew crew;
+	struct field f;
+
+	watch(place_names[place], 100);
+	field_make(&f, h, place, length, feed_source(feed), 0);
+	assert_ok(hgm_start(h));
+	if (complete)
+		assert_ok(hgm_wait(h, WAIT_MS));
+	crew_start(&crew, &contents, f.addr, length / PAGE);
+	for (unsigned int i = 0; i < rounds; i++) {
+		sink_clear(&sink, length);
+		take_one(h, &crew, &sink, i % 2 ? HGM_SNAPSHOT_ORDERED : 0, want, 0);
+		assert_same(sink.got, want, length / PAGE, place_names[place]);
+	}
+	crew_end(&crew);
+	assert_ok(hgm_wait(h, WAIT_MS));
+	if (place_can_be_huge(place) && !eventually(huge_again, &f, 5000))
+		fail_msg("%s: huge are %llu of %llu bytes, %llu blocks left split",
+			 place_names[place], (unsigned long long)info_of(f.region).huge_bytes,
+			 (unsigned long long)length,
+			 (unsigned long long)info_of(f.region).left_split);
+	field_end(&f);
+	hgm_destroy(h);
+	feed_free(feed);
+	free(sink.got);
+	free(want);
+	calm();
+}
+
+static void complete_memory(void **state)
+{
+	(void)state;
+	for (int place = 0; place < PLACES; place++) {
+		if (place == PLACE_HUGETLB_1G)
+			continue;
+		if (place_lacking((enum place)place, 8 * MIB))
+			test_skip("%s", place_lacking((enum place)place, 8 * MIB));
+		snapshots_of((enum place)place, SMALLER(8, 4) * MIB, true, FEED_NOW, SMALLER(6, 2));
+	}
+}
+
+static void memory_being_restored(void **state)
+{
+	static const enum feed_kind kinds[] = { FEED_LATER, FEED_BLOCKING, FEED_SHORT };
+
+	(void)state;
+	for (int place = 0; place < PLACES; place++)
+		if (place != PLACE_HUGETLB_1G && !place_lacking((enum place)place, 8 * MIB))
+			snapshots_of((enum place)place, SMALLER(8, 4) * MIB, false,
+				     kinds[place % 3], SMALLER(3, 2));
+}
+
+/* One after another without a pause: what one leaves behind the next would stumble over. */
+static void a_hundred_in_a_row(void **state)
+{
+	static const enum place places[] = { PLACE_SHMEM, PLACE_ANON, PLACE_HUGETLB_2M };
+
+	(void)state;
+	for (unsigned int i = 0; i < 3; i++) {
+		uint64_t length = i < 2 ? MIB + 100 * PAGE : 2 * MIB;
+
+		if (place_lacking(places[i], length))
+			test_skip("%s", place_lacking(places[i], length));
+		snapshots_of(places[i], length, true, FEED_NOW, SMALLER(100, 10));
+	}
+}
+
+/* A guest that only reads maps 16 pages a fault at worst, and nothing once all is mapped again. */
+static void readers_are_spared(void **state)
+{
+	uint64_t length = 32 * MIB, pages = length / PAGE, sum = 0, before;
+	struct feed *feed = feed_make(FEED_NOW, &contents, length);
+	struct hgm *h = engine(1);
+	struct sink sink = { 0 };
+	struct hgm_snapshot *s;
+	struct field f;
+
+	(void)state;
+	if (!h->can_continue_wp) {
+		hgm_destroy(h);
+		feed_free(feed);
+		test_skip("this kernel's UFFDIO_CONTINUE cannot protect");
+	}
+	watch("readers", 60);
+	field_make(&f, h, PLACE_SHMEM, length, feed_source(feed), 0);
+	assert_ok(hgm_start(h));
+	assert_ok(hgm_wait(h, WAIT_MS));
+	sink_clear(&sink, length);
+	sink.hold = true;
+	s = snapshot_of(h, &(struct hgm_snapshot_opts){ .write = sink_write, .user = &sink });
+	assert_ok(hgm_snapshot_begin(s));
+	before = stats_of(h).faults;
+	for (uint64_t p = 0; p < pages; p++)
+		sum += *(volatile uint8_t *)(f.addr + p * PAGE);
+	if (stats_of(h).faults - before > pages / 16)
+		fail_msg("%llu faults of reading %llu pages (%llu)",
+			 (unsigned long long)(stats_of(h).faults - before),
+			 (unsigned long long)pages, (unsigned long long)sum);
+	nap_us(100000);
+	before = stats_of(h).faults;
+	for (uint64_t p = 0; p < pages; p++)
+		sum += *(volatile uint8_t *)(f.addr + p * PAGE);
+	assert_int_equal(stats_of(h).faults, before);
+	assert_int_equal(snapshot_progress(s).copied_bytes, 0);
+	atomic_store(&sink.hold, false);
+	assert_ok(hgm_snapshot_wait(s, WAIT_MS));
+	hgm_snapshot_destroy(s);
+	assert_pages(&contents, 0, pages, sink.got);
+	if (!eventually(huge_again, &f, 5000))
+		fail_msg("not huge again");
+	assert_huge(&f, PLACE_SHMEM);
+	field_end(&f);
+	hgm_destroy(h);
+	feed_free(feed);
+	free(sink.got);
+	calm();
+}
+
+static const struct CMUnitTest tests[] = {
+	cmocka_unit_test(a_hundred_in_a_row),
+	cmocka_unit_test(readers_are_spared),
+	cmocka_unit_test(complete_memory),
+	cmocka_unit_test(memory_being_restored),
+};
+
+TEST_MAIN(tests)

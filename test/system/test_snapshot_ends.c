@@ -1,0 +1,281 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * How snapshots end before their time: sinks that fail, cancelled at every stage, regions and
+ * engines destroyed meanwhile. Nobody stays behind waiting, and nothing is left.
+ */
+#include "crew.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+
+#define WAIT_MS SMALLER(20000, 100000)
+#define LENGTH	(4 * MIB)
+#define PAGES	(LENGTH / PAGE)
+
+static const struct contents contents = { .seed = 54 };
+
+struct stage {
+	struct feed *feed;
+	struct hgm *h;
+	struct field f;
+	struct crew crew;
+	struct sink sink;
+	char *want;
+};
+
+static void stage_make(struct stage *st, enum place place)
+{
+	memset(st, 0, sizeof(*st));
+	watch(place_names[place], 60);
+	st->feed = feed_make(FEED_NOW, &contents, LENGTH);
+	st->h = engine(2);
+	st->want = malloc(LENGTH);
+	assert_non_null(st->want);
+	field_make(&st->f, st->h, place, LENGTH, feed_source(st->feed), 0);
+	assert_ok(hgm_start(st->h));
+	assert_ok(hgm_wait(st->h, WAIT_MS));
+	crew_start(&st->crew, &contents, st->f.addr, PAGES);
+	sink_clear(&st->sink, LENGTH);
+}
+
+static struct hgm_snapshot *create(struct stage *st, uint64_t pool_bytes, uint32_t flags)
+{
+	return snapshot_of(st->h, &(struct hgm_snapshot_opts){ .write = sink_write,
+							       .user = &st->sink,
+							       .pool_bytes = pool_bytes,
+							       .flags = flags });
+}
+
+/* Everybody writes on: nothing is protected any more, and no writer waits. */
+static void assert_writers_go_on(struct stage *st)
+{
+	for (unsigned int i = 0; i < CREW; i++) {
+		uint64_t before = atomic_load(&st->crew.writes);
+
+		while (atomic_load(&st->crew.writes) < before + 2 * PAGES)
+			nap_us(100);
+	}
+}
+
+/* The next snapshot is whole. */
+static void assert_next_is_right(struct stage *st)
+{
+	struct hgm_snapshot *s;
+
+	sink_clear(&st->sink, LENGTH);
+	s = create(st, 0, 0);
+	crew_begin(&st->crew, s, st->want);
+	assert_ok(hgm_snapshot_wait(s, WAIT_MS));
+	hgm_snapshot_destroy(s);
+	assert_same(st->sink.got, st->want, PAGES, "the next");
+}
+
+static void stage_end(struct stage *st)
+{
+	crew_end(&st->crew);
+	field_end(&st->f);
+	hgm_destroy(st->h);
+	feed_free(st->feed);
+	free(st->sink.got);
+	free(st->want);
+	calm();
+}
+
+static const struct failure {
+	const char *what;
+	int fail;
+	uint64_t fail_at;
+	uint64_t most;
+	bool too_much;
+	int want;
+} failures[] = {
+	{ "fails at once", -EIO, 0, 0, false, -EIO },
+	{ "fails in the middle", -ENOSPC, LENGTH / 2, 0, false, -ENOSPC },
+	{ "takes nothing", 0, LENGTH / 2, 0, true, -EIO },
+	{ "takes more than there is", 1 << 30, LENGTH / 2, 0, true, -EIO },
+	{ "returns garbage", -70000, 100 * PAGE, 0, true, -EIO },
+	{ "takes little", 0, 0, 1000, false, 0 },
+	{ "takes a byte less than a page", 0, 0, PAGE - 1, false, 0 },
+};
+
+static void failing_sinks(void **state)
+{
+	static const enum place places[] = { PLACE_SHMEM, PLACE_ANON, PLACE_HUGETLB_2M };
+
+	(void)state;
+	for (unsigned int p = 0; p < 3; p++) {
+		struct stage st;
+
+		if (place_lacking(places[p], LENGTH))
+			continue;
+		stage_make(&st, places[p]);
+		for (unsigned int i = 0; i < sizeof(failures) / sizeof(failures[0]); i++) {
+			const struct failure *f = &failures[i];
+			struct hgm_snapshot *s;
+			int rc;
+
+			for (uint32_t flags = 0; flags < 2; flags++) {
+				sink_clear(&st.sink, LENGTH);
+				st.sink.fail = f->fail;
+				st.sink.fail_at = f->fail_at;
+				st.sink.returns_nothing = f->too_much && !f->fail;
+				st.sink.most = f->most;
+				s = create(&st, 0, flags);
+				crew_begin(&st.crew, s, st.want);
+				rc = hgm_snapshot_wait(s, WAIT_MS);
+				if (rc != f->want)
+					fail_msg("%s: %d instead of %d", f->what, rc, f->want);
+				assert_int_equal(snapshot_progress(s).error, f->want);
+				assert_true(snapshot_progress(s).done);
+				/* Ended is ended. */
+				assert_ok(hgm_snapshot_cancel(s));
+				assert_int_equal(hgm_snapshot_wait(s, 0), f->want);
+				assert_writers_go_on(&st);
+				hgm_snapshot_destroy(s);
+				if (!f->want)
+					assert_same(st.sink.got, st.want, PAGES, f->what);
+			}
+		}
+		assert_next_is_right(&st);
+		stage_end(&st);
+	}
+}
+
+static void cancelled_at_each_stage(void **state)
+{
+	struct hgm_snapshot *s;
+	struct stage st;
+
+	(void)state;
+	stage_make(&st, PLACE_SHMEM);
+
+	s = create(&st, 0, 0);
+	assert_error(hgm_snapshot_wait(s, 0), -EINVAL);
+	assert_ok(hgm_snapshot_cancel(s));
+	assert_error(hgm_snapshot_begin(s), -ECANCELED);
+	assert_error(hgm_snapshot_wait(s, WAIT_MS), -ECANCELED);
+	assert_int_equal(st.sink.taken, 0);
+	hgm_snapshot_destroy(s);
+	assert_writers_go_on(&st);
+
+	s = create(&st, 0, 0);
+	assert_writers_go_on(&st);
+	hgm_snapshot_destroy(s); /* never begun */
+	assert_writers_go_on(&st);
+
+	for (unsigned int i = 0; i < 2; i++) { /* in the middle, and while the sink blocks */
+		sink_clear(&st.sink, LENGTH);
+		st.sink.nap_us = 2000;
+		atomic_store(&st.sink.hold, i);
+		s = create(&st, 256 * PAGE, i ? HGM_SNAPSHOT_ORDERED : 0);
+		crew_begin(&st.crew, s, st.want);
+		assert_error(hgm_snapshot_wait(s, 20), -ETIMEDOUT);
+		assert_ok(hgm_snapshot_cancel(s));
+		if (i)
+			assert_error(hgm_snapshot_wait(s, 20), -ETIMEDOUT);
+		atomic_store(&st.sink.hold, false);
+		assert_error(hgm_snapshot_wait(s, WAIT_MS), -ECANCELED);
+		assert_error(hgm_snapshot_begin(s), -EALREADY);
+		assert_writers_go_on(&st);
+		hgm_snapshot_destroy(s);
+	}
+	sink_clear(&st.sink, LENGTH);
+	s = create(&st, 0, 0);
+	crew_begin(&st.crew, s, st.want);
+	hgm_snapshot_destroy(s); /* without waiting */
+	assert_writers_go_on(&st);
+
+	/* At the slowest rate: it must not be waited for. */
+	sink_clear(&st.sink, LENGTH);
+	s = snapshot_of(st.h, &(struct hgm_snapshot_opts){
+				      .write = sink_write, .user = &st.sink, .rate_bytes = 1 });
+	crew_begin(&st.crew, s, st.want);
+	assert_writers_go_on(&st);
+	hgm_snapshot_destroy(s);
+	assert_next_is_right(&st);
+	stage_end(&st);
+}
+
+static void begun_twice(void **state)
+{
+	struct hgm_snapshot *s, *other;
+	struct stage st;
+	uint64_t began;
+
+	(void)state;
+	stage_make(&st, PLACE_SHMEM);
+	s = create(&st, 0, 0);
+	assert_error(hgm_snapshot_create(
+			     &other, st.h,
+			     &(struct hgm_snapshot_opts){ .size = sizeof(struct hgm_snapshot_opts),
+							  .write = sink_write }),
+		     -EBUSY);
+	crew_begin(&st.crew, s, st.want);
+	began = snapshot_progress(s).begin_ns;
+	assert_error(hgm_snapshot_begin(s), -EALREADY);
+	assert_int_equal(snapshot_progress(s).begin_ns, began);
+	assert_ok(hgm_snapshot_wait(s, -1));
+	assert_error(hgm_snapshot_begin(s), -EALREADY);
+	assert_same(st.sink.got, st.want, PAGES, "begun twice");
+	/* Ended, and not destroyed yet: it is in nobody's way. */
+	assert_next_is_right(&st);
+	hgm_snapshot_destroy(s);
+	stage_end(&st);
+}
+
+/* Writers wait for room in the pool when all is destroyed under the snapshot. */
+static void destroyed_under_it(void **state)
+{
+	static const enum place places[] = { PLACE_MAPPING, PLACE_MAPPING_ANON };
+	struct holdings before;
+
+	(void)state;
+	for (unsigned int i = 0; i < 21; i++) { /* the first round warms up */
+		enum place place = places[i % 2];
+		bool engine_too = i % 7 > 2, begin = i % 7 != 5;
+		struct hgm_snapshot *s;
+		struct stage st;
+
+		if (i == 7)
+			before = take_holdings();
+		stage_make(&st, place);
+		s = create(&st, 16 * PAGE, 0);
+		if (begin) {
+			atomic_store(&st.sink.hold, true);
+			crew_begin(&st.crew, s, st.want);
+			while (!snapshot_progress(s).pool_full)
+				nap_us(100);
+			/* The sink returns while the region waits for it. */
+			atomic_store(&st.sink.hold, false);
+			st.sink.nap_us = 1000;
+		}
+		if (engine_too)
+			hgm_destroy(st.h);
+		else
+			hgm_region_destroy(st.f.region);
+		if (!begin)
+			assert_error(hgm_snapshot_begin(s), -ECANCELED);
+		assert_error(hgm_snapshot_wait(s, WAIT_MS), -ECANCELED);
+		assert_writers_go_on(&st);
+		hgm_snapshot_destroy(s);
+		crew_end(&st.crew);
+		field_release(&st.f);
+		if (!engine_too)
+			hgm_destroy(st.h);
+		feed_free(st.feed);
+		free(st.sink.got);
+		free(st.want);
+		calm();
+	}
+	assert_same_holdings(&before);
+}
+
+static const struct CMUnitTest tests[] = {
+	cmocka_unit_test(failing_sinks),
+	cmocka_unit_test(cancelled_at_each_stage),
+	cmocka_unit_test(begun_twice),
+	cmocka_unit_test(destroyed_under_it),
+};
+
+TEST_MAIN(tests)

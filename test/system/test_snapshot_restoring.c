@@ -1,0 +1,387 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Snapshots of memory that is still being restored, or was discarded: nobody who touches memory
+ * waits for the instant, or for the sink; what does not arrive is told.
+ */
+#include "crew.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#define WAIT_MS SMALLER(20000, 100000)
+#define SOON_MS SMALLER(3000, 30000)
+#define LENGTH	(4 * MIB)
+#define PAGES	(LENGTH / PAGE)
+
+static const struct contents contents = { .seed = 58 };
+
+static void assert_can_touch(const void *addr)
+{
+	uint8_t value;
+
+	assert_int_equal(touch(addr, &value), 0);
+}
+
+static bool is_back(void *arg)
+{
+	return atomic_load(&((struct waiter *)arg)->signal) >= 0;
+}
+
+static struct hgm_snapshot *snapshot_to(struct hgm *h, struct sink *sink)
+{
+	return snapshot_of(h, &(struct hgm_snapshot_opts){ .write = sink_write, .user = sink });
+}
+
+/* A guest that must wait for the instant cannot be paused for it. */
+static void touched_before_the_instant(void **state)
+{
+	static const enum place places[] = { PLACE_ANON, PLACE_SHMEM, PLACE_SHMEM_LAZY };
+
+	(void)state;
+	for (unsigned int i = 0; i < 3; i++) {
+		struct feed *feed = feed_make(FEED_NOW, &contents, LENGTH);
+		struct hgm *h = engine(1);
+		struct sink sink = { 0 };
+		struct hgm_snapshot *s;
+		struct waiter w[2];
+		struct field f;
+
+		watch(place_names[places[i]], 60);
+		sink_clear(&sink, LENGTH);
+		field_make(&f, h, places[i], LENGTH, feed_source(feed), HGM_REGION_NO_FILL);
+		assert_ok(hgm_start(h));
+		assert_can_touch(f.addr);
+		assert_can_touch(f.addr + PAGE);
+		s = snapshot_to(h, &sink);
+		assert_int_equal(madvise(f.addr, PAGE,
+					 places[i] == PLACE_ANON ? MADV_DONTNEED : MADV_REMOVE),
+				 0);
+		waiter_start(&w[0], f.addr);		  /* discarded */
+		waiter_start(&w[1], f.addr + 700 * PAGE); /* absent */
+		for (unsigned int n = 0; n < 2; n++) {
+			if (!eventually(is_back, &w[n], SOON_MS))
+				fail_msg("%s: waits for the instant", place_names[places[i]]);
+			waiter_join(&w[n]);
+		}
+		assert_int_equal(w[0].value, 0);
+		memset(f.addr + PAGE, 0x5a, 2 * PAGE);
+		assert_ok(hgm_snapshot_begin(s));
+		memset(f.addr, 0xa5, 4 * PAGE);
+		assert_ok(hgm_snapshot_wait(s, WAIT_MS));
+		hgm_snapshot_destroy(s);
+		for (uint64_t b = 0; b < 3 * PAGE; b++)
+			assert_int_equal((uint8_t)sink.got[b], b < PAGE ? 0 : 0x5a);
+		assert_pages(&contents, 3, PAGES - 3, sink.got + 3 * PAGE);
+		field_end(&f);
+		hgm_destroy(h);
+		feed_free(feed);
+		free(sink.got);
+		calm();
+	}
+}
+
+/* hgm_wait() between create and begin comes back, and what waited for it is huge afterwards. */
+static void waited_for_before_the_instant(void **state)
+{
+	struct feed *feed = feed_make(FEED_LATER, &contents, LENGTH);
+
+	(void)state;
+	watch("waited for", 100);
+	for (unsigned int round = 0; round < SMALLER(30, 5); round++) {
+		struct hgm *h = engine(1);
+		struct sink sink = { 0 };
+		struct hgm_snapshot *s;
+		struct field f;
+
+		sink_clear(&sink, LENGTH);
+		field_make(&f, h, PLACE_SHMEM, LENGTH, feed_source(feed), 0);
+		assert_ok(hgm_start(h));
+		nap_us(round * 300); /* collapses are under way in some rounds */
+		s = snapshot_to(h, &sink);
+		assert_ok(hgm_wait(h, WAIT_MS));
+		if (round % 2)
+			assert_ok(hgm_snapshot_begin(s));
+		if (round % 2)
+			assert_ok(hgm_snapshot_wait(s, WAIT_MS));
+		hgm_snapshot_destroy(s);
+		if (round % 2)
+			assert_pages(&contents, 0, PAGES, sink.got);
+		for (unsigned int i = 0; i < 3000; i++) {
+			if (info_of(f.region).huge_bytes == LENGTH)
+				break;
+			nap_us(1000);
+		}
+		if (info_of(f.region).huge_bytes != LENGTH)
+			fail_msg("round %u: huge are %llu bytes, %llu blocks left split", round,
+				 (unsigned long long)info_of(f.region).huge_bytes,
+				 (unsigned long long)info_of(f.region).left_split);
+		field_end(&f);
+		hgm_destroy(h);
+		free(sink.got);
+	}
+	feed_free(feed);
+	calm();
+}
+
+/* Blocks that become full under a snapshot that has not begun: nobody waits for their collapse. */
+static void filled_before_the_instant(void **state)
+{
+	struct feed *feed = feed_make(FEED_NEVER, &contents, LENGTH);
+	struct hgm *h = engine(1);
+	struct sink sink = { 0 };
+	struct hgm_snapshot *s;
+	struct field f;
+
+	(void)state;
+	watch("filled before the instant", 60);
+	feed_answer_below(feed, 600);
+	field_make(&f, h, PLACE_SHMEM, LENGTH, feed_source(feed), 0);
+	assert_ok(hgm_start(h));
+	while (progress_of(h).present_bytes < 600 * PAGE)
+		nap_us(100);
+	s = snapshot_to(h, &sink);
+	feed_answer_below(feed, PAGES);
+	feed_give(feed);
+	assert_ok(hgm_wait(h, SOON_MS));
+	hgm_snapshot_destroy(s);
+	for (unsigned int i = 0; i < SOON_MS && info_of(f.region).huge_bytes != LENGTH; i++)
+		nap_us(1000);
+	assert_int_equal(info_of(f.region).huge_bytes, LENGTH);
+	field_end(&f);
+	hgm_destroy(h);
+	feed_free(feed);
+	calm();
+}
+
+/* A block whose first pages had arrived, and the others come after: the sink stands still. */
+static void a_block_in_parts(void **state)
+{
+	struct feed *feed = feed_make(FEED_NEVER, &contents, LENGTH);
+	struct hgm *h = engine(1);
+	struct sink sink = { 0 };
+	struct hgm_snapshot *s;
+	struct waiter w;
+	struct field f;
+
+	(void)state;
+	if (place_lacking(PLACE_HUGETLB_2M, LENGTH)) {
+		hgm_destroy(h);
+		feed_free(feed);
+		test_skip("no huge pages");
+	}
+	watch("a block in parts", 60);
+	feed_answer_below(feed, 600);
+	sink_clear(&sink, LENGTH);
+	field_make(&f, h, PLACE_HUGETLB_2M, LENGTH, feed_source(feed), 0);
+	assert_ok(hgm_start(h));
+	while (progress_of(h).present_bytes < 600 * PAGE)
+		nap_us(100);
+	s = snapshot_to(h, &sink);
+	atomic_store(&sink.hold, true);
+	assert_ok(hgm_snapshot_begin(s));
+	feed_answer_below(feed, PAGES);
+	feed_give(feed);
+	waiter_start(&w, f.addr + 513 * PAGE);
+	if (!eventually(is_back, &w, SOON_MS))
+		fail_msg("a read of a block that is complete waits for the sink");
+	waiter_join(&w);
+	memset(f.addr + 2 * MIB, 0x33, 2 * MIB); /* nor does a write */
+	atomic_store(&sink.hold, false);
+	assert_ok(hgm_snapshot_wait(s, WAIT_MS));
+	hgm_snapshot_destroy(s);
+	assert_pages(&contents, 0, PAGES, sink.got);
+	field_end(&f);
+	hgm_destroy(h);
+	feed_free(feed);
+	free(sink.got);
+	calm();
+}
+
+#define BAD_FIRST 100
+#define BAD_PAGES 11
+
+static int64_t read_but_some(void *user, const struct hgm_io *io)
+{
+	uint64_t page = io->offset / PAGE, pages = io->length / PAGE;
+
+	(void)user;
+	if (page < BAD_FIRST + BAD_PAGES && page + pages > BAD_FIRST)
+		return -ENODATA;
+	contents_write(&contents, page, pages, io->buf);
+	return (int64_t)io->length;
+}
+
+static void a_source_with_bad_pages(void **state)
+{
+	static const enum place places[] = { PLACE_SHMEM, PLACE_ANON };
+
+	(void)state;
+	/* Where there is no poison what is behind bad pages does not arrive. */
+	for (unsigned int i = 0; i < (kernel_has(KERNEL_POISON) ? 4 : 2); i++) {
+		struct hgm *h = engine_with((struct hgm_opts){ .retries = 1, .retry_first_us = 1 });
+		struct sink sink = { 0 };
+		struct hgm_snapshot *s;
+		struct hgm_source *src;
+		struct field f;
+
+		watch("bad pages", 60);
+		sink_clear(&sink, LENGTH);
+		memset(sink.got, 0x11, LENGTH);
+		memset(sink.got + BAD_FIRST * PAGE, 0, BAD_PAGES * PAGE);
+		assert_ok(hgm_source_fn(&src, read_but_some, NULL, NULL));
+		field_make(&f, h, places[i % 2], LENGTH, src, i < 2 ? HGM_REGION_NO_FILL : 0);
+		assert_ok(hgm_start(h));
+		if (i >= 2)
+			while (progress_of(h).present_bytes < LENGTH - BAD_PAGES * PAGE)
+				nap_us(100);
+		s = snapshot_to(h, &sink);
+		assert_ok(hgm_snapshot_begin(s));
+		assert_error(hgm_snapshot_wait(s, WAIT_MS), -ENODATA);
+		assert_int_equal(snapshot_progress(s).unreadable_bytes, BAD_PAGES * PAGE);
+		assert_int_equal(snapshot_progress(s).done_bytes, LENGTH);
+		hgm_snapshot_destroy(s);
+		assert_pages(&contents, 0, BAD_FIRST, sink.got);
+		for (uint64_t b = BAD_FIRST * PAGE; b < (BAD_FIRST + BAD_PAGES) * PAGE; b++)
+			assert_int_equal(sink.got[b], 0);
+		assert_pages(&contents, BAD_FIRST + BAD_PAGES, PAGES - BAD_FIRST - BAD_PAGES,
+			     sink.got + (BAD_FIRST + BAD_PAGES) * PAGE);
+		field_end(&f);
+		hgm_destroy(h);
+		hgm_source_destroy(src);
+		free(sink.got);
+		calm();
+	}
+}
+
+/* The source never answers; who cancels does not wait for it, nor are others disturbed. */
+static void cancelled_while_the_source_sleeps(void **state)
+{
+	(void)state;
+	for (unsigned int i = 0; i < 3; i++) {
+		struct feed *feed = feed_make(FEED_NEVER, &contents, LENGTH);
+		struct hgm *h = engine(1);
+		struct sink sink = { 0 };
+		struct hgm_snapshot *s;
+		struct waiter w;
+		struct field f;
+
+		watch("the source sleeps", 60);
+		sink_clear(&sink, LENGTH);
+		feed_answer_below(feed, 10);
+		field_make(&f, h, PLACE_SHMEM, LENGTH, feed_source(feed), HGM_REGION_NO_FILL);
+		assert_ok(hgm_start(h));
+		waiter_start(&w, f.addr + 20 * PAGE);
+		while (!feed_kept(feed))
+			nap_us(100);
+		s = snapshot_to(h, &sink);
+		assert_ok(hgm_snapshot_begin(s));
+		while (feed_kept(feed) < 2)
+			nap_us(100);
+		if (i == 0) {
+			assert_ok(hgm_snapshot_cancel(s));
+			assert_error(hgm_snapshot_wait(s, SOON_MS), -ECANCELED);
+		} else if (i == 1) { /* the region's end cancels too: whoever waits gets SIGSEGV */
+			field_end(&f);
+			assert_error(hgm_snapshot_wait(s, SOON_MS), -ECANCELED);
+		}
+		hgm_snapshot_destroy(s);
+		if (i != 1) {
+			assert_int_equal(atomic_load(&w.signal), -1);
+			feed_answer_below(feed, PAGES);
+			feed_give(feed);
+		}
+		waiter_join(&w);
+		assert_int_equal(w.signal != 0, i == 1);
+		if (i != 1)
+			field_end(&f);
+		hgm_destroy(h);
+		feed_free(feed);
+		free(sink.got);
+		calm();
+	}
+}
+
+/* Behind a region's end there is memory, for the last block's sake: none of the snapshot's. */
+static void behind_the_end(void **state)
+{
+	const uint64_t length = 2 * MIB + 37 * PAGE;
+	struct feed *feed = feed_make(FEED_NOW, &contents, length);
+	struct hgm *h = engine(1);
+	struct sink sink = { 0 };
+	struct hgm_snapshot *s;
+	struct field f;
+
+	(void)state;
+	watch("behind the end", 60);
+	sink_clear(&sink, length); /* which fails of what lies behind */
+	field_make(&f, h, PLACE_SHMEM, length, feed_source(feed), 0);
+	assert_ok(hgm_start(h));
+	assert_ok(hgm_wait(h, WAIT_MS));
+	atomic_store(&sink.hold, true);
+	s = snapshot_to(h, &sink);
+	assert_ok(hgm_snapshot_begin(s));
+	for (uint64_t p = 30; p < 60; p++)
+		assert_can_touch(f.addr + 2 * MIB + p * PAGE);
+	for (uint64_t p = 30; p < 60; p++)
+		f.addr[2 * MIB + p * PAGE] = 1;
+	assert_int_equal(snapshot_progress(s).copied_bytes, 7 * PAGE);
+	atomic_store(&sink.hold, false);
+	assert_ok(hgm_snapshot_wait(s, WAIT_MS));
+	assert_int_equal(snapshot_progress(s).done_bytes, length);
+	hgm_snapshot_destroy(s);
+	assert_pages(&contents, 0, length / PAGE, sink.got);
+	field_end(&f);
+	hgm_destroy(h);
+	feed_free(feed);
+	free(sink.got);
+	calm();
+}
+
+/*
+ * Anonymous memory is read through /proc/self/mem, by threads that serve faults: of what is not
+ * there the kernel says so, and lets nobody wait.
+ */
+static void the_kernel_refuses_absent_pages(void **state)
+{
+	struct feed *feed = feed_make(FEED_NEVER, &contents, LENGTH);
+	int mem = open("/proc/self/mem", O_RDONLY | O_CLOEXEC);
+	struct hgm *h = engine(1);
+	struct field f;
+	char buf[PAGE];
+	uint64_t faults;
+
+	(void)state;
+	watch("/proc/self/mem", 20);
+	feed_answer_below(feed, 1);
+	field_make(&f, h, PLACE_ANON, LENGTH, feed_source(feed), HGM_REGION_NO_FILL);
+	assert_ok(hgm_start(h));
+	assert_can_touch(f.addr);
+	faults = stats_of(h).faults;
+	assert_true(mem >= 0);
+	assert_int_equal(pread(mem, buf, PAGE, (off_t)(uintptr_t)f.addr), PAGE);
+	assert_pages(&contents, 0, 1, buf);
+	assert_int_equal(pread(mem, buf, PAGE, (off_t)(uintptr_t)(f.addr + PAGE)), -1);
+	assert_int_equal(errno, EIO);
+	assert_int_equal(stats_of(h).faults, faults);
+	close(mem);
+	field_end(&f);
+	hgm_destroy(h);
+	feed_free(feed);
+	calm();
+}
+
+static const struct CMUnitTest tests[] = {
+	cmocka_unit_test(touched_before_the_instant),
+	cmocka_unit_test(waited_for_before_the_instant),
+	cmocka_unit_test(filled_before_the_instant),
+	cmocka_unit_test(a_block_in_parts),
+	cmocka_unit_test(a_source_with_bad_pages),
+	cmocka_unit_test(cancelled_while_the_source_sleeps),
+	cmocka_unit_test(behind_the_end),
+	cmocka_unit_test(the_kernel_refuses_absent_pages),
+};
+
+TEST_MAIN(tests)

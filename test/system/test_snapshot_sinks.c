@@ -1,0 +1,313 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Where snapshots go by descriptor: files with holes, from which an engine restores lazily; files
+ * that held something else; pipes; full file systems. And several regions at one instant.
+ */
+#include "crew.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <sched.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define WAIT_MS SMALLER(20000, 100000)
+#define LENGTH	(4 * MIB + 37 * PAGE)
+#define PAGES	(LENGTH / PAGE)
+
+static const struct contents contents = { .seed = 57, .holes = true };
+
+struct stage {
+	struct feed *feed;
+	struct hgm *h;
+	struct field f;
+	struct crew crew;
+	char *want, *got;
+};
+
+static void stage_make(struct stage *st, enum place place)
+{
+	watch(place_names[place], 60);
+	st->feed = feed_make(FEED_NOW, &contents, LENGTH);
+	st->h = engine(2);
+	st->want = malloc(LENGTH);
+	st->got = calloc(1, LENGTH);
+	assert_non_null(st->want);
+	assert_non_null(st->got);
+	field_make(&st->f, st->h, place, LENGTH, feed_source(st->feed), 0);
+	assert_ok(hgm_start(st->h));
+	assert_ok(hgm_wait(st->h, WAIT_MS));
+	/* The rest keeps its holes. */
+	crew_start(&st->crew, &contents, st->f.addr, PAGES / 2);
+	contents_write(&contents, PAGES / 2, PAGES - PAGES / 2, st->want + PAGES / 2 * PAGE);
+}
+
+static void stage_end(struct stage *st)
+{
+	crew_end(&st->crew);
+	field_end(&st->f);
+	hgm_destroy(st->h);
+	feed_free(st->feed);
+	free(st->want);
+	free(st->got);
+	calm();
+}
+
+static struct hgm_snapshot *begin(struct stage *st, int fd, uint64_t pool_bytes)
+{
+	struct hgm_snapshot *s = snapshot_of(
+		st->h, &(struct hgm_snapshot_opts){ .fd = fd, .pool_bytes = pool_bytes });
+
+	crew_begin(&st->crew, s, st->want);
+	return s;
+}
+
+static void restored_from(int fd, const char *want)
+{
+	struct hgm_source *src;
+	struct hgm *h = engine(1);
+	struct field f;
+
+	assert_ok(hgm_source_fd(&src, fd));
+	field_make(&f, h, PLACE_ANON, LENGTH, src, HGM_REGION_NO_FILL);
+	assert_ok(hgm_start(h));
+	for (uint64_t p = PAGES; p-- > 0;)
+		assert_memory_equal(f.addr + p * PAGE, want + p * PAGE, PAGE);
+	field_end(&f);
+	hgm_destroy(h);
+	hgm_source_destroy(src);
+}
+
+static void to_files(void **state)
+{
+	char *junk = malloc(2 * LENGTH);
+
+	(void)state;
+	assert_non_null(junk);
+	memset(junk, 0xee, 2 * LENGTH);
+	for (unsigned int i = 0; i < 3; i++) {
+		char path[] = "/tmp/hgm-snapshot-XXXXXX";
+		bool stale = i == 1;
+		struct hgm_snapshot_progress p;
+		struct hgm_snapshot *s;
+		struct stage st;
+		struct stat stat;
+		int fd = mkstemp(path);
+
+		assert_true(fd >= 0);
+		unlink(path);
+		if (stale) /* longer than what is to come */
+			assert_int_equal(pwrite(fd, junk, 2 * LENGTH, 0), 2 * LENGTH);
+		stage_make(&st, i == 2 ? PLACE_ANON : PLACE_SHMEM);
+		s = begin(&st, fd, 0);
+		assert_ok(hgm_snapshot_wait(s, WAIT_MS));
+		p = snapshot_progress(s);
+		hgm_snapshot_destroy(s);
+		assert_int_equal(fstat(fd, &stat), 0);
+		assert_int_equal(stat.st_size, LENGTH);
+		if (!stale)
+			assert_true((uint64_t)stat.st_blocks * 512 <=
+				    LENGTH - p.zero_bytes + 64 * 1024);
+		assert_int_equal(pread(fd, st.got, LENGTH, 0), LENGTH);
+		assert_same(st.got, st.want, PAGES, stale ? "a file with other contents" : "file");
+		restored_from(fd, st.want);
+		close(fd);
+		stage_end(&st);
+	}
+	free(junk);
+}
+
+/* All is zero: a file of holes only. */
+static void of_zeroes(void **state)
+{
+	int fd = memfd_create("holes", MFD_CLOEXEC);
+	struct hgm *h = engine(1);
+	struct hgm_snapshot *s;
+	struct hgm_source *src;
+	struct stat stat;
+	struct field f;
+	char *empty = mmap(NULL, LENGTH, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	(void)state;
+	assert_true(fd >= 0 && empty != MAP_FAILED);
+	assert_ok(hgm_source_memory(&src, empty, LENGTH));
+	field_make(&f, h, PLACE_SHMEM, LENGTH, src, 0);
+	assert_ok(hgm_start(h));
+	assert_ok(hgm_wait(h, WAIT_MS));
+	s = snapshot_of(h, &(struct hgm_snapshot_opts){ .fd = fd });
+	assert_ok(hgm_snapshot_begin(s));
+	assert_ok(hgm_snapshot_wait(s, WAIT_MS));
+	assert_int_equal(snapshot_progress(s).zero_bytes, LENGTH);
+	hgm_snapshot_destroy(s);
+	assert_int_equal(fstat(fd, &stat), 0);
+	assert_int_equal(stat.st_size, LENGTH);
+	assert_int_equal(stat.st_blocks, 0);
+	close(fd);
+	field_end(&f);
+	hgm_destroy(h);
+	hgm_source_destroy(src);
+	munmap(empty, LENGTH);
+}
+
+struct drain {
+	int fd;
+	char *to;
+	uint64_t got;
+	pthread_t thread;
+};
+
+static void *drain_pipe(void *arg)
+{
+	struct drain *d = arg;
+	ssize_t n = 1;
+
+	while (n > 0 && d->got < LENGTH) {
+		n = read(d->fd, d->to + d->got, LENGTH - d->got);
+		d->got += n > 0 ? (uint64_t)n : 0;
+		nap_us(50);
+	}
+	return NULL;
+}
+
+static void to_a_pipe(void **state)
+{
+	(void)state;
+	for (unsigned int closed = 0; closed < 2; closed++) {
+		struct hgm_snapshot *s;
+		struct drain d;
+		struct stage st;
+		int fds[2];
+
+		stage_make(&st, PLACE_SHMEM);
+		assert_int_equal(pipe(fds), 0);
+		if (closed)
+			close(fds[0]);
+		s = begin(&st, fds[1], closed ? 0 : 100 * PAGE);
+		d = (struct drain){ .fd = fds[0], .to = st.got };
+		if (closed) { /* and the process lives */
+			assert_error(hgm_snapshot_wait(s, WAIT_MS), -EPIPE);
+		} else {
+			pthread_create(&d.thread, NULL, drain_pipe, &d);
+			assert_ok(hgm_snapshot_wait(s, WAIT_MS));
+			close(fds[1]);
+			pthread_join(d.thread, NULL);
+			assert_int_equal(d.got, LENGTH);
+			assert_same(st.got, st.want, PAGES, "pipe");
+			close(fds[0]);
+		}
+		hgm_snapshot_destroy(s);
+		if (closed)
+			close(fds[1]);
+		stage_end(&st);
+	}
+}
+
+/* What fails when it is too late to refuse it. */
+static void failing_descriptors(void **state)
+{
+	char dir[] = "/tmp/hgm-full-XXXXXX", path[64];
+	struct hgm_snapshot *s;
+	struct stage st;
+	int fd;
+
+	(void)state;
+	stage_make(&st, PLACE_SHMEM);
+	fd = memfd_create("closed", MFD_CLOEXEC);
+	s = snapshot_of(st.h, &(struct hgm_snapshot_opts){ .fd = fd });
+	close(fd);
+	assert_ok(hgm_snapshot_begin(s));
+	assert_error(hgm_snapshot_wait(s, WAIT_MS), -EBADF);
+	hgm_snapshot_destroy(s);
+
+	fd = open("/proc/self/exe", O_RDONLY);
+	s = begin(&st, fd, 0);
+	assert_error(hgm_snapshot_wait(s, WAIT_MS), -EBADF);
+	hgm_snapshot_destroy(s);
+	close(fd);
+
+	fd = open("/dev/null", O_WRONLY);
+	s = begin(&st, fd, 0);
+	assert_ok(hgm_snapshot_wait(s, WAIT_MS));
+	hgm_snapshot_destroy(s);
+	close(fd);
+
+	if (mkdtemp(dir) && !unshare(CLONE_NEWNS) &&
+	    !mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) &&
+	    !mount("none", dir, "tmpfs", 0, "size=1m")) {
+		snprintf(path, sizeof(path), "%s/file", dir);
+		fd = open(path, O_RDWR | O_CREAT, 0600);
+		s = begin(&st, fd, 0);
+		assert_error(hgm_snapshot_wait(s, WAIT_MS), -ENOSPC);
+		hgm_snapshot_destroy(s);
+		close(fd);
+		umount2(dir, MNT_DETACH);
+	}
+	rmdir(dir);
+	stage_end(&st);
+}
+
+/* Each at its place, all at one instant; what lies between them is zeroes. */
+static void several_regions(void **state)
+{
+	static const enum place places[] = { PLACE_ANON, PLACE_SHMEM, PLACE_SHMEM_LAZY };
+	const uint64_t length = MIB + 13 * PAGE, at[] = { 6 * MIB, 3 * PAGE, 2 * MIB };
+	const uint64_t end = at[0] + length;
+	char *want = calloc(1, end), *got = calloc(1, end);
+	struct feed *feed = feed_make(FEED_NOW, &contents, end);
+	struct hgm *h = engine(2);
+	struct crew crew[3];
+	struct field f[3], later;
+	struct hgm_snapshot *s;
+	int fd = memfd_create("several", MFD_CLOEXEC);
+
+	(void)state;
+	watch("several regions", 60);
+	assert_true(want && got && fd >= 0);
+	assert_ok(hgm_start(h));
+	for (unsigned int i = 0; i < 3; i++) {
+		assert_ok(field_try(&f[i], h, places[i], length, feed_source(feed), at[i], 0));
+		crew_start(&crew[i], &contents, f[i].addr, length / PAGE);
+		crew[i].first_page = at[i] / PAGE;
+	}
+	s = snapshot_of(h, &(struct hgm_snapshot_opts){ .fd = fd });
+	/* Comes too late. */
+	assert_ok(field_try(&later, h, PLACE_SHMEM, length, feed_source(feed), at[2], 0));
+	for (unsigned int i = 0; i < 3; i++) {
+		crew_pause(&crew[i]);
+		crew_expect(&crew[i], want + at[i]);
+	}
+	assert_ok(hgm_snapshot_begin(s));
+	for (unsigned int i = 0; i < 3; i++)
+		crew_resume(&crew[i]);
+	memset(later.addr, 0x77, length);
+	assert_ok(hgm_snapshot_wait(s, WAIT_MS));
+	assert_int_equal(snapshot_progress(s).total_bytes, 3 * length);
+	hgm_snapshot_destroy(s);
+	assert_int_equal(pread(fd, got, end, 0), end);
+	assert_int_equal(lseek(fd, 0, SEEK_END), end);
+	assert_same(got, want, end / PAGE, "several");
+	for (unsigned int i = 0; i < 3; i++) {
+		crew_end(&crew[i]);
+		field_end(&f[i]);
+	}
+	field_end(&later);
+	hgm_destroy(h);
+	feed_free(feed);
+	close(fd);
+	free(want);
+	free(got);
+	calm();
+}
+
+static const struct CMUnitTest tests[] = {
+	cmocka_unit_test(to_files),
+	cmocka_unit_test(of_zeroes),
+	cmocka_unit_test(to_a_pipe),
+	cmocka_unit_test(several_regions),
+	cmocka_unit_test(failing_descriptors),
+};
+
+TEST_MAIN(tests)
