@@ -61,8 +61,10 @@ static uint64_t uncounted(const struct hgm_region *r)
 		case HGM_BLOCK_DEFERRED:
 		case HGM_BLOCK_WAITING:
 		case HGM_BLOCK_COLLAPSING:
-		case HGM_BLOCK_FELL_APART:
 			n++;
+			break;
+		case HGM_BLOCK_FELL_APART: /* who guards it has it unmapped */
+			n += !hgm_guard_holds(r, block);
 		}
 	}
 	return n;
@@ -94,12 +96,38 @@ static bool judge(struct hgm_region *r, uint64_t missing)
 	return failed;
 }
 
+/*
+ * What somebody guards now is not huge any more, or soon will not be: its collapse was for nothing,
+ * and comes again when it is let go.
+ */
+static void forget_held(struct hgm_region *r)
+{
+	for (uint64_t block = 0; block < r->blocks; block++) {
+		_Atomic uint8_t *state = &r->block_state[block];
+		uint8_t was = atomic_load_explicit(state, memory_order_acquire);
+
+		if ((was != HGM_BLOCK_UNVERIFIED && was != HGM_BLOCK_UNVERIFIED_AGAIN) ||
+		    !hgm_guard_holds(r, block))
+			continue;
+		r->unverified_blocks--;
+		atomic_store_explicit(state, HGM_BLOCK_FELL_APART, memory_order_seq_cst);
+		if (was == HGM_BLOCK_UNVERIFIED)
+			hgm_collapse_settled(r);
+		if (!hgm_guard_holds(r, block)) /* let go since */
+			hgm_collapse_resume(r, block);
+	}
+}
+
 bool hgm_collapse_verify(struct hgm_region *r)
 {
 	uint64_t start = hgm_now_ns(), end;
 	uint64_t known, bytes, others;
 
 	if (!r->unverified_blocks || atomic_load_explicit(&r->dying, memory_order_acquire))
+		return false;
+	if (atomic_load_explicit(&r->guard, memory_order_acquire))
+		forget_held(r);
+	if (!r->unverified_blocks)
 		return false;
 	/* Soon enough when the last of them has come, which brings us here again. */
 	if (start < r->verify_at_ns &&
