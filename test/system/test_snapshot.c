@@ -128,7 +128,7 @@ static void a_hundred_in_a_row(void **state)
 /* A guest that only reads maps 16 pages a fault at worst, and nothing once all is mapped again. */
 static void readers_are_spared(void **state)
 {
-	uint64_t length = 32 * MIB, pages = length / PAGE, sum = 0, before;
+	uint64_t length = 32 * MIB, pages = length / PAGE, sum = 0, before, most;
 	struct feed *feed = feed_make(FEED_NOW, &contents, length);
 	struct hgm *h = engine(1);
 	struct sink sink = { 0 };
@@ -136,11 +136,8 @@ static void readers_are_spared(void **state)
 	struct field f;
 
 	(void)state;
-	if (!h->can_continue_wp) {
-		hgm_destroy(h);
-		feed_free(feed);
-		test_skip("this kernel's UFFDIO_CONTINUE cannot protect");
-	}
+	/* Where the kernel cannot map protected pages each is copied before it is mapped: once. */
+	most = h->can_continue_wp ? pages / 16 : pages;
 	watch("readers", 60);
 	field_make(&f, h, PLACE_SHMEM, length, feed_source(feed), 0);
 	assert_ok(hgm_start(h));
@@ -152,7 +149,7 @@ static void readers_are_spared(void **state)
 	before = stats_of(h).faults;
 	for (uint64_t p = 0; p < pages; p++)
 		sum += *(volatile uint8_t *)(f.addr + p * PAGE);
-	if (stats_of(h).faults - before > pages / 16)
+	if (stats_of(h).faults - before > most)
 		fail_msg("%llu faults of reading %llu pages (%llu)",
 			 (unsigned long long)(stats_of(h).faults - before),
 			 (unsigned long long)pages, (unsigned long long)sum);
@@ -161,7 +158,11 @@ static void readers_are_spared(void **state)
 	for (uint64_t p = 0; p < pages; p++)
 		sum += *(volatile uint8_t *)(f.addr + p * PAGE);
 	assert_int_equal(stats_of(h).faults, before);
-	assert_int_equal(snapshot_progress(s).copied_bytes, 0);
+	/* The sweep has its first chunk in hand. */
+	if (h->can_continue_wp)
+		assert_int_equal(snapshot_progress(s).copied_bytes, 0);
+	else
+		assert_in_range(snapshot_progress(s).copied_bytes, length - MIB, length);
 	atomic_store(&sink.hold, false);
 	assert_ok(hgm_snapshot_wait(s, WAIT_MS));
 	hgm_snapshot_destroy(s);
