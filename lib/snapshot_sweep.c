@@ -428,11 +428,11 @@ void *hgm_snapshot_thread(void *arg)
 	wait_for_begin(s);
 	if (!failed(s))
 		run(s);
-	for (uint32_t i = 0; i < s->parts; i++) {
+	for (uint32_t i = 0; i < s->parts; i++)
 		hgm_guard_end(s->part[i].r);
-		hgm_region_leave(s->part[i].r);
-	}
 	drain(s);
+	for (uint32_t i = 0; i < s->parts; i++)
+		hgm_region_leave(s->part[i].r);
 	if (!failed(s)) {
 		rc = hgm_sink_finish(s);
 		hgm_snapshot_fail(s, rc);
