@@ -89,8 +89,12 @@ static bool judge(struct hgm_region *r, uint64_t missing)
 			continue;
 		if (missing)
 			hgm_stat_add(r->h, HGM_STAT_COLLAPSE_UNPROVED, 1);
-		if (missing && tries >= HGM_COLLAPSE_TRIES)
+		if (missing && tries >= HGM_COLLAPSE_TRIES) {
 			missing--;
+			/* It may be another that fell apart and was not touched since. */
+			if (state == HGM_BLOCK_UNVERIFIED_AGAIN)
+				rc = 0;
+		}
 		failed |= hgm_collapse_outcome(r, block, rc, state == HGM_BLOCK_UNVERIFIED_AGAIN);
 	}
 	return failed;
