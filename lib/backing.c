@@ -146,14 +146,10 @@ int hgm_backing_look(const struct hgm_region_opts *o, struct hgm_memory_kind *ou
 	return 0;
 }
 
-static int take_file(struct hgm_region *r, const struct hgm_region_opts *o)
+static int take_file(struct hgm_region *r, const struct hgm_region_opts *o,
+		     const struct hgm_memory_kind *kind)
 {
-	struct hgm_memory_kind kind;
-	int rc = hgm_backing_look(o, &kind);
-
-	if (rc)
-		return rc;
-	r->block_bytes = kind.block_bytes;
+	r->block_bytes = kind->block_bytes;
 	r->fd = hgm_sys->dup(o->fd);
 	if (r->fd < 0)
 		return hgm_fail(r->fd, "descriptor %d: %s", o->fd, hgm_errno_name(r->fd));
@@ -162,7 +158,8 @@ static int take_file(struct hgm_region *r, const struct hgm_region_opts *o)
 	return 0;
 }
 
-static int choose(struct hgm_region *r, const struct hgm_region_opts *o, enum hgm_rung rung)
+static int choose(struct hgm_region *r, const struct hgm_region_opts *o, enum hgm_rung rung,
+		  const struct hgm_memory_kind *kind)
 {
 	static const uint32_t backing[] = {
 		[HGM_RUNG_NATIVE] = HGM_BACKING_HUGETLB,
@@ -177,7 +174,7 @@ static int choose(struct hgm_region *r, const struct hgm_region_opts *o, enum hg
 	r->block_bytes = o->block_bytes ? o->block_bytes : MIB2;
 	r->fd = -1;
 	if (o->backing == HGM_BACKING_FD || (o->backing == HGM_BACKING_MAPPING && o->fd >= 0))
-		return take_file(r, o);
+		return take_file(r, o, kind);
 	return 0;
 }
 
@@ -250,9 +247,10 @@ static int split(struct hgm_region *r)
 	return hgm_split(r->primary, r->mapped);
 }
 
-int hgm_backing_make(struct hgm_region *r, const struct hgm_region_opts *o, enum hgm_rung rung)
+int hgm_backing_make(struct hgm_region *r, const struct hgm_region_opts *o, enum hgm_rung rung,
+		     const struct hgm_memory_kind *kind)
 {
-	int rc = choose(r, o, rung);
+	int rc = choose(r, o, rung, kind);
 
 	if (!rc)
 		rc = derive(r, o);

@@ -11,6 +11,7 @@
 
 #include "caps.h"
 #include "error.h"
+#include "hugepage.h"
 #include "smaps.h"
 
 #define SHMEM_ENABLED "/sys/kernel/mm/transparent_hugepage/shmem_enabled"
@@ -90,23 +91,15 @@ void hgm_probe_shmem_enabled(struct hgm_probe *p, const struct hgm_probe_row *ro
 
 int64_t hgm_probe_huge_bytes(const void *addr, uint64_t len)
 {
-	struct hgm_pm_region region[8];
-	uint64_t end = (uintptr_t)addr + len;
-	uint64_t walk_end = 0;
-	int64_t sum = 0;
-	int fd;
-	int n;
+	uint64_t bytes;
+	int fd = hgm_pagemap_open();
+	int rc;
 
-	fd = hgm_sys->open("/proc/self/pagemap", O_RDONLY);
 	if (fd < 0)
 		return fd;
-	/* One block: more regions than fit would mean that it is not huge. */
-	n = hgm_sys->pagemap_scan(fd, addr, (const void *)(uintptr_t)end, HGM_PAGE_IS_HUGE, region,
-				  8, &walk_end);
+	rc = hgm_pagemap_huge(fd, addr, len, &bytes);
 	hgm_sys->close(fd);
-	for (int i = 0; i < n; i++)
-		sum += (int64_t)(region[i].end - region[i].start);
-	return n < 0 ? n : sum;
+	return rc ? rc : (int64_t)bytes;
 }
 
 int hgm_probe_try_collapse(void *addr, uint64_t len)

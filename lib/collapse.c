@@ -12,6 +12,7 @@
  */
 #include <errno.h>
 
+#include "bits.h"
 #include "clock.h"
 #include "engine.h"
 #include "error.h"
@@ -294,7 +295,7 @@ static void visit(struct hgm_region *r, uint64_t block)
  */
 static bool visit_region(struct hgm_region *r, bool retry)
 {
-	uint64_t words = (r->blocks + 63) / 64;
+	uint64_t words = hgm_bits_words(r->blocks);
 	bool failed = false;
 
 	for (uint64_t w = 0; w < words; w++) {

@@ -7,6 +7,7 @@
  *	3. blocks that somebody waits for (map granularity above a page), chunk by chunk
  *	4. prefetched ranges, then sequential fill, inside the window, regions in turn
  */
+#include "bits.h"
 #include "clock.h"
 #include "engine.h"
 #include "resolve.h"
@@ -141,12 +142,12 @@ static bool fetch(struct chunk *c)
 		if (!c->pages)
 			break;
 		want >>= skip;
-		run = ~want ? (uint64_t)__builtin_ctzll(~want) : 64;
+		run = hgm_bits_ones(want);
 		run = run < c->pages ? run : c->pages;
 		req = hgm_request_get(r, c->demand);
 		if (!req)
 			return false;
-		want = (run < 64 ? (UINT64_C(1) << run) - 1 : ~UINT64_C(0)) << c->page % 64;
+		want = hgm_bits_low(run) << c->page % 64;
 		if (hgm_map_claim(r->map, word, want, &mine)) {
 			hgm_request_put(req);
 			return false;
@@ -157,8 +158,8 @@ static bool fetch(struct chunk *c)
 			continue;
 		}
 		mine >>= c->page % 64;
-		run = ~mine ? (uint64_t)__builtin_ctzll(~mine) : 64;
-		give_back(r, word, run < 64 ? mine >> run << run << c->page % 64 : 0);
+		run = hgm_bits_ones(mine);
+		give_back(r, word, (mine & ~hgm_bits_low(run)) << c->page % 64);
 		req->first_page = c->page;
 		req->pages = run;
 		c->page += run;

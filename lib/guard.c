@@ -31,37 +31,24 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "bits.h"
 #include "engine.h"
 #include "error.h"
 #include "guard.h"
 #include "resolve.h"
 #include "sys.h"
 
-static uint64_t words_of(uint64_t bits)
-{
-	return (bits + 63) / 64;
-}
-
 static struct hgm_guard *guard_of(const struct hgm_region *r)
 {
 	return atomic_load_explicit(&((struct hgm_region *)r)->guard, memory_order_acquire);
 }
 
-/* Is any of these pages guarded? */
-static bool any_guarded(const struct hgm_region *r, uint64_t page, uint64_t pages)
+bool hgm_guard_any(const struct hgm_region *r, uint64_t page, uint64_t pages)
 {
-	uint64_t end = page + pages;
-
-	while (page < end) {
-		uint64_t n = 64 - page % 64 < end - page ? 64 - page % 64 : end - page;
-		uint64_t bits = n < 64 ? (UINT64_C(1) << n) - 1 : ~UINT64_C(0);
-
-		if (atomic_load_explicit(&r->guarded[page / 64], memory_order_acquire) >>
-			    page % 64 &
-		    bits)
+	for (uint64_t w = page / 64; w * 64 < page + pages; w++)
+		if (atomic_load_explicit(&r->guarded[w], memory_order_acquire) &
+		    hgm_bits_of_range(page, pages, w))
 			return true;
-		page += n;
-	}
 	return false;
 }
 
@@ -73,11 +60,12 @@ static uint64_t unit_pages(const struct hgm_region *r)
 static int make_planes(struct hgm_region *r)
 {
 	if (!r->guarded)
-		r->guarded = calloc(words_of(r->mapped >> HGM_PAGE_SHIFT), sizeof(r->guarded[0]));
+		r->guarded =
+			calloc(hgm_bits_words(r->mapped >> HGM_PAGE_SHIFT), sizeof(r->guarded[0]));
 	if (!r->held)
-		r->held = calloc(words_of(r->blocks), sizeof(r->held[0]));
+		r->held = calloc(hgm_bits_words(r->blocks), sizeof(r->held[0]));
 	if (!r->wp_registered) /* the collapser may be looking */
-		r->wp_registered = calloc(words_of(r->blocks), sizeof(_Atomic uint64_t));
+		r->wp_registered = calloc(hgm_bits_words(r->blocks), sizeof(_Atomic uint64_t));
 	if (!r->guarded || !r->held || !r->wp_registered)
 		return hgm_fail(-ENOMEM, "write-protection: out of memory for the bitmaps");
 	if (!r->alias && r->mem_fd < 0)
@@ -112,11 +100,6 @@ static int check_kernel(struct hgm_region *r)
 	return 0;
 }
 
-static uint64_t stripe_length(const struct hgm_region *r, uint64_t at)
-{
-	return r->mapped - at < r->stripe_bytes ? r->mapped - at : r->stripe_bytes;
-}
-
 static struct hgm_uffd *uffd_at(const struct hgm_region *r, uint64_t at)
 {
 	return hgm_region_uffd(r, at >> HGM_PAGE_SHIFT);
@@ -126,8 +109,9 @@ static int register_wp(struct hgm_region *r)
 {
 	for (uint64_t at = 0; at < r->mapped; at += r->stripe_bytes) {
 		uint64_t ioctls;
-		int rc = hgm_uffd_register(uffd_at(r, at), r->primary + at, stripe_length(r, at),
-					   r->modes | HGM_UFFD_WP, &ioctls);
+		int rc = hgm_uffd_register(uffd_at(r, at), r->primary + at,
+					   hgm_region_stripe_length(r, at), r->modes | HGM_UFFD_WP,
+					   &ioctls);
 
 		if (rc)
 			return rc;
@@ -150,11 +134,11 @@ static int writeprotect(struct hgm_region *r, uint64_t at, uint64_t len, uint64_
 static int writeprotect_all(struct hgm_region *r, uint64_t mode)
 {
 	for (uint64_t at = 0; at < r->mapped; at += r->stripe_bytes) {
-		int rc = writeprotect(r, at, stripe_length(r, at), mode);
+		int rc = writeprotect(r, at, hgm_region_stripe_length(r, at), mode);
 
 		if (rc)
 			return hgm_fail(rc, "UFFDIO_WRITEPROTECT of %llu bytes at %p: %s",
-					(unsigned long long)stripe_length(r, at),
+					(unsigned long long)hgm_region_stripe_length(r, at),
 					(void *)(r->primary + at), hgm_errno_name(rc));
 	}
 	return 0;
@@ -165,13 +149,7 @@ void hgm_guard_hush(struct hgm_region *r)
 	atomic_store_explicit(&r->guard_all, true, memory_order_seq_cst);
 }
 
-void hgm_guard_quiesce(struct hgm_region *r)
-{
-	hgm_guard_hush(r);
-	hgm_rcu_synchronize();
-}
-
-void hgm_guard_settled(struct hgm_region *r)
+static void settle(struct hgm_region *r)
 {
 	atomic_store_explicit(&r->guard_all, false, memory_order_release);
 }
@@ -189,7 +167,7 @@ static int publish(struct hgm_region *r, struct hgm_guard *g, void *user)
 		   : make_planes(r);
 	if (!rc) {
 		r->guard_user = user;
-		set_all(r->held, words_of(r->blocks), ~UINT64_C(0));
+		set_all(r->held, hgm_bits_words(r->blocks), ~UINT64_C(0));
 		atomic_store_explicit(&r->guard, g, memory_order_release);
 	}
 	hgm_rcu_read_unlock();
@@ -208,37 +186,26 @@ int hgm_guard_begin(struct hgm_region *r, struct hgm_guard *g, void *user)
 	/* The collapser is out of all blocks now: it would undo protection, or fail by it. */
 	hgm_rcu_synchronize();
 	/* Not before: a collapse that was under way may have renewed its block's registration. */
-	set_all(r->wp_registered, words_of(r->blocks), ~UINT64_C(0));
+	set_all(r->wp_registered, hgm_bits_words(r->blocks), ~UINT64_C(0));
 	rc = register_wp(r);
 	if (rc)
 		hgm_guard_end(r);
 	return rc;
 }
 
-int hgm_guard_arm(struct hgm_region *r, bool present_only, uint64_t *armed)
+int hgm_guard_arm(struct hgm_region *r, uint64_t *armed)
 {
-	uint64_t pages = hgm_region_pages(r), words = words_of(pages);
+	uint64_t pages = hgm_region_pages(r);
 	int rc;
 
-	for (uint64_t w = 0; w < words; w++) {
-		uint64_t bits = present_only ? hgm_map_present_word(r->map, w) : ~UINT64_C(0);
-
+	for (uint64_t w = 0; w < hgm_bits_words(pages); w++) {
 		/* Of a full leaf all bits are set, those behind the region's end too. */
-		if (pages - w * 64 < 64)
-			bits &= (UINT64_C(1) << (pages - w * 64)) - 1;
-		atomic_store_explicit(&r->guarded[w], bits, memory_order_relaxed);
-		if (armed)
-			armed[w] = bits;
+		armed[w] = hgm_map_present_word(r->map, w) & hgm_bits_low(pages - w * 64);
+		atomic_store_explicit(&r->guarded[w], armed[w], memory_order_relaxed);
 	}
 	rc = writeprotect_all(r, HGM_UFFD_WP_PROTECT);
-	hgm_guard_settled(r);
+	settle(r);
 	return rc;
-}
-
-int hgm_guard_protect(struct hgm_region *r, uint64_t page, uint64_t pages)
-{
-	return writeprotect(r, page << HGM_PAGE_SHIFT, pages << HGM_PAGE_SHIFT,
-			    HGM_UFFD_WP_PROTECT);
 }
 
 int hgm_guard_release(struct hgm_region *r, uint64_t page, uint64_t pages)
@@ -258,15 +225,6 @@ int hgm_guard_release(struct hgm_region *r, uint64_t page, uint64_t pages)
 	return rc;
 }
 
-/* Several tries, for those who are no fault threads. */
-static void release_all(struct hgm_region *r)
-{
-	if (writeprotect_all(r, 0))
-		for (uint64_t at = 0; at < r->mapped; at += r->stripe_bytes)
-			hgm_resolve_wake(r, at >> HGM_PAGE_SHIFT,
-					 stripe_length(r, at) >> HGM_PAGE_SHIFT);
-}
-
 void hgm_guard_block_out(struct hgm_region *r, uint64_t block)
 {
 	/* seq_cst: whoever wants it collapsed sees that it is held no more, or we see that. */
@@ -278,9 +236,10 @@ void hgm_guard_block_out(struct hgm_region *r, uint64_t block)
 /* The guard goes last: who guards next must find nothing of it. */
 void hgm_guard_end(struct hgm_region *r)
 {
-	set_all(r->guarded, words_of(r->mapped >> HGM_PAGE_SHIFT), 0);
-	hgm_guard_settled(r);
-	release_all(r);
+	set_all(r->guarded, hgm_bits_words(r->mapped >> HGM_PAGE_SHIFT), 0);
+	settle(r);
+	if (writeprotect_all(r, 0))
+		hgm_region_wake_all(r);
 	for (uint64_t block = 0; block < r->blocks; block++)
 		hgm_guard_block_out(r, block);
 	atomic_store_explicit(&r->guard, NULL, memory_order_release);
@@ -302,7 +261,7 @@ int hgm_guard_write(struct hgm_region *r, uint64_t page)
 	struct hgm_guard *g = guard_of(r);
 
 	/* A page of a unit that is being dealt with cannot be let go before the others. */
-	return g && any_guarded(r, first, unit) ? g->ops->write(g, r, first, unit) : 0;
+	return g && hgm_guard_any(r, first, unit) ? g->ops->write(g, r, first, unit) : 0;
 }
 
 int hgm_guard_lift(struct hgm_region *r, uint64_t page)
@@ -325,8 +284,8 @@ uint64_t hgm_guard_run(struct hgm_region *r, uint64_t page, uint64_t pages, bool
 	*protect = true;
 	if (atomic_load_explicit(&r->guard_all, memory_order_seq_cst))
 		return r->copies || r->h->can_continue_wp ? pages : 0;
-	*protect = any_guarded(r, page, n);
-	while (n < pages && any_guarded(r, page + n, grain) == *protect)
+	*protect = hgm_guard_any(r, page, n);
+	while (n < pages && hgm_guard_any(r, page + n, grain) == *protect)
 		n += grain;
 	n = n < pages ? n : pages;
 	if (!*protect || r->copies || r->h->can_continue_wp)

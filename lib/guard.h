@@ -33,23 +33,19 @@ struct hgm_guard {
 int hgm_guard_begin(struct hgm_region *r, struct hgm_guard *g, void *user);
 
 /*
- * Guard pages, after hgm_guard_quiesce(): those that are present, or all; *armed, if not NULL,
- * becomes a bitmap of them. Settles. Nothing but UFFDIO_WRITEPROTECT takes time here. -errno:
- * hgm_guard_end() must follow.
+ * From here until hgm_guard_arm() all that is installed is protected, and faults that cannot be
+ * served so wait: not for long. A grace period must follow before it.
  */
-int hgm_guard_arm(struct hgm_region *r, bool present_only, uint64_t *armed);
-
-/* Pages of one word of the map, chosen by bits: guard them (again), after hgm_guard_quiesce(). */
-int hgm_guard_protect(struct hgm_region *r, uint64_t page, uint64_t pages);
+void hgm_guard_hush(struct hgm_region *r);
 
 /*
- * From here until hgm_guard_settled() all that is installed is protected, and faults that cannot be
- * served so wait: not for long. Blocks as begin. Of many regions at a time: hgm_guard_hush() each,
- * then hgm_rcu_synchronize() once.
+ * Guard the pages that are present: *armed becomes a bitmap of them. Nothing but
+ * UFFDIO_WRITEPROTECT takes time here. -errno: hgm_guard_end() must follow.
  */
-void hgm_guard_quiesce(struct hgm_region *r);
-void hgm_guard_hush(struct hgm_region *r);
-void hgm_guard_settled(struct hgm_region *r);
+int hgm_guard_arm(struct hgm_region *r, uint64_t *armed);
+
+/* Is any of these pages guarded? */
+bool hgm_guard_any(const struct hgm_region *r, uint64_t page, uint64_t pages);
 
 /* Unprotect pages that are not guarded, and wake who waits to write. */
 int hgm_guard_release(struct hgm_region *r, uint64_t page, uint64_t pages);

@@ -51,6 +51,7 @@
 #include <sys/mman.h>
 #include <time.h>
 
+#include "bits.h"
 #include "map.h"
 #include "rcu.h"
 #include "sys.h"
@@ -256,15 +257,6 @@ int hgm_map_claim(struct hgm_map *map, uint64_t word, uint64_t want, uint64_t *m
 	return rc;
 }
 
-/* The bits of word @w (counted in pages from @first) that [first, first + pages) covers. */
-static uint64_t word_mask(uint64_t first, uint64_t pages, uint64_t w)
-{
-	uint64_t low = w * 64 > first ? 0 : first - w * 64;
-	uint64_t high = first + pages - w * 64;
-
-	return (high >= 64 ? ~UINT64_C(0) : (UINT64_C(1) << high) - 1) & ~UINT64_C(0) << low;
-}
-
 /*
  * The leaf that holds pages of the caller's claim. It exists, and it cannot become full or be
  * reclaimed while one of them is not present, so no read-side section is needed: see leaf-life.
@@ -282,7 +274,8 @@ void hgm_map_release(struct hgm_map *map, uint64_t first_page, uint64_t pages)
 	for (uint64_t w = first_page / 64; w <= (first_page + pages - 1) / 64; w++) {
 		leaf = claimed_leaf(map, w * 64);
 		atomic_fetch_and_explicit(&leaf->claimed[w % HGM_LEAF_WORDS],
-					  ~word_mask(first_page, pages, w), memory_order_release);
+					  ~hgm_bits_of_range(first_page, pages, w),
+					  memory_order_release);
 	}
 }
 
@@ -293,7 +286,7 @@ bool hgm_map_set_present(struct hgm_map *map, uint64_t first_page, uint64_t page
 
 	for (uint64_t w = first_page / 64; w <= (first_page + pages - 1) / 64; w++)
 		atomic_fetch_or_explicit(&leaf->present[w % HGM_LEAF_WORDS],
-					 word_mask(first_page, pages, w),
+					 hgm_bits_of_range(first_page, pages, w),
 					 memory_order_release); /* contents-first */
 	/* Ours until the addition: afterwards another may summarise and retire the leaf. */
 	before = atomic_fetch_add_explicit(&leaf->present_count, (uint32_t)pages,
@@ -314,7 +307,8 @@ void hgm_map_set_poisoned(struct hgm_map *map, uint64_t first_page, uint64_t pag
 
 	for (uint64_t w = first_page / 64; w <= (first_page + pages - 1) / 64; w++)
 		atomic_fetch_or_explicit(&leaf->poisoned[w % HGM_LEAF_WORDS],
-					 word_mask(first_page, pages, w), memory_order_release);
+					 hgm_bits_of_range(first_page, pages, w),
+					 memory_order_release);
 	atomic_fetch_add_explicit(&map->poisoned_pages, pages, memory_order_relaxed);
 }
 

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 
+#include "bits.h"
 #include "engine.h"
 #include "error.h"
 #include "opts.h"
@@ -108,7 +109,7 @@ static int check_overlaps(const struct hgm *h, const struct hgm_region_opts *o)
 
 static int alloc_state(struct hgm_region *r)
 {
-	uint64_t words = (r->blocks + 63) / 64;
+	uint64_t words = hgm_bits_words(r->blocks);
 
 	r->block_state = calloc(r->blocks, sizeof(r->block_state[0]));
 	r->block_tries = calloc(r->blocks, sizeof(r->block_tries[0]));
@@ -170,10 +171,11 @@ static void stripe(struct hgm_region *r)
 		r->stripe_bytes = r->blocks * r->block_bytes;
 }
 
-/* The length of the stripe that begins at @at. */
-static uint64_t stripe_length(const struct hgm_region *r, uint64_t at)
+void hgm_region_wake_all(struct hgm_region *r)
 {
-	return r->mapped - at < r->stripe_bytes ? r->mapped - at : r->stripe_bytes;
+	for (uint64_t at = 0; at < r->mapped; at += r->stripe_bytes)
+		hgm_resolve_wake(r, at >> HGM_PAGE_SHIFT,
+				 hgm_region_stripe_length(r, at) >> HGM_PAGE_SHIFT);
 }
 
 void hgm_region_unregister(struct hgm_region *r, uint64_t upto)
@@ -190,7 +192,7 @@ static int register_all(struct hgm_region *r)
 	uint64_t needed = r->copies ? HGM_UFFD_IOCTL_COPY : HGM_UFFD_IOCTL_CONTINUE;
 
 	for (uint64_t at = 0; at < r->mapped; at += r->stripe_bytes) {
-		uint64_t len = stripe_length(r, at);
+		uint64_t len = hgm_region_stripe_length(r, at);
 		uint64_t ioctls;
 		int rc = hgm_uffd_register(hgm_region_uffd(r, at >> HGM_PAGE_SHIFT),
 					   r->primary + at, len, r->modes, &ioctls);
@@ -243,7 +245,7 @@ static int make(struct hgm_region **out, const struct hgm_ladder *l, enum hgm_ru
 	atomic_init(&r->open_pages, hgm_region_pages(r));
 	atomic_init(&r->deferred, o->flags & HGM_REGION_DEFER_COLLAPSE);
 
-	rc = hgm_backing_make(r, o, rung);
+	rc = hgm_backing_make(r, o, rung, &l->kind);
 	if (!rc)
 		rc = alloc_state(r);
 	if (!rc)
@@ -307,8 +309,7 @@ int hgm_region_create(struct hgm_region **out, struct hgm *h, const struct hgm_r
 				HGM_REGIONS_MAX);
 	}
 	/* Faults of a caller's mapping that came before the table knew it were passed over. */
-	for (uint64_t at = 0; at < r->mapped; at += r->stripe_bytes)
-		hgm_resolve_wake(r, at >> HGM_PAGE_SHIFT, stripe_length(r, at) >> HGM_PAGE_SHIFT);
+	hgm_region_wake_all(r);
 	hgm_work_add_region(r);
 	*out = r;
 	return 0;

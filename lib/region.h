@@ -131,6 +131,9 @@ void hgm_region_block_filled(struct hgm_region *r, uint64_t block);
 /* Pages are dealt with for good: after their block was reported as filled. */
 void hgm_region_count_off(struct hgm_region *r, uint64_t pages);
 
+/* Everybody who waits for a page of it looks again. */
+void hgm_region_wake_all(struct hgm_region *r);
+
 /* Bytes that raise SIGBUS. */
 uint64_t hgm_region_poisoned_bytes(const struct hgm_region *r);
 
@@ -150,6 +153,12 @@ static inline void *hgm_region_at(const struct hgm_region *r, uint64_t page)
 	return r->primary + (page << HGM_PAGE_SHIFT);
 }
 
+/* The length of the stripe that begins at byte @at. */
+static inline uint64_t hgm_region_stripe_length(const struct hgm_region *r, uint64_t at)
+{
+	return r->mapped - at < r->stripe_bytes ? r->mapped - at : r->stripe_bytes;
+}
+
 static inline uint64_t hgm_region_block(const struct hgm_region *r, uint64_t page)
 {
 	return (page << HGM_PAGE_SHIFT) / r->block_bytes;
@@ -162,10 +171,11 @@ static inline bool hgm_region_whole_blocks(const struct hgm_region *r)
 }
 
 /*
- * backing.c: memory of a region, of the rung that was chosen, from options; -errno with text,
- * nothing left behind.
+ * backing.c: memory of a region, of the rung that was chosen, from options; @kind of a caller's
+ * file, as hgm_backing_look() told. -errno with text, nothing left behind.
  */
-int hgm_backing_make(struct hgm_region *r, const struct hgm_region_opts *opts, enum hgm_rung rung);
+int hgm_backing_make(struct hgm_region *r, const struct hgm_region_opts *opts, enum hgm_rung rung,
+		     const struct hgm_memory_kind *kind);
 void hgm_backing_free(struct hgm_region *r);
 int hgm_backing_drop_mapped(struct hgm_region *r);
 

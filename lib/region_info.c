@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "bits.h"
 #include "engine.h"
 #include "error.h"
 #include "opts.h"
@@ -129,12 +130,6 @@ static int check_pages(const struct hgm_region *r, uint64_t first, uint64_t page
 	return 0;
 }
 
-/* The bits of a bitmap's word that stand for pages, when @left pages are still to come. */
-static uint64_t word_bits(uint64_t left)
-{
-	return left >= 64 ? ~UINT64_C(0) : (UINT64_C(1) << left) - 1;
-}
-
 int hgm_region_export(const struct hgm_region *r, uint64_t first, uint64_t pages, uint64_t *bitmap)
 {
 	int rc = check_pages(r, first, pages, bitmap, "hgm_region_export");
@@ -143,7 +138,7 @@ int hgm_region_export(const struct hgm_region *r, uint64_t first, uint64_t pages
 		return rc;
 	for (uint64_t w = 0; w * 64 < pages; w++)
 		bitmap[w] =
-			hgm_map_present_word(r->map, first / 64 + w) & word_bits(pages - w * 64);
+			hgm_map_present_word(r->map, first / 64 + w) & hgm_bits_low(pages - w * 64);
 	return 0;
 }
 
@@ -173,19 +168,13 @@ int hgm_region_import(struct hgm_region *r, uint64_t first, uint64_t pages, cons
 		return hgm_fail(-EBUSY, "hgm_region_import: the engine has been started");
 	for (uint64_t w = 0; w * 64 < pages; w++) {
 		uint64_t word = first / 64 + w;
-		uint64_t mine;
+		uint64_t mine, low, run;
 
-		rc = hgm_map_claim(r->map, word, bitmap[w] & word_bits(pages - w * 64), &mine);
+		rc = hgm_map_claim(r->map, word, bitmap[w] & hgm_bits_low(pages - w * 64), &mine);
 		if (rc)
 			return hgm_fail(rc, "hgm_region_import: out of memory");
-		while (mine) {
-			uint64_t low = (uint64_t)__builtin_ctzll(mine);
-			uint64_t rest = ~(mine >> low);
-			uint64_t run = rest ? (uint64_t)__builtin_ctzll(rest) : 64;
-
+		while (hgm_bits_take_run(&mine, &low, &run))
 			import_run(r, word * 64 + low, run);
-			mine = low + run < 64 ? mine >> (low + run) << (low + run) : 0;
-		}
 	}
 	return 0;
 }

@@ -12,6 +12,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "bits.h"
 #include "engine.h"
 #include "leaf.h"
 #include "resolve.h"
@@ -336,7 +337,7 @@ static int map_around(struct hgm_region *r, uint64_t page, bool *installed)
 {
 	uint64_t window_end = (page | (AROUND_PAGES - 1)) + 1;
 	uint64_t bits = hgm_map_present_word(r->map, page / 64) >> page % 64;
-	uint64_t run = bits == ~UINT64_C(0) ? 64 : (uint64_t)__builtin_ctzll(~bits);
+	uint64_t run = hgm_bits_ones(bits);
 	uint64_t block_pages = r->block_bytes >> HGM_PAGE_SHIFT;
 	struct hgm_range range;
 	int rc;

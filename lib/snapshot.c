@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "bits.h"
 #include "clock.h"
 #include "engine.h"
 #include "error.h"
@@ -15,11 +16,6 @@
 
 #define DEFAULT_POOL_BYTES (UINT64_C(64) << 20)
 #define POOL_MAX_BYTES	   (UINT64_C(1) << 42)
-
-static uint64_t words_of(uint64_t bits)
-{
-	return (bits + 63) / 64;
-}
 
 /* A write to guarded pages: their old contents go into the pool. */
 static int save_word(struct hgm_snapshot *s, struct hgm_part *part, uint64_t word, uint64_t want)
@@ -54,17 +50,11 @@ static int save_before_write(struct hgm_guard *g, struct hgm_region *r, uint64_t
 			     uint64_t pages)
 {
 	struct hgm_part *part = r->guard_user;
-	uint64_t end = page + pages;
 	int rc = 0;
 
 	(void)g;
-	while (page < end && !rc) {
-		uint64_t n = 64 - page % 64 < end - page ? 64 - page % 64 : end - page;
-		uint64_t bits = n < 64 ? (UINT64_C(1) << n) - 1 : ~UINT64_C(0);
-
-		rc = save_word(part->s, part, page / 64, bits << page % 64);
-		page += n;
-	}
+	for (uint64_t w = page / 64; w * 64 < page + pages && !rc; w++)
+		rc = save_word(part->s, part, w, hgm_bits_of_range(page, pages, w));
 	return rc;
 }
 
@@ -163,7 +153,7 @@ static int take_parts(struct hgm_snapshot *s)
 static int guard_part(struct hgm_snapshot *s, uint32_t number)
 {
 	struct hgm_part *part = &s->part[number];
-	uint64_t words = words_of(part->r->mapped >> HGM_PAGE_SHIFT);
+	uint64_t words = hgm_bits_words(part->r->mapped >> HGM_PAGE_SHIFT);
 	int rc;
 
 	part->number = number;
@@ -267,7 +257,7 @@ static int arm_all(struct hgm_snapshot *s)
 		hgm_guard_hush(s->part[i].r);
 	hgm_rcu_synchronize();
 	for (uint32_t i = 0; i < s->parts && !rc; i++)
-		rc = hgm_guard_arm(s->part[i].r, true, s->part[i].armed);
+		rc = hgm_guard_arm(s->part[i].r, s->part[i].armed);
 	return rc;
 }
 

@@ -13,6 +13,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "bits.h"
 #include "clock.h"
 #include "engine.h"
 #include "resolve.h"
@@ -76,9 +77,7 @@ static void keep_rate(struct hgm_snapshot *s)
 
 static uint64_t mask_of(const struct hgm_region *r, uint64_t word)
 {
-	uint64_t left = hgm_region_pages(r) - word * 64;
-
-	return left >= 64 ? ~UINT64_C(0) : (UINT64_C(1) << left) - 1;
+	return hgm_bits_low(hgm_region_pages(r) - word * 64);
 }
 
 /* Pages of a word that are ours to copy: the buffer has them afterwards. */
@@ -114,14 +113,10 @@ static void release(struct hgm_region *r, uint64_t page, uint64_t pages)
 /* Pages of a word, and none that somebody else may still be copying. */
 static void release_bits(struct hgm_region *r, uint64_t word, uint64_t bits)
 {
-	while (bits) {
-		uint64_t low = (uint64_t)__builtin_ctzll(bits);
-		uint64_t rest = ~(bits >> low);
-		uint64_t run = rest ? (uint64_t)__builtin_ctzll(rest) : 64;
+	uint64_t low, run;
 
+	while (hgm_bits_take_run(&bits, &low, &run))
 		release(r, word * 64 + low, run);
-		bits = low + run < 64 ? bits >> (low + run) << (low + run) : 0;
-	}
 }
 
 /* Copy what is owed of a word, and let it go where a page is the unit. */
@@ -133,14 +128,6 @@ static uint64_t copy_word(struct hgm_part *part, uint64_t word, char *to)
 	if (part->r->wp_bytes == HGM_PAGE_BYTES)
 		release_bits(part->r, word, mine);
 	return mine;
-}
-
-static bool any_guarded(const struct hgm_region *r, uint64_t page, uint64_t pages)
-{
-	for (uint64_t w = page / 64; w < (page + pages + 63) / 64; w++)
-		if (atomic_load_explicit(&r->guarded[w], memory_order_acquire) & mask_of(r, w))
-			return true;
-	return false;
 }
 
 /*
@@ -155,7 +142,7 @@ static void copy_unit(struct sweep *sw, struct hgm_part *part, uint64_t page, ui
 			mine[w] |= copy_word(part, page / 64 + w,
 					     sw->buf + (w * 64 << HGM_PAGE_SHIFT));
 		}
-	} while (any_guarded(part->r, page, pages) && !failed(sw->s));
+	} while (hgm_guard_any(part->r, page, pages) && !failed(sw->s));
 	release(part->r, page, pages);
 }
 
@@ -231,15 +218,10 @@ static void read_source(struct hgm_snapshot *s, struct hgm_part *part, uint64_t 
 static void read_absent(struct hgm_snapshot *s, struct hgm_part *part, uint64_t word, char *to)
 {
 	uint64_t bits = ~part->armed[word] & mask_of(part->r, word);
+	uint64_t low, run;
 
-	while (bits && !failed(s)) {
-		uint64_t low = (uint64_t)__builtin_ctzll(bits);
-		uint64_t rest = ~(bits >> low);
-		uint64_t run = rest ? (uint64_t)__builtin_ctzll(rest) : 64;
-
+	while (!failed(s) && hgm_bits_take_run(&bits, &low, &run))
 		read_source(s, part, word * 64 + low, run, to + (low << HGM_PAGE_SHIFT));
-		bits = low + run < 64 ? bits >> (low + run) << (low + run) : 0;
-	}
 }
 
 /* In order: what others have copied, or are copying, comes from the pool. */
@@ -266,15 +248,11 @@ static void take_from_pool(struct hgm_snapshot *s, struct hgm_part *part, uint64
 static void write_out(struct hgm_snapshot *s, const struct hgm_part *part, uint64_t word,
 		      uint64_t have, const char *buf)
 {
-	while (have && !failed(s)) {
-		uint64_t low = (uint64_t)__builtin_ctzll(have);
-		uint64_t rest = ~(have >> low);
-		uint64_t run = rest ? (uint64_t)__builtin_ctzll(rest) : 64;
+	uint64_t low, run;
 
+	while (!failed(s) && hgm_bits_take_run(&have, &low, &run))
 		hgm_snapshot_fail(s, hgm_sink_pages(s, part, word * 64 + low, run,
 						    buf + (low << HGM_PAGE_SHIFT)));
-		have = low + run < 64 ? have >> (low + run) << (low + run) : 0;
-	}
 }
 
 /* What a word is in the snapshot, when @mine of it is in the buffer already. */
@@ -291,38 +269,28 @@ static void put_word(struct hgm_snapshot *s, struct hgm_part *part, uint64_t wor
 	drain(s);
 }
 
+/* What was given back for want of room in the pool after we had passed it. */
+static void sweep_rest(struct sweep *sw, struct hgm_part *part, uint64_t page, uint64_t end)
+{
+	struct hgm_snapshot *s = sw->s;
+
+	while (!failed(s) && hgm_guard_any(part->r, page, end - page)) {
+		for (uint64_t w = page / 64; w * 64 < end && !failed(s); w++)
+			write_out(s, part, w, copy_word(part, w, sw->buf), sw->buf);
+		drain(s);
+	}
+}
+
 /* A page is the unit of protection. */
 static void sweep_pages(struct sweep *sw, struct hgm_part *part, uint64_t page, uint64_t end)
 {
-	struct hgm_region *r = part->r;
 	struct hgm_snapshot *s = sw->s;
 
 	for (uint64_t word = page / 64; word * 64 < end && !failed(s); word++) {
 		put_word(s, part, word, copy_word(part, word, sw->buf), sw->buf);
 		keep_rate(s);
 	}
-	/* What was given back for want of room in the pool. */
-	for (uint64_t word = page / 64; word * 64 < end && !failed(s); word++) {
-		while (any_guarded(r, word * 64, 1 + (end - 1 - word * 64) % 64) && !failed(s)) {
-			write_out(s, part, word, copy_word(part, word, sw->buf), sw->buf);
-			drain(s);
-		}
-	}
-}
-
-/* A larger unit is copied as it is written: who writes to it copies what is left. */
-static void finish_unit(struct sweep *sw, struct hgm_part *part, uint64_t page, uint64_t end)
-{
-	struct hgm_snapshot *s = sw->s;
-
-	/* What was given back for want of room after we had passed it. */
-	while (any_guarded(part->r, page, end - page) && !failed(s)) {
-		for (uint64_t w = page / 64; w < (end + 63) / 64 && !failed(s); w++)
-			write_out(s, part, w, copy_word(part, w, sw->buf), sw->buf);
-		drain(s);
-	}
-	if (!failed(s))
-		release(part->r, page, end - page);
+	sweep_rest(sw, part, page, end);
 }
 
 /* A block is: of 2 MiB, copied as a whole before anything is written; above, as it is written. */
@@ -346,8 +314,12 @@ static void sweep_unit(struct sweep *sw, struct hgm_part *part, uint64_t page, u
 		}
 		keep_rate(s);
 	}
-	if (!whole)
-		finish_unit(sw, part, page, end);
+	if (whole)
+		return;
+	/* Who writes to it meanwhile copies what is left. */
+	sweep_rest(sw, part, page, end);
+	if (!failed(s))
+		release(part->r, page, end - page);
 }
 
 static void sweep_block(struct sweep *sw, struct hgm_part *part, uint64_t block)

@@ -14,25 +14,10 @@
 #include <hgm/caps.h>
 #include <hgm/uapi.h>
 
+#include "caps_answers.h"
 #include "leaks.h"
 #include "sys.h"
 #include "test.h"
-
-static struct hgm_caps *probe(unsigned int flags)
-{
-	struct hgm_caps *caps = NULL;
-
-	assert_int_equal(hgm_caps_probe(&caps, flags), 0);
-	return caps;
-}
-
-static uint32_t answer(const struct hgm_caps *caps, const char *name)
-{
-	const struct hgm_cap *cap = hgm_caps_find(caps, name);
-
-	assert_non_null(cap);
-	return cap->answer;
-}
 
 static uint64_t value(const struct hgm_caps *caps, const char *name)
 {

@@ -1,0 +1,48 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Bitmaps of 64-bit words.
+ */
+#ifndef HGM_LIB_BITS_H
+#define HGM_LIB_BITS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+/* Words that hold @bits bits. */
+static inline uint64_t hgm_bits_words(uint64_t bits)
+{
+	return (bits + 63) / 64;
+}
+
+/* The lowest @n bits of a word: all of it from 64 on. */
+static inline uint64_t hgm_bits_low(uint64_t n)
+{
+	return n >= 64 ? ~UINT64_C(0) : (UINT64_C(1) << n) - 1;
+}
+
+/* The bits of word @word that stand for [first, first + n), of which some lie in it. */
+static inline uint64_t hgm_bits_of_range(uint64_t first, uint64_t n, uint64_t word)
+{
+	uint64_t low = word * 64 > first ? 0 : first - word * 64;
+
+	return hgm_bits_low(first + n - word * 64) & ~UINT64_C(0) << low;
+}
+
+/* How many bits from the lowest on are set. */
+static inline uint64_t hgm_bits_ones(uint64_t bits)
+{
+	return ~bits ? (uint64_t)__builtin_ctzll(~bits) : 64;
+}
+
+/* Take the lowest run of set bits out of a word: false, there is none. */
+static inline bool hgm_bits_take_run(uint64_t *bits, uint64_t *first, uint64_t *run)
+{
+	if (!*bits)
+		return false;
+	*first = (uint64_t)__builtin_ctzll(*bits);
+	*run = hgm_bits_ones(*bits >> *first);
+	*bits &= ~hgm_bits_low(*first + *run);
+	return true;
+}
+
+#endif
