@@ -93,18 +93,12 @@ void hgm_collapse_due(struct hgm_region *r, uint64_t block)
 	uint8_t was = HGM_BLOCK_DEFERRED;
 
 	/* Before the state changes, so that nobody counts it off before it is counted. */
-	atomic_fetch_add_explicit(&r->unsettled_blocks, 1, memory_order_acq_rel);
+	hgm_region_unsettle(r);
 	if (atomic_compare_exchange_strong_explicit(&r->block_state[block], &was, HGM_BLOCK_WAITING,
 						    memory_order_seq_cst, memory_order_relaxed))
 		mark(r, block);
 	else
-		hgm_collapse_settled(r);
-}
-
-void hgm_collapse_settled(struct hgm_region *r)
-{
-	atomic_fetch_sub_explicit(&r->unsettled_blocks, 1, memory_order_acq_rel);
-	hgm_region_check_complete(r);
+		hgm_region_settled(r);
 }
 
 int hgm_region_collapse(struct hgm_region *r)
@@ -238,7 +232,7 @@ bool hgm_collapse_outcome(struct hgm_region *r, uint64_t block, int rc, bool set
 		atomic_store_explicit(state, HGM_BLOCK_SPLIT, memory_order_release);
 	}
 	if (!settled)
-		hgm_collapse_settled(r);
+		hgm_region_settled(r);
 	return false;
 }
 
@@ -251,7 +245,7 @@ static void settle_held(struct hgm_region *r, uint64_t block)
 						     HGM_BLOCK_FELL_APART, memory_order_seq_cst,
 						     memory_order_relaxed))
 		return;
-	hgm_collapse_settled(r);
+	hgm_region_settled(r);
 	/* It may have been let go since. */
 	if (!hgm_guard_holds(r, block))
 		mark(r, block);

@@ -34,7 +34,6 @@ void hgm_collapse_again(struct hgm_region *r, uint64_t block);
 /* The collapser's own: a block's collapse came to @rc. True: it is to be tried again. */
 bool hgm_collapse_outcome(struct hgm_region *r, uint64_t block, int rc, bool settled);
 void hgm_collapse_due(struct hgm_region *r, uint64_t block);
-void hgm_collapse_settled(struct hgm_region *r);
 
 /*
  * Write-protection takes a block's huge mapping away. False: it had none. Later the block may

@@ -116,7 +116,7 @@ static void forget_held(struct hgm_region *r)
 		r->unverified_blocks--;
 		atomic_store_explicit(state, HGM_BLOCK_FELL_APART, memory_order_seq_cst);
 		if (was == HGM_BLOCK_UNVERIFIED)
-			hgm_collapse_settled(r);
+			hgm_region_settled(r);
 		if (!hgm_guard_holds(r, block)) /* let go since */
 			hgm_collapse_resume(r, block);
 	}

@@ -84,6 +84,9 @@ void hgm_something_is_done(struct hgm *h);
 
 /* A region may have become complete: say so to those who wait. */
 void hgm_region_check_complete(struct hgm_region *r);
+/* Something of the region is not decided yet, although its pages may all be counted off: and is. */
+void hgm_region_unsettle(struct hgm_region *r);
+void hgm_region_settled(struct hgm_region *r);
 
 /* Something that hgm_event_fd() reports. */
 void hgm_notify(struct hgm *h);

@@ -41,18 +41,23 @@ static int poison_or_wait(struct hgm_region *r, uint64_t page, uint64_t pages, i
 
 /*
  * Present pages that cannot be mapped must neither leave their waiters asleep nor be taken for
- * good. The request and a waiter's own fault may both come here: who made it poison counts it.
+ * good. The request and a waiter's own fault may both come here: who made it poison counts it, and
+ * the other must not let the region look complete before it is counted.
  */
 int hgm_poison_present(struct hgm_region *r, uint64_t page, uint64_t pages, int why)
 {
 	uint64_t done;
+	int rc;
 
-	if (poison_or_wait(r, page, pages, why, &done))
-		return -EAGAIN;
-	hgm_resolve_wake(r, page, pages);
-	atomic_fetch_add_explicit(&r->refused_pages, done, memory_order_relaxed);
-	hgm_stat_add(r->h, HGM_STAT_POISONED_PAGES, done);
-	return 0;
+	hgm_region_unsettle(r);
+	rc = poison_or_wait(r, page, pages, why, &done);
+	if (!rc) {
+		hgm_resolve_wake(r, page, pages);
+		atomic_fetch_add_explicit(&r->refused_pages, done, memory_order_relaxed);
+		hgm_stat_add(r->h, HGM_STAT_POISONED_PAGES, done);
+	}
+	hgm_region_settled(r);
+	return rc;
 }
 
 int hgm_poison_uncopied(struct hgm_request *req, int why)

@@ -77,8 +77,8 @@ struct hgm_region {
 	_Atomic bool dying;
 
 	/* Progress. A region is complete when both are 0. */
-	_Atomic uint64_t open_pages;	   /* neither present nor poisoned */
-	_Atomic uint64_t unsettled_blocks; /* full, collapse not decided */
+	_Atomic uint64_t open_pages; /* neither present nor poisoned */
+	_Atomic uint64_t unsettled;  /* full blocks not yet decided, pages being given up */
 	_Atomic bool complete;
 	_Atomic bool deferred;		/* full blocks are not to be collapsed yet */
 	_Atomic uint64_t refused_pages; /* arrived, but the kernel would not map them: poison */

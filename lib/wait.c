@@ -32,7 +32,7 @@ static bool is_complete(const struct hgm_region *r)
 	} else if (atomic_load_explicit(&r->open_pages, memory_order_acquire)) {
 		return false;
 	}
-	return !atomic_load_explicit(&r->unsettled_blocks, memory_order_acquire);
+	return !atomic_load_explicit(&r->unsettled, memory_order_acquire);
 }
 
 void hgm_region_check_complete(struct hgm_region *r)
@@ -52,6 +52,17 @@ void hgm_region_check_complete(struct hgm_region *r)
 		hgm_something_is_done(r->h);
 	if (first)
 		hgm_notify(r->h);
+}
+
+void hgm_region_unsettle(struct hgm_region *r)
+{
+	atomic_fetch_add_explicit(&r->unsettled, 1, memory_order_acq_rel);
+}
+
+void hgm_region_settled(struct hgm_region *r)
+{
+	atomic_fetch_sub_explicit(&r->unsettled, 1, memory_order_acq_rel);
+	hgm_region_check_complete(r);
 }
 
 void hgm_region_hold(struct hgm_region *r)

@@ -92,7 +92,7 @@ static void while_filling(void **state)
 		assert_ok(hgm_wait(n.h, WAIT_MS));
 		assert_all_huge(&n);
 		assert_int_equal(info_of(n.r).left_split, 0);
-		assert_int_equal(atomic_load(&n.r->unsettled_blocks), 0);
+		assert_int_equal(atomic_load(&n.r->unsettled), 0);
 		native_free(&n);
 	}
 }

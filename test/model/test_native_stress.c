@@ -63,7 +63,7 @@ static void stress(uint64_t block, uint64_t length, unsigned int rounds, uint64_
 		assert_ok(hgm_wait(n.h, WAIT_MS));
 		assert_pages(&native_contents, 0, length / PAGE, n.addr);
 		assert_int_equal(info_of(n.r).present_bytes, length);
-		assert_int_equal(atomic_load(&n.r->unsettled_blocks), 0);
+		assert_int_equal(atomic_load(&n.r->unsettled), 0);
 		assert_int_equal(progress_of(n.h).failing_requests, 0);
 		/* Each block has been decided, and the counts fit the page table. */
 		assert_true(info_of(n.r).huge_bytes + info_of(n.r).left_split * block <= length);

@@ -31,6 +31,8 @@ static struct {
 	int poison_says; /* for so many calls */
 	_Atomic unsigned int poison_calls;
 	bool no_poison;
+	bool overtaken; /* see counted_before_complete() */
+	_Atomic bool poisoned;
 	_Atomic unsigned int refusals;
 } refuse;
 
@@ -45,6 +47,11 @@ struct op {
 		ZEROPAGE
 	} verb;
 };
+
+static bool is_true(void *arg)
+{
+	return atomic_load((_Atomic bool *)arg);
+}
 
 static int do_op(const struct op *op, uint64_t len, int64_t *done)
 {
@@ -67,7 +74,8 @@ static int odd_op(const struct op *op, int64_t *done)
 	if (!at || op->addr >= at + refuse.bytes || op->addr + op->len <= at)
 		return do_op(op, op->len, done);
 	if (op->addr >= at) {
-		atomic_fetch_add(&refuse.refusals, 1);
+		if (!atomic_fetch_add(&refuse.refusals, 1) && refuse.overtaken)
+			eventually(is_true, &refuse.poisoned, 2000);
 		*done = refuse.says;
 		return refuse.says;
 	}
@@ -98,8 +106,13 @@ static int odd_poison(int fd, void *addr, uint64_t len, uint64_t mode, int64_t *
 		*done = -EINVAL;
 		return -EINVAL;
 	}
-	if (!left)
-		return kernel->uffd_poison(fd, addr, len, mode, done);
+	if (!left) {
+		int rc = kernel->uffd_poison(fd, addr, len, mode, done);
+
+		if (!rc && refuse.overtaken && !atomic_exchange(&refuse.poisoned, true))
+			nap_us(200000);
+		return rc;
+	}
 	atomic_store(&refuse.poison_calls, left - 1);
 	*done = refuse.poison_says;
 	return refuse.poison_says;
@@ -122,6 +135,8 @@ static int set_up(void **state)
 	atomic_store(&refuse.poison_calls, 0);
 	atomic_store(&refuse.refusals, 0);
 	refuse.no_poison = false;
+	refuse.overtaken = false;
+	atomic_store(&refuse.poisoned, false);
 	if (hgm_sys == &sys) /* and perhaps in use: a failed case leaves its engine behind */
 		return 0;
 	kernel = hgm_sys;
@@ -253,6 +268,38 @@ static void poisoned_by_a_busy_kernel(void **state)
 	}
 }
 
+static bool is_refused(void *arg)
+{
+	(void)arg;
+	return atomic_load(&refuse.refusals);
+}
+
+/*
+ * A second waiter's fault finds the page present and makes it poison, while the request that was
+ * refused first is still on its way to do the same: complete must mean counted.
+ */
+static void counted_before_complete(void **state)
+{
+	struct waiter second;
+	struct trial t;
+
+	(void)state;
+	skip_unless(KERNEL_POISON);
+	refuse.overtaken = true;
+	begin(&t, PLACE_SHMEM, FEED_LATER, -EIO);
+	assert_ok(hgm_start(t.h));
+	assert_true(eventually(is_refused, NULL, 5000));
+	waiter_start(&second, t.f.addr + REFUSED * PAGE + 1);
+	assert_error(hgm_wait(t.h, WAIT_MS), -EIO);
+	assert_int_equal(progress_of(t.h).poisoned_bytes, PAGE);
+	assert_true(atomic_load(&refuse.poisoned));
+	waiter_join(&t.waiter);
+	waiter_join(&second);
+	assert_int_equal(t.waiter.signal, SIGBUS);
+	assert_int_equal(second.signal, SIGBUS);
+	end(&t);
+}
+
 static uint8_t first_byte(uint64_t page)
 {
 	uint8_t bytes[PAGE] __attribute__((aligned(8)));
@@ -332,6 +379,7 @@ static const struct CMUnitTest tests[] = {
 	CASE(poisoned_alone),
 	CASE(poisoned_block),
 	CASE(poisoned_by_a_busy_kernel),
+	CASE(counted_before_complete),
 	CASE(vanished_without_poison),
 	CASE(refused_without_poison),
 };
