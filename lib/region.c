@@ -146,7 +146,7 @@ void hgm_region_free(struct hgm_region *r)
 
 void hgm_region_count_off(struct hgm_region *r, uint64_t pages)
 {
-	bool last = atomic_fetch_sub_explicit(&r->open_pages, pages, memory_order_acq_rel) == pages;
+	bool last = atomic_fetch_sub_explicit(&r->open_pages, pages, memory_order_seq_cst) == pages;
 
 	/* Now is the time to verify: see collapse_verify.c. */
 	if (last && r->verify == HGM_VERIFY_SMAPS)

@@ -24,26 +24,23 @@ static bool is_complete(const struct hgm_region *r)
 {
 	/*
 	 * The order matters: a block is counted as unsettled before its last page is counted off.
+	 * Of two that are counted off at the same time one must see that both are: hence seq_cst,
+	 * here and there.
 	 */
 	if (r->flags & HGM_REGION_NO_FILL) {
 		if (atomic_load_explicit(&r->prefetch_count, memory_order_acquire) ||
-		    atomic_load_explicit(&r->refs, memory_order_acquire))
+		    atomic_load_explicit(&r->refs, memory_order_seq_cst))
 			return false;
-	} else if (atomic_load_explicit(&r->open_pages, memory_order_acquire)) {
+	} else if (atomic_load_explicit(&r->open_pages, memory_order_seq_cst)) {
 		return false;
 	}
-	return !atomic_load_explicit(&r->unsettled, memory_order_acquire);
+	return !atomic_load_explicit(&r->unsettled, memory_order_seq_cst);
 }
 
 void hgm_region_check_complete(struct hgm_region *r)
 {
 	bool first;
 
-	/*
-	 * The last page and the last block may be counted off at the same time: one of the two must
-	 * see that both are.
-	 */
-	atomic_thread_fence(memory_order_seq_cst);
 	if (!is_complete(r))
 		return;
 	first = !atomic_exchange_explicit(&r->complete, true, memory_order_acq_rel);
@@ -56,12 +53,12 @@ void hgm_region_check_complete(struct hgm_region *r)
 
 void hgm_region_unsettle(struct hgm_region *r)
 {
-	atomic_fetch_add_explicit(&r->unsettled, 1, memory_order_acq_rel);
+	atomic_fetch_add_explicit(&r->unsettled, 1, memory_order_seq_cst);
 }
 
 void hgm_region_settled(struct hgm_region *r)
 {
-	atomic_fetch_sub_explicit(&r->unsettled, 1, memory_order_acq_rel);
+	atomic_fetch_sub_explicit(&r->unsettled, 1, memory_order_seq_cst);
 	hgm_region_check_complete(r);
 }
 
@@ -77,7 +74,7 @@ void hgm_region_drop(struct hgm_region *r)
 	 * one.
 	 */
 	hgm_rcu_read_lock();
-	if (atomic_fetch_sub_explicit(&r->refs, 1, memory_order_acq_rel) == 1) {
+	if (atomic_fetch_sub_explicit(&r->refs, 1, memory_order_seq_cst) == 1) {
 		if (r->flags & HGM_REGION_NO_FILL)
 			hgm_region_check_complete(r);
 		if (atomic_load_explicit(&r->dying, memory_order_acquire))
