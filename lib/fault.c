@@ -106,7 +106,7 @@ static int serve_page(struct hgm_region *r, uint64_t page, uint64_t flags)
 		case HGM_PAGE_PRESENT:
 			hgm_stat_add(h, HGM_STAT_FAULTS_PRESENT, 1);
 			/* Who comes to write need not come twice. */
-			if (flags & HGM_UFFD_FAULT_WRITE && hgm_guard_write(r, page))
+			if (flags & HGM_UFFD_FAULT_WRITE && hgm_guard_write(r, page) < 0)
 				return -EAGAIN;
 			return hgm_resolve_present(r, page);
 		case HGM_PAGE_POISONED:
@@ -124,12 +124,6 @@ static int serve_page(struct hgm_region *r, uint64_t page, uint64_t flags)
 	return rc == -EINPROGRESS ? 0 : rc;
 }
 
-static bool block_present(const struct hgm_region *r, uint64_t block)
-{
-	return atomic_load_explicit(&r->block_full_leaves[block], memory_order_acquire) ==
-	       r->block_bytes >> HGM_LEAF_SHIFT;
-}
-
 static int serve_block(struct hgm_region *r, uint64_t page)
 {
 	uint64_t block = hgm_region_block(r, page);
@@ -138,7 +132,7 @@ static int serve_block(struct hgm_region *r, uint64_t page)
 	if (atomic_load_explicit(&r->block_state[block], memory_order_acquire) ==
 	    HGM_BLOCK_POISONED)
 		return hgm_resolve_poisoned(r, page);
-	if (block_present(r, block)) {
+	if (hgm_region_block_present(r, block)) {
 		hgm_stat_add(h, HGM_STAT_FAULTS_PRESENT, 1);
 		return hgm_resolve_present(r, page);
 	}

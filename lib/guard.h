@@ -5,32 +5,77 @@
 #ifndef HGM_LIB_GUARD_H
 #define HGM_LIB_GUARD_H
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 
 struct hgm_guard;
 struct hgm_region;
 
+/* Of a write: somebody else will let the writer go. */
+#define HGM_GUARD_WAITS 1
+
 struct hgm_guard_ops {
 	/*
 	 * Somebody writes to these pages, all of one unit of protection, or they are to be mapped
-	 * unprotected: when it returns 0 none of them is guarded any more. -EAGAIN: not now. Runs
-	 * on fault threads, inside a read-side section.
+	 * unprotected: when it returns 0 none of them is guarded any more. HGM_GUARD_WAITS: they
+	 * stay so; -EAGAIN: not now. Runs on fault threads, inside a read-side section.
 	 */
 	int (*write)(struct hgm_guard *g, struct hgm_region *r, uint64_t page, uint64_t pages);
+	/*
+	 * The region is being destroyed: end the guard. NULL: it notices by itself, and holds the
+	 * region until then; such a guard is not counted by references.
+	 */
+	void (*leave)(struct hgm_guard *g, struct hgm_region *r);
+	void (*free)(struct hgm_guard *g);
 };
 
 /* Part of the object that guards: a snapshot, dirty tracking, a caller's watch. */
 struct hgm_guard {
 	const struct hgm_guard_ops *ops;
 	const char *name; /* for people */
+	_Atomic unsigned int refs;
 };
 
 /*
- * Take a region: registered for write-protection, nothing guarded yet. -EBUSY: somebody else guards
- * it. Blocks for a grace period.
+ * Take a region: nothing is guarded, registered or held back yet. -EBUSY: somebody else guards it;
+ * -ECANCELED: it is being destroyed.
  */
 int hgm_guard_begin(struct hgm_region *r, struct hgm_guard *g, void *user);
+
+/* Give it back: nothing is guarded, nobody waits. Blocks for a grace period. */
+void hgm_guard_end(struct hgm_region *r);
+
+/* Who guards the region, if it is of that kind, held; NULL: nobody. */
+struct hgm_guard *hgm_guard_get(struct hgm_region *r, const struct hgm_guard_ops *ops);
+void hgm_guard_put(struct hgm_guard *g);
+
+/* The region is being destroyed. */
+void hgm_guard_leave(struct hgm_region *r);
+
+/* Keep blocks from the collapser. Blocks for a grace period. */
+void hgm_guard_hold(struct hgm_region *r, uint64_t block, uint64_t blocks);
+
+/* Register blocks that are held for write-protection. */
+int hgm_guard_register(struct hgm_region *r, uint64_t block, uint64_t blocks);
+
+/* Of a block that is held, mapped huge and protected since: map it again, by pages. */
+void hgm_guard_map_again(struct hgm_region *r, uint64_t block);
+
+/*
+ * Guard pages, whole units, of blocks that are registered. Who writes to them may go on unseen
+ * until it returns. -errno: none of them is guarded. Blocks for a grace period.
+ */
+int hgm_guard_pages(struct hgm_region *r, uint64_t page, uint64_t pages);
+
+/* Pages are guarded no more. */
+void hgm_guard_allow(struct hgm_region *r, uint64_t page, uint64_t pages);
+
+/* Unprotect what is not guarded any more, and wake who waits to write. */
+void hgm_guard_unprotect(struct hgm_region *r, uint64_t page, uint64_t pages);
+
+/* UFFDIO_WRITEPROTECT of whole units. -errno with text. */
+int hgm_guard_writeprotect(struct hgm_region *r, uint64_t page, uint64_t pages, uint64_t mode);
 
 /*
  * From here until hgm_guard_arm() all that is installed is protected, and faults that cannot be
@@ -53,13 +98,10 @@ int hgm_guard_release(struct hgm_region *r, uint64_t page, uint64_t pages);
 /* Nothing of a block is wanted any more: it may become huge again. */
 void hgm_guard_block_out(struct hgm_region *r, uint64_t block);
 
-/* Give a region back: nothing is guarded, nobody waits. Blocks for a grace period. */
-void hgm_guard_end(struct hgm_region *r);
-
 /* A write fault; 0, or -EAGAIN and the like: later. */
 int hgm_guard_fault(struct hgm_region *r, uint64_t page);
 
-/* A page is about to be mapped for somebody who will write to it: let it be unguarded. */
+/* Somebody will write to a page: let it be unguarded. 0, HGM_GUARD_WAITS, or -EAGAIN. */
 int hgm_guard_write(struct hgm_region *r, uint64_t page);
 
 /* 0: a page may be mapped writable now; -EAGAIN: not now. Inside the same section as that. */
@@ -67,9 +109,11 @@ int hgm_guard_lift(struct hgm_region *r, uint64_t page);
 
 /*
  * How to install pages, at most @pages from @page on: how many of them alike, and whether
- * protected. 0: not now. Inside the same read-side section as the installation.
+ * protected, if the kernel is @able to install them so. 0: not now. Inside the same read-side
+ * section as the installation.
  */
-uint64_t hgm_guard_run(struct hgm_region *r, uint64_t page, uint64_t pages, bool *protect);
+uint64_t hgm_guard_run(struct hgm_region *r, uint64_t page, uint64_t pages, bool able,
+		       bool *protect);
 
 /* Collapse must leave a block alone. Inside the same read-side section as the collapse. */
 bool hgm_guard_holds(const struct hgm_region *r, uint64_t block);

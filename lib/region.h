@@ -164,6 +164,13 @@ static inline uint64_t hgm_region_block(const struct hgm_region *r, uint64_t pag
 	return (page << HGM_PAGE_SHIFT) / r->block_bytes;
 }
 
+/* All pages of a block have arrived. */
+static inline bool hgm_region_block_present(const struct hgm_region *r, uint64_t block)
+{
+	return atomic_load_explicit(&r->block_full_leaves[block], memory_order_acquire) ==
+	       r->block_bytes >> HGM_LEAF_SHIFT;
+}
+
 /* Nothing is installed before its whole block is present. */
 static inline bool hgm_region_whole_blocks(const struct hgm_region *r)
 {

@@ -70,6 +70,7 @@ void hgm_region_destroy(struct hgm_region *r)
 	atomic_store_explicit(&r->dying, true, memory_order_release);
 	hgm_table_remove(r->h, r);
 	hgm_work_remove_region(r);
+	hgm_guard_leave(r);
 	/*
 	 * Waiters go first where they can: memory of our own becomes inaccessible before it is
 	 * unregistered, so that whoever is woken gets SIGSEGV and never reads a page that has not

@@ -109,6 +109,7 @@ int hgm_region_get_info(const struct hgm_region *r, struct hgm_region_info *out)
 		.sentence = r->sentence,
 		.collapse_error =
 			atomic_load_explicit(&r->last_collapse_error, memory_order_relaxed),
+		.protect_bytes = r->wp_bytes,
 	};
 	return hgm_opts_out(out, &info, sizeof(info), sizeof(info), "hgm_region_get_info");
 }

@@ -144,7 +144,7 @@ static int copy_alike(struct hgm_request *req)
 	struct hgm_region *r = req->r;
 	uint64_t from = (req->install_page - req->first_page) << HGM_PAGE_SHIFT;
 	bool protect;
-	uint64_t pages = hgm_guard_run(r, req->install_page, req->install_pages, &protect);
+	uint64_t pages = hgm_guard_run(r, req->install_page, req->install_pages, true, &protect);
 	struct hgm_range range = { .addr = hgm_region_at(r, req->install_page),
 				   .len = pages << HGM_PAGE_SHIFT,
 				   .step = HGM_PAGE_BYTES,
@@ -208,7 +208,7 @@ int hgm_resolve_continue_run(struct hgm_region *r, uint64_t page, uint64_t pages
 			     uint64_t step_bytes, struct hgm_range *range)
 {
 	bool protect;
-	uint64_t run = hgm_guard_run(r, page, pages, &protect);
+	uint64_t run = hgm_guard_run(r, page, pages, r->h->can_continue_wp, &protect);
 
 	/* A piece above a page is mapped as a whole: by the strictest of its pages. */
 	if (run < step_bytes >> HGM_PAGE_SHIFT)

@@ -84,11 +84,8 @@ static int check_opts(struct hgm *h, struct hgm_snapshot_opts *o)
 		return hgm_fail(
 			-EINVAL,
 			"hgm_snapshot_create: the engine was not started; call hgm_start()");
-	if (!o->pool_bytes)
-		o->pool_bytes = DEFAULT_POOL_BYTES;
 	if (o->pool_bytes > POOL_MAX_BYTES)
 		return hgm_fail(-EINVAL, "hgm_snapshot_create: pool_bytes is above 2^42");
-	o->pool_bytes = o->pool_bytes / HGM_PAGE_BYTES * HGM_PAGE_BYTES;
 	return 0;
 }
 
@@ -128,6 +125,25 @@ static int take_parts(struct hgm_snapshot *s)
 				"hgm_snapshot_create: %u of the regions are this engine's, once "
 				"each",
 				s->parts);
+	return 0;
+}
+
+/* By default no more than all of the memory takes. */
+static void choose_pool(struct hgm_snapshot *s)
+{
+	uint64_t pool = s->opts.pool_bytes;
+
+	for (uint32_t i = 0; i < s->parts && !s->opts.pool_bytes; i++)
+		pool += s->part[i].r->mapped;
+	if (!s->opts.pool_bytes && pool > DEFAULT_POOL_BYTES)
+		pool = DEFAULT_POOL_BYTES;
+	s->opts.pool_bytes = pool / HGM_PAGE_BYTES * HGM_PAGE_BYTES;
+}
+
+/* Their places, and whether the pool is large enough. */
+static int place_parts(struct hgm_snapshot *s)
+{
+	choose_pool(s);
 	for (uint32_t i = 0; i < s->parts; i++) {
 		const struct hgm_region *r = s->part[i].r;
 
@@ -162,8 +178,11 @@ static int guard_part(struct hgm_snapshot *s, uint32_t number)
 	if (!part->saving || !part->armed)
 		return hgm_fail(-ENOMEM, "hgm_snapshot_create: out of memory for bitmaps");
 	rc = hgm_guard_begin(part->r, &s->guard, part);
-	part->guarded = !rc;
-	return rc;
+	if (rc)
+		return rc;
+	part->guarded = true;
+	hgm_guard_hold(part->r, 0, part->r->blocks);
+	return hgm_guard_register(part->r, 0, part->r->blocks);
 }
 
 static void free_snapshot(struct hgm_snapshot *s)
@@ -208,18 +227,20 @@ int hgm_snapshot_create(struct hgm_snapshot **out, struct hgm *h,
 	s = calloc(1, sizeof(*s));
 	if (!s)
 		return hgm_fail(-ENOMEM, "hgm_snapshot_create: out of memory");
-	s->guard = (struct hgm_guard){ &hgm_snapshot_guard_ops, "a snapshot" };
+	s->guard = (struct hgm_guard){ .ops = &hgm_snapshot_guard_ops, .name = "a snapshot" };
 	s->h = h;
 	s->opts = o;
 	s->stream = !o.write && hgm_sys->lseek(o.fd, 0, SEEK_CUR) == -ESPIPE;
 	pthread_mutex_init(&s->lock, NULL);
 	hgm_cond_init(&s->cond);
 	rc = take_parts(s);
-	if (!rc && hgm_pool_make(&s->pool, o.pool_bytes, s->stream || o.flags))
+	if (!rc)
+		rc = place_parts(s);
+	if (!rc && hgm_pool_make(&s->pool, s->opts.pool_bytes, s->stream || o.flags))
 		rc = hgm_fail(-ENOMEM,
 			      "hgm_snapshot_create: no memory for a pool of %llu MiB; make "
 			      "pool_bytes smaller",
-			      (unsigned long long)o.pool_bytes >> 20);
+			      (unsigned long long)s->opts.pool_bytes >> 20);
 	for (uint32_t i = 0; i < s->parts && !rc; i++)
 		rc = guard_part(s, i);
 	if (!rc)

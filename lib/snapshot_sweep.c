@@ -346,14 +346,11 @@ static void sweep_block(struct sweep *sw, struct hgm_part *part, uint64_t block)
 static void map_again(struct hgm_snapshot *s, struct hgm_part *part)
 {
 	struct hgm_region *r = part->r;
-	uint64_t block_pages = r->block_bytes >> HGM_PAGE_SHIFT;
-	bool unmapped = r->alias && !hgm_region_whole_blocks(r) && r->h->can_continue_wp;
 
 	for (uint64_t block = 0; block < r->blocks && !failed(s); block++) {
 		if (atomic_load_explicit(&r->dying, memory_order_acquire))
 			hgm_snapshot_fail(s, -ECANCELED);
-		if (hgm_collapse_suspend(r, block) && unmapped)
-			hgm_resolve_remap(r, block * block_pages, block_pages);
+		hgm_guard_map_again(r, block);
 		drain(s);
 	}
 }

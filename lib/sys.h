@@ -60,6 +60,13 @@ struct hgm_sys {
 	/* returns the number of regions found, *walk_end where the scan ended */
 	int (*pagemap_scan)(int fd, const void *start, const void *end, uint64_t category,
 			    struct hgm_pm_region *out, uint64_t out_len, uint64_t *walk_end);
+	/*
+	 * The same for pages written to since they were asked for last, or protected; they are
+	 * protected again (WP_ASYNC).
+	 */
+	int (*pagemap_take_written)(int fd, const void *start, const void *end,
+				    struct hgm_pm_region *out, uint64_t out_len,
+				    uint64_t *walk_end);
 
 	/* userfaultfd */
 	int (*userfaultfd)(int flags);

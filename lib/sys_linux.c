@@ -112,6 +112,9 @@ struct pm_scan_arg {
 #define IOCTL_UFFD_MOVE	   _IOWR(0xAA, 0x05, struct uffd_move_arg)
 #define IOCTL_PAGEMAP_SCAN _IOWR('f', 16, struct pm_scan_arg)
 
+#define PM_SCAN_WP	    (UINT64_C(1) << 0) /* PM_SCAN_WP_MATCHING */
+#define PM_SCAN_CHECK_ASYNC (UINT64_C(1) << 1) /* PM_SCAN_CHECK_WPASYNC */
+
 /* The caller's errno must survive: hgm_io_done() runs on other people's threads. */
 #define NEGATIVE_ERRNO(call)                  \
 	({                                    \
@@ -270,6 +273,26 @@ static int linux_pagemap_scan(int fd, const void *start, const void *end, uint64
 	return rc;
 }
 
+static int linux_pagemap_take_written(int fd, const void *start, const void *end,
+				      struct hgm_pm_region *out, uint64_t out_len,
+				      uint64_t *walk_end)
+{
+	struct pm_scan_arg arg = {
+		.size = sizeof(arg),
+		.flags = PM_SCAN_WP | PM_SCAN_CHECK_ASYNC,
+		.start = (uintptr_t)start,
+		.end = (uintptr_t)end,
+		.vec = (uintptr_t)out,
+		.vec_len = out_len,
+		.category_mask = HGM_PAGE_IS_WRITTEN,
+		.return_mask = HGM_PAGE_IS_WRITTEN,
+	};
+	int rc = NEGATIVE_ERRNO(ioctl(fd, IOCTL_PAGEMAP_SCAN, &arg));
+
+	*walk_end = arg.walk_end;
+	return rc;
+}
+
 static int linux_userfaultfd(int flags)
 {
 	return (int)NEGATIVE_ERRNO(syscall(SYS_userfaultfd, flags));
@@ -412,6 +435,7 @@ const struct hgm_sys hgm_sys_linux = {
 	.mprotect = linux_mprotect,
 	.madvise = linux_madvise,
 	.pagemap_scan = linux_pagemap_scan,
+	.pagemap_take_written = linux_pagemap_take_written,
 	.userfaultfd = linux_userfaultfd,
 	.uffd_new = linux_uffd_new,
 	.uffd_api = linux_uffd_api,

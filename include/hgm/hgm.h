@@ -6,8 +6,10 @@
 #define HGM_HGM_H
 
 #include <hgm/caps.h>
+#include <hgm/dirty.h>
 #include <hgm/engine.h>
 #include <hgm/error.h>
+#include <hgm/protect.h>
 #include <hgm/region.h>
 #include <hgm/snapshot.h>
 #include <hgm/source.h>

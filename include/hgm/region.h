@@ -137,6 +137,9 @@ struct hgm_region_opts {
  * @left_split:     of these, full but given up on: not mapped huge
  * @collapse_error: what the kernel said last when it would not collapse a block: a negative errno,
  *                  -EAGAIN also if it said yes and had not; 0 for never
+ * @protect_bytes:  the unit of write-protection (hgm/protect.h): 4096, or @block_bytes. Before
+ *                  6.4 shared memory cannot be mapped protected while it arrives: whoever guards it
+ *                  is asked before a page of a block is mapped that was not all there
  * @sentence:       what it is, why, and why it is nothing better, for people; lives as long as the
  *                  region
  */
@@ -156,6 +159,7 @@ struct hgm_region_info {
 	const char *sentence;
 	int collapse_error;
 	uint32_t reserved;
+	uint64_t protect_bytes;
 };
 
 /**

@@ -61,8 +61,8 @@ typedef int64_t (*hgm_sink_fn)(void *user, const void *buf, uint64_t length, uin
  *              the snapshot's length at the end; or what cannot seek, and gets all in order, zeroes
  *              too. It stays the caller's and must stay open; not with O_APPEND
  * @flags:      HGM_SNAPSHOT_*
- * @pool_bytes: memory for old contents; 0 for 64 MiB; at least one unit of protection (4096, or the
- *              block of hugetlb)
+ * @pool_bytes: memory for old contents; 0 for as much as the regions have, at most 64 MiB; at
+ *              least one unit of protection (4096, or the block of hugetlb)
  * @rate_bytes: bytes per second that the sweep gives to the sink at most; 0 for no limit
  *
  * A region's place in the snapshot is its source_offset: the snapshot has the layout of the file

@@ -114,6 +114,22 @@ int model_pagemap_scan(int fd, const void *start, const void *end, uint64_t cate
 	return rc ? rc : (int)s.found;
 }
 
+/* WP_ASYNC is not played: of its memory the model knows no writes. */
+int model_pagemap_take_written(int fd, const void *start, const void *end,
+			       struct hgm_pm_region *out, uint64_t out_len, uint64_t *walk_end)
+{
+	bool mine;
+
+	*walk_end = 0;
+	if (!model.opts.pagemap_scan)
+		return -ENOTTY;
+	model_lock();
+	mine = vma_in((uintptr_t)start, (uintptr_t)end);
+	model_unlock();
+	return mine ? -EOPNOTSUPP
+		    : hgm_sys_linux.pagemap_take_written(fd, start, end, out, out_len, walk_end);
+}
+
 static uint64_t word_of(struct vma *v, uint64_t addr, uint64_t real)
 {
 	struct piece p;

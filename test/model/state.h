@@ -197,6 +197,8 @@ int model_mprotect(void *addr, uint64_t len, int prot);
 int model_madvise(void *addr, uint64_t len, int advice);
 int model_collapse(struct vma *v, uint64_t start, uint64_t end);
 int model_split(struct vma *v, uint64_t start, uint64_t end);
+int model_pagemap_take_written(int fd, const void *start, const void *end,
+			       struct hgm_pm_region *out, uint64_t out_len, uint64_t *walk_end);
 int model_pagemap_scan(int fd, const void *start, const void *end, uint64_t category,
 		       struct hgm_pm_region *out, uint64_t out_len, uint64_t *walk_end);
 ssize_t model_pread(int fd, void *buf, size_t len, uint64_t offset);

@@ -242,6 +242,7 @@ const struct hgm_sys model_sys = {
 	.mprotect = model_mprotect,
 	.madvise = model_madvise,
 	.pagemap_scan = model_pagemap_scan,
+	.pagemap_take_written = model_pagemap_take_written,
 	.userfaultfd = model_userfaultfd,
 	.uffd_new = model_uffd_new,
 	.uffd_api = model_uffd_api,

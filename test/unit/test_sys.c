@@ -133,6 +133,13 @@ static int64_t fail_pagemap_scan(void)
 	return sys->pagemap_scan(-1, NULL, NULL, HGM_PAGE_IS_HUGE, &region, 1, &u64);
 }
 
+static int64_t fail_pagemap_take_written(void)
+{
+	struct hgm_pm_region region;
+
+	return sys->pagemap_take_written(-1, NULL, NULL, &region, 1, &u64);
+}
+
 static int64_t fail_userfaultfd(void)
 {
 	return sys->userfaultfd(0x40000000);
@@ -220,6 +227,7 @@ static const struct failure {
 	{ "mprotect", fail_mprotect, EINVAL },
 	{ "madvise", fail_madvise, EINVAL },
 	{ "pagemap_scan", fail_pagemap_scan, EBADF },
+	{ "pagemap_take_written", fail_pagemap_take_written, EBADF },
 	{ "userfaultfd", fail_userfaultfd, 0 },
 	{ "uffd_new", fail_uffd_new, EBADF },
 	{ "uffd_api", fail_uffd_api, EBADF },

@@ -1,0 +1,249 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Dirty tracking's life.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <hgm/error.h>
+
+#include "bits.h"
+#include "dirty.h"
+#include "engine.h"
+#include "error.h"
+#include "opts.h"
+
+#define FLAGS (HGM_DIRTY_EXACT | HGM_DIRTY_ARRIVALS | HGM_DIRTY_SYNC)
+
+static int make(struct hgm_dirty **out, struct hgm_region *r, uint32_t flags)
+{
+	struct hgm_dirty *d = calloc(1, sizeof(*d));
+
+	if (!d)
+		return hgm_fail(-ENOMEM, "hgm_dirty_start: out of memory");
+	d->guard = (struct hgm_guard){ .ops = &hgm_dirty_guard_ops,
+				       .name = "dirty tracking",
+				       .refs = 1 };
+	pthread_mutex_init(&d->lock, NULL);
+	d->r = r;
+	d->flags = flags;
+	d->pages = hgm_region_pages(r);
+	d->words = hgm_bits_words(r->mapped >> HGM_PAGE_SHIFT);
+	d->granule_pages = r->wp_bytes >> HGM_PAGE_SHIFT;
+	d->pending = calloc(d->words, sizeof(d->pending[0]));
+	d->piece = calloc(HGM_DIRTY_PIECE_WORDS, sizeof(d->piece[0]));
+	if (!d->pending || !d->piece) {
+		hgm_guard_put(&d->guard);
+		return hgm_fail(-ENOMEM, "hgm_dirty_start: out of memory for the bitmaps");
+	}
+	*out = d;
+	return 0;
+}
+
+static void describe_async(struct hgm_dirty *d)
+{
+	const struct hgm_region *r = d->r;
+	bool whole = r->backing == HGM_BACKING_HUGETLB ||
+		     (r->backing != HGM_BACKING_ANON && !(d->flags & HGM_DIRTY_EXACT) &&
+		      hgm_region_huge_bytes(r));
+
+	d->unit_bytes = whole ? r->block_bytes : HGM_PAGE_BYTES;
+	snprintf(d->sentence, sizeof(d->sentence), "asynchronous: the kernel notes writes by %s%s",
+		 whole ? "huge pages" : "4 KiB",
+		 whole && r->backing != HGM_BACKING_HUGETLB
+			 ? ", as the memory is mapped; HGM_DIRTY_EXACT splits it"
+			 : "");
+}
+
+static void describe_sync(struct hgm_dirty *d, const char *why)
+{
+	const struct hgm_region *r = d->r;
+	bool blind = !r->copies && !r->h->can_continue_wp &&
+		     atomic_load_explicit(&r->open_pages, memory_order_acquire);
+
+	d->flags |= HGM_DIRTY_SYNC;
+	if (blind)
+		d->flags |= HGM_DIRTY_ARRIVALS;
+	d->unit_bytes = r->wp_bytes;
+	snprintf(d->sentence, sizeof(d->sentence),
+		 "synchronous: the first write to a page waits for a fault thread%s; not "
+		 "asynchronous: %s",
+		 blind ? ", and pages that arrive count as written, as this kernel cannot map "
+			 "them protected (6.4 or later can)"
+		       : "",
+		 why);
+}
+
+/* Locked: who destroys the region meanwhile waits for us. */
+static int begin(struct hgm_dirty *d)
+{
+	const char *lacks = hgm_dirty_async_lacks(d);
+	char why[160];
+	int rc;
+
+	hgm_guard_hold(d->r, 0, d->r->blocks);
+	if (!lacks) {
+		rc = hgm_dirty_async_begin(d);
+		if (!rc) {
+			describe_async(d);
+			return 0;
+		}
+		snprintf(why, sizeof(why), "%s", hgm_errmsg());
+		lacks = why;
+	}
+	rc = hgm_dirty_sync_begin(d);
+	describe_sync(d, lacks);
+	return rc;
+}
+
+/* Locked. */
+static void end(struct hgm_dirty *d)
+{
+	if (d->uffd)
+		hgm_dirty_async_end(d);
+	hgm_guard_end(d->r);
+	d->r = NULL;
+}
+
+void hgm_dirty_leave(struct hgm_guard *g, struct hgm_region *r)
+{
+	struct hgm_dirty *d = (struct hgm_dirty *)((char *)g - offsetof(struct hgm_dirty, guard));
+
+	pthread_mutex_lock(&d->lock);
+	if (d->r == r)
+		end(d);
+	pthread_mutex_unlock(&d->lock);
+}
+
+void hgm_dirty_free(struct hgm_guard *g)
+{
+	struct hgm_dirty *d = (struct hgm_dirty *)((char *)g - offsetof(struct hgm_dirty, guard));
+
+	pthread_mutex_destroy(&d->lock);
+	free(d->pending);
+	free(d->piece);
+	free(d);
+}
+
+int hgm_dirty_start(struct hgm_dirty **out, struct hgm_region *r, const struct hgm_dirty_opts *opts)
+{
+	struct hgm_dirty_opts o;
+	struct hgm_dirty *d = NULL;
+	int rc;
+
+	if (!out || !r)
+		return hgm_fail(-EINVAL, "hgm_dirty_start: %s is NULL", out ? "the region" : "out");
+	rc = hgm_opts_in(&o, sizeof(o), sizeof(o), opts, "hgm_dirty_start");
+	if (!rc && o.flags & ~FLAGS)
+		rc = hgm_fail(-EINVAL, "hgm_dirty_start: unknown flags 0x%x", o.flags);
+	if (!rc && o.flags & HGM_DIRTY_EXACT && r->wp_bytes > HGM_PAGE_BYTES)
+		rc = hgm_fail(-EOPNOTSUPP,
+			      "hgm_dirty_start: HGM_DIRTY_EXACT: this memory is protected in units "
+			      "of %llu bytes",
+			      (unsigned long long)r->wp_bytes);
+	if (!rc)
+		rc = make(&d, r, o.flags);
+	if (rc)
+		return rc;
+	pthread_mutex_lock(&d->lock);
+	rc = hgm_guard_begin(r, &d->guard, NULL);
+	if (!rc) {
+		rc = begin(d);
+		if (rc)
+			end(d);
+	}
+	pthread_mutex_unlock(&d->lock);
+	if (rc)
+		hgm_guard_put(&d->guard);
+	else
+		*out = d;
+	return rc;
+}
+
+/* Hand out what is pending of a range: how many bits. */
+static uint64_t take(struct hgm_dirty *d, uint64_t first, uint64_t pages, uint64_t *bitmap)
+{
+	uint64_t found = 0;
+
+	for (uint64_t w = 0; w * 64 < pages; w++) {
+		uint64_t mask = hgm_bits_low(pages - w * 64);
+
+		bitmap[w] = d->pending[first / 64 + w] & mask;
+		d->pending[first / 64 + w] &= ~mask;
+		found += (uint64_t)__builtin_popcountll(bitmap[w]);
+	}
+	return found;
+}
+
+/* Locked. What was found outside the range stays pending. */
+static int collect(struct hgm_dirty *d, uint64_t first, uint64_t pages)
+{
+	uint64_t granule = d->granule_pages, all = d->r->mapped >> HGM_PAGE_SHIFT;
+	uint64_t end = (first + pages + granule - 1) / granule * granule;
+
+	first = first / granule * granule;
+	end = end < all ? end : all;
+	return d->uffd ? hgm_dirty_async_collect(d, first, end - first)
+		       : hgm_dirty_sync_collect(d, first, end - first);
+}
+
+int hgm_dirty_collect(struct hgm_dirty *d, uint64_t first_page, uint64_t pages, uint64_t *bitmap,
+		      uint64_t *dirty)
+{
+	uint64_t found = 0;
+	int rc = 0;
+
+	if (!d || !bitmap)
+		return hgm_fail(-EINVAL, "hgm_dirty_collect: %s is NULL",
+				d ? "the bitmap" : "dirty tracking");
+	if (first_page % 64 || first_page > d->pages || pages > d->pages - first_page)
+		return hgm_fail(
+			-EINVAL,
+			"hgm_dirty_collect: pages [%llu, +%llu) of %llu: not inside, or the "
+			"first is no multiple of 64",
+			(unsigned long long)first_page, (unsigned long long)pages,
+			(unsigned long long)d->pages);
+	pthread_mutex_lock(&d->lock);
+	if (!d->r)
+		rc = hgm_fail(-ECANCELED, "hgm_dirty_collect: the region was destroyed");
+	else if (pages)
+		rc = collect(d, first_page, pages);
+	if (!rc) {
+		found = take(d, first_page, pages, bitmap);
+		d->collections++;
+		d->dirty_pages += found;
+	}
+	pthread_mutex_unlock(&d->lock);
+	if (!rc && dirty)
+		*dirty = found;
+	return rc;
+}
+
+int hgm_dirty_get_info(struct hgm_dirty *d, struct hgm_dirty_info *out)
+{
+	struct hgm_dirty_info info = { .size = sizeof(info) };
+
+	if (!d)
+		return hgm_fail(-EINVAL, "hgm_dirty_get_info: dirty tracking is NULL");
+	pthread_mutex_lock(&d->lock);
+	info.unit_bytes = d->unit_bytes;
+	info.flags = d->flags;
+	info.collections = d->collections;
+	info.dirty_pages = d->dirty_pages;
+	info.sentence = d->sentence;
+	pthread_mutex_unlock(&d->lock);
+	return hgm_opts_out(out, &info, sizeof(info), sizeof(info), "hgm_dirty_get_info");
+}
+
+void hgm_dirty_stop(struct hgm_dirty *d)
+{
+	if (!d)
+		return;
+	pthread_mutex_lock(&d->lock);
+	if (d->r)
+		end(d);
+	pthread_mutex_unlock(&d->lock);
+	hgm_guard_put(&d->guard);
+}

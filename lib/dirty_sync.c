@@ -1,0 +1,134 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Dirty tracking by guarded pages: who writes to one waits for a fault thread, which takes the
+ * guard off. So a page that is present and not guarded was written to.
+ *
+ * Absent pages are guarded too, that their arrival does not count: they are mapped protected. If
+ * arrivals shall count they are left alone, and are found unguarded once they are present.
+ */
+#include "bits.h"
+#include "dirty.h"
+#include "engine.h"
+
+static int written(struct hgm_guard *g, struct hgm_region *r, uint64_t page, uint64_t pages)
+{
+	(void)g;
+	hgm_guard_allow(r, page, pages);
+	return 0;
+}
+
+static int guard_present(struct hgm_dirty *d)
+{
+	struct hgm_region *r = d->r;
+	uint64_t pages = r->mapped >> HGM_PAGE_SHIFT;
+
+	for (uint64_t w = 0; w < d->words; w++)
+		atomic_fetch_or_explicit(&r->guarded[w],
+					 hgm_map_present_word(r->map, w) &
+						 hgm_bits_low(pages - w * 64),
+					 memory_order_acq_rel);
+	hgm_rcu_synchronize();
+	return hgm_guard_writeprotect(r, 0, pages, HGM_UFFD_WP_PROTECT);
+}
+
+int hgm_dirty_sync_begin(struct hgm_dirty *d)
+{
+	struct hgm_region *r = d->r;
+	int rc = hgm_guard_register(r, 0, r->blocks);
+
+	if (!rc)
+		rc = d->flags & HGM_DIRTY_ARRIVALS
+			     ? guard_present(d)
+			     : hgm_guard_pages(r, 0, r->mapped >> HGM_PAGE_SHIFT);
+	for (uint64_t block = 0; !rc && block < r->blocks; block++)
+		hgm_guard_map_again(r, block);
+	return rc;
+}
+
+static uint64_t dirty_word(const struct hgm_region *r, uint64_t word)
+{
+	return hgm_map_present_word(r->map, word) &
+	       ~atomic_load_explicit(&r->guarded[word], memory_order_acquire);
+}
+
+/* Protect again what is dirty in a range: pages that lie near are taken together. */
+static int protect_again(struct hgm_dirty *d, uint64_t page, uint64_t end, const uint64_t *dirty)
+{
+	uint64_t first = page / 64, from = 0, upto = 0;
+
+	for (uint64_t w = first; w * 64 < end; w++) {
+		uint64_t bits = dirty[w - first], granule = d->granule_pages;
+		uint64_t low, high;
+
+		if (!bits)
+			continue;
+		low = w * 64 + (uint64_t)__builtin_ctzll(bits);
+		high = w * 64 + 64 - (uint64_t)__builtin_clzll(bits);
+		low = low / granule * granule;
+		high = (high + granule - 1) / granule * granule;
+		if (upto && low <= upto + 64) {
+			upto = high > upto ? high : upto;
+			continue;
+		}
+		if (upto) {
+			int rc = hgm_guard_writeprotect(d->r, from, upto - from,
+							HGM_UFFD_WP_PROTECT);
+
+			if (rc)
+				return rc;
+		}
+		from = low;
+		upto = high;
+	}
+	return upto ? hgm_guard_writeprotect(d->r, from, upto - from, HGM_UFFD_WP_PROTECT) : 0;
+}
+
+static int collect_piece(struct hgm_dirty *d, uint64_t page, uint64_t end)
+{
+	struct hgm_region *r = d->r;
+	uint64_t *dirty = d->piece, first = page / 64, any = 0;
+	int rc;
+
+	for (uint64_t w = first; w * 64 < end; w++) {
+		uint64_t *bits = &dirty[w - first];
+
+		*bits = dirty_word(r, w) & hgm_bits_of_range(page, end - page, w);
+		any |= *bits;
+		if (*bits)
+			atomic_fetch_or_explicit(&r->guarded[w], *bits, memory_order_acq_rel);
+	}
+	if (!any)
+		return 0;
+	/* Who saw clear bits has mapped, or has released: what is protected now stays so. */
+	hgm_rcu_synchronize();
+	rc = protect_again(d, page, end, dirty);
+	for (uint64_t w = first; w * 64 < end; w++) {
+		if (rc)
+			atomic_fetch_and_explicit(&r->guarded[w], ~dirty[w - first],
+						  memory_order_acq_rel);
+		else
+			d->pending[w] |= dirty[w - first];
+	}
+	return rc;
+}
+
+int hgm_dirty_sync_collect(struct hgm_dirty *d, uint64_t page, uint64_t pages)
+{
+	uint64_t end = page + pages;
+	int rc = 0;
+
+	while (page < end && !rc) {
+		uint64_t piece = (page / 64 + HGM_DIRTY_PIECE_WORDS) * 64;
+
+		piece = piece < end ? piece : end;
+		rc = collect_piece(d, page, piece);
+		page = piece;
+	}
+	return rc;
+}
+
+const struct hgm_guard_ops hgm_dirty_guard_ops = {
+	.write = written,
+	.leave = hgm_dirty_leave,
+	.free = hgm_dirty_free,
+};

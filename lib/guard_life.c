@@ -1,0 +1,367 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Write-protection of a region: its life. Who guards a region, which of its blocks are registered
+ * for protection and held back from the collapser, and what becomes guarded. The rule that all this
+ * serves is told in guard.c.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+
+#include "bits.h"
+#include "engine.h"
+#include "error.h"
+#include "guard.h"
+#include "resolve.h"
+#include "sys.h"
+
+static int make_planes(struct hgm_region *r)
+{
+	if (!r->guarded)
+		r->guarded =
+			calloc(hgm_bits_words(r->mapped >> HGM_PAGE_SHIFT), sizeof(r->guarded[0]));
+	if (!r->held)
+		r->held = calloc(hgm_bits_words(r->blocks), sizeof(r->held[0]));
+	if (!r->wp_registered) /* the collapser may be looking */
+		r->wp_registered = calloc(hgm_bits_words(r->blocks), sizeof(_Atomic uint64_t));
+	if (!r->guarded || !r->held || !r->wp_registered)
+		return hgm_fail(-ENOMEM, "write-protection: out of memory for the bitmaps");
+	if (!r->alias && r->mem_fd < 0)
+		r->mem_fd = hgm_sys->open("/proc/self/mem", O_RDONLY);
+	if (!r->alias && r->mem_fd < 0)
+		return hgm_fail(r->mem_fd,
+				"write-protection: anonymous memory is read through "
+				"/proc/self/mem: %s",
+				hgm_errno_name(r->mem_fd));
+	return 0;
+}
+
+static int check_kernel(struct hgm_region *r)
+{
+	uint64_t have = hgm_uffd_features(r->h->uffd[0]);
+
+	if (!(have & HGM_UFFD_FEATURE_PAGEFAULT_FLAG_WP))
+		return hgm_fail(-EOPNOTSUPP,
+				"write-protection: this kernel's userfaultfd has none (5.7 or "
+				"later has)");
+	if (r->backing != HGM_BACKING_ANON && !(have & HGM_UFFD_FEATURE_WP_HUGETLBFS_SHMEM))
+		return hgm_fail(-EOPNOTSUPP,
+				"write-protection: this kernel's userfaultfd has no "
+				"WP_HUGETLBFS_SHMEM (5.19 or later has); only anon can be "
+				"protected here");
+	return 0;
+}
+
+/* Before anybody can see the guard, all that goes with it is there. */
+static int publish(struct hgm_region *r, struct hgm_guard *g, void *user)
+{
+	const struct hgm_guard *other = atomic_load_explicit(&r->guard, memory_order_relaxed);
+	int rc;
+
+	if (atomic_load_explicit(&r->dying, memory_order_acquire))
+		return hgm_fail(-ECANCELED, "%s: the region is being destroyed", g->name);
+	if (other)
+		return hgm_fail(-EBUSY, "%s: the region is under %s already", g->name, other->name);
+	rc = make_planes(r);
+	if (rc)
+		return rc;
+	r->guard_user = user;
+	atomic_store_explicit(&r->guard, g, memory_order_release);
+	return 0;
+}
+
+int hgm_guard_begin(struct hgm_region *r, struct hgm_guard *g, void *user)
+{
+	int rc = check_kernel(r);
+
+	if (rc)
+		return rc;
+	pthread_mutex_lock(&r->h->table_lock);
+	rc = publish(r, g, user);
+	pthread_mutex_unlock(&r->h->table_lock);
+	return rc;
+}
+
+struct hgm_guard *hgm_guard_get(struct hgm_region *r, const struct hgm_guard_ops *ops)
+{
+	struct hgm_guard *g;
+
+	pthread_mutex_lock(&r->h->table_lock); /* it cannot end meanwhile */
+	g = atomic_load_explicit(&r->guard, memory_order_relaxed);
+	if (g && (ops ? g->ops != ops : !g->ops->leave))
+		g = NULL;
+	if (g)
+		atomic_fetch_add_explicit(&g->refs, 1, memory_order_relaxed);
+	pthread_mutex_unlock(&r->h->table_lock);
+	return g;
+}
+
+void hgm_guard_put(struct hgm_guard *g)
+{
+	if (atomic_fetch_sub_explicit(&g->refs, 1, memory_order_acq_rel) == 1)
+		g->ops->free(g);
+}
+
+void hgm_guard_leave(struct hgm_region *r)
+{
+	struct hgm_guard *g = hgm_guard_get(r, NULL);
+
+	if (!g)
+		return;
+	g->ops->leave(g, r);
+	hgm_guard_put(g);
+}
+
+void hgm_guard_hold(struct hgm_region *r, uint64_t block, uint64_t blocks)
+{
+	for (uint64_t b = block; b < block + blocks; b++)
+		atomic_fetch_or_explicit(&r->held[b / 64], UINT64_C(1) << b % 64,
+					 memory_order_seq_cst);
+	hgm_rcu_synchronize();
+}
+
+static bool bit_of(const _Atomic uint64_t *bitmap, uint64_t bit)
+{
+	return atomic_load_explicit(&bitmap[bit / 64], memory_order_acquire) >> bit % 64 & 1;
+}
+
+/*
+ * All of it is there, so nobody need serve its minor faults: the kernel does, and keeps it
+ * protected.
+ */
+static bool needs_no_minor(const struct hgm_region *r, uint64_t block)
+{
+	return !r->h->can_continue_wp && r->modes & HGM_UFFD_MINOR &&
+	       hgm_region_block_present(r, block);
+}
+
+/* How many blocks from @block on are not registered yet, and alike. */
+static uint64_t unregistered_run(const struct hgm_region *r, uint64_t block, uint64_t end,
+				 bool *alone)
+{
+	uint64_t n = 0, per_stripe = r->stripe_bytes / r->block_bytes;
+
+	*alone = needs_no_minor(r, block);
+	while (block + n < end && !bit_of(r->wp_registered, block + n) &&
+	       (!n || ((block + n) % per_stripe && needs_no_minor(r, block + n) == *alone)))
+		n++;
+	return n;
+}
+
+static int register_run(struct hgm_region *r, uint64_t block, uint64_t blocks, bool alone)
+{
+	uint64_t at = block * r->block_bytes, len = blocks * r->block_bytes, ioctls;
+	struct hgm_uffd *u = hgm_region_uffd(r, at >> HGM_PAGE_SHIFT);
+	_Atomic uint64_t *registered = r->wp_registered;
+	int rc;
+
+	len = len < r->mapped - at ? len : r->mapped - at;
+	if (alone) { /* a mode is never given up by registering again */
+		rc = hgm_uffd_unregister(u, r->primary + at, len);
+		if (rc)
+			return rc;
+	}
+	rc = hgm_uffd_register(u, r->primary + at, len,
+			       alone ? HGM_UFFD_WP : r->modes | HGM_UFFD_WP, &ioctls);
+	if (alone)
+		hgm_resolve_wake(r, at >> HGM_PAGE_SHIFT, len >> HGM_PAGE_SHIFT);
+	for (uint64_t b = block; !rc && b < block + blocks; b++)
+		atomic_fetch_or_explicit(&registered[b / 64], UINT64_C(1) << b % 64,
+					 memory_order_acq_rel);
+	return rc;
+}
+
+int hgm_guard_register(struct hgm_region *r, uint64_t block, uint64_t blocks)
+{
+	uint64_t end = block + blocks;
+
+	while (block < end) {
+		bool alone;
+		uint64_t run = unregistered_run(r, block, end, &alone);
+		int rc = run ? register_run(r, block, run, alone) : 0;
+
+		if (rc)
+			return rc;
+		block += run ? run : 1;
+	}
+	return 0;
+}
+
+int hgm_guard_unregister_block(struct hgm_region *r, uint64_t block)
+{
+	uint64_t at = block * r->block_bytes, bit = UINT64_C(1) << block % 64, ioctls;
+	struct hgm_uffd *u = hgm_region_uffd(r, at >> HGM_PAGE_SHIFT);
+	_Atomic uint64_t *registered = r->wp_registered;
+	int rc;
+
+	if (!registered || r->backing == HGM_BACKING_HUGETLB || !bit_of(registered, block))
+		return 0;
+	rc = hgm_uffd_unregister(u, r->primary + at, r->block_bytes);
+	if (!rc)
+		rc = hgm_uffd_register(u, r->primary + at, r->block_bytes, r->modes, &ioctls);
+	if (rc)
+		return -EAGAIN;
+	atomic_fetch_and_explicit(&registered[block / 64], ~bit, memory_order_acq_rel);
+	return 0;
+}
+
+void hgm_guard_hush(struct hgm_region *r)
+{
+	atomic_store_explicit(&r->guard_all, true, memory_order_seq_cst);
+}
+
+static void settle(struct hgm_region *r)
+{
+	atomic_store_explicit(&r->guard_all, false, memory_order_release);
+}
+
+/* EAGAIN: the address space is changing; that passes. */
+static int writeprotect_once(struct hgm_region *r, uint64_t at, uint64_t len, uint64_t mode)
+{
+	int fd = hgm_uffd_fd(hgm_region_uffd(r, at >> HGM_PAGE_SHIFT));
+	int rc;
+
+	do
+		rc = hgm_sys->uffd_writeprotect(fd, r->primary + at, len, mode);
+	while (rc == -EAGAIN);
+	return rc;
+}
+
+/*
+ * Blocks that are registered in different ways are different memory areas, and before 6.4 the
+ * kernel takes one at a time: ENOENT.
+ */
+static int writeprotect(struct hgm_region *r, uint64_t at, uint64_t len, uint64_t mode)
+{
+	uint64_t end = at + len;
+	int rc = writeprotect_once(r, at, len, mode);
+
+	if (rc != -ENOENT || at / r->block_bytes == (end - 1) / r->block_bytes)
+		return rc;
+	rc = 0;
+	while (at < end && !rc) {
+		uint64_t next = (at / r->block_bytes + 1) * r->block_bytes;
+
+		next = next < end ? next : end;
+		rc = writeprotect_once(r, at, next - at, mode);
+		at = next;
+	}
+	return rc;
+}
+
+int hgm_guard_writeprotect(struct hgm_region *r, uint64_t page, uint64_t pages, uint64_t mode)
+{
+	uint64_t at = page << HGM_PAGE_SHIFT, end = at + (pages << HGM_PAGE_SHIFT);
+
+	while (at < end) {
+		uint64_t stripe_end = (at / r->stripe_bytes + 1) * r->stripe_bytes;
+		uint64_t len = (end < stripe_end ? end : stripe_end) - at;
+		int rc = writeprotect(r, at, len, mode);
+
+		if (rc)
+			return hgm_fail(rc, "UFFDIO_WRITEPROTECT of %llu bytes at %p: %s",
+					(unsigned long long)len, (void *)(r->primary + at),
+					hgm_errno_name(rc));
+		at += len;
+	}
+	return 0;
+}
+
+int hgm_guard_arm(struct hgm_region *r, uint64_t *armed)
+{
+	uint64_t pages = hgm_region_pages(r);
+	int rc;
+
+	for (uint64_t w = 0; w < hgm_bits_words(pages); w++) {
+		/* Of a full leaf all bits are set, those behind the region's end too. */
+		armed[w] = hgm_map_present_word(r->map, w) & hgm_bits_low(pages - w * 64);
+		atomic_store_explicit(&r->guarded[w], armed[w], memory_order_relaxed);
+	}
+	rc = hgm_guard_writeprotect(r, 0, r->mapped >> HGM_PAGE_SHIFT, HGM_UFFD_WP_PROTECT);
+	settle(r);
+	return rc;
+}
+
+int hgm_guard_pages(struct hgm_region *r, uint64_t page, uint64_t pages)
+{
+	int rc;
+
+	for (uint64_t w = page / 64; w * 64 < page + pages; w++)
+		atomic_fetch_or_explicit(&r->guarded[w], hgm_bits_of_range(page, pages, w),
+					 memory_order_acq_rel);
+	/* Who saw clear bits has mapped by them, or has released: what is protected now stays so. */
+	hgm_rcu_synchronize();
+	rc = hgm_guard_writeprotect(r, page, pages, HGM_UFFD_WP_PROTECT);
+	if (rc)
+		hgm_guard_allow(r, page, pages);
+	return rc;
+}
+
+void hgm_guard_map_again(struct hgm_region *r, uint64_t block)
+{
+	uint64_t pages = r->block_bytes >> HGM_PAGE_SHIFT;
+
+	if (hgm_collapse_suspend(r, block) && r->alias && !hgm_region_whole_blocks(r) &&
+	    r->h->can_continue_wp)
+		hgm_resolve_remap(r, block * pages, pages);
+}
+
+void hgm_guard_block_out(struct hgm_region *r, uint64_t block)
+{
+	/* seq_cst: whoever wants it collapsed sees that it is held no more, or we see that. */
+	atomic_fetch_and_explicit(&r->held[block / 64], ~(UINT64_C(1) << block % 64),
+				  memory_order_seq_cst);
+	hgm_collapse_resume(r, block);
+}
+
+/* What the collapser may be at holds nothing that is protected. */
+static bool may_be_protected(const struct hgm_region *r, uint64_t block)
+{
+	return bit_of(r->held, block) && bit_of(r->wp_registered, block);
+}
+
+void hgm_guard_unprotect(struct hgm_region *r, uint64_t page, uint64_t pages)
+{
+	uint64_t block_pages = r->block_bytes >> HGM_PAGE_SHIFT, end = page + pages;
+	int rc = 0;
+
+	while (page < end) {
+		uint64_t first = page, block = page / block_pages;
+
+		while (page < end && may_be_protected(r, block))
+			page = ++block * block_pages;
+		page = page < end ? page : end;
+		if (page > first)
+			rc |= hgm_guard_writeprotect(r, first, page - first, 0);
+		else
+			page = (block + 1) * block_pages;
+	}
+	if (rc)
+		hgm_region_wake_all(r);
+}
+
+/* The guard goes last: who guards next must find nothing of it. */
+void hgm_guard_end(struct hgm_region *r)
+{
+	uint64_t words = hgm_bits_words(r->mapped >> HGM_PAGE_SHIFT);
+
+	for (uint64_t w = 0; w < words; w++)
+		atomic_store_explicit(&r->guarded[w], 0, memory_order_relaxed);
+	settle(r);
+	hgm_guard_unprotect(r, 0, r->mapped >> HGM_PAGE_SHIFT);
+	for (uint64_t block = 0; block < r->blocks; block++)
+		hgm_guard_block_out(r, block);
+	pthread_mutex_lock(&r->h->table_lock);
+	atomic_store_explicit(&r->guard, NULL, memory_order_release);
+	pthread_mutex_unlock(&r->h->table_lock);
+	hgm_rcu_synchronize();
+}
+
+void hgm_guard_free(struct hgm_region *r)
+{
+	free(r->guarded);
+	free(r->held);
+	free(r->wp_registered);
+	if (r->mem_fd >= 0)
+		hgm_sys->close(r->mem_fd);
+}

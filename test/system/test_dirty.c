@@ -1,0 +1,333 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Dirty tracking loses no write: a copy that is kept up by the pages it reports is, once the
+ * writers stand still, what memory is. On every kind of memory, complete or still arriving, both
+ * ways, while threads write as fast as they can. And it reports no more than was written.
+ */
+#include "bits.h"
+#include "crew.h"
+#include "random.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+#define WAIT_MS SMALLER(20000, 100000)
+
+static const struct contents contents = { .seed = 83, .holes = true };
+
+struct track {
+	struct field f;
+	struct hgm *h;
+	struct feed *feed;
+	struct hgm_dirty *d;
+	uint64_t pages;
+	uint64_t *bitmap;
+	char *copy;
+};
+
+static void begin(struct track *t, enum place place, uint64_t length, enum feed_kind kind,
+		  bool complete)
+{
+	*t = (struct track){ .pages = length / PAGE };
+	watch(place_names[place], 100);
+	t->feed = feed_make(kind, &contents, length);
+	t->h = engine(2);
+	t->bitmap = calloc(hgm_bits_words(t->pages), sizeof(t->bitmap[0]));
+	t->copy = malloc(length);
+	field_make(&t->f, t->h, place, length, feed_source(t->feed), 0);
+	assert_ok(hgm_start(t->h));
+	if (complete)
+		assert_ok(hgm_wait(t->h, WAIT_MS));
+}
+
+static void end(struct track *t)
+{
+	hgm_dirty_stop(t->d);
+	field_end(&t->f);
+	hgm_destroy(t->h);
+	feed_free(t->feed);
+	free(t->bitmap);
+	free(t->copy);
+	calm();
+}
+
+static struct hgm_dirty_info dirty_info(struct hgm_dirty *d)
+{
+	struct hgm_dirty_info info = { .size = sizeof(info) };
+
+	assert_ok(hgm_dirty_get_info(d, &info));
+	return info;
+}
+
+static void start(struct track *t, uint32_t flags)
+{
+	struct hgm_dirty_opts o = { .size = sizeof(o), .flags = flags };
+
+	assert_ok(hgm_dirty_start(&t->d, t->f.region, &o));
+}
+
+static uint64_t collect(struct track *t)
+{
+	uint64_t dirty, counted = 0;
+
+	assert_ok(hgm_dirty_collect(t->d, 0, t->pages, t->bitmap, &dirty));
+	for (uint64_t w = 0; w < hgm_bits_words(t->pages); w++)
+		counted += (uint64_t)__builtin_popcountll(t->bitmap[w]);
+	assert_int_equal(counted, dirty);
+	return dirty;
+}
+
+static void copy_page(struct track *t, uint64_t page)
+{
+	memcpy(t->copy + page * PAGE, t->f.addr + page * PAGE, PAGE);
+}
+
+static void copy_dirty(struct track *t)
+{
+	for (uint64_t p = 0; p < t->pages; p++)
+		if (t->bitmap[p / 64] >> p % 64 & 1)
+			copy_page(t, p);
+}
+
+/* What has not arrived is not forced in. */
+static void copy_all(struct track *t)
+{
+	assert_ok(hgm_region_export(t->f.region, 0, t->pages, t->bitmap));
+	contents_write(&contents, 0, t->pages, t->copy);
+	copy_dirty(t);
+}
+
+/* As a migration does: everything, what became dirty, ..., the rest while the guest stands still. */
+static void keep_a_copy(enum place place, uint64_t length, uint32_t flags, enum feed_kind kind,
+			bool complete)
+{
+	struct random rnd = { random_seed() };
+	struct crew crew;
+	char *want = malloc(length);
+	struct track t;
+
+	begin(&t, place, length, kind, complete);
+	crew_start(&crew, &contents, t.f.addr, t.pages);
+	start(&t, flags);
+	copy_all(&t);
+	for (uint64_t i = 0; i < 5 + random_below(&rnd, 10); i++) {
+		nap_us((unsigned int)random_below(&rnd, 3000));
+		collect(&t);
+		copy_dirty(&t);
+	}
+	crew_pause(&crew);
+	collect(&t);
+	copy_dirty(&t);
+	crew_expect(&crew, want);
+	assert_same(t.copy, want, t.pages, dirty_info(t.d).sentence);
+	crew_resume(&crew);
+	crew_end(&crew);
+	free(want);
+	end(&t);
+}
+
+static void no_write_is_lost(void **state)
+{
+	static const uint32_t ways[] = { 0, HGM_DIRTY_SYNC, HGM_DIRTY_SYNC | HGM_DIRTY_ARRIVALS };
+
+	(void)state;
+	for (int place = 0; place < PLACES; place++) {
+		if (place == PLACE_HUGETLB_1G)
+			continue;
+		if (place_lacking((enum place)place, 8 * MIB))
+			test_skip("%s", place_lacking((enum place)place, 8 * MIB));
+		for (unsigned int i = 0; i < 3; i++)
+			keep_a_copy((enum place)place, SMALLER(8, 4) * MIB, ways[i], FEED_NOW,
+				    true);
+		if (place_block((enum place)place) == 2 * MIB && place < PLACES_SMALL)
+			keep_a_copy((enum place)place, SMALLER(8, 4) * MIB, HGM_DIRTY_EXACT,
+				    FEED_NOW, true);
+	}
+}
+
+static void nor_while_memory_arrives(void **state)
+{
+	static const enum feed_kind kinds[] = { FEED_LATER, FEED_BLOCKING, FEED_SHORT };
+
+	(void)state;
+	for (int place = 0; place < PLACES; place++) {
+		if (place == PLACE_HUGETLB_1G || place_lacking((enum place)place, 8 * MIB))
+			continue;
+		keep_a_copy((enum place)place, SMALLER(8, 4) * MIB, 0, kinds[place % 3], false);
+		keep_a_copy((enum place)place, SMALLER(8, 4) * MIB, HGM_DIRTY_ARRIVALS,
+			    kinds[(place + 1) % 3], false);
+	}
+}
+
+static void write_some(struct track *t, struct random *rnd, uint64_t unit_pages, uint64_t *want)
+{
+	memset(want, 0, hgm_bits_words(t->pages) * sizeof(want[0]));
+	for (unsigned int i = 0; i < 40; i++) {
+		uint64_t page = random_below(rnd, t->pages);
+
+		*(volatile char *)(t->f.addr + page * PAGE + random_below(rnd, PAGE)) += 1;
+		for (uint64_t p = page / unit_pages * unit_pages;
+		     p < (page / unit_pages + 1) * unit_pages && p < t->pages; p++)
+			want[p / 64] |= UINT64_C(1) << p % 64;
+	}
+}
+
+static void read_all(const struct track *t)
+{
+	uint64_t sum = 0;
+
+	for (uint64_t p = 0; p < t->pages; p++)
+		sum += *(volatile uint8_t *)(t->f.addr + p * PAGE);
+	assert_true(sum || !sum);
+}
+
+/* Exactly the units that were written to; reads, and collapses put off, report nothing. */
+static void only_what_was_written(void **state)
+{
+	static const uint32_t ways[] = { 0, HGM_DIRTY_EXACT, HGM_DIRTY_SYNC };
+	struct random rnd = { random_seed() };
+
+	(void)state;
+	for (int place = 0; place < PLACES; place++) {
+		uint64_t words, length = 8 * MIB;
+
+		if (place == PLACE_HUGETLB_1G || place_lacking((enum place)place, length))
+			continue;
+		for (unsigned int i = 0; i < 3; i++) {
+			uint64_t *want, unit;
+			struct track t;
+
+			if (ways[i] == HGM_DIRTY_EXACT && place >= PLACES_SMALL)
+				continue;
+			begin(&t, (enum place)place, length, FEED_NOW, true);
+			words = hgm_bits_words(t.pages);
+			want = calloc(words, sizeof(want[0]));
+			start(&t, ways[i]);
+			unit = dirty_info(t.d).unit_bytes / PAGE;
+			/* Where protected pages cannot be mapped a read maps them unprotected. */
+			if (dirty_info(t.d).flags & HGM_DIRTY_ARRIVALS) {
+				read_all(&t);
+				collect(&t);
+			}
+			for (unsigned int round = 0; round < 4; round++) {
+				write_some(&t, &rnd, unit, want);
+				read_all(&t);
+				collect(&t);
+				assert_memory_equal(t.bitmap, want, words * sizeof(want[0]));
+				assert_int_equal(collect(&t), 0);
+			}
+			free(want);
+			end(&t);
+		}
+	}
+}
+
+static bool huge_again(void *arg)
+{
+	return info_of(((struct field *)arg)->region).huge_bytes ==
+	       info_of(((struct field *)arg)->region).length;
+}
+
+/* The unit is what the memory is mapped by; exact tracking splits; afterwards all is huge again. */
+static void units_and_huge_pages(void **state)
+{
+	static const enum place places[] = { PLACE_SHMEM, PLACE_SHMEM_LAZY, PLACE_ANON };
+	static const uint32_t ways[] = { 0, HGM_DIRTY_EXACT, HGM_DIRTY_SYNC };
+
+	(void)state;
+	for (unsigned int p = 0; p < 3; p++) {
+		for (unsigned int i = 0; i < 3; i++) {
+			struct hgm_dirty_info info;
+			struct track t;
+			bool async;
+
+			begin(&t, places[p], 8 * MIB, FEED_NOW, true);
+			assert_huge(&t.f, places[p]);
+			start(&t, ways[i]);
+			info = dirty_info(t.d);
+			async = !(info.flags & HGM_DIRTY_SYNC);
+			assert_int_equal(async, ways[i] != HGM_DIRTY_SYNC &&
+							kernel_has(KERNEL_PAGEMAP_SCAN));
+			assert_int_equal(info.unit_bytes,
+					 async && !ways[i] && places[p] != PLACE_ANON ? 2 * MIB
+										      : PAGE);
+			assert_true(strlen(info.sentence) > 20);
+			*(volatile char *)(t.f.addr + 3 * PAGE) += 1;
+			collect(&t);
+			if (info.unit_bytes == 2 * MIB)
+				assert_int_equal(huge_in_smaps(t.f.addr, 8 * MIB), 8 * MIB);
+			hgm_dirty_stop(t.d);
+			t.d = NULL;
+			if (!eventually(huge_again, &t.f, 5000))
+				fail_msg("%s, %s: huge are %llu bytes", place_names[places[p]],
+					 info.sentence,
+					 (unsigned long long)info_of(t.f.region).huge_bytes);
+			assert_huge(&t.f, places[p]);
+			end(&t);
+		}
+	}
+}
+
+/* Pages that come from the source are dirty if asked for only. */
+static void arrivals(void **state)
+{
+	static const enum place places[] = { PLACE_SHMEM, PLACE_SHMEM_LAZY, PLACE_ANON,
+					     PLACE_HUGETLB_2M };
+
+	(void)state;
+	for (unsigned int p = 0; p < 4; p++) {
+		for (unsigned int counts = 0; counts < 2; counts++) {
+			struct track t;
+
+			if (place_lacking(places[p], 4 * MIB))
+				test_skip("%s", place_lacking(places[p], 4 * MIB));
+			begin(&t, places[p], 4 * MIB, FEED_NEVER, false);
+			start(&t, counts ? HGM_DIRTY_ARRIVALS : 0);
+			assert_int_equal(collect(&t), 0);
+			feed_give(t.feed);
+			feed_answer_below(t.feed, UINT64_MAX);
+			assert_ok(hgm_wait(t.h, WAIT_MS));
+			read_all(&t);
+			counts |= !!(dirty_info(t.d).flags & HGM_DIRTY_ARRIVALS);
+			assert_int_equal(collect(&t), counts ? t.pages : 0);
+			assert_int_equal(collect(&t), 0);
+			end(&t);
+		}
+	}
+}
+
+/* What is collected in parts is neither lost nor told twice, whatever the unit. */
+static void collected_in_parts(void **state)
+{
+	static const uint32_t ways[] = { 0, HGM_DIRTY_SYNC };
+
+	(void)state;
+	for (unsigned int i = 0; i < 4; i++) {
+		enum place place = i < 2 ? PLACE_SHMEM : PLACE_HUGETLB_2M;
+		uint64_t part[2], found = 0, unit, dirty;
+		struct track t;
+
+		if (place_lacking(place, 4 * MIB))
+			test_skip("%s", place_lacking(place, 4 * MIB));
+		begin(&t, place, 4 * MIB, FEED_NOW, true);
+		start(&t, ways[i % 2]);
+		unit = dirty_info(t.d).unit_bytes / PAGE;
+		*(volatile char *)(t.f.addr + 200 * PAGE) += 1;
+		for (uint64_t first = 0; first < t.pages; first += 128) {
+			assert_ok(hgm_dirty_collect(t.d, first, 100, part, &dirty));
+			assert_int_equal(part[1] >> 36, 0);
+			found += dirty;
+		}
+		assert_int_equal(found, unit == 1 ? 1 : 4 * 100);
+		assert_int_equal(collect(&t), unit == 1 ? 0 : unit - 4 * 100);
+		end(&t);
+	}
+}
+
+static const struct CMUnitTest tests[] = {
+	cmocka_unit_test(only_what_was_written), cmocka_unit_test(collected_in_parts),
+	cmocka_unit_test(units_and_huge_pages),	 cmocka_unit_test(arrivals),
+	cmocka_unit_test(no_write_is_lost),	 cmocka_unit_test(nor_while_memory_arrives),
+};
+
+TEST_MAIN(tests)

@@ -1,0 +1,334 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * A caller's watch: nobody writes to protected memory before the caller has said so, whatever
+ * becomes of the memory meanwhile; and everybody goes on once it is protected no more.
+ */
+#include "crew.h"
+#include "engine.h"
+#include "random.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+
+#define WAIT_MS SMALLER(20000, 100000)
+#define LENGTH	(8 * MIB)
+#define PAGES	(LENGTH / PAGE)
+
+static const struct contents contents = { .seed = 91, .holes = true };
+
+struct scene {
+	struct field f;
+	struct hgm *h;
+	struct feed *feed;
+	uint64_t unit;
+	_Atomic unsigned int asked;
+	_Atomic uint64_t offset, length; /* of the last question */
+	_Atomic int verdict;
+};
+
+static enum hgm_write_verdict decide(void *user, struct hgm_region *r, const struct hgm_span *what)
+{
+	struct scene *s = user;
+
+	assert_ptr_equal(r, s->f.region);
+	atomic_store(&s->offset, what->offset);
+	atomic_store(&s->length, what->length);
+	atomic_fetch_add(&s->asked, 1);
+	return (enum hgm_write_verdict)atomic_load(&s->verdict);
+}
+
+static void begin(struct scene *s, enum place place, enum feed_kind kind, bool complete)
+{
+	memset(s, 0, sizeof(*s));
+	watch(place_names[place], 60);
+	s->feed = feed_make(kind, &contents, LENGTH);
+	s->h = engine(2);
+	field_make(&s->f, s->h, place, LENGTH, feed_source(s->feed), 0);
+	assert_ok(hgm_start(s->h));
+	if (complete)
+		assert_ok(hgm_wait(s->h, WAIT_MS));
+	s->unit = info_of(s->f.region).protect_bytes;
+	assert_int_equal(s->unit,
+			 place_block(place) == 2 * MIB && place < PLACES_SMALL ? PAGE : 2 * MIB);
+	assert_ok(hgm_region_watch(s->f.region,
+				   &(struct hgm_watch_opts){ .size = sizeof(struct hgm_watch_opts),
+							     .write = decide,
+							     .user = s }));
+}
+
+static void end(struct scene *s)
+{
+	field_end(&s->f);
+	hgm_destroy(s->h);
+	feed_free(s->feed);
+	calm();
+}
+
+static void poke(const struct scene *s, uint64_t offset)
+{
+	*(volatile uint64_t *)(s->f.addr + offset) += 1;
+}
+
+struct poker {
+	pthread_t thread;
+	volatile uint64_t *at;
+	_Atomic bool done;
+};
+
+static void *write_once(void *arg)
+{
+	struct poker *w = arg;
+
+	*w->at += 1;
+	atomic_store(&w->done, true);
+	return NULL;
+}
+
+static void writer_start(struct poker *w, const struct scene *s, uint64_t offset)
+{
+	*w = (struct poker){ .at = (uint64_t *)(s->f.addr + offset) };
+	pthread_create(&w->thread, NULL, write_once, w);
+}
+
+static bool is_asked(void *arg)
+{
+	return atomic_load(&((struct scene *)arg)->asked);
+}
+
+static const enum place places[] = { PLACE_SHMEM,   PLACE_SHMEM_LAZY,	PLACE_ANON,
+				     PLACE_FD_LAZY, PLACE_MAPPING_ANON, PLACE_HUGETLB_2M };
+#define EACH_PLACE (sizeof(places) / sizeof(places[0]))
+
+static void asked_once_and_let_go(void **state)
+{
+	(void)state;
+	for (size_t i = 0; i < EACH_PLACE; i++) {
+		struct hgm_span what = { 0 };
+		struct scene s;
+
+		if (place_lacking(places[i], LENGTH))
+			test_skip("%s", place_lacking(places[i], LENGTH));
+		begin(&s, places[i], FEED_NOW, true);
+		assert_ok(hgm_region_protect(s.f.region, 4 * MIB, 2 * MIB, 0, &what));
+		assert_int_equal(what.offset, 4 * MIB);
+		assert_int_equal(what.length, 2 * MIB);
+		/* Again: nothing changes. */
+		assert_ok(hgm_region_protect(s.f.region, 4 * MIB, 2 * MIB, 0, NULL));
+		poke(&s, 0);
+		poke(&s, 4 * MIB - 8);
+		poke(&s, 6 * MIB);
+		assert_int_equal(s.asked, 0);
+		assert_pages(&contents, 4 * MIB / PAGE + 1, 1, s.f.addr + 4 * MIB + PAGE);
+		poke(&s, 5 * MIB + 16);
+		assert_int_equal(s.asked, 1);
+		assert_int_equal(s.offset, 5 * MIB / s.unit * s.unit);
+		assert_int_equal(s.length, s.unit);
+		poke(&s, 5 * MIB + 8);
+		assert_int_equal(s.asked, 1);
+		if (s.unit == PAGE) {
+			poke(&s, 5 * MIB + PAGE);
+			assert_int_equal(s.asked, 2);
+		}
+		assert_ok(hgm_region_unprotect(s.f.region, 4 * MIB, MIB, HGM_PROTECT_ROUND, &what));
+		assert_int_equal(what.length, s.unit == PAGE ? MIB : 2 * MIB);
+		s.asked = 0;
+		poke(&s, 4 * MIB);
+		assert_int_equal(s.asked, 0);
+		assert_ok(hgm_region_unwatch(s.f.region));
+		poke(&s, 6 * MIB - 8);
+		assert_int_equal(s.asked, 0);
+		end(&s);
+	}
+}
+
+/* How a writer that waits is let go. */
+enum way {
+	BY_UNPROTECT,
+	BY_UNWATCH,
+	BY_DESTROY,
+	WAYS,
+};
+
+static void waits_until(enum place place, enum way way)
+{
+	struct poker w;
+	struct scene s;
+
+	begin(&s, place, FEED_NOW, true);
+	s.verdict = HGM_WRITE_WAIT;
+	assert_ok(hgm_region_protect(s.f.region, 2 * MIB, 2 * MIB, 0, NULL));
+	writer_start(&w, &s, 2 * MIB);
+	assert_true(eventually(is_asked, &s, 5000));
+	nap_us(20000);
+	assert_false(w.done);
+	switch (way) {
+	case BY_UNPROTECT:
+		assert_ok(hgm_region_unprotect(s.f.region, 2 * MIB, 2 * MIB, 0, NULL));
+		break;
+	case BY_UNWATCH:
+		assert_ok(hgm_region_unwatch(s.f.region));
+		break;
+	default: /* the caller's mapping stays */
+		hgm_region_destroy(s.f.region);
+		s.f.region = NULL;
+	}
+	pthread_join(w.thread, NULL);
+	assert_true(w.done);
+	end(&s);
+}
+
+static void waits_until_let_go(void **state)
+{
+	(void)state;
+	for (size_t i = 0; i < EACH_PLACE; i++) {
+		waits_until(places[i], BY_UNPROTECT);
+		waits_until(places[i], BY_UNWATCH);
+	}
+	waits_until(PLACE_MAPPING, BY_DESTROY);
+	waits_until(PLACE_MAPPING_ANON, BY_DESTROY);
+}
+
+/* Absent pages arrive protected; what the kernel unmaps is mapped again protected. */
+static void survives(void **state)
+{
+	(void)state;
+	for (size_t i = 0; i < EACH_PLACE; i++) {
+		struct scene s;
+		bool asks_early;
+
+		if (place_lacking(places[i], LENGTH))
+			continue;
+		begin(&s, places[i], FEED_NEVER, false);
+		assert_ok(hgm_region_protect(s.f.region, 0, LENGTH, 0, NULL));
+		feed_answer_below(s.feed, UINT64_MAX);
+		feed_give(s.feed);
+		assert_ok(hgm_wait(s.h, WAIT_MS));
+		asks_early = s.asked; /* protected pages cannot be mapped here */
+		assert_pages(&contents, 0, PAGES, s.f.addr);
+		if (asks_early) {
+			end(&s);
+			continue;
+		}
+		assert_int_equal(s.asked, 0);
+		poke(&s, 100 * PAGE);
+		assert_int_equal(s.asked, 1);
+		if (place_can_be_huge(places[i]))
+			assert_int_equal(info_of(s.f.region).huge_bytes, 0);
+		if (places[i] == PLACE_SHMEM) {
+			assert_int_equal(madvise(s.f.addr + MIB, MIB, MADV_DONTNEED), 0);
+			assert_pages(&contents, MIB / PAGE, MIB / PAGE, s.f.addr + MIB);
+			assert_int_equal(s.asked, 1);
+			poke(&s, MIB + 5 * PAGE);
+			assert_int_equal(s.asked, 2);
+		}
+		end(&s);
+	}
+}
+
+static bool six_are_huge(void *arg)
+{
+	return info_of(((struct scene *)arg)->f.region).huge_bytes == 6 * MIB;
+}
+
+static bool all_are_huge(void *arg)
+{
+	return info_of(((struct scene *)arg)->f.region).huge_bytes == LENGTH;
+}
+
+/* A block with protected pages is split, and huge again afterwards; the others stay huge. */
+static void huge_pages_around_it(void **state)
+{
+	static const enum place kinds[] = { PLACE_SHMEM, PLACE_ANON };
+
+	(void)state;
+	for (size_t i = 0; i < 2; i++) {
+		struct scene s;
+
+		begin(&s, kinds[i], FEED_NOW, true);
+		assert_true(all_are_huge(&s));
+		assert_ok(hgm_region_protect(s.f.region, 3 * MIB, 16 * PAGE, 0, NULL));
+		assert_true(eventually(six_are_huge, &s, 5000));
+		for (uint64_t at = 0; at < LENGTH; at += PAGE)
+			if (at < 3 * MIB || at >= 3 * MIB + 16 * PAGE)
+				poke(&s, at);
+		assert_int_equal(s.asked, 0);
+		poke(&s, 3 * MIB + PAGE);
+		assert_int_equal(s.asked, 1);
+		assert_ok(hgm_region_unprotect(s.f.region, 3 * MIB, 16 * PAGE, 0, NULL));
+		if (!eventually(all_are_huge, &s, 5000))
+			fail_msg("huge are %llu bytes",
+				 (unsigned long long)info_of(s.f.region).huge_bytes);
+		/* And once more, of memory that is registered for it already. */
+		assert_ok(hgm_region_protect(s.f.region, 3 * MIB, PAGE, 0, NULL));
+		poke(&s, 3 * MIB);
+		assert_int_equal(s.asked, 2);
+		end(&s);
+	}
+}
+
+/* Between protect and unprotect nothing changes, while threads write as fast as they can. */
+static void nothing_changes_meanwhile(enum place place, bool complete)
+{
+	struct random rnd = { random_seed() };
+	char *before = malloc(LENGTH);
+	struct crew crew;
+	struct scene s;
+
+	begin(&s, place, complete ? FEED_NOW : FEED_LATER, complete);
+	if (!complete && !s.h->can_continue_wp) { /* what arrives would wait too */
+		free(before);
+		end(&s);
+		return;
+	}
+	s.verdict = HGM_WRITE_WAIT;
+	crew_start(&crew, &contents, s.f.addr, PAGES);
+	for (unsigned int i = 0; i < SMALLER(60, 15); i++) {
+		uint64_t first = random_below(&rnd, PAGES);
+		uint64_t pages = 1 + random_below(&rnd, PAGES - first);
+		struct hgm_span what;
+
+		assert_ok(hgm_region_protect(s.f.region, first * PAGE, pages * PAGE,
+					     HGM_PROTECT_ROUND, &what));
+		assert_true(what.offset <= first * PAGE &&
+			    what.offset + what.length >= (first + pages) * PAGE);
+		memcpy(before, s.f.addr + what.offset, what.length);
+		nap_us((unsigned int)random_below(&rnd, 1500));
+		assert_memory_equal(before, s.f.addr + what.offset, what.length);
+		if (random_one_in(&rnd, 4)) {
+			assert_ok(hgm_region_unwatch(s.f.region));
+			assert_ok(hgm_region_watch(
+				s.f.region,
+				&(struct hgm_watch_opts){ .size = sizeof(struct hgm_watch_opts),
+							  .verdict = HGM_WRITE_WAIT }));
+		} else {
+			assert_ok(hgm_region_unprotect(s.f.region, what.offset, what.length, 0,
+						       NULL));
+		}
+	}
+	assert_true(crew.writes > 0);
+	crew_end(&crew);
+	free(before);
+	end(&s);
+}
+
+static void protected_means_unchanged(void **state)
+{
+	(void)state;
+	for (size_t i = 0; i < EACH_PLACE; i++) {
+		if (place_lacking(places[i], LENGTH))
+			continue;
+		nothing_changes_meanwhile(places[i], true);
+		nothing_changes_meanwhile(places[i], false);
+	}
+}
+
+static const struct CMUnitTest tests[] = {
+	cmocka_unit_test(asked_once_and_let_go),
+	cmocka_unit_test(waits_until_let_go),
+	cmocka_unit_test(survives),
+	cmocka_unit_test(huge_pages_around_it),
+	cmocka_unit_test(protected_means_unchanged),
+};
+
+TEST_MAIN(tests)
