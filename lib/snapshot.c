@@ -298,9 +298,9 @@ int hgm_snapshot_begin(struct hgm_snapshot *s)
 		hgm_snapshot_fail(s, rc);
 		s->state = HGM_SNAPSHOT_RUNNING;
 		atomic_store(&s->begin_ns, hgm_now_ns() - start);
-		pthread_cond_broadcast(&s->cond);
 	}
 	pthread_mutex_unlock(&s->lock);
+	pthread_cond_broadcast(&s->cond); /* unlocked, that nobody is woken to wait again */
 	return rc;
 }
 

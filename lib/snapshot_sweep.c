@@ -8,6 +8,8 @@
  * wait to write. So whoever finds the bit set by somebody else need only come again.
  */
 #include <errno.h>
+#include <pthread.h>
+#include <sched.h>
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
@@ -394,6 +396,8 @@ void *hgm_snapshot_thread(void *arg)
 	struct hgm_snapshot *s = arg;
 	int rc;
 
+	/* Whoever began it shall get on, and not be preempted by the thread that it wakes. */
+	pthread_setschedparam(pthread_self(), SCHED_BATCH, &(struct sched_param){ 0 });
 	wait_for_begin(s);
 	if (!failed(s))
 		run(s);
