@@ -189,7 +189,9 @@ static int derive(struct hgm_region *r, const struct hgm_region_opts *o)
 		r->mapped = r->length;
 	r->blocks = (r->length + r->block_bytes - 1) / r->block_bytes;
 	r->map_bytes = whole_blocks ? r->block_bytes : HGM_PAGE_BYTES;
-	r->wp_bytes = r->backing == HGM_BACKING_HUGETLB ? r->block_bytes : HGM_PAGE_BYTES;
+	r->wp_bytes = HGM_PAGE_BYTES;
+	if (whole_blocks || (r->native && !hgm_ladder_protects_pages(r->h, r->block_bytes)))
+		r->wp_bytes = r->block_bytes;
 	r->copies = r->backing == HGM_BACKING_ANON || r->backing == HGM_BACKING_SHMEM_LAZY;
 	r->zeroed = !r->copies && o->backing != HGM_BACKING_FD && !r->callers_mapping;
 	r->collapses = !whole_blocks && !(r->flags & HGM_REGION_NO_COLLAPSE);

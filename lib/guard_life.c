@@ -301,7 +301,8 @@ void hgm_guard_map_again(struct hgm_region *r, uint64_t block)
 {
 	uint64_t pages = r->block_bytes >> HGM_PAGE_SHIFT;
 
-	if (hgm_collapse_suspend(r, block) && r->alias && !hgm_region_whole_blocks(r) &&
+	/* Of hugetlb memory protection unmaps nothing. */
+	if (hgm_collapse_suspend(r, block) && r->alias && r->backing != HGM_BACKING_HUGETLB &&
 	    r->h->can_continue_wp)
 		hgm_resolve_remap(r, block * pages, pages);
 }

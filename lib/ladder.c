@@ -120,24 +120,41 @@ static int check_wishes(const struct hgm_ladder *l, enum hgm_rung rung, char why
 	return 0;
 }
 
-static void try_kernel(struct hgm_probe *p, enum hgm_rung rung, uint64_t block)
+/* What is asked of the kernel. */
+enum question {
+	IS_NATIVE,
+	PROTECTS_PAGES,
+	COLLAPSES_ANON,
+	COLLAPSES_SHMEM,
+};
+
+static void try_kernel(struct hgm_probe *p, enum question question, uint64_t block)
 {
 	const struct hgm_probe_row anon = { .memory = HGM_MEMORY_ANON, .block = true };
 	const struct hgm_probe_row shmem = { .memory = HGM_MEMORY_SHMEM, .block = true };
 
-	if (rung == HGM_RUNG_NATIVE)
+	switch (question) {
+	case IS_NATIVE:
 		hgm_probe_hgm_verdict(p, block);
-	else if (rung == HGM_RUNG_ANON)
+		break;
+	case PROTECTS_PAGES:
+		hgm_prove_writeprotect(p, block == GIB1 ? HGM_MEMORY_HUGETLB_1G
+							: HGM_MEMORY_HUGETLB_2M);
+		break;
+	case COLLAPSES_ANON:
 		hgm_probe_collapse(p, &anon);
-	else
+		break;
+	case COLLAPSES_SHMEM:
 		hgm_probe_collapse_prepared(p, &shmem);
+		break;
+	}
 }
 
 /*
  * Try something on scratch memory, once for an engine: two callers at a time may both try it. What
  * could not be tried now is tried again the next time.
  */
-static int ask(struct hgm *h, struct hgm_ability *known, enum hgm_rung rung, uint64_t block,
+static int ask(struct hgm *h, struct hgm_ability *known, enum question question, uint64_t block,
 	       char why[512])
 {
 	struct hgm_ability a;
@@ -148,11 +165,11 @@ static int ask(struct hgm *h, struct hgm_ability *known, enum hgm_rung rung, uin
 	if (!a.known) {
 		struct hgm_probe p = { .flags = HGM_CAPS_USE_HUGE_PAGES, .page = HGM_PAGE_BYTES };
 
-		try_kernel(&p, rung, block);
+		try_kernel(&p, question, block);
 		a.known = p.answer != HGM_UNPROVEN;
 		/* For want of memory at the moment nobody need go without huge mappings. */
 		a.have = p.answer == HGM_YES ||
-			 (p.answer == HGM_UNPROVEN && rung != HGM_RUNG_NATIVE);
+			 (p.answer == HGM_UNPROVEN && question >= COLLAPSES_ANON);
 		memcpy(a.reason, p.reason, sizeof(a.reason));
 		pthread_mutex_lock(&h->abilities.lock);
 		*known = a;
@@ -171,8 +188,9 @@ static int check_collapse(const struct hgm_ladder *l, enum hgm_rung rung, char w
 		return 0;
 	if (l->opts->flags & HGM_REGION_NO_COLLAPSE)
 		return 0;
-	return ask(l->h, rung == HGM_RUNG_ANON ? &a->collapse_anon : &a->collapse_shmem, rung, MIB2,
-		   why);
+	if (rung == HGM_RUNG_ANON)
+		return ask(l->h, &a->collapse_anon, COLLAPSES_ANON, MIB2, why);
+	return ask(l->h, &a->collapse_shmem, COLLAPSES_SHMEM, MIB2, why);
 }
 
 static int check_kernel(const struct hgm_ladder *l, enum hgm_rung rung, char why[512])
@@ -194,9 +212,19 @@ static int check_kernel(const struct hgm_ladder *l, enum hgm_rung rung, char why
 		return refuse(why, -EOPNOTSUPP,
 			      "this kernel's userfaultfd has no EXACT_ADDRESS (5.18 or later has)");
 	if (rung == HGM_RUNG_NATIVE)
-		return ask(l->h, block_of(l) == GIB1 ? &a->native_1g : &a->native_2m, rung,
+		return ask(l->h, block_of(l) == GIB1 ? &a->native_1g : &a->native_2m, IS_NATIVE,
 			   block_of(l), why);
 	return check_collapse(l, rung, why);
+}
+
+bool hgm_ladder_protects_pages(struct hgm *h, uint64_t block)
+{
+	struct hgm_abilities *a = &h->abilities;
+	char why[512];
+
+	/* Pages that are protected must be mapped protected, too. */
+	return h->can_continue_wp &&
+	       !ask(h, block == GIB1 ? &a->protect_1g : &a->protect_2m, PROTECTS_PAGES, block, why);
 }
 
 static void remember(struct hgm_ladder *l, enum hgm_rung rung, const char *why)

@@ -40,6 +40,8 @@ struct hgm_abilities {
 	pthread_mutex_t lock; /* of the structs' contents; nothing is tried under it */
 	struct hgm_ability native_2m;
 	struct hgm_ability native_1g;
+	struct hgm_ability protect_2m; /* pages of native memory, one by one */
+	struct hgm_ability protect_1g;
 	struct hgm_ability collapse_shmem;
 	struct hgm_ability collapse_anon;
 };
@@ -64,6 +66,9 @@ int hgm_ladder_begin(struct hgm_ladder *l, struct hgm *h, const struct hgm_regio
  * text: there is none, and why.
  */
 int hgm_ladder_next(struct hgm_ladder *l, enum hgm_rung *rung);
+
+/* Can the pages of native memory be write-protected one by one? */
+bool hgm_ladder_protects_pages(struct hgm *h, uint64_t block_bytes);
 
 /* It could not be had after all; hgm_errmsg() says why. */
 void hgm_ladder_failed(struct hgm_ladder *l, enum hgm_rung rung, int rc);
