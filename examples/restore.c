@@ -46,12 +46,11 @@ int main(int argc, char **argv)
 	check(hgm_start(h));
 
 	memory = hgm_region_addr(region);
-	printf("the last page begins with %#x: that was fetched just now\n",
-	       memory[opts.length - 4096]);
+	printf("just fetched: %#x\n", memory[opts.length - 4096]);
 
 	check(hgm_wait(h, -1));
 	check(hgm_region_get_info(region, &info));
-	printf("all %llu KiB are here, %llu KiB of them in huge pages\n",
+	printf("all %llu KiB are here, %llu KiB of them huge\n",
 	       (unsigned long long)info.present_bytes >> 10,
 	       (unsigned long long)info.huge_bytes >> 10);
 

@@ -30,7 +30,8 @@
  *    released version of the struct is -EINVAL.
  *  - Addresses and lengths are in bytes.
  *  - "Calling thread: any" means any thread at any time, concurrently with all other calls, except
- *    with the call that ends the very object. No registration of threads is ever needed.
+ *    with the call that ends the very object. No registration of threads is ever needed. "Any but"
+ *    is followed by "the library's own" threads, or by callbacks: not inside these.
  *  - A NULL object is -EINVAL where a function returns int and its object is an engine, a region or
  *    a source; getters, hgm_caps_*() and hgm/uffd.h do not look.
  *  - Nothing is printed, no process is ended, no descriptor survives exec.

@@ -91,8 +91,8 @@ struct hgm_progress {
  * @out:  the new engine
  * @opts: NULL for the defaults
  *
- * Opens the userfaultfds (see hgm_uffd_open() for how). Starts no thread of its own yet, but, with
- * the process's first engine, the one that liburcu has for its callbacks.
+ * Opens the userfaultfds (see hgm_uffd_open() for how). No thread serves yet. With the process's
+ * first engine comes one thread that frees memory in the background and stays.
  *
  * Errors: -EINVAL @out is NULL or an option is out of its range; -E2BIG bad options; -EPERM,
  * -EACCES no permission for userfaultfd (the text lists what was tried and what would help);

@@ -203,7 +203,7 @@ HGM_PUBLIC int hgm_region_create(struct hgm_region **out, struct hgm *h,
  * have arrived keep their contents, all others raise SIGBUS where the kernel can poison (6.6), else
  * the whole mapping is made PROT_NONE unless everything had arrived.
  *
- * Calling thread: any, but not inside hgm_read_fn. Blocks as said. Since: 0.1.
+ * Calling thread: any but hgm_read_fn. Blocks as said. Since: 0.1.
  */
 HGM_PUBLIC void hgm_region_destroy(struct hgm_region *r);
 

@@ -182,8 +182,8 @@ HGM_PUBLIC int hgm_snapshot_get_progress(struct hgm_snapshot *s,
  * @s: the snapshot, or NULL
  *
  * Before hgm_destroy() of its engine.
- * Calling thread: any but the sink's. Blocks until the sink has returned, and a source that was
- * being read. Since: 0.1.
+ * Calling thread: any but hgm_sink_fn. Blocks until the sink has returned, and a source that
+ * was being read. Since: 0.1.
  */
 HGM_PUBLIC void hgm_snapshot_destroy(struct hgm_snapshot *s);
 

@@ -179,8 +179,7 @@ HGM_PUBLIC void hgm_source_destroy(struct hgm_source *src);
  *
  * Errors: -EALREADY the request was answered before, or never asked (nothing was changed); -EINVAL
  * @io is NULL or no request of its engine, or @result is no possible answer (the request then
- * counts as failed with
- * -EIO).
+ * counts as failed).
  * Calling thread: any, also inside hgm_read_fn. Does not block but for the kernel's own locks in
  * UFFDIO_CONTINUE or UFFDIO_COPY. Since: 0.1.
  */

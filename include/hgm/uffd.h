@@ -285,9 +285,9 @@ HGM_PUBLIC int hgm_split(void *addr, uint64_t len);
  * write-protection: use it only on memory whose every page is present. It wakes nobody:
  * hgm_uffd_wake() the range afterwards.
  *
- * Errors, none of them telling for sure what was done: -EINVAL not possible, or not now; -ENOMEM no
- * huge page, or nothing is mapped; -EBUSY charge limit, or holes in memory registered MISSING;
- * -EAGAIN a page was in use.
+ * Errors: -EINVAL not possible, or not now; -ENOMEM no huge page, or nothing is mapped; -EBUSY
+ * charge limit, or holes in memory registered MISSING; -EAGAIN a page was in use. None of them
+ * tells for sure what was done.
  * Calling thread: any. Blocks; touchers of the range wait too. Since: 0.1; kernel 6.1.
  */
 HGM_PUBLIC int hgm_collapse(void *addr, uint64_t len);

@@ -42,6 +42,14 @@ for header in "$include"/hgm/*.h; do
 	}
 done
 
+man3=$(find "$stage" -type d -name man3)
+for name in $(nm -D --defined-only "$libdir/libhgm.so.0" | sed -n 's/.* T \(hgm_[a-z0-9_]*\).*/\1/p'); do
+	[ -s "$man3/$name.3" ] || {
+		echo "$name(3) is not installed"
+		exit 1
+	}
+done
+
 # shellcheck disable=SC2086 # flags are lists of words
 "$@" -Wall -Wextra -Werror $cflags "$program" -o "$stage/shared" $libs
 LD_LIBRARY_PATH=$libdir "$stage/shared"
