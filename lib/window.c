@@ -16,9 +16,9 @@
 #include "window.h"
 
 #define WINDOW_START_BYTES (UINT64_C(128) << 10)
-#define WINDOW_MIN_BYTES   (UINT64_C(32) << 10)
+#define WINDOW_MIN_BYTES   (UINT64_C(16) << 10)
 #define WINDOW_MAX_BYTES   (UINT64_C(64) << 20)
-#define CHUNK_MIN_BYTES	   (UINT64_C(16) << 10)
+#define CHUNK_MIN_BYTES	   (UINT64_C(4) << 10)
 #define CHUNK_MAX_BYTES	   (UINT64_C(256) << 10)
 #define DELAY_LIFE_NS	   UINT64_C(10000000000)
 #define FLAT_ROUNDS	   3

@@ -261,9 +261,9 @@ static void chunks(void **state)
 		hgm_window_init(&w, bytes);
 		chunk = hgm_window_chunk(&w);
 		assert_true(chunk && !(chunk & (chunk - 1)));
-		assert_in_range(chunk, 16 * KIB, 256 * KIB);
+		assert_in_range(chunk, 4 * KIB, 256 * KIB);
 		/* At least four under way, and no smaller than that takes. */
-		assert_true(chunk == 16 * KIB || chunk <= bytes / 4);
+		assert_true(chunk == 4 * KIB || chunk <= bytes / 4);
 		assert_true(chunk == 256 * KIB || chunk * 2 > bytes / 4);
 		assert_true(chunk >= last);
 		last = chunk;
@@ -289,7 +289,7 @@ static void any_input_leaves_it_within_bounds(void **state)
 
 		hgm_window_answered(&w, random_below(&random, 256) * KIB, asked, before, now);
 		assert_in_range(w.bytes, 1, 64 * MIB);
-		assert_in_range(hgm_window_chunk(&w), 16 * KIB, 256 * KIB);
+		assert_in_range(hgm_window_chunk(&w), 4 * KIB, 256 * KIB);
 	}
 }
 
