@@ -124,7 +124,8 @@ int hgm_create(struct hgm **out, const struct hgm_opts *opts)
 
 	if (!out)
 		return hgm_fail(-EINVAL, "hgm_create: out is NULL");
-	rc = hgm_opts_in(&o, sizeof(o), sizeof(o), opts, "hgm_create");
+	rc = hgm_opts_in(&o, sizeof(o), HGM_FIRST_SIZE(struct hgm_opts, fill_window_bytes), opts,
+			 "hgm_create");
 	if (!rc)
 		rc = check_opts(&o);
 	if (rc)

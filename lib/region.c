@@ -284,7 +284,8 @@ int hgm_region_create(struct hgm_region **out, struct hgm *h, const struct hgm_r
 				!out ? "out"
 				: !h ? "the engine"
 				     : "opts (length and source are required)");
-	rc = hgm_opts_in(&o, sizeof(o), sizeof(o), opts, "hgm_region_create");
+	rc = hgm_opts_in(&o, sizeof(o), HGM_FIRST_SIZE(struct hgm_region_opts, avoid), opts,
+			 "hgm_region_create");
 	if (!rc)
 		rc = check_opts(&o);
 	if (!rc)
