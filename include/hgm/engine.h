@@ -13,6 +13,13 @@
  *	...
  *	hgm_wait(h, -1);		(everything present and mapped huge)
  *	hgm_destroy(h);
+ *
+ * After fork() the engine is the parent's alone, and goes on. The child may execute a program or
+ * _exit(); of this library it may call nothing, as it has none of the threads, and a lock may have
+ * been held. It does not have the regions' memory: touching it raises SIGSEGV. Of a mapping of the
+ * caller's (HGM_BACKING_MAPPING) it has a copy, or shares it, in which nobody serves faults: what
+ * has not arrived reads as zeroes there, so let it be excluded (MADV_DONTFORK) or complete. All
+ * descriptors close when a program is executed.
  */
 #ifndef HGM_ENGINE_H
 #define HGM_ENGINE_H
