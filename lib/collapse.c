@@ -230,6 +230,11 @@ bool hgm_collapse_outcome(struct hgm_region *r, uint64_t block, int rc, bool set
 		atomic_store_explicit(&r->last_collapse_error, rc, memory_order_relaxed);
 		atomic_fetch_add_explicit(&r->left_split, 1, memory_order_relaxed);
 		atomic_store_explicit(state, HGM_BLOCK_SPLIT, memory_order_release);
+		hgm_log_some(r->h, HGM_LOG_LEFT_SPLIT, HGM_LOG_WARNING,
+			     "the block of %llu MiB at %p stays in small pages after %u tries: %s",
+			     (unsigned long long)r->block_bytes >> 20,
+			     (void *)(r->primary + block * r->block_bytes), tries,
+			     hgm_errno_name(rc));
 	}
 	if (!settled)
 		hgm_region_settled(r);

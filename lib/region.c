@@ -312,6 +312,8 @@ int hgm_region_create(struct hgm_region **out, struct hgm *h, const struct hgm_r
 	/* Faults of a caller's mapping that came before the table knew it were passed over. */
 	hgm_region_wake_all(r);
 	hgm_work_add_region(r);
+	hgm_log(h, HGM_LOG_INFO, "region of %llu KiB at %p: %s",
+		(unsigned long long)r->length >> 10, (void *)r->primary, r->sentence);
 	*out = r;
 	return 0;
 }

@@ -228,6 +228,11 @@ static bool failed(struct hgm_request *req, int rc)
 	uint64_t us = h->opts.retry_first_us;
 
 	hgm_stat_add(h, HGM_STAT_SOURCE_ERRORS, 1);
+	hgm_log_some(
+		h, HGM_LOG_SOURCE_FAILED, HGM_LOG_WARNING,
+		"source: %s for bytes [%llu, +%llu), try %u", hgm_errno_name(rc),
+		(unsigned long long)(req->r->source_offset + (req->first_page << HGM_PAGE_SHIFT)),
+		(unsigned long long)hgm_request_asks(req) << HGM_PAGE_SHIFT, req->attempt + 1);
 	atomic_store_explicit(&h->last_error, rc, memory_order_relaxed);
 	req->scribbled = true;
 	if (!req->attempt++)
@@ -351,6 +356,11 @@ static bool give_up(struct hgm_request *req)
 	if (!rc)
 		return go_on(req, req->settling_pages);
 	/* No poison here: the waiter waits on, the caller is told, the source may recover. */
+	hgm_log_some(req->r->h, HGM_LOG_GIVEN_UP, HGM_LOG_ERROR,
+		     "the source failed for good and nothing can be poisoned here: %llu KiB at %p "
+		     "stay missing, and are asked for again",
+		     (unsigned long long)hgm_request_asks(req) * HGM_PAGE_BYTES >> 10,
+		     hgm_region_at(req->r, req->first_page));
 	if (req->pages > 1 && !hgm_region_whole_blocks(req->r))
 		leave_behind(req);
 	req->attempt = req->r->h->opts.retries + 1;

@@ -38,13 +38,13 @@ if grep -n '\binline\b' $headers; then
 	exit 1
 fi
 
-# A header that declares functions has a macro by which users can ask for it.
+# A header that declares functions, or their types, has a macro by which users can ask for it.
 for header in $headers; do
 	name=$(basename "$header" .h)
 	macro=HGM_HAVE_$(echo "$name" | tr '[:lower:]' '[:upper:]')
 	declares=no
 	defined=no
-	! grep -q '^HGM_PUBLIC ' "$header" || declares=yes
+	! grep -Eq '^HGM_PUBLIC |^typedef .*\(' "$header" || declares=yes
 	! grep -q "^#define ${macro}[[:space:]]*1\$" "$(dirname "$header")/version.h" || defined=yes
 	case $name in
 	error | version) continue ;; # have always been there

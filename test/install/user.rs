@@ -26,6 +26,10 @@ pub struct Opts {
     retries: u32,
     retry_first_us: u32,
     fill_window_bytes: u64,
+    log: Option<LogFn>,
+    log_user: *mut c_void,
+    log_level: u32,
+    reserved: u32,
 }
 
 #[repr(C)]
@@ -57,6 +61,7 @@ pub struct Io {
     attempt: u32,
 }
 
+type LogFn = extern "C" fn(user: *mut c_void, level: u32, text: *const c_char);
 type ReadFn = extern "C" fn(user: *mut c_void, io: *const Io) -> i64;
 
 extern "C" {
@@ -92,6 +97,14 @@ fn byte_of(offset: usize) -> u8 {
     (offset / PAGE * 31 + offset % PAGE) as u8
 }
 
+extern "C" fn hear(user: *mut c_void, level: u32, text: *const c_char) {
+    let heard = unsafe { &*(user as *const AtomicUsize) };
+    let text = unsafe { CStr::from_ptr(text) };
+
+    println!("{}: {}", level, text.to_string_lossy());
+    heard.fetch_add(1, Ordering::Relaxed);
+}
+
 extern "C" fn answer(user: *mut c_void, io: *const Io) -> i64 {
     let io = unsafe { &*io };
     let asked = unsafe { &*(user as *const AtomicUsize) };
@@ -106,6 +119,7 @@ extern "C" fn answer(user: *mut c_void, io: *const Io) -> i64 {
 
 fn main() {
     let asked = AtomicUsize::new(0);
+    let heard = AtomicUsize::new(0);
     let mut engine = ptr::null_mut();
     let mut source = ptr::null_mut();
     let mut region = ptr::null_mut();
@@ -118,6 +132,10 @@ fn main() {
         retries: 0,
         retry_first_us: 0,
         fill_window_bytes: 0,
+        log: Some(hear),
+        log_user: &heard as *const AtomicUsize as *mut c_void,
+        log_level: 0,
+        reserved: 0,
     };
 
     unsafe {
@@ -153,6 +171,7 @@ fn main() {
         check(hgm_wait(engine, 60000));
         assert!(memory.iter().enumerate().all(|(i, byte)| *byte == byte_of(i)));
         assert_eq!(asked.load(Ordering::Relaxed), LENGTH);
+        assert!(heard.load(Ordering::Relaxed) >= 2);
         hgm_destroy(engine);
         hgm_source_destroy(source);
     }
