@@ -20,6 +20,7 @@
 #include "resolve.h"
 #include "source.h"
 #include "sys.h"
+#include "trace.h"
 
 #define RETRY_MAX_US   1000000 /* between tries of a failing source */
 #define PUT_OFF_MIN_US 50      /* after EAGAIN: about as long as a collapse takes */
@@ -272,6 +273,7 @@ static bool answered(struct hgm_request *req, int64_t result, bool later)
 	bool ok = bytes >= HGM_PAGE_BYTES && bytes <= length;
 
 	req->answered_ns = hgm_now_ns();
+	HGM_TRACE2(answer, req, result);
 	if (req->demand)
 		hgm_stat_phase(h, HGM_PHASE_SOURCE, req->answered_ns - req->asked_ns);
 	else
@@ -314,6 +316,7 @@ static bool ask(struct hgm_request *req, bool may_sleep)
 	hgm_region_hold(r); /* the answer may drop the request's hold while the source still runs */
 	atomic_store_explicit(&req->asked_for, r, memory_order_release);
 	atomic_store_explicit(&req->ticket, ticket | ASKED, memory_order_release);
+	HGM_TRACE4(ask, req, io.offset, io.length, io.flags & HGM_IO_DEMAND);
 	result = (nowait ? src->read_nowait : src->read)(src->user, &io);
 	mine = result != HGM_IO_LATER && take_answer(req, ticket | ASKED);
 	hgm_region_drop(r);
