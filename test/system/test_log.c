@@ -4,9 +4,15 @@
  * who did not ask.
  */
 #include "harness.h"
+#include "sys.h"
 
 #include <errno.h>
+#include <linux/userfaultfd.h>
 #include <stdlib.h>
+
+#ifndef UFFD_USER_MODE_ONLY
+#define UFFD_USER_MODE_ONLY 1
+#endif
 
 #define LENGTH	(4 * MIB)
 #define LINES	256
@@ -61,17 +67,50 @@ static unsigned int lines(void)
 	return n;
 }
 
+/* The kernel, or a model, with some things missing. */
+static const struct hgm_sys *kernel;
+static struct hgm_sys lesser;
+
+static int no_collapse(void *addr, uint64_t len, int advice)
+{
+	return advice == HGM_MADV_COLLAPSE ? -EINVAL : kernel->madvise(addr, len, advice);
+}
+
+static int no_poison(int fd, void *addr, uint64_t len, uint64_t mode, int64_t *done)
+{
+	(void)fd;
+	(void)addr;
+	(void)len;
+	(void)mode;
+	*done = -EINVAL;
+	return -EINVAL;
+}
+
+static int no_device(const char *path, int flags)
+{
+	return strcmp(path, "/dev/userfaultfd") ? kernel->open(path, flags) : -EACCES;
+}
+
+static int user_mode_only(int flags)
+{
+	return flags & UFFD_USER_MODE_ONLY ? kernel->userfaultfd(flags) : -EPERM;
+}
+
 static int make(void **state)
 {
 	(void)state;
 	watch("log", 60);
 	heard.count = 0;
+	kernel = hgm_sys;
+	lesser = *kernel;
+	hgm_sys = &lesser;
 	return 0;
 }
 
 static int end(void **state)
 {
 	(void)state;
+	hgm_sys = kernel;
 	calm();
 	return 0;
 }
@@ -186,6 +225,69 @@ static void failures_are_told_without_a_flood(void **state)
 	hgm_source_destroy(src);
 }
 
+static bool has_given_up(void *arg)
+{
+	return lines_with(HGM_LOG_ERROR, "nothing can be poisoned here", (const char **)arg);
+}
+
+static void pages_that_stay_missing_are_told(void **state)
+{
+	struct bad bad = { .first_bad = LENGTH / PAGE - 1, .times = FOREVER };
+	struct hgm_source *src = source_of(&bad);
+	const char *line = NULL;
+	struct field f;
+	struct hgm *h;
+
+	(void)state;
+	lesser.uffd_poison = no_poison;
+	h = engine_heard((struct hgm_opts){ .retries = HGM_RETRY_NEVER });
+	field_make(&f, h, PLACE_SHMEM, LENGTH, src, 0);
+	assert_ok(hgm_start(h));
+	assert_true(eventually(has_given_up, &line, 10000));
+	assert_non_null(strstr(line, "4 KiB"));
+	atomic_store(&bad.times, 0);
+	assert_ok(hgm_wait(h, 30000));
+	field_end(&f);
+	hgm_destroy(h);
+	hgm_source_destroy(src);
+}
+
+static void blocks_that_stay_split_are_told(void **state)
+{
+	struct feed *feed = feed_make(FEED_NOW, &contents, LENGTH);
+	const char *line = NULL;
+	struct field f;
+	struct hgm *h;
+
+	(void)state;
+	lesser.madvise = no_collapse;
+	h = engine_heard((struct hgm_opts){ .fault_threads = 1, .log_level = HGM_LOG_WARNING });
+	field_make(&f, h, PLACE_SHMEM_LAZY, LENGTH, feed_source(feed), 0);
+	assert_ok(hgm_start(h));
+	assert_ok(hgm_wait(h, 30000));
+	assert_int_equal(info_of(f.region).left_split, 2);
+	assert_in_range(lines_with(HGM_LOG_WARNING, "block of 2 MiB", &line), 1, 2);
+	assert_non_null(strstr(line, "EINVAL"));
+	assert_int_equal(lines_with(HGM_LOG_INFO, "", &line), 0);
+	field_end(&f);
+	hgm_destroy(h);
+	feed_free(feed);
+}
+
+static void a_lesser_userfaultfd_is_told(void **state)
+{
+	const char *line = NULL;
+	struct hgm *h;
+
+	(void)state;
+	lesser.open = no_device;
+	lesser.userfaultfd = user_mode_only;
+	h = engine_heard(
+		(struct hgm_opts){ .fault_threads = 1, .flags = HGM_ALLOW_USER_MODE_ONLY });
+	assert_int_equal(lines_with(HGM_LOG_WARNING, "user mode only", &line), 1);
+	hgm_destroy(h);
+}
+
 static void options_are_checked(void **state)
 {
 	struct hgm_opts opts = { .size = sizeof(opts), .log = hear, .log_user = &heard };
@@ -204,6 +306,9 @@ static const struct CMUnitTest tests[] = {
 	cmocka_unit_test_setup_teardown(regions_say_what_they_are, make, end),
 	cmocka_unit_test_setup_teardown(levels_are_kept, make, end),
 	cmocka_unit_test_setup_teardown(failures_are_told_without_a_flood, make, end),
+	cmocka_unit_test_setup_teardown(pages_that_stay_missing_are_told, make, end),
+	cmocka_unit_test_setup_teardown(blocks_that_stay_split_are_told, make, end),
+	cmocka_unit_test_setup_teardown(a_lesser_userfaultfd_is_told, make, end),
 	cmocka_unit_test_setup_teardown(options_are_checked, make, end),
 };
 
