@@ -15,7 +15,9 @@ HGM_BEGIN_DECLS
 
 /* A version as one number that grows with each release, for #if. */
 #define HGM_VERSION_AT(major, minor, patch) (((major) << 16) | ((minor) << 8) | (patch))
-#define HGM_VERSION_NUMBER		    HGM_VERSION_AT(HGM_VERSION_MAJOR, HGM_VERSION_MINOR, HGM_VERSION_PATCH)
+
+/* This one. */
+#define HGM_VERSION_NUMBER HGM_VERSION_AT(HGM_VERSION_MAJOR, HGM_VERSION_MINOR, HGM_VERSION_PATCH)
 
 /*
  * One for each header whose functions this release has. Functions that a later release adds to a

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * What an engine tells its caller's log: what was got, what fails, and neither too much nor to those
- * who did not ask.
+ * What an engine tells its caller's log: what was got, what fails, and neither too much nor to
+ * those who did not ask.
  */
 #include "harness.h"
 #include "sys.h"

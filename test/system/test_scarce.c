@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Processes that have little: no standard descriptors, hardly any descriptors, hardly any addresses.
- * What cannot be had is refused by an errno and a text, and nothing ends the process. Each case runs
- * in a child, whose exit status tells the line that it did not like. Not for sanitizers, which need
+ * Processes that have little: no standard descriptors, hardly any descriptors or addresses. What
+ * cannot be had is refused by an errno and a text, and nothing ends the process. Each case runs in
+ * a child, whose exit status tells the line that it did not like. Not for sanitizers, which need
  * addresses and descriptors of their own.
  */
 #include "harness.h"

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The binary interface: sizes, places and values that programs were compiled with. What differs from
- * abi_numbers.h does not compile; what is in the headers and not there is found by reading them.
+ * The binary interface: sizes, places and values that programs were compiled with. What differs
+ * from abi_numbers.h does not compile; what is in the headers and not there is found by reading
+ * them.
  */
 #include <dirent.h>
 #include <stdbool.h>
