@@ -64,9 +64,11 @@ void hgm_snapshot_fail(struct hgm_snapshot *s, int error)
 {
 	int none = 0;
 
-	if (error)
-		atomic_compare_exchange_strong_explicit(&s->error, &none, error,
-							memory_order_acq_rel, memory_order_relaxed);
+	if (error &&
+	    atomic_compare_exchange_strong_explicit(&s->error, &none, error, memory_order_acq_rel,
+						    memory_order_relaxed) &&
+	    error != -ECANCELED)
+		hgm_log(s->h, HGM_LOG_WARNING, "a snapshot failed: %s", hgm_errno_name(error));
 }
 
 static int check_opts(struct hgm *h, struct hgm_snapshot_opts *o)

@@ -4,8 +4,8 @@
  *
  * An engine is silent unless its options name a function (struct hgm_opts, @log). It then hears of
  * what happens behind the calls: what a region became and why, sources that fail, pages that are
- * given up, blocks that stay split. A call that fails tells its caller, by hgm_errmsg(), and nobody
- * else.
+ * given up, blocks that stay split, snapshots that fail. A call that fails tells its caller, by
+ * hgm_errmsg(), and nobody else.
  */
 #ifndef HGM_LOG_H
 #define HGM_LOG_H

@@ -274,6 +274,42 @@ static void blocks_that_stay_split_are_told(void **state)
 	feed_free(feed);
 }
 
+static int64_t full_disk(void *user, const void *buf, uint64_t length, uint64_t offset)
+{
+	(void)user;
+	(void)buf;
+	(void)length;
+	(void)offset;
+	return -ENOSPC;
+}
+
+static void snapshots_that_fail_are_told(void **state)
+{
+	struct feed *feed = feed_make(FEED_NOW, &contents, LENGTH);
+	struct hgm_snapshot_opts opts = { .size = sizeof(opts), .write = full_disk };
+	const char *line = NULL;
+	struct hgm_snapshot *s;
+	struct field f;
+	struct hgm *h;
+
+	(void)state;
+	h = engine_heard((struct hgm_opts){ .fault_threads = 1, .log_level = HGM_LOG_WARNING });
+	field_make(&f, h, PLACE_ANON, LENGTH, feed_source(feed), 0);
+	assert_ok(hgm_start(h));
+	assert_ok(hgm_wait(h, 30000));
+	for (unsigned int i = 0; i < 2; i++) { /* one fails, one is cancelled, which is no news */
+		assert_ok(hgm_snapshot_create(&s, h, &opts));
+		assert_ok(i ? hgm_snapshot_cancel(s) : hgm_snapshot_begin(s));
+		assert_error(hgm_snapshot_wait(s, 30000), i ? -ECANCELED : -ENOSPC);
+		hgm_snapshot_destroy(s);
+		assert_int_equal(lines_with(HGM_LOG_WARNING, "snapshot failed: ENOSPC", &line), 1);
+		assert_int_equal(lines(), 1);
+	}
+	field_end(&f);
+	hgm_destroy(h);
+	feed_free(feed);
+}
+
 static void a_lesser_userfaultfd_is_told(void **state)
 {
 	const char *line = NULL;
@@ -308,6 +344,7 @@ static const struct CMUnitTest tests[] = {
 	cmocka_unit_test_setup_teardown(failures_are_told_without_a_flood, make, end),
 	cmocka_unit_test_setup_teardown(pages_that_stay_missing_are_told, make, end),
 	cmocka_unit_test_setup_teardown(blocks_that_stay_split_are_told, make, end),
+	cmocka_unit_test_setup_teardown(snapshots_that_fail_are_told, make, end),
 	cmocka_unit_test_setup_teardown(a_lesser_userfaultfd_is_told, make, end),
 	cmocka_unit_test_setup_teardown(options_are_checked, make, end),
 };
