@@ -18,6 +18,7 @@
 #include "error.h"
 #include "resolve.h"
 #include "sys.h"
+#include "trace.h"
 
 #define FELL_MAX       64 /* a block that falls apart again and again is left alone */
 #define BACKOFF_MIN_US 1000
@@ -212,6 +213,7 @@ bool hgm_collapse_outcome(struct hgm_region *r, uint64_t block, int rc, bool set
 	_Atomic uint8_t *state = &r->block_state[block];
 	unsigned int tries;
 
+	HGM_TRACE3(collapse, r->primary + block * r->block_bytes, r->block_bytes, rc);
 	tries = 1u + atomic_fetch_add_explicit(&r->block_tries[block], 1, memory_order_relaxed);
 	if (!rc) {
 		atomic_fetch_add_explicit(&r->huge_blocks, 1, memory_order_relaxed);
@@ -230,6 +232,11 @@ bool hgm_collapse_outcome(struct hgm_region *r, uint64_t block, int rc, bool set
 		atomic_store_explicit(&r->last_collapse_error, rc, memory_order_relaxed);
 		atomic_fetch_add_explicit(&r->left_split, 1, memory_order_relaxed);
 		atomic_store_explicit(state, HGM_BLOCK_SPLIT, memory_order_release);
+		hgm_log_some(r->h, HGM_LOG_LEFT_SPLIT, HGM_LOG_WARNING,
+			     "the block of %llu MiB at %p stays in small pages after %u tries: %s",
+			     (unsigned long long)r->block_bytes >> 20,
+			     (void *)(r->primary + block * r->block_bytes), tries,
+			     hgm_errno_name(rc));
 	}
 	if (!settled)
 		hgm_region_settled(r);

@@ -135,7 +135,8 @@ int hgm_dirty_start(struct hgm_dirty **out, struct hgm_region *r, const struct h
 
 	if (!out || !r)
 		return hgm_fail(-EINVAL, "hgm_dirty_start: %s is NULL", out ? "the region" : "out");
-	rc = hgm_opts_in(&o, sizeof(o), sizeof(o), opts, "hgm_dirty_start");
+	rc = hgm_opts_in(&o, sizeof(o), HGM_FIRST_SIZE(struct hgm_dirty_opts, reserved), opts,
+			 "hgm_dirty_start");
 	if (!rc && o.flags & ~FLAGS)
 		rc = hgm_fail(-EINVAL, "hgm_dirty_start: unknown flags 0x%x", o.flags);
 	if (!rc && o.flags & HGM_DIRTY_EXACT && r->wp_bytes > HGM_PAGE_BYTES)
@@ -234,7 +235,8 @@ int hgm_dirty_get_info(struct hgm_dirty *d, struct hgm_dirty_info *out)
 	info.dirty_pages = d->dirty_pages;
 	info.sentence = d->sentence;
 	pthread_mutex_unlock(&d->lock);
-	return hgm_opts_out(out, &info, sizeof(info), sizeof(info), "hgm_dirty_get_info");
+	return hgm_opts_out(out, &info, sizeof(info),
+			    HGM_FIRST_SIZE(struct hgm_dirty_info, sentence), "hgm_dirty_get_info");
 }
 
 void hgm_dirty_stop(struct hgm_dirty *d)

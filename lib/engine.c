@@ -56,6 +56,11 @@ static int check_opts(struct hgm_opts *o)
 	if (o->retry_first_us > RETRY_FIRST_MAX_US)
 		return hgm_fail(-EINVAL, "hgm_create: retry_first_us %u is more than %d",
 				o->retry_first_us, RETRY_FIRST_MAX_US);
+	if (o->log_level > HGM_LOG_INFO || o->reserved)
+		return hgm_fail(-EINVAL,
+				"hgm_create: log_level %u is more than HGM_LOG_INFO, or reserved "
+				"is not 0",
+				o->log_level);
 	if (!o->fault_threads) {
 		o->fault_threads = cpus / 2 ? cpus / 2 : 1;
 		if (o->fault_threads > FAULT_THREADS_AUTO_MAX)
@@ -116,6 +121,18 @@ static void free_engine(struct hgm *h)
 	free(h);
 }
 
+static void log_engine(const struct hgm *h)
+{
+	bool user_mode_only = hgm_uffd_get_via(h->uffd[0]) == HGM_UFFD_VIA_USER_MODE_ONLY;
+
+	hgm_log(h, HGM_LOG_INFO, "engine: %u fault threads, %u workers", h->stripes,
+		h->opts.workers);
+	if (user_mode_only)
+		hgm_log(h, HGM_LOG_WARNING,
+			"userfaultfd is for faults of user mode only: KVM and system calls that "
+			"touch absent memory fail with EFAULT; hgm-probe tells what would help");
+}
+
 int hgm_create(struct hgm **out, const struct hgm_opts *opts)
 {
 	struct hgm_opts o;
@@ -124,7 +141,8 @@ int hgm_create(struct hgm **out, const struct hgm_opts *opts)
 
 	if (!out)
 		return hgm_fail(-EINVAL, "hgm_create: out is NULL");
-	rc = hgm_opts_in(&o, sizeof(o), sizeof(o), opts, "hgm_create");
+	rc = hgm_opts_in(&o, sizeof(o), HGM_FIRST_SIZE(struct hgm_opts, reserved), opts,
+			 "hgm_create");
 	if (!rc)
 		rc = check_opts(&o);
 	if (rc)
@@ -164,6 +182,7 @@ int hgm_create(struct hgm **out, const struct hgm_opts *opts)
 		free_engine(h);
 		return rc;
 	}
+	log_engine(h);
 	*out = h;
 	return 0;
 }

@@ -11,6 +11,7 @@
 
 #include "collapse.h"
 #include "ladder.h"
+#include "log.h"
 #include "rcu.h"
 #include "region.h"
 #include "request.h"
@@ -69,6 +70,7 @@ struct hgm {
 
 	_Atomic int last_error;
 	_Atomic uint64_t failing_requests;
+	struct hgm_log_counts log_counts;
 	struct hgm_stat_shard shards[HGM_STAT_SHARDS];
 };
 

@@ -17,6 +17,7 @@
 #include "engine.h"
 #include "resolve.h"
 #include "sys.h"
+#include "trace.h"
 
 #define READ_BATCH    32
 #define PARKED_MAX    256
@@ -145,6 +146,7 @@ static int serve_write(struct hgm_region *r, uint64_t page)
 	uint64_t start = hgm_now_ns();
 	int rc = hgm_guard_fault(r, page);
 
+	HGM_TRACE2(protect, hgm_region_at(r, page), rc);
 	hgm_stat_add(r->h, rc ? HGM_STAT_WP_PUT_OFF : HGM_STAT_WP_FAULTS, 1);
 	if (!rc)
 		hgm_stat_phase(r->h, HGM_PHASE_PROTECT, hgm_now_ns() - start);
@@ -187,6 +189,7 @@ static void serve_events(struct server *s, const struct hgm_uffd_event *ev, unsi
 		 */
 		if (ev[i].type != HGM_UFFD_EVENT_PAGEFAULT)
 			continue;
+		HGM_TRACE2(fault, ev[i].addr, ev[i].flags);
 		hgm_stat_phase(h, HGM_PHASE_QUEUED, now - read_ns);
 		if (serve(h, ev[i].addr, ev[i].flags))
 			park(s, ev[i].addr, ev[i].flags, now, 0);

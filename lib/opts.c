@@ -14,12 +14,15 @@
 
 static int check_size(size_t size, size_t min_size, const char *function)
 {
-	if (size < min_size || size > OPTS_SIZE_MAX)
-		return hgm_fail(-EINVAL,
-				"%s: the struct's size field is %zu, expected %zu or a little more;"
-				" set it to sizeof the struct and zero the rest",
-				function, size, min_size);
-	return 0;
+	if (size >= min_size && size <= OPTS_SIZE_MAX)
+		return 0;
+	return hgm_fail(-EINVAL,
+			"%s: the struct's size field is %zu%s; set it to sizeof the struct "
+			"and zero the rest",
+			function, size,
+			!size		  ? ""
+			: size < min_size ? ", less than in any release"
+					  : ", as if it had not been set");
 }
 
 int hgm_opts_in(void *own, size_t own_size, size_t min_size, const void *user, const char *function)

@@ -7,6 +7,7 @@
 #include <errno.h>
 
 #include "engine.h"
+#include "error.h"
 #include "resolve.h"
 
 /* UFFDIO_POISON of a range. *done: pages that became poison by this call. */
@@ -32,11 +33,18 @@ int hgm_poison_range(struct hgm_region *r, uint64_t page, uint64_t pages)
 static int poison_or_wait(struct hgm_region *r, uint64_t page, uint64_t pages, int why,
 			  uint64_t *done)
 {
+	int rc;
+
 	*done = 0;
 	if (why == -ENOENT) /* nobody can touch it */
 		return 0;
 	hgm_notify(r->h);
-	return poison_range(r, page, pages, done) ? -EAGAIN : 0;
+	rc = poison_range(r, page, pages, done);
+	hgm_log_some(r->h, HGM_LOG_GIVEN_UP, HGM_LOG_ERROR,
+		     "the kernel would not map %llu KiB at %p: %s; %s",
+		     (unsigned long long)pages * HGM_PAGE_BYTES >> 10, hgm_region_at(r, page),
+		     hgm_errno_name(why), rc ? "who touches them waits" : "they are poisoned");
+	return rc ? -EAGAIN : 0;
 }
 
 /*
@@ -101,6 +109,10 @@ int hgm_resolve_poison(struct hgm_request *req)
 	req->filled_block = false;
 	hgm_resolve_settle(req);
 	hgm_notify(r->h);
+	hgm_log_some(r->h, HGM_LOG_GIVEN_UP, HGM_LOG_ERROR,
+		     "the source failed for good: %llu KiB at %p are poisoned",
+		     (unsigned long long)pages * HGM_PAGE_BYTES >> 10,
+		     hgm_region_at(r, req->first_page));
 	return 0;
 }
 

@@ -78,7 +78,8 @@ int hgm_region_watch(struct hgm_region *r, const struct hgm_watch_opts *opts)
 	if (!r)
 		return hgm_fail(-EINVAL, "hgm_region_watch: the region is NULL");
 	if (opts)
-		rc = hgm_opts_in(&o, sizeof(o), sizeof(o), opts, "hgm_region_watch");
+		rc = hgm_opts_in(&o, sizeof(o), HGM_FIRST_SIZE(struct hgm_watch_opts, reserved),
+				 opts, "hgm_region_watch");
 	if (!rc && o.verdict > HGM_WRITE_WAIT)
 		rc = hgm_fail(-EINVAL, "hgm_region_watch: unknown verdict %u", o.verdict);
 	if (rc)

@@ -284,7 +284,8 @@ int hgm_region_create(struct hgm_region **out, struct hgm *h, const struct hgm_r
 				!out ? "out"
 				: !h ? "the engine"
 				     : "opts (length and source are required)");
-	rc = hgm_opts_in(&o, sizeof(o), sizeof(o), opts, "hgm_region_create");
+	rc = hgm_opts_in(&o, sizeof(o), HGM_FIRST_SIZE(struct hgm_region_opts, avoid), opts,
+			 "hgm_region_create");
 	if (!rc)
 		rc = check_opts(&o);
 	if (!rc)
@@ -311,6 +312,8 @@ int hgm_region_create(struct hgm_region **out, struct hgm *h, const struct hgm_r
 	/* Faults of a caller's mapping that came before the table knew it were passed over. */
 	hgm_region_wake_all(r);
 	hgm_work_add_region(r);
+	hgm_log(h, HGM_LOG_INFO, "region of %llu KiB at %p: %s",
+		(unsigned long long)r->length >> 10, (void *)r->primary, r->sentence);
 	*out = r;
 	return 0;
 }

@@ -111,7 +111,9 @@ int hgm_region_get_info(const struct hgm_region *r, struct hgm_region_info *out)
 			atomic_load_explicit(&r->last_collapse_error, memory_order_relaxed),
 		.protect_bytes = r->wp_bytes,
 	};
-	return hgm_opts_out(out, &info, sizeof(info), sizeof(info), "hgm_region_get_info");
+	return hgm_opts_out(out, &info, sizeof(info),
+			    HGM_FIRST_SIZE(struct hgm_region_info, protect_bytes),
+			    "hgm_region_get_info");
 }
 
 static int check_pages(const struct hgm_region *r, uint64_t first, uint64_t pages,

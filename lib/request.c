@@ -20,6 +20,7 @@
 #include "resolve.h"
 #include "source.h"
 #include "sys.h"
+#include "trace.h"
 
 #define RETRY_MAX_US   1000000 /* between tries of a failing source */
 #define PUT_OFF_MIN_US 50      /* after EAGAIN: about as long as a collapse takes */
@@ -228,6 +229,11 @@ static bool failed(struct hgm_request *req, int rc)
 	uint64_t us = h->opts.retry_first_us;
 
 	hgm_stat_add(h, HGM_STAT_SOURCE_ERRORS, 1);
+	hgm_log_some(
+		h, HGM_LOG_SOURCE_FAILED, HGM_LOG_WARNING,
+		"source: %s for bytes [%llu, +%llu), try %u", hgm_errno_name(rc),
+		(unsigned long long)(req->r->source_offset + (req->first_page << HGM_PAGE_SHIFT)),
+		(unsigned long long)hgm_request_asks(req) << HGM_PAGE_SHIFT, req->attempt + 1);
 	atomic_store_explicit(&h->last_error, rc, memory_order_relaxed);
 	req->scribbled = true;
 	if (!req->attempt++)
@@ -267,6 +273,7 @@ static bool answered(struct hgm_request *req, int64_t result, bool later)
 	bool ok = bytes >= HGM_PAGE_BYTES && bytes <= length;
 
 	req->answered_ns = hgm_now_ns();
+	HGM_TRACE2(answer, req, result);
 	if (req->demand)
 		hgm_stat_phase(h, HGM_PHASE_SOURCE, req->answered_ns - req->asked_ns);
 	else
@@ -309,6 +316,7 @@ static bool ask(struct hgm_request *req, bool may_sleep)
 	hgm_region_hold(r); /* the answer may drop the request's hold while the source still runs */
 	atomic_store_explicit(&req->asked_for, r, memory_order_release);
 	atomic_store_explicit(&req->ticket, ticket | ASKED, memory_order_release);
+	HGM_TRACE4(ask, req, io.offset, io.length, io.flags & HGM_IO_DEMAND);
 	result = (nowait ? src->read_nowait : src->read)(src->user, &io);
 	mine = result != HGM_IO_LATER && take_answer(req, ticket | ASKED);
 	hgm_region_drop(r);
@@ -351,6 +359,11 @@ static bool give_up(struct hgm_request *req)
 	if (!rc)
 		return go_on(req, req->settling_pages);
 	/* No poison here: the waiter waits on, the caller is told, the source may recover. */
+	hgm_log_some(req->r->h, HGM_LOG_GIVEN_UP, HGM_LOG_ERROR,
+		     "the source failed for good and nothing can be poisoned here: %llu KiB at %p "
+		     "stay missing, and are asked for again",
+		     (unsigned long long)hgm_request_asks(req) * HGM_PAGE_BYTES >> 10,
+		     hgm_region_at(req->r, req->first_page));
 	if (req->pages > 1 && !hgm_region_whole_blocks(req->r))
 		leave_behind(req);
 	req->attempt = req->r->h->opts.retries + 1;

@@ -17,18 +17,21 @@
 #include "leaf.h"
 #include "resolve.h"
 #include "sys.h"
+#include "trace.h"
 
 /* Neighbours of a faulting page are mapped with it inside an aligned window of so many pages. */
 #define AROUND_PAGES 16
 
 void hgm_resolve_wake(struct hgm_region *r, uint64_t page, uint64_t pages)
 {
+	HGM_TRACE2(wake, hgm_region_at(r, page), pages << HGM_PAGE_SHIFT);
 	hgm_sys->uffd_wake(hgm_uffd_fd(hgm_region_uffd(r, page)), hgm_region_at(r, page),
 			   pages << HGM_PAGE_SHIFT);
 }
 
 void hgm_resolve_count(struct hgm_region *r, const struct hgm_range *range)
 {
+	HGM_TRACE3(install, range->addr, range->installed, range->existed);
 	hgm_stat_add(r->h, HGM_STAT_INSTALLED_PAGES, range->installed >> HGM_PAGE_SHIFT);
 	hgm_stat_add(r->h, HGM_STAT_EXIST, range->existed >> HGM_PAGE_SHIFT);
 	hgm_stat_add(r->h, HGM_STAT_PARTIAL, range->partials);

@@ -64,9 +64,11 @@ void hgm_snapshot_fail(struct hgm_snapshot *s, int error)
 {
 	int none = 0;
 
-	if (error)
-		atomic_compare_exchange_strong_explicit(&s->error, &none, error,
-							memory_order_acq_rel, memory_order_relaxed);
+	if (error &&
+	    atomic_compare_exchange_strong_explicit(&s->error, &none, error, memory_order_acq_rel,
+						    memory_order_relaxed) &&
+	    error != -ECANCELED)
+		hgm_log(s->h, HGM_LOG_WARNING, "a snapshot failed: %s", hgm_errno_name(error));
 }
 
 static int check_opts(struct hgm *h, struct hgm_snapshot_opts *o)
@@ -219,7 +221,8 @@ int hgm_snapshot_create(struct hgm_snapshot **out, struct hgm *h,
 				!out ? "out"
 				: !h ? "the engine"
 				     : "opts (a sink is required)");
-	rc = hgm_opts_in(&o, sizeof(o), sizeof(o), opts, "hgm_snapshot_create");
+	rc = hgm_opts_in(&o, sizeof(o), HGM_FIRST_SIZE(struct hgm_snapshot_opts, rate_bytes), opts,
+			 "hgm_snapshot_create");
 	if (!rc)
 		rc = check_opts(h, &o);
 	if (rc)
@@ -372,7 +375,8 @@ int hgm_snapshot_get_progress(struct hgm_snapshot *s, struct hgm_snapshot_progre
 	p.done = s->state == HGM_SNAPSHOT_ENDED;
 	pthread_mutex_unlock(&s->lock);
 	p.error = atomic_load(&s->error);
-	return hgm_opts_out(out, &p, sizeof(p), sizeof(p), "hgm_snapshot_get_progress");
+	return hgm_opts_out(out, &p, sizeof(p), HGM_FIRST_SIZE(struct hgm_snapshot_progress, error),
+			    "hgm_snapshot_get_progress");
 }
 
 void hgm_snapshot_destroy(struct hgm_snapshot *s)

@@ -44,7 +44,8 @@ int hgm_source_fn(struct hgm_source **out, hgm_read_fn read, void *user,
 
 	if (!out || !read)
 		return hgm_fail(-EINVAL, "hgm_source_fn: %s is NULL", out ? "read" : "out");
-	rc = hgm_opts_in(&o, sizeof(o), sizeof(o), opts, "hgm_source_fn");
+	rc = hgm_opts_in(&o, sizeof(o), HGM_FIRST_SIZE(struct hgm_source_fn_opts, cancel), opts,
+			 "hgm_source_fn");
 	if (rc)
 		return rc;
 	if (o.flags & ~HGM_SOURCE_BLOCKING || o.reserved)

@@ -11,7 +11,6 @@
 #include "stats.h"
 
 #define FIRST_COUNTER offsetof(struct hgm_stats, faults)
-#define MIN_SIZE      sizeof(struct hgm_stats)
 
 _Static_assert(sizeof(struct hgm_stats) == FIRST_COUNTER + HGM_STAT_COUNT * sizeof(uint64_t),
 	       "enum hgm_stat follows struct hgm_stats");
@@ -91,7 +90,7 @@ int hgm_get_stats(const struct hgm *h, struct hgm_stats *stats)
 
 		memcpy((char *)&own + FIRST_COUNTER + (size_t)i * sizeof(sum), &sum, sizeof(sum));
 	}
-	return hgm_opts_out(stats, &own, sizeof(own), MIN_SIZE, "hgm_get_stats");
+	return hgm_opts_out(stats, &own, sizeof(own), HGM_STATS_FIRST_SIZE, "hgm_get_stats");
 }
 
 uint64_t hgm_hist_quantile(const struct hgm_hist *hist, unsigned int permille)

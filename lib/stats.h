@@ -6,6 +6,10 @@
 
 #include <hgm/stats.h>
 
+#include "opts.h"
+
+#define HGM_STATS_FIRST_SIZE HGM_FIRST_SIZE(struct hgm_stats, wp_put_off)
+
 /* The counters of struct hgm_stats, in its order. */
 enum hgm_stat {
 	HGM_STAT_FAULTS,

@@ -127,9 +127,24 @@ struct pm_scan_arg {
 		r_;                           \
 	})
 
+/*
+ * No descriptor of ours is a standard one: where those are closed, what the process prints by
+ * mistake would land in it.
+ */
+static int above_stdio(int fd)
+{
+	int higher;
+
+	if (fd < 0 || fd > STDERR_FILENO)
+		return fd;
+	higher = NEGATIVE_ERRNO(fcntl(fd, F_DUPFD_CLOEXEC, STDERR_FILENO + 1));
+	close(fd);
+	return higher;
+}
+
 static int linux_open(const char *path, int flags)
 {
-	return NEGATIVE_ERRNO(open(path, flags | O_CLOEXEC));
+	return above_stdio(NEGATIVE_ERRNO(open(path, flags | O_CLOEXEC)));
 }
 
 static int linux_close(int fd)
@@ -139,7 +154,7 @@ static int linux_close(int fd)
 
 static int linux_dup(int fd)
 {
-	return NEGATIVE_ERRNO(fcntl(fd, F_DUPFD_CLOEXEC, 3));
+	return NEGATIVE_ERRNO(fcntl(fd, F_DUPFD_CLOEXEC, STDERR_FILENO + 1));
 }
 
 static ssize_t linux_read(int fd, void *buf, size_t len)
@@ -203,7 +218,7 @@ static int linux_file_kind(int fd, struct hgm_file_kind *kind)
 
 static int linux_memfd_create(const char *name, unsigned int flags)
 {
-	return NEGATIVE_ERRNO(memfd_create(name, flags | MFD_CLOEXEC));
+	return above_stdio(NEGATIVE_ERRNO(memfd_create(name, flags | MFD_CLOEXEC)));
 }
 
 static int linux_ftruncate(int fd, uint64_t len)
@@ -213,7 +228,7 @@ static int linux_ftruncate(int fd, uint64_t len)
 
 static int linux_eventfd(void)
 {
-	return NEGATIVE_ERRNO(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+	return above_stdio(NEGATIVE_ERRNO(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)));
 }
 
 static int linux_poll(struct pollfd *fds, unsigned int n, int64_t timeout_ns)
@@ -295,12 +310,12 @@ static int linux_pagemap_take_written(int fd, const void *start, const void *end
 
 static int linux_userfaultfd(int flags)
 {
-	return (int)NEGATIVE_ERRNO(syscall(SYS_userfaultfd, flags));
+	return above_stdio((int)NEGATIVE_ERRNO(syscall(SYS_userfaultfd, flags)));
 }
 
 static int linux_uffd_new(int dev, int flags)
 {
-	return NEGATIVE_ERRNO(ioctl(dev, IOCTL_UFFD_NEW, (long)flags));
+	return above_stdio(NEGATIVE_ERRNO(ioctl(dev, IOCTL_UFFD_NEW, (long)flags)));
 }
 
 static int linux_uffd_api(int fd, uint64_t *features, uint64_t *ioctls)

@@ -160,7 +160,8 @@ int hgm_uffd_open(struct hgm_uffd **out, const struct hgm_uffd_opts *opts)
 
 	if (!out)
 		return hgm_fail(-EINVAL, "hgm_uffd_open: out is NULL");
-	rc = hgm_opts_in(&o, sizeof(o), sizeof(o), opts, "hgm_uffd_open");
+	rc = hgm_opts_in(&o, sizeof(o), HGM_FIRST_SIZE(struct hgm_uffd_opts, reserved), opts,
+			 "hgm_uffd_open");
 	if (rc)
 		return rc;
 	if (o.flags & ~HGM_UFFD_ALLOW_USER_MODE_ONLY || o.reserved)

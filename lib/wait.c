@@ -218,5 +218,6 @@ int hgm_get_progress(struct hgm *h, struct hgm_progress *out)
 	if (!h)
 		return hgm_fail(-EINVAL, "hgm_get_progress: the engine is NULL");
 	p = add_up(h);
-	return hgm_opts_out(out, &p, sizeof(p), sizeof(p), "hgm_get_progress");
+	return hgm_opts_out(out, &p, sizeof(p), HGM_FIRST_SIZE(struct hgm_progress, complete),
+			    "hgm_get_progress");
 }

@@ -13,6 +13,13 @@
  *	...
  *	hgm_wait(h, -1);		(everything present and mapped huge)
  *	hgm_destroy(h);
+ *
+ * After fork() the engine is the parent's alone, and goes on. The child may execute a program or
+ * _exit(); of this library it may call nothing, as it has none of the threads, and a lock may have
+ * been held. It does not have the regions' memory: touching it raises SIGSEGV. Of a mapping of the
+ * caller's (HGM_BACKING_MAPPING) it has a copy, or shares it, in which nobody serves faults: what
+ * has not arrived reads as zeroes there, so let it be excluded (MADV_DONTFORK) or complete. All
+ * descriptors close when a program is executed.
  */
 #ifndef HGM_ENGINE_H
 #define HGM_ENGINE_H
@@ -20,6 +27,7 @@
 #include <stdbool.h>
 
 #include <hgm/base.h>
+#include <hgm/log.h>
 
 HGM_BEGIN_DECLS
 
@@ -49,6 +57,9 @@ struct hgm;
  *                   at most a second. Default: 1000
  * @fill_window_bytes: fill bytes under way at any time. Default: about one bandwidth-delay product
  *                   of the source, measured while it runs
+ * @log:             NULL for silence, or who hears of what happens behind the calls (hgm/log.h)
+ * @log_user:        handed to @log
+ * @log_level:       enum hgm_log_level: only what is as grave as this, or graver. Default: all
  */
 struct hgm_opts {
 	size_t size;
@@ -59,6 +70,10 @@ struct hgm_opts {
 	uint32_t retries;
 	uint32_t retry_first_us;
 	uint64_t fill_window_bytes;
+	hgm_log_fn log;
+	void *log_user;
+	uint32_t log_level;
+	uint32_t reserved;
 };
 
 #define HGM_SPIN_NEVER	UINT32_MAX

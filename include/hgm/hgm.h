@@ -9,6 +9,7 @@
 #include <hgm/dirty.h>
 #include <hgm/engine.h>
 #include <hgm/error.h>
+#include <hgm/log.h>
 #include <hgm/protect.h>
 #include <hgm/region.h>
 #include <hgm/snapshot.h>

@@ -121,6 +121,22 @@ HGM_PUBLIC int hgm_get_stats(const struct hgm *h, struct hgm_stats *stats);
  */
 HGM_PUBLIC uint64_t hgm_hist_quantile(const struct hgm_hist *hist, unsigned int permille);
 
+/**
+ * hgm_stats_format - counters as text
+ * @stats: as hgm_get_stats() filled them in
+ * @buf:   where to put the text, with a NUL at its end; may be NULL if @size is 0
+ * @size:  bytes that @buf has
+ *
+ * One line each: a counter's name and value ("faults 1234"), then the phases ("source_ns count 100
+ * mean 5 p50 4 p90 8 p99 9 max 12"). Lines may be added by later releases, at the end of either.
+ *
+ * Return: the length of the whole text without its NUL, as snprintf(3): it was cut short if that is
+ * not less than @size. -EINVAL @stats is NULL or its @size is impossible, @buf is NULL and @size is
+ * not 0.
+ * Calling thread: any. Does not block. Since: 0.1.
+ */
+HGM_PUBLIC int hgm_stats_format(const struct hgm_stats *stats, char *buf, size_t size);
+
 HGM_END_DECLS
 
 #endif /* HGM_STATS_H */

@@ -13,9 +13,26 @@ HGM_BEGIN_DECLS
 #define HGM_VERSION_MINOR 1
 #define HGM_VERSION_PATCH 0
 
-/* The version as one number that grows with each release: 0x00MMmmpp. */
-#define HGM_VERSION_NUMBER \
-	((HGM_VERSION_MAJOR << 16) | (HGM_VERSION_MINOR << 8) | HGM_VERSION_PATCH)
+/* A version as one number that grows with each release, for #if. */
+#define HGM_VERSION_AT(major, minor, patch) (((major) << 16) | ((minor) << 8) | (patch))
+
+/* This one. */
+#define HGM_VERSION_NUMBER HGM_VERSION_AT(HGM_VERSION_MAJOR, HGM_VERSION_MINOR, HGM_VERSION_PATCH)
+
+/*
+ * One for each header whose functions this release has. Functions that a later release adds to a
+ * header that was there before say so in their comment ("Since"), for HGM_VERSION_NUMBER.
+ */
+#define HGM_HAVE_CAPS	  1
+#define HGM_HAVE_DIRTY	  1
+#define HGM_HAVE_ENGINE	  1
+#define HGM_HAVE_LOG	  1
+#define HGM_HAVE_PROTECT  1
+#define HGM_HAVE_REGION	  1
+#define HGM_HAVE_SNAPSHOT 1
+#define HGM_HAVE_SOURCE	  1
+#define HGM_HAVE_STATS	  1
+#define HGM_HAVE_UFFD	  1
 
 /**
  * hgm_version - the version of the library that the program runs with

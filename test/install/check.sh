@@ -1,33 +1,20 @@
 #!/bin/sh
 # SPDX-License-Identifier: LGPL-2.1-or-later
 #
-# check.sh BUILDDIR PROGRAM INCLUDEDIR COMPILER...: install into a scratch directory, then build PROGRAM
-# against that with nothing but pkg-config's words, shared, static, and as a whole static where the
-# system has the libraries for that, and run it.
+# check.sh BUILDDIR SOURCE_ROOT COMPILER...: install into a scratch directory; look at what was
+# installed; compile each public header alone; then build programs against that with nothing but
+# pkg-config's words, shared, static, and as a whole static where the system has the libraries for
+# that, and run them.
 set -eu
 
 build=$1
-program=$2
-include=$3
-shift 3
+root=$2
+shift 2
+# shellcheck source=test/install/stage.sh
+. "$root/test/install/stage.sh"
 
-stage=$(mktemp -d)
-trap 'rm -rf "$stage"' EXIT
-
-meson install -C "$build" --no-rebuild --quiet --destdir "$stage" >"$stage/log" 2>&1 || {
-	cat "$stage/log"
-	exit 1
-}
-
-pc=$(find "$stage" -name hgm.pc)
-PKG_CONFIG_PATH=$(dirname "$pc")
-PKG_CONFIG_SYSROOT_DIR=$stage
-export PKG_CONFIG_PATH PKG_CONFIG_SYSROOT_DIR
-
-cflags=$(pkg-config --cflags hgm)
-libs=$(pkg-config --libs hgm)
 static_libs=$(pkg-config --static --libs hgm | sed 's/-lhgm\>/-l:libhgm.a/')
-libdir=$(dirname "$(find "$stage" -name libhgm.so.0)")
+warnings='-Wall -Wextra -pedantic -Werror'
 
 case "$cflags$libs" in
 *-D* | *urcu* | *-std=*)
@@ -35,8 +22,10 @@ case "$cflags$libs" in
 	exit 1
 	;;
 esac
-for header in "$include"/hgm/*.h; do
-	find "$stage" -path "*/include/hgm/$(basename "$header")" | grep -q . || {
+
+headers=$(find "$stage" -path '*/include/hgm/*.h')
+for header in "$root"/include/hgm/*.h; do
+	echo "$headers" | grep -q "/$(basename "$header")$" || {
 		echo "$(basename "$header") is not installed"
 		exit 1
 	}
@@ -50,12 +39,57 @@ for name in $(nm -D --defined-only "$libdir/libhgm.so.0" | sed -n 's/.* T \(hgm_
 	}
 done
 
-# shellcheck disable=SC2086 # flags are lists of words
-"$@" -Wall -Wextra -Werror $cflags "$program" -o "$stage/shared" $libs
-LD_LIBRARY_PATH=$libdir "$stage/shared"
+# What a header inlines is compiled into users' programs, and outlives the library that it knew.
+# shellcheck disable=SC2086 # a list of files
+if grep -n '\binline\b' $headers; then
+	echo "a public header defines a function"
+	exit 1
+fi
+
+# A header that declares functions, or their types, has a macro by which users can ask for it.
+for header in $headers; do
+	name=$(basename "$header" .h)
+	macro=HGM_HAVE_$(echo "$name" | tr '[:lower:]' '[:upper:]')
+	declares=no
+	defined=no
+	! grep -Eq '^HGM_PUBLIC |^typedef .*\(' "$header" || declares=yes
+	! grep -q "^#define ${macro}[[:space:]]*1\$" "$(dirname "$header")/version.h" || defined=yes
+	case $name in
+	error | version) continue ;; # have always been there
+	esac
+	[ $declares = $defined ] || {
+		echo "$name.h declares functions: $declares; version.h defines $macro: $defined"
+		exit 1
+	}
+done
+
+for header in $headers; do
+	echo "#include <hgm/$(basename "$header")>" >"$stage/alone.c"
+	# shellcheck disable=SC2086 # flags are lists of words
+	"$@" $warnings $cflags -fsyntax-only "$stage/alone.c"
+done
+
+# user.c is a program as users write it; misuse.c does what they should not.
+for program in user misuse; do
+	# shellcheck disable=SC2086
+	"$@" $warnings $cflags "$root/test/install/$program.c" -o "$stage/$program" $libs
+	LD_LIBRARY_PATH=$libdir "$stage/$program"
+done
 # shellcheck disable=SC2086
-"$@" -Wall -Wextra -Werror $cflags "$program" -o "$stage/static" $static_libs
+"$@" $warnings $cflags "$root/test/install/user.c" -o "$stage/static" $static_libs
 "$stage/static"
+
+# Nothing public is left out of the table of misuse.
+LD_LIBRARY_PATH=$libdir "$stage/misuse" --list | sort -u >"$stage/misused"
+nm -D --defined-only "$libdir/libhgm.so.0" | sed -n 's/.* T \(hgm_[a-z0-9_]*\)@.*/\1/p' | sort >"$stage/public"
+[ -s "$stage/public" ] || {
+	echo "nm tells of no public function"
+	exit 1
+}
+if comm -3 "$stage/public" "$stage/misused" | grep .; then
+	echo "these public functions are not in test/install/misuse.c, or are none"
+	exit 1
+fi
 
 # Built as an example, installed as a program.
 if [ -e "$build/examples/hgm-probe" ]; then
@@ -71,7 +105,7 @@ fi
 if echo 'int main(void) { return 0; }' |
 	"$@" -x c - -static -o "$stage/probe" $(pkg-config --static --libs liburcu-bp) 2>/dev/null; then
 	# shellcheck disable=SC2086,SC2046
-	"$@" -Wall -Wextra -Werror $cflags "$program" -o "$stage/whole" -static \
+	"$@" $warnings $cflags "$root/test/install/user.c" -o "$stage/whole" -static \
 		$(pkg-config --static --libs hgm)
 	if readelf --program-headers "$stage/whole" | grep -q INTERP; then
 		echo "linked with -static, and asks for a dynamic loader"

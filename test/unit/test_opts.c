@@ -44,6 +44,19 @@ static int in(struct own *own, const void *user)
 	return hgm_opts_in(own, sizeof(*own), sizeof(struct first), user, "fn");
 }
 
+static void the_first_size_stays_as_fields_are_added(void **state)
+{
+	struct odd {
+		uint64_t a;
+		uint8_t b; /* and padding */
+	};
+
+	(void)state;
+	assert_int_equal(HGM_FIRST_SIZE(struct own, a), sizeof(struct first));
+	assert_int_equal(HGM_FIRST_SIZE(struct own, c), sizeof(struct own));
+	assert_int_equal(HGM_FIRST_SIZE(struct odd, b), sizeof(struct odd));
+}
+
 static void null_asks_for_the_defaults(void **state)
 {
 	struct own own;
@@ -67,6 +80,7 @@ static void sizes_below_the_first_release_are_refused(void **state)
 	assert_int_equal(in(&own, &user), -EINVAL);
 	user.size = sizeof(struct first) - 1;
 	assert_int_equal(in(&own, &user), -EINVAL);
+	assert_non_null(strstr(hgm_errmsg(), "less than in any release"));
 }
 
 static void the_first_release_s_struct_is_extended_with_zeroes(void **state)
@@ -148,6 +162,7 @@ static void absurd_sizes_are_refused_without_reading_them(void **state)
 	assert_int_equal(in(&own, &user), 0);
 	user.size = 4097;
 	assert_int_equal(in(&own, &user), -EINVAL);
+	assert_non_null(strstr(hgm_errmsg(), "as if it had not been set"));
 	user.size = SIZE_MAX;
 	assert_int_equal(in(&own, &user), -EINVAL);
 }
@@ -201,6 +216,7 @@ static void out_fills_equal_and_clears_the_rest_of_newer_structs(void **state)
 }
 
 static const struct CMUnitTest tests[] = {
+	cmocka_unit_test(the_first_size_stays_as_fields_are_added),
 	cmocka_unit_test(null_asks_for_the_defaults),
 	cmocka_unit_test(sizes_below_the_first_release_are_refused),
 	cmocka_unit_test(the_first_release_s_struct_is_extended_with_zeroes),

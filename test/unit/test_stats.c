@@ -89,6 +89,78 @@ static void phases_are_apart(void **state)
 	assert_int_equal(stats.install.max_ns, 3000);
 }
 
+/* The line that begins with a word and a space. */
+static const char *line_of(const char *text, const char *word)
+{
+	size_t n = strlen(word);
+
+	while (text && (strncmp(text, word, n) || text[n] != ' ')) {
+		text = strchr(text, '\n');
+		text = text ? text + 1 : NULL;
+	}
+	return text;
+}
+
+static void text_has_every_counter(void **state)
+{
+	static const char source[] = "source_ns count 2 mean 3500 p50 ";
+	const uint64_t *told = &stats.faults;
+	unsigned int lines = 0;
+	const char *at;
+	char text[4096];
+	int length;
+
+	(void)state;
+	for (enum hgm_stat i = 0; i < HGM_STAT_COUNT; i++)
+		hgm_stat_add(h, i, UINT64_MAX - i);
+	hgm_stat_phase(h, HGM_PHASE_SOURCE, 2000);
+	hgm_stat_phase(h, HGM_PHASE_SOURCE, 5000);
+	assert_int_equal(hgm_get_stats(h, &stats), 0);
+	length = hgm_stats_format(&stats, text, sizeof(text));
+	assert_int_equal(length, strlen(text));
+	at = text;
+	for (enum hgm_stat i = 0; i < HGM_STAT_COUNT; i++) {
+		char *end_of_number;
+		const char *space = strchr(at, ' ');
+
+		assert_non_null(space);
+		assert_true(strtoull(space, &end_of_number, 10) == told[i]);
+		at = end_of_number + 1;
+	}
+	assert_int_equal(strtoull(line_of(text, "poisoned_pages") + 15, NULL, 10),
+			 stats.poisoned_pages);
+	assert_memory_equal(line_of(text, "source_ns"), source, sizeof(source) - 1);
+	assert_non_null(strstr(line_of(text, "source_ns"), " max 5000\n"));
+	for (at = text; *at; at++)
+		lines += *at == '\n';
+	assert_int_equal(lines, HGM_STAT_COUNT + HGM_PHASE_COUNT);
+}
+
+static void text_is_cut_short_where_there_is_no_room(void **state)
+{
+	char whole[4096], part[4096];
+	int length;
+
+	(void)state;
+	assert_int_equal(hgm_get_stats(h, &stats), 0);
+	length = hgm_stats_format(&stats, whole, sizeof(whole));
+	assert_in_range(length, 100, sizeof(whole) - 1);
+	assert_int_equal(hgm_stats_format(&stats, NULL, 0), length);
+	for (size_t size = 1; size < sizeof(part); size += 13) {
+		size_t fits = (size_t)length < size ? (size_t)length : size - 1;
+
+		memset(part, '#', sizeof(part));
+		assert_int_equal(hgm_stats_format(&stats, part, size), length);
+		assert_memory_equal(part, whole, fits);
+		assert_int_equal(part[fits], 0);
+		for (size_t i = size; i < sizeof(part); i++)
+			assert_int_equal(part[i], '#');
+	}
+	assert_int_equal(hgm_stats_format(&stats, NULL, 1), -EINVAL);
+	stats.size = 8;
+	assert_int_equal(hgm_stats_format(&stats, part, sizeof(part)), -EINVAL);
+}
+
 /* Bucket 0 is below 256 ns, bucket i below 2^(8 + i) ns, the last one the rest. */
 static void buckets_at_their_borders(void **state)
 {
@@ -251,9 +323,17 @@ static void impossible_arguments(void **state)
 #define TEST(f) cmocka_unit_test_setup_teardown(f, begin, end)
 
 static const struct CMUnitTest tests[] = {
-	TEST(nothing_has_happened),	TEST(every_counter_is_told),   TEST(phases_are_apart),
-	TEST(buckets_at_their_borders), TEST(quantiles_of_one_value),  TEST(quantiles_of_many),
-	TEST(many_threads_count),	TEST(sizes_of_other_releases), TEST(impossible_arguments),
+	TEST(nothing_has_happened),
+	TEST(every_counter_is_told),
+	TEST(phases_are_apart),
+	TEST(buckets_at_their_borders),
+	TEST(quantiles_of_one_value),
+	TEST(quantiles_of_many),
+	TEST(many_threads_count),
+	TEST(sizes_of_other_releases),
+	TEST(impossible_arguments),
+	TEST(text_has_every_counter),
+	TEST(text_is_cut_short_where_there_is_no_room),
 };
 
 TEST_MAIN(tests)
