@@ -20,10 +20,11 @@ from pages import CODE_WIDTH, Page, made_of, plain
 
 # Pages of others that ours refer to. One that is not here is most likely a slip.
 FOREIGN = {
-    "eventfd(2)", "fallocate(2)", "fork(2)", "ioctl(2)", "ioctl_userfaultfd(2)", "lseek(2)",
-    "madvise(2)", "memfd_create(2)", "mlock(2)", "mmap(2)", "mprotect(2)", "open(2)", "poll(2)",
-    "pthread_atfork(3)", "signal(7)", "uname(2)", "userfaultfd(2)", "valgrind(1)", "close(2)",
-    "strerror(3)", "pkg-config(1)", "tmpfs(5)", "read(2)", "write(2)", "sysctl(8)", "proc(5)",
+    "close(2)", "eventfd(2)", "fallocate(2)", "fork(2)", "ioctl(2)", "ioctl_userfaultfd(2)",
+    "lseek(2)", "madvise(2)", "memfd_create(2)", "mlock(2)", "mmap(2)", "mprotect(2)", "open(2)",
+    "pkg-config(1)", "poll(2)", "proc(5)", "pthread_atfork(3)", "read(2)", "signal(7)",
+    "snprintf(3)", "strerror(3)", "sysctl(8)", "tmpfs(5)", "uname(2)", "userfaultfd(2)",
+    "valgrind(1)", "write(2)",
 }
 SECTIONS = ["NAME", "SYNOPSIS", "DESCRIPTION", "RETURN VALUE", "ERRORS", "ATTRIBUTES", "HISTORY",
             "EXAMPLES", "SEE ALSO"]
