@@ -32,34 +32,14 @@ struct library {
 	__typeof__(hgm_region_addr) *region_addr;
 };
 
+#define LOOK_UP(l, name) ((l)->name = (__typeof__((l)->name))dlsym((l)->handle, "hgm_" #name))
+
 static bool open_library(struct library *l)
 {
-	const struct {
-		const char *name;
-		void *place;
-	} wanted[] = {
-		{ "hgm_create", &l->create },
-		{ "hgm_destroy", &l->destroy },
-		{ "hgm_start", &l->start },
-		{ "hgm_wait", &l->wait },
-		{ "hgm_errmsg", &l->errmsg },
-		{ "hgm_source_memory", &l->source_memory },
-		{ "hgm_source_destroy", &l->source_destroy },
-		{ "hgm_region_create", &l->region_create },
-		{ "hgm_region_addr", &l->region_addr },
-	};
-
 	l->handle = dlopen(LIBHGM_SO, RTLD_NOW | RTLD_LOCAL);
-	if (!l->handle)
-		return false;
-	for (size_t i = 0; i < sizeof(wanted) / sizeof(wanted[0]); i++) {
-		void *symbol = dlsym(l->handle, wanted[i].name);
-
-		if (!symbol)
-			return false;
-		memcpy(wanted[i].place, &symbol, sizeof(symbol));
-	}
-	return true;
+	return l->handle && LOOK_UP(l, create) && LOOK_UP(l, destroy) && LOOK_UP(l, start) &&
+	       LOOK_UP(l, wait) && LOOK_UP(l, errmsg) && LOOK_UP(l, source_memory) &&
+	       LOOK_UP(l, source_destroy) && LOOK_UP(l, region_create) && LOOK_UP(l, region_addr);
 }
 
 /* One engine from its creation to its end; what is wrong, or NULL. */
@@ -85,10 +65,15 @@ static const char *use(const struct library *l)
 	return rc ? strerrordesc_np(-rc) : NULL;
 }
 
+static const char *open_and_use(struct library *l)
+{
+	return open_library(l) ? use(l) : "dlopen or dlsym failed";
+}
+
 static void *open_use_close(void *arg)
 {
 	struct library l;
-	const char *wrong = open_library(&l) ? use(&l) : "dlopen or dlsym failed";
+	const char *wrong = open_and_use(&l);
 
 	(void)arg;
 	if (!wrong && dlclose(l.handle))
@@ -113,7 +98,7 @@ static void a_thread_opens_uses_and_closes(void **state)
 struct meeting {
 	pthread_barrier_t used;
 	pthread_barrier_t closed;
-	const struct library *library;
+	struct library library;
 	const char *wrong;
 };
 
@@ -121,7 +106,7 @@ static void *use_and_outlive(void *arg)
 {
 	struct meeting *m = arg;
 
-	m->wrong = use(m->library);
+	m->wrong = open_and_use(&m->library);
 	pthread_barrier_wait(&m->used);
 	pthread_barrier_wait(&m->closed);
 	return NULL; /* what the library keeps for this thread ends only now */
@@ -129,17 +114,15 @@ static void *use_and_outlive(void *arg)
 
 static void a_thread_outlives_its_library(void **state)
 {
-	struct library l;
-	struct meeting m = { .library = &l };
+	struct meeting m = { 0 };
 	pthread_t thread;
 
 	(void)state;
 	pthread_barrier_init(&m.used, NULL, 2);
 	pthread_barrier_init(&m.closed, NULL, 2);
-	assert_true(open_library(&l));
 	assert_int_equal(pthread_create(&thread, NULL, use_and_outlive, &m), 0);
 	pthread_barrier_wait(&m.used);
-	assert_int_equal(dlclose(l.handle), 0);
+	assert_int_equal(dlclose(m.library.handle), 0);
 	pthread_barrier_wait(&m.closed);
 	assert_int_equal(pthread_join(thread, NULL), 0);
 	if (m.wrong)
@@ -153,8 +136,7 @@ static void it_stays_in_memory(void **state)
 	void *again;
 
 	(void)state;
-	assert_true(open_library(&l));
-	assert_null(use(&l));
+	assert_null(open_and_use(&l));
 	assert_int_equal(dlclose(l.handle), 0);
 	again = dlopen(LIBHGM_SO, RTLD_NOW | RTLD_NOLOAD);
 	assert_non_null(again);

@@ -107,7 +107,7 @@ static void every_number_is_written_down(void **state)
 		const char *dot = strrchr(entry->d_name, '.');
 
 		/* The kernel's own numbers are checked against its headers. */
-		if (!dot || strcmp(dot, ".h") || !strcmp(entry->d_name, "uapi.h"))
+		if (!dot || strcmp(dot, ".h") != 0 || !strcmp(entry->d_name, "uapi.h"))
 			continue;
 		snprintf(path, sizeof(path), "%s/%s", INCLUDE_DIR, entry->d_name);
 		found += check_header(path);

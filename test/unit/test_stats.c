@@ -94,7 +94,7 @@ static const char *line_of(const char *text, const char *word)
 {
 	size_t n = strlen(word);
 
-	while (text && (strncmp(text, word, n) || text[n] != ' ')) {
+	while (text && (strncmp(text, word, n) != 0 || text[n] != ' ')) {
 		text = strchr(text, '\n');
 		text = text ? text + 1 : NULL;
 	}
