@@ -16,7 +16,7 @@
 
 static size_t access_bytes(void)
 {
-	return setting.quick ? 128 * MIB : 512 * MIB;
+	return setting.quick ? 64 * MIB : 512 * MIB;
 }
 
 static double walk(const char *memory, size_t bytes, uint64_t reads)
@@ -38,7 +38,7 @@ static void measure(const char *who, const char *memory, bool huge)
 	if (hgm_mapped_huge(memory, bytes, &is) || is != (huge ? bytes : 0))
 		die(who, "is not mapped as it should be");
 	contents_check(who, memory, bytes); /* also warms it up */
-	note(who, "read", walk(memory, bytes, setting.quick ? 2000000 : 10000000));
+	note(who, "read", walk(memory, bytes, setting.quick ? 1000000 : 10000000));
 }
 
 static void run_engine(void)

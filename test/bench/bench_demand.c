@@ -21,11 +21,12 @@
 
 struct demand_case {
 	double gbps;
-	size_t bytes;
+	size_t bytes; /* --quick: half of it */
 };
 
 struct demand {
-	const struct demand_case *c;
+	double gbps;
+	size_t bytes;
 	struct link *link;
 	struct hgm *h;
 	struct hgm_source *src;
@@ -34,17 +35,22 @@ struct demand {
 	size_t touches;
 };
 
+static size_t demand_bytes(const struct demand_case *c)
+{
+	return setting.quick ? c->bytes / 2 : c->bytes;
+}
+
 static void begin(struct demand *d, bool fill)
 {
-	struct link_opts link = { .gbps = d->c->gbps, .rtt_us = RTT_US };
+	struct link_opts link = { .gbps = d->gbps, .rtt_us = RTT_US };
 	struct hgm_region_opts opts = {
 		.size = sizeof(opts),
-		.length = d->c->bytes,
+		.length = d->bytes,
 		.backing = HGM_BACKING_SHMEM,
-		.flags = HGM_REGION_NO_COLLAPSE | (fill ? 0 : HGM_REGION_NO_FILL),
+		.flags = HGM_REGION_DEFER_COLLAPSE | (fill ? 0 : HGM_REGION_NO_FILL),
 	};
 
-	if (link_create(&d->link, contents(d->c->bytes), d->c->bytes, &link))
+	if (link_create(&d->link, contents(d->bytes), d->bytes, &link))
 		die("link", "cannot be made");
 	if (hgm_create(&d->h, NULL) || link_source(&d->src, d->link))
 		die("demand", hgm_errmsg());
@@ -74,7 +80,7 @@ static uint64_t delivered(const struct demand *d)
  */
 static double touch_upper_half(struct demand *d, uint64_t until_ns, bool fill)
 {
-	size_t pages = d->c->bytes / PAGE;
+	size_t pages = d->bytes / PAGE;
 	uint64_t seed = setting.round + 1, began, bytes, stop = now_ns() + until_ns;
 	char *memory = hgm_region_addr(d->r);
 	const char *expected = contents(0);
@@ -86,7 +92,7 @@ static double touch_upper_half(struct demand *d, uint64_t until_ns, bool fill)
 		size_t page = pages / 2 + random_below(&seed, (uint32_t)(pages / 2));
 		uint64_t before = now_ns();
 
-		if (before > stop || (fill && delivered(d) > d->c->bytes / 2))
+		if (before > stop || (fill && delivered(d) > d->bytes / 2))
 			break;
 		if (*(volatile char *)(memory + page * PAGE) != expected[page * PAGE])
 			die("demand", "WRONG CONTENTS of a page that was touched");
@@ -99,20 +105,21 @@ static double touch_upper_half(struct demand *d, uint64_t until_ns, bool fill)
 
 static void run(const struct bench *b, const char *who, bool fill)
 {
+	const struct demand_case *c = b->arg;
 	static struct demand d;
 	double wire, got;
 
-	d = (struct demand){ .c = b->arg };
-	wire = d.c->gbps * 1e9 / 8;
+	d = (struct demand){ .gbps = c->gbps, .bytes = demand_bytes(c) };
+	wire = d.gbps * 1e9 / 8;
 	begin(&d, fill);
 	/* Where there is no fill: as long as it would have taken. */
-	got = touch_upper_half(&d, (uint64_t)((double)d.c->bytes / 2 / wire * 1e9), fill);
+	got = touch_upper_half(&d, (uint64_t)((double)d.bytes / 2 / wire * 1e9), fill);
 	note_waits(who, d.wait_us, d.touches);
 	if (fill) {
 		note(who, "GB/s", got / 1e9);
 		if (hgm_wait(d.h, -1))
 			die("demand", hgm_errmsg());
-		contents_check(who, hgm_region_addr(d.r), d.c->bytes);
+		contents_check(who, hgm_region_addr(d.r), d.bytes);
 	} else {
 		note("link", "GB/s", wire / 1e9);
 	}
@@ -123,7 +130,7 @@ static void round_demand(const struct bench *b)
 {
 	const struct demand_case *c = b->arg;
 
-	contents(c->bytes);
+	contents(demand_bytes(c));
 	run(b, "fill-off", false);
 	run(b, "fill-on", true);
 }

@@ -23,7 +23,7 @@ struct fill_case {
 
 static size_t fill_bytes(void)
 {
-	return setting.quick ? 128 * MIB : 512 * MIB;
+	return setting.quick ? 64 * MIB : 512 * MIB;
 }
 
 struct spent {
@@ -125,7 +125,7 @@ static void round_fill(const struct bench *b)
 
 	contents(fill_bytes());
 	memory_warm(fill_bytes());
-	run_engine("libhgm", c->fresh, HGM_REGION_NO_COLLAPSE);
+	run_engine("libhgm", c->fresh, HGM_REGION_DEFER_COLLAPSE);
 	for (size_t i = 0; i < COUNT(raw_ways); i++) {
 		memory_warm(fill_bytes());
 		run_raw(raw_ways[i].name, c->fresh, raw_ways[i].step, raw_ways[i].threads);
@@ -149,7 +149,7 @@ static void round_collapse(const struct bench *b)
 	memory_warm(fill_bytes());
 	run_engine("collapse", false, 0);
 	memory_warm(fill_bytes());
-	run_engine("no-collapse", false, HGM_REGION_NO_COLLAPSE);
+	run_engine("no-collapse", false, HGM_REGION_DEFER_COLLAPSE);
 }
 
 static void rows_collapse(const struct bench *b)

@@ -132,45 +132,81 @@ static uint64_t resident(void)
 	return kb << 10;
 }
 
-/* Claim every page of one leaf in @stride, @leaves of them. */
-static void claim_leaves(struct hgm_map *map, uint64_t leaves, uint64_t stride)
+static void claim_leaves(struct hgm_map *map, uint64_t leaves)
 {
 	uint64_t mine;
 
-	for (uint64_t i = 0; i < leaves; i++)
-		for (uint64_t word = 0; word < HGM_LEAF_WORDS; word++) {
-			hgm_rcu_read_lock();
-			if (hgm_map_claim(map, i * stride * HGM_LEAF_WORDS + word, ~UINT64_C(0),
-					  &mine) ||
-			    ~mine)
-				die("map", "a page could not be claimed");
-			hgm_rcu_read_unlock();
-		}
+	for (uint64_t word = 0; word < leaves * HGM_LEAF_WORDS; word++) {
+		hgm_rcu_read_lock();
+		if (hgm_map_claim(map, word, ~UINT64_C(0), &mine) || ~mine)
+			die("map", "a page could not be claimed");
+		hgm_rcu_read_unlock();
+	}
+}
+
+#define FULL_AT_A_TIME 2048
+
+/* Everything arrives, one leaf after another; used leaves come back as they do in life. */
+static void fill_up(struct hgm_map *map, uint64_t leaves)
+{
+	uint64_t mine;
+
+	for (uint64_t leaf = 0; leaf < leaves; leaf++) {
+		hgm_rcu_read_lock();
+		for (uint64_t word = 0; word < HGM_LEAF_WORDS; word++)
+			hgm_map_claim(map, leaf * HGM_LEAF_WORDS + word, ~UINT64_C(0), &mine);
+		if (!hgm_map_set_present(map, leaf * HGM_LEAF_PAGES, HGM_LEAF_PAGES))
+			die("map", "a leaf did not become full");
+		hgm_rcu_read_unlock();
+		if (leaf % FULL_AT_A_TIME == 0)
+			urcu_bp_barrier(); /* in life memory does not come faster than this */
+	}
 }
 
 static void round_memory(const struct bench *b)
 {
 	const struct memory_case *c = b->arg;
 	uint64_t pages = c->tib << (40 - HGM_PAGE_SHIFT), leaves = pages / HGM_LEAF_PAGES;
-	uint64_t one_percent = leaves / 100, before, idle;
+	uint64_t one_percent = leaves / 100, before = resident(), idle, taken;
 	struct hgm_map *map;
 
-	before = resident();
 	map = make(pages);
 	/* A look at each leaf, as export and progress do. */
 	for (uint64_t leaf = 0; leaf < leaves; leaf++)
 		sink += hgm_map_leaf_full(map, leaf);
 	idle = resident() - before;
-	note("map", "idle", (double)idle / (double)MIB);
-	claim_leaves(map, one_percent, 1);
-	note("map", "in flight",
-	     (double)(resident() - before - idle) / (double)(one_percent * HGM_LEAF_PAGES));
+	claim_leaves(map, one_percent);
+	taken = resident() - before - idle;
+	/* Their words are part of what the idle map takes once it is full. */
+	taken -= one_percent * sizeof(uint64_t);
+	note("map", "in flight", (double)taken / (double)(one_percent * HGM_LEAF_PAGES));
 	hgm_map_release(map, 0, one_percent * HGM_LEAF_PAGES);
 	hgm_map_destroy(map);
 
+	note("map", "idle", (double)idle / (double)MIB);
 	/* One bit a page: what a present bitmap alone takes. */
 	note("bitmap", "idle", (double)(pages / 8) / (double)MIB);
 	note("allowed", "in flight", 0.5);
+}
+
+static void round_full(const struct bench *b)
+{
+	const struct memory_case *c = b->arg;
+	uint64_t pages = c->tib << (40 - HGM_PAGE_SHIFT), before = resident();
+	struct hgm_map *map = make(pages);
+
+	fill_up(map, pages / HGM_LEAF_PAGES);
+	note("map", "full", (double)(resident() - before) / (double)MIB);
+	hgm_map_destroy(map);
+	note("bitmap", "full", (double)(pages / 8) / (double)MIB);
+}
+
+static void rows_full(const struct bench *b)
+{
+	char name[64];
+
+	snprintf(name, sizeof(name), "%s.memory", b->name);
+	compare(name, LESS, "MiB", "map", "full", "bitmap");
 }
 
 static void rows_memory(const struct bench *b)
@@ -190,5 +226,7 @@ const struct bench map_benches[] = {
 	  round_memory, rows_memory, &(const struct memory_case){ 1 } },
 	{ "map-memory-12t", "the same of 12 TiB", false, round_memory, rows_memory,
 	  &(const struct memory_case){ 12 } },
+	{ "map-full-1t", "the same after everything has arrived", false, round_full, rows_full,
+	  &(const struct memory_case){ 1 } },
 	{ NULL },
 };

@@ -46,7 +46,7 @@ static void fill(struct filled *f, size_t bytes, bool huge)
 		.size = sizeof(opts),
 		.length = bytes,
 		.backing = HGM_BACKING_SHMEM,
-		.flags = huge ? 0 : HGM_REGION_NO_COLLAPSE,
+		.flags = huge ? 0 : HGM_REGION_DEFER_COLLAPSE,
 	};
 
 	memory_warm(bytes);
@@ -57,7 +57,7 @@ static void fill(struct filled *f, size_t bytes, bool huge)
 		die("snapshot", hgm_errmsg());
 }
 
-static uint64_t begin(struct filled *f)
+static uint64_t begin(struct filled *f, size_t bytes)
 {
 	struct hgm_snapshot_opts opts = {
 		.size = sizeof(opts), .write = hold, .user = &f->go, .fd = -1
@@ -67,6 +67,8 @@ static uint64_t begin(struct filled *f)
 	sem_init(&f->go, 0, 0);
 	if (hgm_snapshot_create(&f->snapshot, f->h, &opts))
 		die("snapshot", hgm_errmsg());
+	/* The guest has used its memory: page tables are neither in the cache nor all clean. */
+	contents_check("snapshot", hgm_region_addr(f->r), bytes);
 	start = now_ns();
 	if (hgm_snapshot_begin(f->snapshot))
 		die("snapshot", hgm_errmsg());
@@ -101,6 +103,7 @@ static void raw_arm(const char *who, const struct arm_case *c, size_t step)
 	reg.range = (struct uffdio_range){ (uintptr_t)m.primary, m.bytes };
 	if (ioctl(m.uffd, UFFDIO_REGISTER, &reg))
 		die("UFFDIO_REGISTER for write-protection", strerror(errno));
+	contents_check(who, m.primary, m.bytes);
 	start = now_ns();
 	for (size_t at = 0; at < m.bytes; at += step) {
 		struct uffdio_writeprotect wp = {
@@ -122,7 +125,7 @@ static void round_arm(const struct bench *b)
 
 	contents(c->bytes);
 	fill(&f, c->bytes, c->huge);
-	note("libhgm", "ms", (double)begin(&f) / 1e6);
+	note("libhgm", "ms", (double)begin(&f, c->bytes) / 1e6);
 	end(&f, c->bytes);
 	raw_arm("raw-2M", c, BLOCK);
 	raw_arm("raw-128M", c, 128 * MIB);
@@ -166,7 +169,7 @@ static void snapshot_writes(const char *who, bool huge)
 	struct filled f;
 
 	fill(&f, WRITE_BYTES, huge);
-	begin(&f);
+	begin(&f, WRITE_BYTES);
 	write_some(who, hgm_region_addr(f.r));
 	end(&f, WRITE_BYTES);
 }
@@ -177,7 +180,7 @@ static void minor_writes(void)
 		.size = sizeof(opts),
 		.length = WRITE_BYTES,
 		.backing = HGM_BACKING_SHMEM,
-		.flags = HGM_REGION_NO_FILL | HGM_REGION_NO_COLLAPSE,
+		.flags = HGM_REGION_NO_FILL | HGM_REGION_DEFER_COLLAPSE,
 	};
 	struct hgm_region *r;
 	struct hgm *h;

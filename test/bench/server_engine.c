@@ -37,7 +37,7 @@ static void *begin(size_t bytes, bool fresh, char **memory, uint32_t flags)
 
 static void *begin_demand(size_t bytes, bool fresh, char **memory)
 {
-	return begin(bytes, fresh, memory, HGM_REGION_NO_FILL | HGM_REGION_NO_COLLAPSE);
+	return begin(bytes, fresh, memory, HGM_REGION_NO_FILL | HGM_REGION_DEFER_COLLAPSE);
 }
 
 static void *begin_fill(size_t bytes, bool fresh, char **memory)
