@@ -72,7 +72,7 @@ static void time_map(void)
 static void time_bitmap(void)
 {
 	static _Atomic uint64_t bitmap[HOT_PAGES / 64];
-	uint64_t start = now_ns(), page, found = 0;
+	uint64_t start, page, found = 0;
 
 	memset((void *)bitmap, 0, sizeof(bitmap));
 	start = now_ns();

@@ -85,7 +85,7 @@ void note_waits(const char *who, float *us, size_t count)
 	note(who, "p50", us[count / 2]);
 	note(who, "p99", us[count * 99 / 100]);
 	for (size_t i = 0; i < count; i++) {
-		double at = (log10(us[i]) + 1) * PER_DECADE;
+		double at = (log10((double)us[i]) + 1) * PER_DECADE;
 
 		c->bin[at < 0 ? 0 : at >= BINS ? BINS - 1 : (size_t)at]++;
 	}

@@ -48,7 +48,8 @@ void limits_read(const char *path)
 			die(path, line);
 		l->ratio = !strcmp(figure, "ratio");
 		l->most = !strcmp(bound, "<=");
-		if ((!l->ratio && strcmp(figure, "value")) || (!l->most && strcmp(bound, ">=")))
+		if ((!l->ratio && strcmp(figure, "value") != 0) ||
+		    (!l->most && strcmp(bound, ">=") != 0))
 			die(path, line);
 		l->target = number(path, target);
 		l->guard = number(path, guard);

@@ -19,7 +19,7 @@ static void read_cpu(char *out, size_t size)
 	while (f && fgets(line, sizeof(line), f)) {
 		char *name = strchr(line, ':');
 
-		if (strncmp(line, "model name", 10) || !name)
+		if (strncmp(line, "model name", 10) != 0 || !name)
 			continue;
 		name[strcspn(name, "\n")] = '\0';
 		snprintf(out, size, "%s", name + 2);

@@ -80,7 +80,7 @@ static void ticks(FILE *f, const struct plot *p, bool along_x)
 	double step = step_of(max - min), value = logarithmic ? min : ceil(min / step) * step;
 	char text[24];
 
-	for (; value <= max * 1.0001; value = logarithmic ? value * 10 : value + step) {
+	while (value <= max * 1.0001) {
 		label(text, sizeof(text), value);
 		if (along_x) {
 			plot_line(f, "grid", plot_x(p, value), p->top, plot_x(p, value), p->bottom);
@@ -89,6 +89,7 @@ static void ticks(FILE *f, const struct plot *p, bool along_x)
 			plot_line(f, "grid", p->left, plot_y(p, value), p->right, plot_y(p, value));
 			plot_text(f, "soft right", p->left - 6, plot_y(p, value) + 4, text);
 		}
+		value = logarithmic ? value * 10 : value + step;
 	}
 }
 

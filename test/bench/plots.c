@@ -193,7 +193,8 @@ void plot_ratios(FILE *f)
 	p.bottom = y + BAR * (double)rows_count();
 	p.height = p.bottom + 44;
 	plot_open(f, &p, "Each row beside its baseline");
-	for (double tick = p.x_min; tick <= p.x_max * 1.001; tick *= 10) {
+	for (int power = -1; power <= 2; power++) {
+		double tick = pow(10, power);
 		char text[24];
 
 		snprintf(text, sizeof(text), "%gx", tick);
