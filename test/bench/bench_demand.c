@@ -12,6 +12,7 @@
 #include "clock.h"
 #include "contents.h"
 #include "link.h"
+#include "memory.h"
 #include "random.h"
 
 #define RTT_US	    100
@@ -55,7 +56,10 @@ static void begin(struct demand *d, bool fill)
 	if (hgm_create(&d->h, NULL) || link_source(&d->src, d->link))
 		die("demand", hgm_errmsg());
 	opts.source = d->src;
-	if (hgm_region_create(&d->r, d->h, &opts) || hgm_start(d->h))
+	if (hgm_region_create(&d->r, d->h, &opts))
+		die("demand", hgm_errmsg());
+	memory_warm(64 * MIB);
+	if (hgm_start(d->h))
 		die("demand", hgm_errmsg());
 }
 

@@ -15,6 +15,7 @@
 #include "clock.h"
 #include "contents.h"
 #include "link.h"
+#include "memory.h"
 #include "random.h"
 
 #define RTT_US	    100
@@ -140,6 +141,7 @@ static bool run(const struct bench *b, const char *who, bool whole)
 		die(who, hgm_errmsg());
 	rc = hgm_region_create(&r, h, &opts);
 	if (!rc) {
+		memory_warm(64 * MIB);
 		count = touch_some(who, hgm_region_addr(r), unit, opts.length / unit,
 				   whole ? c->blocks : c->touches, wait);
 		if (whole && hgm_wait(h, -1))

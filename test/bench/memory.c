@@ -144,10 +144,13 @@ void memory_collapse(const struct memory *m)
 
 void memory_warm(size_t bytes)
 {
-	char *at = memory_map(bytes, -1);
+	char *huge = memory_map(bytes, -1), *small = memory_map(bytes / 16, -1);
 
-	madvise(at, bytes, MADV_HUGEPAGE);
-	if (madvise(at, bytes, HGM_MADV_POPULATE_WRITE))
+	madvise(huge, bytes, MADV_HUGEPAGE);
+	madvise(small, bytes / 16, MADV_NOHUGEPAGE);
+	if (madvise(huge, bytes, HGM_MADV_POPULATE_WRITE) ||
+	    madvise(small, bytes / 16, HGM_MADV_POPULATE_WRITE))
 		die("warming up", strerror(errno));
-	munmap(at, bytes);
+	munmap(huge, bytes);
+	munmap(small, bytes / 16);
 }

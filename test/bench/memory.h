@@ -46,7 +46,8 @@ int memory_prepared_fd(size_t bytes, char **alias);
 
 /*
  * Have the host back as much free memory as will be needed: it takes back what has been free for
- * some seconds, and gives it again at some microseconds per page.
+ * some seconds, and gives it again at some microseconds per page. Huge pages, and small ones for
+ * page tables.
  */
 void memory_warm(size_t bytes);
 
