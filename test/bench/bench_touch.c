@@ -93,8 +93,10 @@ static void rows_one(const struct bench *b)
 		row(b, "p99", LESS, "us", "libhgm", "raw-spin", "");
 	}
 	row(b, "p50", LESS, "us", "libhgm", "raw-poll", c->pinned ? "" : "-poll");
-	if (c->pinned)
+	if (c->pinned) {
 		row(b, "p99", LESS, "us", "libhgm", "raw-poll", "");
+		row(b, "rate", MORE, "faults/s", "libhgm", "raw-poll", "");
+	}
 	row(b, "p50", LESS, "us", "libhgm", "no-uffd", "-floor");
 }
 
@@ -128,25 +130,23 @@ static void rows_many(const struct bench *b)
 	{                                                                          \
 		name, what, quick, round_one, rows_one, &(const struct touch_case) \
 		{                                                                  \
-			1, __VA_ARGS__                                             \
+			__VA_ARGS__                                                \
 		}                                                                  \
 	}
 #define MANY(n, order, word, quick)                                                        \
 	{                                                                                  \
 		"touch-" #n "-" word, #n " touchers, " word, quick, round_many, rows_many, \
-			&(const struct touch_case)                                         \
-		{                                                                          \
-			n, order, false, false                                             \
-		}                                                                          \
+			&(const struct touch_case){ n, order, false, false },              \
 	}
 
 const struct bench touch_benches[] = {
-	ONE("touch-1", "one toucher, prepared memory", true, SHUFFLED, false, false),
-	ONE("touch-1-fresh", "one toucher, memory allocated as it arrives", true, SHUFFLED, true,
+	ONE("touch-1", "one toucher, prepared memory", true, 1, SHUFFLED, false, false),
+	ONE("touch-1-fresh", "one toucher, memory allocated as it arrives", true, 1, SHUFFLED, true,
 	    false),
-	ONE("touch-1-pinned", "as touch-1, all on one CPU", true, SHUFFLED, false, true),
-	ONE("touch-1-fresh-pinned", "as touch-1-fresh, all on one CPU", false, SHUFFLED, true,
+	ONE("touch-1-pinned", "as touch-1, all on one CPU", true, 1, SHUFFLED, false, true),
+	ONE("touch-1-fresh-pinned", "as touch-1-fresh, all on one CPU", true, 1, SHUFFLED, true,
 	    true),
+	ONE("touch-8-pinned", "8 touchers, all on one CPU", true, 8, SHUFFLED, false, true),
 	MANY(2, SEQUENTIAL, "sequential", false),
 	MANY(2, SHUFFLED, "shuffled", false),
 	MANY(2, ZIPF, "zipf", false),

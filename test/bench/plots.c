@@ -110,7 +110,10 @@ void plot_touchers(FILE *f, const char *order)
 			  .top = 52,
 			  .bottom = 256,
 			  .x_min = 0,
-			  .x_max = 34 };
+			  .x_max = 34,
+			  .y_min = 1e9,
+			  .y_max = 1,
+			  .y_log = true };
 	unsigned int nth, at, points = 0;
 	char title[80];
 
@@ -120,10 +123,13 @@ void plot_touchers(FILE *f, const char *order)
 			double rate = b ? figure(b, servers[nth], "rate") : NAN;
 
 			points += !isnan(rate);
-			p.y_max = fmax(p.y_max, isnan(rate) ? 0 : rate * 1.05);
+			p.y_min = fmin(p.y_min, rate); /* fmin() and fmax() pass over NAN */
+			p.y_max = fmax(p.y_max, rate);
 		}
 	if (!points)
 		return;
+	p.y_min = pow(10, floor(log10(p.y_min)));
+	p.y_max = pow(10, ceil(log10(p.y_max)));
 	snprintf(title, sizeof(title), "Throughput against touchers, %s", order);
 	plot_open(f, &p, title);
 	plot_axes(f, &p, "touchers", "faults/s");
