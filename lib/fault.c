@@ -12,6 +12,7 @@
  */
 #include <errno.h>
 #include <poll.h>
+#include <sched.h>
 
 #include "clock.h"
 #include "engine.h"
@@ -19,11 +20,12 @@
 #include "sys.h"
 #include "trace.h"
 
-#define READ_BATCH    32
-#define PARKED_MAX    256
-#define PARK_MIN_NS   30000
-#define PARK_MAX_NS   5000000
-#define SPIN_FLOOR_NS 4000 /* below this spinning is not worth its start */
+#define READ_BATCH	32
+#define PARKED_MAX	256
+#define PARK_MIN_NS	30000
+#define PARK_MAX_NS	5000000
+#define READS_PER_YIELD 8
+#define SPIN_FLOOR_NS	4000 /* below this spinning is not worth its start */
 
 /* Faults that could not be served on their turn (EAGAIN, no slot, no memory): tried again later. */
 struct parked {
@@ -235,6 +237,7 @@ static int spin(struct server *s, struct hgm_uffd_event *ev, int64_t parked_ns)
 {
 	uint64_t start = hgm_now_ns();
 	uint64_t end = start + s->spin_ns;
+	unsigned int reads = 0;
 	int n;
 
 	if (parked_ns >= 0 && start + (uint64_t)parked_ns < end)
@@ -243,6 +246,9 @@ static int spin(struct server *s, struct hgm_uffd_event *ev, int64_t parked_ns)
 		n = hgm_uffd_read(s->uffd, ev, READ_BATCH);
 		if (n != -EAGAIN || atomic_load_explicit(&s->h->stopping, memory_order_relaxed))
 			return n;
+		/* Whom we woke may wait for this very CPU. */
+		if (++reads % READS_PER_YIELD == 0)
+			sched_yield();
 	} while (hgm_now_ns() < end);
 	return -EAGAIN;
 }

@@ -146,6 +146,9 @@ void *hgm_request_buffer(const struct hgm_request *req)
 		       ((req->first_page - req->peek->first_page) << HGM_PAGE_SHIFT);
 	if (!req->r->copies)
 		return req->r->alias + (req->first_page << HGM_PAGE_SHIFT);
+	if (req->r->source->memory) /* they are there; nobody writes to them */
+		return (char *)(uintptr_t)req->r->source->memory + req->r->source_offset +
+		       (req->first_page << HGM_PAGE_SHIFT);
 	return atomic_load_explicit(&pool->bounce, memory_order_acquire) +
 	       (size_t)(req - pool->slot) * HGM_REQUEST_MAX_BYTES;
 }

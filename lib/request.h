@@ -95,7 +95,7 @@ void hgm_request_put(struct hgm_request *req);
 /* How many of its pages the source is asked for at a time. */
 uint64_t hgm_request_asks(const struct hgm_request *req);
 
-/* Where the source is to put a request's contents. */
+/* Where the source is to put a request's contents, or, of a memory source, where they lie. */
 void *hgm_request_buffer(const struct hgm_request *req);
 
 /*

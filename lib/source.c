@@ -64,7 +64,10 @@ int hgm_source_fn(struct hgm_source **out, hgm_read_fn read, void *user,
 
 static int64_t memory_read(void *user, const struct hgm_io *io)
 {
-	memcpy(io->buf, (const char *)user + io->offset, io->length);
+	const char *from = (const char *)user + io->offset;
+
+	if (io->buf != from) /* else they are copied in from where they lie */
+		memcpy(io->buf, from, io->length);
 	return (int64_t)io->length;
 }
 

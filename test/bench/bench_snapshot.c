@@ -1,0 +1,259 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Live snapshots: how long the guest stands still, and what its first write to a page waits
+ */
+#include <errno.h>
+#include <linux/userfaultfd.h>
+#include <semaphore.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+
+#include <hgm/hgm.h>
+
+#include "bench.h"
+#include "clock.h"
+#include "contents.h"
+#include "memory.h"
+
+struct arm_case {
+	size_t bytes;
+	bool huge;
+};
+
+/* A sink that takes nothing until it is let go: the sweep stands, everything stays protected. */
+static int64_t hold(void *user, const void *buf, uint64_t length, uint64_t offset)
+{
+	(void)buf;
+	(void)length;
+	(void)offset;
+	while (sem_wait(user) && errno == EINTR)
+		;
+	return -ECANCELED;
+}
+
+struct filled {
+	struct hgm *h;
+	struct hgm_source *src;
+	struct hgm_region *r;
+	struct hgm_snapshot *snapshot;
+	sem_t go;
+};
+
+static void fill(struct filled *f, size_t bytes, bool huge)
+{
+	struct hgm_region_opts opts = {
+		.size = sizeof(opts),
+		.length = bytes,
+		.backing = HGM_BACKING_SHMEM,
+		.flags = huge ? 0 : HGM_REGION_DEFER_COLLAPSE,
+	};
+
+	memory_warm(bytes);
+	if (hgm_create(&f->h, NULL) || hgm_source_memory(&f->src, contents(bytes), bytes))
+		die("snapshot", hgm_errmsg());
+	opts.source = f->src;
+	if (hgm_region_create(&f->r, f->h, &opts) || hgm_start(f->h) || hgm_wait(f->h, -1))
+		die("snapshot", hgm_errmsg());
+}
+
+struct armed {
+	uint64_t wall_ns; /* what the guest stands still */
+	uint64_t cpu_ns;  /* of the calling thread */
+};
+
+static struct armed start_clock(void)
+{
+	return (struct armed){ now_ns(), bench_ns(CLOCK_THREAD_CPUTIME_ID) };
+}
+
+static void stop_clock(struct armed *a)
+{
+	a->wall_ns = now_ns() - a->wall_ns;
+	a->cpu_ns = bench_ns(CLOCK_THREAD_CPUTIME_ID) - a->cpu_ns;
+}
+
+static struct armed begin(struct filled *f, size_t bytes)
+{
+	struct hgm_snapshot_opts opts = {
+		.size = sizeof(opts), .write = hold, .user = &f->go, .fd = -1
+	};
+	struct armed armed;
+
+	sem_init(&f->go, 0, 0);
+	if (hgm_snapshot_create(&f->snapshot, f->h, &opts))
+		die("snapshot", hgm_errmsg());
+	/* The guest has used its memory: page tables are neither in the cache nor all clean. */
+	contents_check("snapshot", hgm_region_addr(f->r), bytes);
+	armed = start_clock();
+	if (hgm_snapshot_begin(f->snapshot))
+		die("snapshot", hgm_errmsg());
+	stop_clock(&armed);
+	return armed;
+}
+
+static void end(struct filled *f, size_t bytes)
+{
+	hgm_snapshot_cancel(f->snapshot);
+	sem_post(&f->go);
+	hgm_snapshot_destroy(f->snapshot);
+	contents_check("snapshot", hgm_region_addr(f->r), bytes);
+	hgm_destroy(f->h);
+	hgm_source_destroy(f->src);
+	sem_destroy(&f->go);
+}
+
+static void note_armed(const char *who, struct armed a)
+{
+	note(who, "ms", (double)a.wall_ns / 1e6);
+	note(who, "cpu ms", (double)a.cpu_ns / 1e6);
+}
+
+/* The same by UFFDIO_WRITEPROTECT in steps. */
+static void raw_arm(const char *who, const struct arm_case *c, size_t step)
+{
+	struct uffdio_register reg = { .mode = UFFDIO_REGISTER_MODE_MINOR |
+					       UFFDIO_REGISTER_MODE_WP };
+	struct armed armed;
+	struct memory m;
+
+	memory_warm(c->bytes);
+	memory_make(&m, c->bytes, MEMORY_PREPARED);
+	for (size_t at = 0; at < c->bytes; at += BLOCK)
+		memory_install(&m, at, BLOCK);
+	if (c->huge)
+		memory_collapse(&m);
+	reg.range = (struct uffdio_range){ (uintptr_t)m.primary, m.bytes };
+	if (ioctl(m.uffd, UFFDIO_REGISTER, &reg))
+		die("UFFDIO_REGISTER for write-protection", strerror(errno));
+	contents_check(who, m.primary, m.bytes);
+	armed = start_clock();
+	for (size_t at = 0; at < m.bytes; at += step) {
+		struct uffdio_writeprotect wp = {
+			.range = { (uintptr_t)m.primary + at, step },
+			.mode = UFFDIO_WRITEPROTECT_MODE_WP,
+		};
+
+		if (ioctl(m.uffd, UFFDIO_WRITEPROTECT, &wp))
+			die("UFFDIO_WRITEPROTECT", strerror(errno));
+	}
+	stop_clock(&armed);
+	note_armed(who, armed);
+	memory_free(&m);
+}
+
+static void round_arm(const struct bench *b)
+{
+	const struct arm_case *c = b->arg;
+	struct filled f;
+
+	contents(c->bytes);
+	fill(&f, c->bytes, c->huge);
+	note_armed("libhgm", begin(&f, c->bytes));
+	end(&f, c->bytes);
+	raw_arm("raw-2M", c, BLOCK);
+	raw_arm("raw-128M", c, 128 * MIB);
+}
+
+static void rows_arm(const struct bench *b)
+{
+	char name[64];
+
+	snprintf(name, sizeof(name), "%s.time", b->name);
+	compare(name, LESS, "ms", "libhgm", "ms", "raw-2M raw-128M");
+	snprintf(name, sizeof(name), "%s.cpu", b->name);
+	compare(name, LESS, "CPU ms", "libhgm", "cpu ms", "raw-2M raw-128M");
+}
+
+/*
+ * First writes. The baseline is a write to a page that is not there yet, served by the same kind of
+ * engine.
+ */
+#define WRITE_BYTES (64 * MIB)
+#define WRITES	    2048
+
+static void write_some(const char *who, char *memory)
+{
+	static float wait[WRITES];
+	size_t half = WRITE_BYTES / PAGE / 2, stride = half / WRITES;
+
+	/* Each once, in the upper half: the sweep may be done with what it offers the sink. */
+	for (size_t i = 0; i < WRITES; i++) {
+		size_t page = half + i * 1103 % WRITES * stride;
+		volatile char *byte = memory + page * PAGE;
+		uint64_t before = now_ns();
+
+		/* The same byte again: the contents stay what they shall be. */
+		*byte = contents(0)[page * PAGE];
+		wait[i] = (float)(now_ns() - before) / 1000;
+	}
+	note_waits(who, wait, WRITES);
+}
+
+static void snapshot_writes(const char *who, bool huge)
+{
+	struct filled f;
+
+	fill(&f, WRITE_BYTES, huge);
+	begin(&f, WRITE_BYTES);
+	write_some(who, hgm_region_addr(f.r));
+	end(&f, WRITE_BYTES);
+}
+
+static void minor_writes(void)
+{
+	struct hgm_region_opts opts = {
+		.size = sizeof(opts),
+		.length = WRITE_BYTES,
+		.backing = HGM_BACKING_SHMEM,
+		.flags = HGM_REGION_NO_FILL | HGM_REGION_DEFER_COLLAPSE,
+	};
+	struct hgm_region *r;
+	struct hgm *h;
+
+	memory_warm(WRITE_BYTES);
+	if (hgm_create(&h, NULL) ||
+	    hgm_source_memory(&opts.source, contents(WRITE_BYTES), WRITE_BYTES) ||
+	    hgm_region_create(&r, h, &opts) || hgm_start(h))
+		die("minor", hgm_errmsg());
+	write_some("minor", hgm_region_addr(r));
+	hgm_destroy(h);
+	hgm_source_destroy(opts.source);
+}
+
+static void round_write(const struct bench *b)
+{
+	(void)b;
+	contents(WRITE_BYTES);
+	minor_writes();
+	snapshot_writes("4K-mapped", false);
+	snapshot_writes("huge-mapped", true);
+}
+
+static void rows_write(const struct bench *b)
+{
+	(void)b;
+	compare("wp-fault.p50", LESS, "us", "4K-mapped", "p50", "minor");
+	compare("wp-fault.p99", LESS, "us", "4K-mapped", "p99", "minor");
+	compare("wp-fault.huge-p50", LESS, "us", "huge-mapped", "p50", "minor");
+	compare("wp-fault.huge-p99", LESS, "us", "huge-mapped", "p99", "minor");
+}
+
+#define ARM(name, what, quick, ...)                                              \
+	{                                                                        \
+		name, what, quick, round_arm, rows_arm, &(const struct arm_case) \
+		{                                                                \
+			__VA_ARGS__                                              \
+		}                                                                \
+	}
+
+const struct bench snapshot_benches[] = {
+	ARM("wp-arm-huge-256m", "hgm_snapshot_begin, 256 MiB mapped huge", true, 256 * MIB, true),
+	ARM("wp-arm-4k-256m", "hgm_snapshot_begin, 256 MiB mapped by 4 KiB", true, 256 * MIB,
+	    false),
+	ARM("wp-arm-huge-1g", "hgm_snapshot_begin, 1 GiB mapped huge", false, GIB, true),
+	ARM("wp-arm-4k-1g", "hgm_snapshot_begin, 1 GiB mapped by 4 KiB", false, GIB, false),
+	{ "wp-fault", "first writes to pages under a snapshot", true, round_write, rows_write,
+	  NULL },
+	{ NULL },
+};

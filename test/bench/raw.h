@@ -1,0 +1,34 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * A thread of a baseline that serves faults until it is told to stop
+ */
+#ifndef HGM_BENCH_RAW_H
+#define HGM_BENCH_RAW_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "memory.h"
+
+#define RAW_POLL_MS 100 /* how often a sleeper looks whether to stop */
+
+struct raw {
+	struct memory memory;
+	_Atomic bool stop;
+	pthread_t thread;
+	void *more; /* the server's own */
+};
+
+struct raw *raw_begin(size_t bytes, enum memory_kind kind, void *(*serve)(void *raw), void *more,
+		      char **memory);
+void raw_end(void *raw);
+
+/* Sleep until there is a message, or until @ms are over. */
+void raw_wait(const struct raw *raw, int ms);
+
+static inline bool raw_stopped(const struct raw *raw)
+{
+	return atomic_load_explicit(&raw->stop, memory_order_relaxed);
+}
+
+#endif
