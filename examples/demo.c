@@ -134,7 +134,8 @@ static bool parse_size(const char *text, uint64_t *length)
 	char *end;
 	unsigned long mib = strtoul(text, &end, 10);
 
-	if (*text < '0' || *text > '9' || *end || mib < 2 || mib > WALK_MAX_LENGTH >> 20 || mib % 2)
+	if (*text < '0' || *text > '9' || *end || mib < 2 || mib > GUEST_MAX_LENGTH >> 20 ||
+	    mib % 2)
 		return false;
 	*length = (uint64_t)mib << 20;
 	return true;
