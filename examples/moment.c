@@ -80,19 +80,24 @@ int moment_stalls(struct stalls *s, const struct machine *m, const struct moment
 		  const struct moment *to, uint64_t at_most)
 {
 	const struct writer *w = writer_vm_writer(m->vm);
-	uint32_t usual, n, i;
+	uint32_t slow, ticks, n, i;
 	int cpu;
 
 	*s = (struct stalls){ .us = malloc((size_t)GUEST_CPUS * LOG_WORDS * sizeof(*s->us)) };
 	if (!s->us)
 		return -ENOMEM;
 	for (cpu = 0; cpu < GUEST_CPUS; cpu++) {
-		usual = writer_box(w, cpu)->slow - STALLS_LEAST_US * w->ticks_per_us;
+		slow = writer_box(w, cpu)->slow;
 		n = to->slow[cpu] - from->slow[cpu];
 		if (n > LOG_WORDS)
 			n = LOG_WORDS; /* the latest of them */
-		for (i = to->slow[cpu] - n; i != to->slow[cpu]; i++)
-			s->us[s->count++] = (writer_log(w, cpu, i) - usual) / w->ticks_per_us;
+		for (i = to->slow[cpu] - n; i != to->slow[cpu]; i++) {
+			ticks = writer_log(w, cpu, i);
+			/* Less: it was being logged when it was learned what is slow. */
+			if (ticks >= slow)
+				s->us[s->count++] =
+					(ticks - slow) / w->ticks_per_us + STALLS_LEAST_US;
+		}
 	}
 	stalls_keep(s, at_most);
 	return 0;

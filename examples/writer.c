@@ -193,7 +193,8 @@ void writer_by_thread(struct writer *w, int cpu, const int *until)
 			;
 		writer_write(w, cpu);
 		end = now_ticks();
-		if (end - due >= __atomic_load_n(&box->slow, __ATOMIC_RELAXED)) {
+		if ((int32_t)(end - due) >=
+		    (int32_t)__atomic_load_n(&box->slow, __ATOMIC_RELAXED)) {
 			n = box->slow_writes;
 			__atomic_store_n(log_word(w, cpu, n), end - due, __ATOMIC_RELAXED);
 			__atomic_store_n(&box->slow_writes, n + 1, __ATOMIC_RELEASE);

@@ -59,7 +59,7 @@ write:
 	subl	%esp, %ecx
 	movl	%eax, %esp
 	cmpl	BOX_SLOW(%ebx), %ecx
-	jb	quick
+	jl	quick		/* signed: clocks of two processors may differ by a tick */
 	movl	BOX_SLOW_WRITES(%ebx), %eax
 	andl	$(LOG_WORDS - 1), %eax
 	movl	BOX_LOG(%ebx), %edx
