@@ -1,24 +1,28 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""demo.py DEMO COMMAND: the demo's commands as their users meet them. Prints TAP.
+"""demo.py DEMO SPOIL COMMAND: the demo's commands as their users meet them. Prints TAP.
 
-COMMAND is snapshot. With KVM and without, on each kind of memory, and with wrong arguments.
+COMMAND is snapshot. With KVM and without, on each kind of memory, with wrong arguments, and with
+a libhgm that is wrong (SPOIL, to be preloaded).
 """
 
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
 
+EXIT_WRONG = 1
 EXIT_USAGE = 2
 EXIT_CANNOT = 77
 SIZE = "16"
 
 
-def run(demo, *arguments):
+def run(demo, *arguments, preload=None):
+    environment = {**os.environ, "LD_PRELOAD": preload} if preload else None
     return subprocess.run([demo, *arguments], capture_output=True, text=True, timeout=100,
-                          check=False)
+                          check=False, env=environment)
 
 
 def results(demo, command, *options):
@@ -55,6 +59,7 @@ RUNS = {
     "anonymous": ["--threads", "--backing", "anon"],
 }
 OWN_RUNS = {"snapshot": {"proved": ["--prove"], "slowly": ["--rate", "2000"]}}
+SPOILT = {"snapshot": r"live snapshot .* 1 (older|torn|wrong)\n"}
 
 WRONG = [
     (["--size", "0"], "--size"), (["--size", "3"], "--size"), (["--size", "x"], "--size"),
@@ -83,6 +88,14 @@ def case_wrong(demo, command):
         assert not done.stdout, f"{arguments}: {done.stdout}"
 
 
+def case_spoilt(demo, command, spoil):
+    done = run(demo, command, "--size", SIZE, "--threads", preload=spoil)
+    for line in (done.stdout + done.stderr).splitlines():
+        print("#", line)
+    assert done.returncode == EXIT_WRONG, f"exit status {done.returncode}"
+    assert re.search(SPOILT[command], done.stdout + done.stderr), "not for the right reason"
+
+
 def case_help(demo, command):
     done = run(demo, command, "--help")
     assert done.returncode == 0 and not done.stderr
@@ -92,10 +105,11 @@ def case_help(demo, command):
 
 
 def main():
-    demo, command = sys.argv[1:]
+    demo, spoil, command = sys.argv[1:]
     cases = [(name, lambda o=options: case_run(demo, command, o))
              for name, options in {**RUNS, **OWN_RUNS[command]}.items()]
-    cases += [("wrong arguments", lambda: case_wrong(demo, command)),
+    cases += [("a wrong libhgm is found", lambda: case_spoilt(demo, command, spoil)),
+              ("wrong arguments", lambda: case_wrong(demo, command)),
               ("help", lambda: case_help(demo, command))]
     failed = skipped = 0
     print(f"1..{len(cases)}")
