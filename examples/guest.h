@@ -18,8 +18,9 @@
 /* The most that fits between GUEST_MEMORY and the devices below 4 GiB. */
 #define GUEST_MAX_LENGTH 0x80000000u
 
-/* How the guest says that it is done. */
+/* How the guest says that it is done, and that it wants to wait until the host lets it go on. */
 #define GUEST_DONE_PORT 0xf4
+#define GUEST_WAIT_PORT 0xf5
 
 /* A page's words that are read: WORDS of them, STRIDE bytes apart, the first one timed. */
 #define GUEST_WORDS  8

@@ -263,6 +263,11 @@ int kvm_run(struct kvm *kvm, int index, char *why, size_t size)
 	} while (rc == -EINTR || rc == -EAGAIN);
 	if (!rc && run->exit_reason == KVM_EXIT_IO && run->io.port == GUEST_DONE_PORT)
 		return 0;
+	if (!rc && run->exit_reason == KVM_EXIT_IO && run->io.port == GUEST_WAIT_PORT) {
+		/* Its state is whole only after the instruction has ended: when it runs again. */
+		kvm_interrupt(kvm, index, true);
+		return ioctl(cpu->fd, KVM_RUN, 0) && errno == EINTR ? 1 : -EIO;
+	}
 
 	/* EFAULT, for one: memory that cannot be had. EBP is the page. */
 	what = rc ? "KVM_RUN failed, errno" : reason(run, &detail);

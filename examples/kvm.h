@@ -50,8 +50,8 @@ int kvm_create(struct kvm **out, const struct kvm_opts *opts, char *why, size_t 
 double kvm_ticks_per_us(const struct kvm *kvm);
 
 /*
- * Run a CPU, on the calling thread, until its program is done. Return: likewise; -EINTR if it is
- * interrupted.
+ * Run a CPU, on the calling thread, until its program is done. Return: likewise; 1 if the program
+ * wants to wait, and -EINTR if it is interrupted: after both it is, until it is allowed again.
  */
 int kvm_run(struct kvm *kvm, int cpu, char *why, size_t size);
 

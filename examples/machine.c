@@ -19,15 +19,6 @@ static int said(struct machine *m, int rc)
 	return rc;
 }
 
-static void set_pace(const struct machine *m, double pace_us)
-{
-	struct writer *w = writer_vm_writer(m->vm);
-	int cpu;
-
-	for (cpu = 0; cpu < GUEST_CPUS; cpu++)
-		writer_box(w, cpu)->pace = (uint32_t)(pace_us * w->ticks_per_us);
-}
-
 int machine_create(struct machine *m, const struct machine_opts *opts, struct hgm_source *source)
 {
 	struct hgm_region_opts region = {
@@ -52,7 +43,7 @@ int machine_create(struct machine *m, const struct machine_opts *opts, struct hg
 		rc = writer_vm_create(&m->vm, hgm_region_addr(m->region), opts->length, opts->seed,
 				      opts->kvm, m->why, sizeof(m->why));
 	if (!rc)
-		set_pace(m, opts->pace_us);
+		writer_vm_set_rate(m->vm, opts->writes_per_s);
 	return rc;
 }
 

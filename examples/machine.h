@@ -22,7 +22,7 @@
  * @backing: enum hgm_backing
  * @block:   bytes
  * @kvm:     with KVM, or by threads
- * @pace_us: how long each CPU waits after each write
+ * @writes_per_s: of both CPUs together; 0 for as many as can be
  */
 struct machine_opts {
 	uint64_t length;
@@ -30,7 +30,7 @@ struct machine_opts {
 	uint32_t backing;
 	uint64_t block;
 	bool kvm;
-	double pace_us;
+	double writes_per_s;
 };
 
 struct machine {

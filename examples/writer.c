@@ -13,8 +13,10 @@
 
 _Static_assert(offsetof(struct writer_box, log) == BOX_LOG, "writer_guest.S");
 _Static_assert(offsetof(struct writer_box, stop) == BOX_WRITE_STOP, "writer_guest.S");
+_Static_assert(offsetof(struct writer_box, wait_mask) == BOX_WAIT_MASK, "writer_guest.S");
 _Static_assert(offsetof(struct writer_box, sequence) == BOX_SEQUENCE, "writer_guest.S");
 _Static_assert(offsetof(struct writer_box, slow_writes) == BOX_SLOW_WRITES, "writer_guest.S");
+_Static_assert(offsetof(struct writer_box, late) == BOX_LATE, "writer_guest.S");
 _Static_assert(sizeof(struct writer_box) <= BOX_SIZE, "writer_guest.S");
 _Static_assert((RECORD_WORDS - 1) * RECORD_STRIDE <= GUEST_PAGE - 4, "a record fits into a page");
 
@@ -107,6 +109,7 @@ int writer_init(struct writer *w, void *memory, uint64_t length, uint64_t seed)
 
 		box->first = next;
 		box->end = box->log = next + w->scheduled * 4;
+		box->wait_mask = UINT32_MAX;
 		next = box->log + LOG_WORDS * 4;
 		rc = make_schedule(w, cpu, share, &seed);
 	}
@@ -181,26 +184,32 @@ void writer_write(struct writer *w, int cpu)
 	__atomic_store_n(&box->sequence, sequence, __ATOMIC_RELEASE);
 }
 
-void writer_by_thread(struct writer *w, int cpu, const int *until)
+static void log_write(struct writer *w, int cpu, uint32_t ticks)
 {
 	struct writer_box *box = writer_box(w, cpu);
-	uint32_t due = box->ended ? box->ended : now_ticks(), end, n;
+	uint32_t n = box->slow_writes;
 
-	do {
-		n = __atomic_load_n(&box->pace, __ATOMIC_RELAXED);
-		due += n;
-		while (n && (int32_t)(now_ticks() - due) < 0)
-			;
+	if ((int32_t)ticks < (int32_t)__atomic_load_n(&box->slow, __ATOMIC_RELAXED))
+		return;
+	__atomic_store_n(log_word(w, cpu, n), ticks, __ATOMIC_RELAXED);
+	__atomic_store_n(&box->slow_writes, n + 1, __ATOMIC_RELEASE);
+}
+
+int writer_by_thread(struct writer *w, int cpu, const int *until)
+{
+	struct writer_box *box = writer_box(w, cpu);
+	uint32_t from = box->ended ? box->ended : now_ticks() - box->late, end;
+
+	for (;;) {
 		writer_write(w, cpu);
 		end = now_ticks();
-		if ((int32_t)(end - due) >=
-		    (int32_t)__atomic_load_n(&box->slow, __ATOMIC_RELAXED)) {
-			n = box->slow_writes;
-			__atomic_store_n(log_word(w, cpu, n), end - due, __ATOMIC_RELAXED);
-			__atomic_store_n(&box->slow_writes, n + 1, __ATOMIC_RELEASE);
-		}
-		due = end;
-	} while (!__atomic_load_n(&box->stop, __ATOMIC_ACQUIRE) &&
-		 !__atomic_load_n(until, __ATOMIC_ACQUIRE));
-	box->ended = due;
+		log_write(w, cpu, end - from);
+		box->ended = from = end;
+		if (__atomic_load_n(&box->stop, __ATOMIC_ACQUIRE))
+			return 0;
+		if (!(box->sequence & box->wait_mask))
+			return 1;
+		if (__atomic_load_n(until, __ATOMIC_ACQUIRE))
+			return -EINTR;
+	}
 }

@@ -23,21 +23,23 @@
  * @end:	 behind it; the schedule is gone round
  * @log:	 guest address of its log: what slow writes took, in ticks
  * @stop:	 end after the record that is being written
- * @pace:	 ticks to wait after each write
+ * @wait_mask: wait when the sequence number has none of these bits, until the host says go on
  * @slow:	 the least that a write must take to be logged, in ticks
  * @sequence:	 the last record that is whole; the first one has 1
  * @slow_writes: how many were logged, the latest LOG_WORDS of them are there
- * @ended:	 when the last write had ended; 0 if there was none. Only threads have it here
+ * @late:	 how much too late that was, in ticks
+ * @ended:	 when the last write had ended; 0 if it has waited since. Only threads have it here
  */
 struct writer_box {
 	uint32_t first;
 	uint32_t end;
 	uint32_t log;
 	uint32_t stop;
-	uint32_t pace;
+	uint32_t wait_mask;
 	uint32_t slow;
 	uint32_t sequence;
 	uint32_t slow_writes;
+	uint32_t late;
 	uint32_t ended;
 };
 
@@ -89,8 +91,10 @@ void writer_record(void *contents, uint32_t page, uint32_t sequence);
  */
 uint32_t *writer_last(const struct writer *w, const uint32_t *sequence);
 
-/* What writer_guest.S does, by the calling thread: one write, or all until @until is set. */
+/* What writer_guest.S does, by the calling thread: one write. */
 void writer_write(struct writer *w, int cpu);
-void writer_by_thread(struct writer *w, int cpu, const int *until);
+
+/* All of them. Return: 0 when it was told to stop, 1 to wait, -EINTR when @until is set. */
+int writer_by_thread(struct writer *w, int cpu, const int *until);
 
 #endif /* WRITER_H */

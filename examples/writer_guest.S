@@ -6,7 +6,7 @@
  *
  * ESI is the place in the schedule, EDI the sequence number, EBP the page, ESP when the write
  * before had ended: a write takes from there to its own end, so that no time is left out in which
- * the host had paused the CPU. With a pace it takes from when it was due.
+ * the host had paused the CPU. Only the time that it waited because it was told to is.
  *
  * As in guest.S only simple instructions, and no absolute addresses.
  */
@@ -29,13 +29,12 @@ writer_code:
 	movl	%eax, %esp
 
 next:
-	cmpl	$0, BOX_PACE(%ebx)
-	je	write
-	addl	BOX_PACE(%ebx), %esp
-early:
+	testl	%edi, BOX_WAIT_MASK(%ebx)
+	jnz	write
+	outb	%al, $GUEST_WAIT_PORT
 	now
-	subl	%esp, %eax
-	js	early
+	subl	BOX_LATE(%ebx), %eax
+	movl	%eax, %esp
 
 write:
 	movl	(%esi), %ebp

@@ -24,10 +24,11 @@
 #define BOX_END		4
 #define BOX_LOG		8
 #define BOX_WRITE_STOP	12
-#define BOX_PACE	16
+#define BOX_WAIT_MASK	16
 #define BOX_SLOW	20
 #define BOX_SEQUENCE	24
 #define BOX_SLOW_WRITES 28
+#define BOX_LATE	32
 
 /* The log of slow writes, words: a ring. */
 #define LOG_WORDS 0x40000

@@ -17,12 +17,17 @@
 #include "writer_vm.h"
 
 #define PATIENCE_S 30
+/* A CPU with a pace waits after so many microseconds, or so many writes. */
+#define BATCH_US   2000
+#define BATCH_MOST 256
+#define LATE_US	   10000 /* what a CPU may be behind its pace and catch up again */
 
 struct vcpu {
 	struct writer_vm *vm;
 	pthread_t thread;
 	int index;
-	int leave; /* for a thread without KVM: come back after the record */
+	int leave;     /* for a thread without KVM: come back after the record */
+	double due_us; /* when the next batch shall begin */
 	int result;
 	char why[200];
 };
@@ -36,6 +41,7 @@ struct writer_vm {
 	unsigned int running; /* CPUs that are not paused */
 	unsigned int alive;   /* whose thread has not ended */
 	bool started;
+	double batch_us; /* how long the writes between two waits shall take */
 	struct vcpu cpu[GUEST_CPUS];
 };
 
@@ -48,6 +54,27 @@ static int failed(int error, const char *what, char *why, size_t size)
 struct writer *writer_vm_writer(struct writer_vm *vm)
 {
 	return &vm->writer;
+}
+
+void writer_vm_set_rate(struct writer_vm *vm, double writes_per_s)
+{
+	double write_us = writes_per_s > 0 ? 1e6 * GUEST_CPUS / writes_per_s : 0;
+	uint32_t batch = 1;
+	int i;
+
+	while (batch < BATCH_MOST && 2 * batch * write_us <= BATCH_US)
+		batch *= 2;
+	for (i = 0; write_us > 0 && i < GUEST_CPUS; i++)
+		writer_box(&vm->writer, i)->wait_mask = batch - 1;
+	vm->batch_us = batch * write_us;
+}
+
+static double now_us(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return t.tv_sec * 1e6 + t.tv_nsec / 1e3;
 }
 
 /* It only has to interrupt. */
@@ -65,33 +92,59 @@ static void set_leave(struct vcpu *cpu, bool leave)
 		__atomic_store_n(&cpu->leave, leave, __ATOMIC_RELEASE);
 }
 
+static bool is_stopped(const struct writer_box *box)
+{
+	return __atomic_load_n(&box->stop, __ATOMIC_ACQUIRE);
+}
+
+/* With the lock held. */
 static void wait_while_paused(struct vcpu *cpu)
 {
 	struct writer_vm *vm = cpu->vm;
 
-	pthread_mutex_lock(&vm->lock);
-	if (vm->pause) {
-		vm->running--;
-		pthread_cond_broadcast(&vm->changed);
-		while (vm->pause)
-			pthread_cond_wait(&vm->changed, &vm->lock);
-		vm->running++;
-	}
-	set_leave(cpu, false);
-	pthread_mutex_unlock(&vm->lock);
+	if (!vm->pause)
+		return;
+	vm->running--;
+	pthread_cond_broadcast(&vm->changed);
+	while (vm->pause)
+		pthread_cond_wait(&vm->changed, &vm->lock);
+	vm->running++;
 }
 
-/* Return: 0 at the end of the program, -EINTR for a pause, or what went wrong. */
+/*
+ * Let the CPU wait for its next batch, with the lock held. It is late only by what it was paused
+ * for meanwhile: how exact the host's timers are is not the guest's affair.
+ */
+static void wait_for_batch(struct vcpu *cpu)
+{
+	struct writer_vm *vm = cpu->vm;
+	struct writer_box *box = writer_box(&vm->writer, cpu->index);
+	double now = now_us(), late_us = 0;
+	struct timespec until;
+
+	cpu->due_us += vm->batch_us;
+	if (cpu->due_us < now - LATE_US)
+		cpu->due_us = now;
+	until.tv_sec = (time_t)(cpu->due_us / 1e6);
+	until.tv_nsec = (long)((cpu->due_us - until.tv_sec * 1e6) * 1e3);
+	while (!vm->pause && !is_stopped(box) && now_us() < cpu->due_us)
+		pthread_cond_timedwait(&vm->changed, &vm->lock, &until);
+	if (vm->pause) {
+		wait_while_paused(cpu);
+		late_us = now_us() - cpu->due_us;
+	}
+	box->late = late_us > 0 ? (uint32_t)(late_us * vm->writer.ticks_per_us) : 0;
+	box->ended = 0;
+}
+
+/* Return: 0 at the end of the program, 1 to wait, -EINTR for a pause, or what went wrong. */
 static int run(struct vcpu *cpu)
 {
 	struct writer_vm *vm = cpu->vm;
 
 	if (vm->kvm)
 		return kvm_run(vm->kvm, cpu->index, cpu->why, sizeof(cpu->why));
-	writer_by_thread(&vm->writer, cpu->index, &cpu->leave);
-	return __atomic_load_n(&writer_box(&vm->writer, cpu->index)->stop, __ATOMIC_ACQUIRE)
-		       ? 0
-		       : -EINTR;
+	return writer_by_thread(&vm->writer, cpu->index, &cpu->leave);
 }
 
 static void *cpu_main(void *arg)
@@ -99,11 +152,16 @@ static void *cpu_main(void *arg)
 	struct vcpu *cpu = arg;
 	struct writer_vm *vm = cpu->vm;
 
-	do {
-		wait_while_paused(cpu);
-		cpu->result = run(cpu);
-	} while (cpu->result == -EINTR);
 	pthread_mutex_lock(&vm->lock);
+	do {
+		if (cpu->result == 1)
+			wait_for_batch(cpu);
+		wait_while_paused(cpu);
+		set_leave(cpu, false);
+		pthread_mutex_unlock(&vm->lock);
+		cpu->result = run(cpu);
+		pthread_mutex_lock(&vm->lock);
+	} while (cpu->result == -EINTR || cpu->result == 1);
 	vm->running--;
 	vm->alive--;
 	pthread_cond_broadcast(&vm->changed);
@@ -230,6 +288,7 @@ int writer_vm_pause(struct writer_vm *vm, char *why, size_t size)
 	vm->pause = true;
 	for (i = 0; i < GUEST_CPUS; i++)
 		set_leave(&vm->cpu[i], true);
+	pthread_cond_broadcast(&vm->changed); /* to those that wait for their next batch */
 	for (i = 0; vm->kvm && i < GUEST_CPUS; i++)
 		pthread_kill(vm->cpu[i].thread, SIGUSR1);
 	rc = wait_for_none(vm, &vm->running);

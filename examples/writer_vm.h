@@ -31,6 +31,9 @@ int writer_vm_create(struct writer_vm **out, void *memory, uint64_t length, uint
 
 struct writer *writer_vm_writer(struct writer_vm *vm);
 
+/* Before it is started: so many writes a second, of all CPUs together; 0 for as many as can be. */
+void writer_vm_set_rate(struct writer_vm *vm, double writes_per_s);
+
 /* Before it is started: begin where another one was. Return: 0 or a negative errno. */
 int writer_vm_set_instant(struct writer_vm *vm, const struct instant *at, char *why, size_t size);
 
