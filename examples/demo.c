@@ -54,7 +54,8 @@ static void usage(FILE *f)
 	unsigned int i;
 
 	fprintf(f, "usage: demo [OPTIONS]\n"
-		   "       demo snapshot [OPTIONS]\n\n"
+		   "       demo snapshot [OPTIONS]\n"
+		   "       demo dirty [OPTIONS]\n\n"
 		   "A guest starts at once on memory whose contents are still in a file: how long "
 		   "does it\n"
 		   "wait for its pages, and does it end up on huge pages?\n\n"
@@ -69,7 +70,8 @@ static void usage(FILE *f)
 		   "  --keep               keep the snapshot file\n"
 		   "  --help               this text\n\n"
 		   "demo snapshot: all memory as it was at one instant, while a guest writes to "
-		   "it\n\n"
+		   "it\n"
+		   "demo dirty: a guest moves while it writes, round by round\n\n"
 		   "Runs:");
 	for (i = 0; i < BACKINGS; i++)
 		fprintf(f, " %s.file %s.link", backings[i].name, backings[i].name);
@@ -331,6 +333,8 @@ int main(int argc, char **argv)
 	setlocale(LC_CTYPE, "");
 	if (argc > 1 && !strcmp(argv[1], "snapshot"))
 		return demo_snapshot(argc - 1, argv + 1);
+	if (argc > 1 && !strcmp(argv[1], "dirty"))
+		return demo_dirty(argc - 1, argv + 1);
 	rc = parse(&options, argc, argv);
 	if (rc)
 		return rc < 0 ? 0 : rc;

@@ -77,5 +77,6 @@ int live_failed(const char *what, int rc, const char *why);
 
 /* The commands. Return: what to exit with. */
 int demo_snapshot(int argc, char **argv);
+int demo_dirty(int argc, char **argv);
 
 #endif /* DEMO_COMMAND_H */

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """demo.py DEMO SPOIL COMMAND: the demo's commands as their users meet them. Prints TAP.
 
-COMMAND is snapshot. With KVM and without, on each kind of memory, with wrong arguments, and with
+COMMAND is snapshot or dirty. With KVM and without, on each kind of memory, with wrong arguments, and with
 a libhgm that is wrong (SPOIL, to be preloaded).
 """
 
@@ -17,6 +17,7 @@ EXIT_WRONG = 1
 EXIT_USAGE = 2
 EXIT_CANNOT = 77
 SIZE = "16"
+PAGE = 4096
 
 
 def run(demo, *arguments, preload=None):
@@ -50,7 +51,16 @@ def check_snapshot(got):
     assert got["usual_writes_per_s"] > 0 and got["second"]["writes"] > 0
 
 
-CHECKS = {"snapshot": check_snapshot}
+def check_dirty(got):
+    rounds = got["rounds"]
+    assert got["missed"] == 0
+    assert rounds[0]["pages"] == got["bytes"] // PAGE
+    assert 2 <= len(rounds) <= 31
+    assert got["unit_bytes"] >= PAGE
+    assert got["pause_us"] > 0 and got["writes_there"] > 0
+
+
+CHECKS = {"dirty": check_dirty, "snapshot": check_snapshot}
 RUNS = {
     "with KVM, where there is": [],
     "with threads": ["--threads"],
@@ -58,13 +68,17 @@ RUNS = {
     "lazy": ["--threads", "--backing", "shmem-lazy"],
     "anonymous": ["--threads", "--backing", "anon"],
 }
-OWN_RUNS = {"snapshot": {"proved": ["--prove"], "slowly": ["--rate", "2000"]}}
-SPOILT = {"snapshot": r"live snapshot .* 1 (older|torn|wrong)\n"}
+OWN_RUNS = {
+    "dirty": {"by faults": ["--sync"], "huge": ["--huge"], "slow link": ["--gbps", "0.3"]},
+    "snapshot": {"proved": ["--prove"], "slowly": ["--rate", "20000"]},
+}
+SPOILT = {"dirty": r"written to and not reported",
+          "snapshot": r"live snapshot .* 1 (older|torn|wrong)\n"}
 
 WRONG = [
     (["--size", "0"], "--size"), (["--size", "3"], "--size"), (["--size", "x"], "--size"),
     (["--size", "4096"], "--size"), (["--size"], "argument"), (["--backing", "paper"], "paper"),
-    (["--rate", "0"], "--rate"), (["--rate", "1e3"], "--rate"), (["--bogus"], "bogus"),
+    (["--rate", "99"], "--rate"), (["--rate", "1e3"], "--rate"), (["--bogus"], "bogus"),
     (["more"], "more"), (["--json", "/nowhere/at/all"], "/nowhere/at/all"),
 ]
 
@@ -76,6 +90,10 @@ def case_run(demo, command, options):
     assert got["bytes"] == int(SIZE) << 20
     if "--threads" in options:
         assert not got["kvm"]
+    if command == "dirty":
+        assert got["sync"] or "--sync" not in options
+        if not {"--huge", "hugetlb-2m"} & set(options):
+            assert got["unit_bytes"] == PAGE
     CHECKS[command](got)
     return None
 

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * To be preloaded into the demo: a libhgm that is wrong by as little as can be. A snapshot has one
- * wrong bit.
+ * wrong bit; each collection of dirty pages misses one.
  */
+#include <dlfcn.h>
 #include <stdatomic.h>
 #include <stdint.h>
 #include <string.h>
@@ -10,6 +11,8 @@
 #include <sys/syscall.h>
 #include <sys/types.h>
 #include <unistd.h>
+
+#include <hgm/dirty.h>
 
 static int is_of_libhgm(void)
 {
@@ -30,4 +33,19 @@ ssize_t pwrite(int fd, const void *buf, size_t length, off_t offset)
 		syscall(SYS_pwrite64, fd, &byte, 1, offset);
 	}
 	return done;
+}
+
+int hgm_dirty_collect(struct hgm_dirty *d, uint64_t first_page, uint64_t pages, uint64_t *bitmap,
+		      uint64_t *dirty)
+{
+	int (*real)(struct hgm_dirty *, uint64_t, uint64_t, uint64_t *, uint64_t *) =
+		dlsym(RTLD_NEXT, "hgm_dirty_collect");
+	int rc = real(d, first_page, pages, bitmap, dirty);
+	uint64_t word = 0;
+
+	while (word < pages / 64 && !bitmap[word])
+		word++;
+	if (word < pages / 64)
+		bitmap[word] &= bitmap[word] - 1;
+	return rc;
 }
