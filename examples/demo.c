@@ -15,17 +15,11 @@
 
 #include <hgm/hgm.h>
 
+#include "demo_command.h"
 #include "job.h"
 #include "kvm.h"
 #include "model.h"
 #include "report.h"
-
-#define SEED UINT64_C(20230218)
-
-enum {
-	EXIT_WRONG = 1,
-	EXIT_USAGE = 2
-};
 
 #define MIB_2 (UINT64_C(2) << 20)
 #define GIB_1 (UINT64_C(1) << 30)
@@ -60,6 +54,8 @@ static void usage(FILE *f)
 	unsigned int i;
 
 	fprintf(f, "usage: demo [OPTIONS]\n"
+		   "       demo snapshot [OPTIONS]\n"
+		   "       demo dirty [OPTIONS]\n\n"
 		   "A guest starts at once on memory whose contents are still in a file: how long "
 		   "does it\n"
 		   "wait for its pages, and does it end up on huge pages?\n\n"
@@ -73,18 +69,13 @@ static void usage(FILE *f)
 		   "  --threads            threads in place of a KVM guest\n"
 		   "  --keep               keep the snapshot file\n"
 		   "  --help               this text\n\n"
+		   "demo snapshot: all memory as it was at one instant, while a guest writes to "
+		   "it\n"
+		   "demo dirty: a guest moves while it writes, round by round\n\n"
 		   "Runs:");
 	for (i = 0; i < BACKINGS; i++)
 		fprintf(f, " %s.file %s.link", backings[i].name, backings[i].name);
 	fputc('\n', f);
-}
-
-static int misused(const char *format, const char *argument)
-{
-	fprintf(stderr, "demo: ");
-	fprintf(stderr, format, argument);
-	fprintf(stderr, "\nTry demo --help\n");
-	return EXIT_USAGE;
 }
 
 /* All runs in the order of backings, the file first. */
@@ -129,17 +120,6 @@ static bool parse_link(const char *text, struct link_opts *link)
 	       link->rtt_us >= 0 && link->rtt_us <= 1e6;
 }
 
-static bool parse_size(const char *text, uint64_t *length)
-{
-	char *end;
-	unsigned long mib = strtoul(text, &end, 10);
-
-	if (*text < '0' || *text > '9' || *end || mib < 2 || mib > WALK_MAX_LENGTH >> 20 || mib % 2)
-		return false;
-	*length = (uint64_t)mib << 20;
-	return true;
-}
-
 /* Does the kernel know MADV_SPLIT? Its rows are left out otherwise, unless they are named. */
 static bool kernel_knows_hgm(void)
 {
@@ -179,18 +159,20 @@ static int parse(struct options *o, int argc, char **argv)
 		switch (c) {
 		case 's':
 			if (!parse_size(optarg, &o->setting.length))
-				return misused("--size wants an even number of MiB from 2 to 2048, "
+				return misused("demo",
+					       "--size wants an even number of MiB from 2 to 2048, "
 					       "not '%s'",
 					       optarg);
 			break;
 		case 'l':
 			if (!parse_link(optarg, &o->setting.link))
-				return misused("--link wants GBPS:RTT_US such as 10:100, not '%s'",
+				return misused("demo",
+					       "--link wants GBPS:RTT_US such as 10:100, not '%s'",
 					       optarg);
 			break;
 		case 'o':
 			if (!select_jobs(optarg, wanted))
-				return misused("--only knows no run '%s'", optarg);
+				return misused("demo", "--only knows no run '%s'", optarg);
 			some = true;
 			break;
 		case 'j':
@@ -214,9 +196,9 @@ static int parse(struct options *o, int argc, char **argv)
 		}
 	}
 	if (optind < argc)
-		return misused("unexpected argument '%s'", argv[optind]);
+		return misused("demo", "unexpected argument '%s'", argv[optind]);
 	if (o->model && !model_use(o->model, why, sizeof(why)))
-		return misused("--model: %s", why);
+		return misused("demo", "--model: %s", why);
 	o->setting.model = o->model;
 	hgm = kernel_knows_hgm();
 	all_jobs(job);
@@ -248,13 +230,6 @@ static void picture_path(const struct options *o, char *path, size_t size)
 	if (!end || access(path, W_OK) || strlen(path) + sizeof("demo.svg") > size)
 		path[0] = '\0';
 	strcat(path, "demo.svg");
-}
-
-static bool cannot_write(const char *path, int rc)
-{
-	if (rc)
-		fprintf(stderr, "demo: cannot write %s: %s\n", path, strerror(-rc));
-	return rc;
 }
 
 static int report(const struct options *o, const struct result *result)
@@ -289,17 +264,6 @@ static int report(const struct options *o, const struct result *result)
 			printf("The results: %s\n", o->json);
 	}
 	return rc;
-}
-
-/* Better now than after all the work. */
-static bool writable(const char *path)
-{
-	FILE *f = fopen(path, "ae");
-
-	if (!f)
-		return !cannot_write(path, -errno);
-	fclose(f);
-	return true;
 }
 
 static int demo(struct options *o)
@@ -367,6 +331,10 @@ int main(int argc, char **argv)
 	int rc;
 
 	setlocale(LC_CTYPE, "");
+	if (argc > 1 && !strcmp(argv[1], "snapshot"))
+		return demo_snapshot(argc - 1, argv + 1);
+	if (argc > 1 && !strcmp(argv[1], "dirty"))
+		return demo_dirty(argc - 1, argv + 1);
 	rc = parse(&options, argc, argv);
 	if (rc)
 		return rc < 0 ? 0 : rc;

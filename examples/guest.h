@@ -1,10 +1,13 @@
 /* SPDX-License-Identifier: 0BSD */
 /*
- * What the guest program (guest.S) and its host (walk.c, vmm.c) agree on. Read by the assembler
- * too.
+ * What the guest programs (guest.S, writer_guest.S) and their host agree on, and what guest.S and
+ * walk.c do. Read by the assembler too.
  */
 #ifndef GUEST_H
 #define GUEST_H
+
+#define GUEST_CPUS 2
+#define GUEST_PAGE 4096
 
 /* Guest physical addresses: ordinary memory from 0 on, the memory under test at 1 GiB. */
 #define GUEST_CODE   0x1000
@@ -12,8 +15,12 @@
 #define GUEST_TABLES 0x10000
 #define GUEST_MEMORY 0x40000000
 
-/* How the guest says that it is done. */
+/* The most that fits between GUEST_MEMORY and the devices below 4 GiB. */
+#define GUEST_MAX_LENGTH 0x80000000u
+
+/* How the guest says that it is done, and that it wants to wait until the host lets it go on. */
 #define GUEST_DONE_PORT 0xf4
+#define GUEST_WAIT_PORT 0xf5
 
 /* A page's words that are read: WORDS of them, STRIDE bytes apart, the first one timed. */
 #define GUEST_WORDS  8
@@ -26,8 +33,10 @@
 /* Times are kept in ticks of 2^6 TSC cycles, so that 32 bits hold more than a minute. */
 #define GUEST_TICK_SHIFT 6
 
-/* struct walk_box, one per CPU */
-#define BOX_SIZE    0x100
+/* One box per CPU: what it is told, and what it tells. EBX has its address. */
+#define BOX_SIZE 0x100
+
+/* struct walk_box */
 #define BOX_STOP    0
 #define BOX_ALL	    4
 #define BOX_ROUNDS  8

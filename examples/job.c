@@ -196,7 +196,7 @@ static void check(const struct setting *setting, struct running *run, struct res
 	r->checksum_ok = walk_check(walk, setting->snapshot->data, r->why, sizeof(r->why));
 	if (!r->checksum_ok)
 		r->outcome = JOB_FAILED;
-	for (cpu = 0; cpu < WALK_CPUS; cpu++) {
+	for (cpu = 0; cpu < GUEST_CPUS; cpu++) {
 		if (walk_box(walk, cpu)->rounds > r->rounds)
 			r->rounds = walk_box(walk, cpu)->rounds;
 	}

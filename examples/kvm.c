@@ -7,6 +7,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/kvm.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -22,12 +23,11 @@ static int failed(int error, const char *what, char *why, size_t size)
 	return -error;
 }
 
-#if defined(__x86_64__)
-#include <linux/kvm.h>
+/* guest.S, writer_guest.S */
+extern const uint8_t guest_code[], writer_code[];
+extern const uint32_t guest_size, writer_size;
 
-/* guest.S */
-extern const uint8_t guest_code[];
-extern const uint32_t guest_size;
+#define TIME_STAMP_COUNTER 0x10 /* the MSR */
 
 /* Pages below 4 GiB that KVM wants for itself on Intel processors; nothing else lies there. */
 #define IDENTITY_MAP 0xfffbc000u
@@ -38,12 +38,15 @@ struct cpu {
 	struct kvm_run *run;
 };
 
+_Static_assert(sizeof(((struct kvm_state *)0)->registers) == sizeof(struct kvm_regs),
+	       "all of them");
+
 struct kvm {
-	struct walk *walk;
+	double ticks_per_us;
 	int kvm_fd;
 	int vm_fd;
 	int run_size;
-	struct cpu cpu[WALK_CPUS];
+	struct cpu cpu[GUEST_CPUS];
 };
 
 bool kvm_usable(char *why, size_t size)
@@ -130,11 +133,19 @@ static int create_cpu(struct kvm *kvm, int index, char *why, size_t size)
 	khz = ioctl(cpu->fd, KVM_GET_TSC_KHZ, 0);
 	if (khz <= 0)
 		return failed(khz ? errno : ENOSYS, "KVM_GET_TSC_KHZ", why, size);
-	kvm->walk->ticks_per_us = khz / 1000.0 / (1 << GUEST_TICK_SHIFT);
+	kvm->ticks_per_us = khz / 1000.0 / (1 << GUEST_TICK_SHIFT);
 	return 0;
 }
 
-static int create(struct kvm *kvm, char *why, size_t size)
+static void load(const struct kvm_opts *opts)
+{
+	if (opts->program == KVM_WRITER)
+		memcpy(opts->low + GUEST_CODE, writer_code, writer_size);
+	else
+		memcpy(opts->low + GUEST_CODE, guest_code, guest_size);
+}
+
+static int create(struct kvm *kvm, const struct kvm_opts *opts, char *why, size_t size)
 {
 	uint64_t identity_map = IDENTITY_MAP;
 	int rc, i;
@@ -153,29 +164,28 @@ static int create(struct kvm *kvm, char *why, size_t size)
 	    ioctl(kvm->vm_fd, KVM_SET_TSS_ADDR, TASK_STATE))
 		return failed(errno, "KVM_SET_TSS_ADDR", why, size);
 
-	memcpy(kvm->walk->low + GUEST_CODE, guest_code, guest_size);
-	rc = add_slot(kvm, 0, 0, kvm->walk->low, kvm->walk->low_size);
+	load(opts);
+	rc = add_slot(kvm, 0, 0, opts->low, opts->low_size);
 	if (!rc)
-		rc = add_slot(kvm, 1, GUEST_MEMORY, kvm->walk->memory, kvm->walk->length);
+		rc = add_slot(kvm, 1, GUEST_MEMORY, opts->memory, opts->length);
 	if (rc)
 		return failed(-rc, "KVM_SET_USER_MEMORY_REGION", why, size);
-	for (i = 0; !rc && i < WALK_CPUS; i++)
+	for (i = 0; !rc && i < GUEST_CPUS; i++)
 		rc = create_cpu(kvm, i, why, size);
 	return rc;
 }
 
-int kvm_create(struct kvm **out, struct walk *walk, char *why, size_t size)
+int kvm_create(struct kvm **out, const struct kvm_opts *opts, char *why, size_t size)
 {
 	struct kvm *kvm = calloc(1, sizeof(*kvm));
 	int rc, i;
 
 	if (!kvm)
 		return failed(ENOMEM, "a virtual machine", why, size);
-	kvm->walk = walk;
 	kvm->kvm_fd = kvm->vm_fd = -1;
-	for (i = 0; i < WALK_CPUS; i++)
+	for (i = 0; i < GUEST_CPUS; i++)
 		kvm->cpu[i].fd = -1;
-	rc = create(kvm, why, size);
+	rc = create(kvm, opts, why, size);
 	if (rc)
 		kvm_destroy(kvm);
 	else
@@ -189,7 +199,7 @@ void kvm_destroy(struct kvm *kvm)
 
 	if (!kvm)
 		return;
-	for (i = 0; i < WALK_CPUS; i++) {
+	for (i = 0; i < GUEST_CPUS; i++) {
 		if (kvm->cpu[i].run)
 			munmap(kvm->cpu[i].run, kvm->run_size);
 		if (kvm->cpu[i].fd >= 0)
@@ -200,6 +210,11 @@ void kvm_destroy(struct kvm *kvm)
 	if (kvm->kvm_fd >= 0)
 		close(kvm->kvm_fd);
 	free(kvm);
+}
+
+double kvm_ticks_per_us(const struct kvm *kvm)
+{
+	return kvm->ticks_per_us;
 }
 
 /* Why a CPU came back from KVM_RUN, when it should not have. */
@@ -227,6 +242,11 @@ static const char *reason(const struct kvm_run *run, unsigned long long *detail)
 	}
 }
 
+static bool is_interrupted(const struct kvm_run *run)
+{
+	return __atomic_load_n(&run->immediate_exit, __ATOMIC_ACQUIRE);
+}
+
 int kvm_run(struct kvm *kvm, int index, char *why, size_t size)
 {
 	struct cpu *cpu = &kvm->cpu[index];
@@ -238,44 +258,58 @@ int kvm_run(struct kvm *kvm, int index, char *why, size_t size)
 
 	do {
 		rc = ioctl(cpu->fd, KVM_RUN, 0) ? -errno : 0;
+		if (rc == -EINTR && is_interrupted(run))
+			return rc;
 	} while (rc == -EINTR || rc == -EAGAIN);
 	if (!rc && run->exit_reason == KVM_EXIT_IO && run->io.port == GUEST_DONE_PORT)
 		return 0;
+	if (!rc && run->exit_reason == KVM_EXIT_IO && run->io.port == GUEST_WAIT_PORT) {
+		/* Its state is whole only after the instruction has ended: when it runs again. */
+		kvm_interrupt(kvm, index, true);
+		return ioctl(cpu->fd, KVM_RUN, 0) && errno == EINTR ? 1 : -EIO;
+	}
 
 	/* EFAULT, for one: memory that cannot be had. EBP is the page. */
 	what = rc ? "KVM_RUN failed, errno" : reason(run, &detail);
 	if (rc)
 		detail = -rc;
 	ioctl(cpu->fd, KVM_GET_REGS, &regs);
-	snprintf(why, size, "virtual CPU %d stopped in %s: %s %#llx; EIP is %#llx, EBP %#llx",
-		 index, walk_phase(kvm->walk, index), what, detail, regs.rip, regs.rbp);
+	snprintf(why, size, "virtual CPU %d stopped: %s %#llx; EIP is %#llx, EBP %#llx", index,
+		 what, detail, regs.rip, regs.rbp);
 	return rc ? rc : -EIO;
 }
 
-#else /* no guest program for this processor */
-
-bool kvm_usable(char *why, size_t size)
+void kvm_interrupt(struct kvm *kvm, int cpu, bool interrupted)
 {
-	return !failed(EOPNOTSUPP, "the guest program is for x86-64 hosts", why, size);
+	__atomic_store_n(&kvm->cpu[cpu].run->immediate_exit, interrupted, __ATOMIC_RELEASE);
 }
 
-int kvm_create(struct kvm **out, struct walk *walk, char *why, size_t size)
+/* One MSR; struct kvm_msrs ends in an array without a length. */
+union time_stamp {
+	struct kvm_msrs msrs;
+	uint8_t room[sizeof(struct kvm_msrs) + sizeof(struct kvm_msr_entry)];
+};
+
+int kvm_get_state(struct kvm *kvm, int cpu, struct kvm_state *state)
 {
-	(void)out;
-	(void)walk;
-	return failed(EOPNOTSUPP, "the guest program", why, size);
+	union time_stamp t = { .msrs = { .nmsrs = 1 } };
+
+	t.msrs.entries[0].index = TIME_STAMP_COUNTER;
+	if (ioctl(kvm->cpu[cpu].fd, KVM_GET_REGS, state->registers) ||
+	    ioctl(kvm->cpu[cpu].fd, KVM_GET_MSRS, &t) < 0)
+		return -errno;
+	state->tsc = t.msrs.entries[0].data;
+	return 0;
 }
 
-int kvm_run(struct kvm *kvm, int cpu, char *why, size_t size)
+int kvm_set_state(struct kvm *kvm, int cpu, const struct kvm_state *state)
 {
-	(void)kvm;
-	(void)cpu;
-	return failed(EOPNOTSUPP, "the guest program", why, size);
-}
+	union time_stamp t = { .msrs = { .nmsrs = 1 } };
 
-void kvm_destroy(struct kvm *kvm)
-{
-	(void)kvm;
+	t.msrs.entries[0].index = TIME_STAMP_COUNTER;
+	t.msrs.entries[0].data = state->tsc;
+	if (ioctl(kvm->cpu[cpu].fd, KVM_SET_REGS, state->registers) ||
+	    ioctl(kvm->cpu[cpu].fd, KVM_SET_MSRS, &t) < 0)
+		return -errno;
+	return 0;
 }
-
-#endif

@@ -67,15 +67,13 @@ static int fill(struct snapshot *s, uint64_t seed, char *why, size_t size)
 	return 0;
 }
 
-int snapshot_create(struct snapshot *s, uint64_t length, uint64_t seed, bool keep, char *why,
-		    size_t size)
+int snapshot_file(char *path, uint64_t length, char *why, size_t size)
 {
 	const char *dir = getenv("TMPDIR");
 	struct statvfs fs;
 	uint64_t space;
 	int rc;
 
-	*s = (struct snapshot){ .fd = -1, .length = length };
 	if (!dir || !*dir)
 		dir = "/var/tmp";
 	if (statvfs(dir, &fs))
@@ -88,12 +86,22 @@ int snapshot_create(struct snapshot *s, uint64_t length, uint64_t seed, bool kee
 			 (unsigned long long)(length + SPARE) >> 20);
 		return -ENOSPC;
 	}
-	rc = snprintf(s->path, sizeof(s->path), "%s/hgm-demo-XXXXXX", dir);
-	if (rc >= (int)sizeof(s->path))
+	rc = snprintf(path, PATH_MAX, "%s/hgm-demo-XXXXXX", dir);
+	if (rc >= PATH_MAX)
 		return failed(ENAMETOOLONG, "making a file in", dir, why, size);
-	s->fd = mkostemp(s->path, O_CLOEXEC);
+	rc = mkostemp(path, O_CLOEXEC);
+	return rc < 0 ? failed(errno, "making a file in", dir, why, size) : rc;
+}
+
+int snapshot_create(struct snapshot *s, uint64_t length, uint64_t seed, bool keep, char *why,
+		    size_t size)
+{
+	int rc;
+
+	*s = (struct snapshot){ .length = length };
+	s->fd = snapshot_file(s->path, length, why, size);
 	if (s->fd < 0)
-		return failed(errno, "making a file in", dir, why, size);
+		return s->fd;
 	rc = fill(s, seed, why, size);
 	if (rc || !keep)
 		unlink(s->path); /* goes with its descriptor, however this program ends */

@@ -25,7 +25,18 @@ struct snapshot {
 };
 
 /**
- * snapshot_create - make one, in $TMPDIR or else in /var/tmp
+ * snapshot_file - an empty file, in $TMPDIR or else in /var/tmp
+ * @path:   filled in, PATH_MAX bytes
+ * @length: bytes that it will need
+ * @why:    what went wrong, in words
+ * @size:   its size
+ *
+ * Return: a descriptor, or a negative errno.
+ */
+int snapshot_file(char *path, uint64_t length, char *why, size_t size);
+
+/**
+ * snapshot_create - make one, where snapshot_file() does
  * @s:	    filled in
  * @length: bytes, a multiple of 2 MiB
  * @seed:   equal seeds give equal files

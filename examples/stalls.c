@@ -35,7 +35,7 @@ static uint32_t median(const struct walk_visit *visit, size_t count, uint32_t *r
 
 int stalls_collect(struct stalls *s, const struct walk *w, uint64_t faults)
 {
-	size_t all = w->length / WALK_PAGE, count, i;
+	size_t all = w->length / GUEST_PAGE, count, i;
 	uint32_t *room = malloc(all * sizeof(*room)), warm;
 	const struct walk_visit *visit;
 	double us;
@@ -47,10 +47,10 @@ int stalls_collect(struct stalls *s, const struct walk *w, uint64_t faults)
 		stalls_free(s);
 		return -ENOMEM;
 	}
-	for (cpu = 0; cpu < WALK_CPUS; cpu++) {
+	for (cpu = 0; cpu < GUEST_CPUS; cpu++) {
 		visit = walk_visits(w, cpu, PASS_WARM, &count);
 		warm = median(visit, count, room);
-		s->warm_us += warm / w->ticks_per_us / WALK_CPUS;
+		s->warm_us += warm / w->ticks_per_us / GUEST_CPUS;
 		visit = walk_visits(w, cpu, PASS_COLD, &count);
 		for (i = 0; i < count; i++) {
 			us = ((double)visit[i].ticks - warm) / w->ticks_per_us;
@@ -59,13 +59,20 @@ int stalls_collect(struct stalls *s, const struct walk *w, uint64_t faults)
 		}
 	}
 	free(room);
-	qsort(s->us, s->count, sizeof(*s->us), by_time);
-	if (s->count > faults) {
-		for (i = 0; i < faults; i++)
-			s->us[i] = s->us[s->count - faults + i];
-		s->count = faults;
-	}
+	stalls_keep(s, faults);
 	return 0;
+}
+
+void stalls_keep(struct stalls *s, uint64_t longest)
+{
+	size_t i;
+
+	qsort(s->us, s->count, sizeof(*s->us), by_time);
+	if (s->count > longest) {
+		for (i = 0; i < longest; i++)
+			s->us[i] = s->us[s->count - longest + i];
+		s->count = longest;
+	}
 }
 
 void stalls_free(struct stalls *s)

@@ -36,6 +36,9 @@ struct stalls {
 int stalls_collect(struct stalls *s, const struct walk *w, uint64_t faults);
 void stalls_free(struct stalls *s);
 
+/* Sort them, and keep so many of the longest. */
+void stalls_keep(struct stalls *s, uint64_t longest);
+
 /* The value that @permille of all do not exceed; 0 if there are none. */
 double stalls_quantile(const struct stalls *s, unsigned int permille);
 

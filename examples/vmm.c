@@ -25,7 +25,7 @@ struct vmm {
 	struct walk walk;
 	struct kvm *kvm; /* NULL: threads do it */
 	bool started;
-	struct vcpu cpu[WALK_CPUS];
+	struct vcpu cpu[GUEST_CPUS];
 };
 
 struct walk *vmm_walk(struct vmm *vm)
@@ -45,6 +45,22 @@ static void *cpu_main(void *arg)
 	return NULL;
 }
 
+static int make_kvm(struct vmm *vm, char *why, size_t size)
+{
+	const struct kvm_opts opts = {
+		.program = KVM_WALK,
+		.low = vm->walk.low,
+		.low_size = vm->walk.low_size,
+		.memory = vm->walk.memory,
+		.length = vm->walk.length,
+	};
+	int rc = kvm_create(&vm->kvm, &opts, why, size);
+
+	if (!rc)
+		vm->walk.ticks_per_us = kvm_ticks_per_us(vm->kvm);
+	return rc;
+}
+
 int vmm_create(struct vmm **out, void *memory, uint64_t length, uint64_t seed, bool kvm, char *why,
 	       size_t size)
 {
@@ -55,12 +71,12 @@ int vmm_create(struct vmm **out, void *memory, uint64_t length, uint64_t seed, b
 	if (rc)
 		snprintf(why, size, "the tables of the walk: %s", strerror(-rc));
 	else if (kvm)
-		rc = kvm_create(&vm->kvm, &vm->walk, why, size);
+		rc = make_kvm(vm, why, size);
 	if (rc) {
 		vmm_destroy(vm);
 		return rc;
 	}
-	for (i = 0; i < WALK_CPUS; i++) {
+	for (i = 0; i < GUEST_CPUS; i++) {
 		vm->cpu[i].vm = vm;
 		vm->cpu[i].index = i;
 	}
@@ -73,7 +89,7 @@ int vmm_start(struct vmm *vm, char *why, size_t size)
 	char name[16];
 	int rc, i;
 
-	for (i = 0; i < WALK_CPUS; i++) {
+	for (i = 0; i < GUEST_CPUS; i++) {
 		rc = pthread_create(&vm->cpu[i].thread, NULL, cpu_main, &vm->cpu[i]);
 		if (rc) {
 			snprintf(why, size, "a thread for CPU %d: %s", i, strerror(rc));
@@ -99,7 +115,7 @@ int vmm_finish(struct vmm *vm, int timeout_ms, char *why, size_t size)
 	walk_stop(&vm->walk);
 	clock_gettime(CLOCK_REALTIME, &until);
 	until.tv_sec += timeout_ms / 1000;
-	for (i = 0; i < WALK_CPUS; i++) {
+	for (i = 0; i < GUEST_CPUS; i++) {
 		rc = pthread_timedjoin_np(vm->cpu[i].thread, NULL, &until);
 		if (rc) {
 			snprintf(why, size, "CPU %d hangs in %s", i, walk_phase(&vm->walk, i));
@@ -107,9 +123,9 @@ int vmm_finish(struct vmm *vm, int timeout_ms, char *why, size_t size)
 		}
 	}
 	vm->started = false;
-	for (i = 0; i < WALK_CPUS; i++) {
+	for (i = 0; i < GUEST_CPUS; i++) {
 		if (vm->cpu[i].result) {
-			snprintf(why, size, "%s", vm->cpu[i].why);
+			snprintf(why, size, "%s, in %s", vm->cpu[i].why, walk_phase(&vm->walk, i));
 			return vm->cpu[i].result;
 		}
 	}

@@ -63,29 +63,30 @@ static uint32_t *shuffled(uint32_t n, uint64_t seed)
 
 int walk_init(struct walk *w, void *memory, uint64_t length, uint64_t seed)
 {
-	uint32_t share = length / WALK_PAGE / WALK_CPUS, i;
+	uint32_t share = length / GUEST_PAGE / GUEST_CPUS, i;
 	uint32_t list_size = share * VISIT_SIZE, next = GUEST_TABLES, *order;
 	int cpu, pass;
 
-	if (!length || length % (UINT64_C(1) * WALK_CPUS * WALK_PAGE) || length > WALK_MAX_LENGTH)
+	if (!length || length % (UINT64_C(1) * GUEST_CPUS * GUEST_PAGE) ||
+	    length > GUEST_MAX_LENGTH)
 		return -EINVAL;
 	*w = (struct walk){
-		.low_size = GUEST_TABLES + (size_t)WALK_CPUS * LISTS * list_size,
+		.low_size = GUEST_TABLES + (size_t)GUEST_CPUS * LISTS * list_size,
 		.memory = memory,
 		.length = length,
 		.ticks_per_us = 1000, /* nanoseconds, until vmm.c knows better */
 	};
-	w->low_size = (w->low_size + WALK_PAGE - 1) / WALK_PAGE * WALK_PAGE;
+	w->low_size = (w->low_size + GUEST_PAGE - 1) / GUEST_PAGE * GUEST_PAGE;
 	w->low =
 		mmap(NULL, w->low_size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	if (w->low == MAP_FAILED)
 		return -errno;
-	order = shuffled(share * WALK_CPUS, seed);
+	order = shuffled(share * GUEST_CPUS, seed);
 	if (!order) {
 		walk_free(w);
 		return -ENOMEM;
 	}
-	for (cpu = 0; cpu < WALK_CPUS; cpu++) {
+	for (cpu = 0; cpu < GUEST_CPUS; cpu++) {
 		struct walk_box *box = walk_box(w, cpu);
 
 		for (pass = 0; pass < LISTS; pass++, next += list_size) {
@@ -95,7 +96,7 @@ int walk_init(struct walk *w, void *memory, uint64_t length, uint64_t seed)
 			box->pass[pass].end = next + list_size;
 			for (i = 0; i < share; i++)
 				visit[i].page =
-					GUEST_MEMORY + order[i * WALK_CPUS + cpu] * WALK_PAGE;
+					GUEST_MEMORY + order[i * GUEST_CPUS + cpu] * GUEST_PAGE;
 		}
 		box->pass[PASS_ALL] = box->pass[PASS_LAST];
 	}
@@ -130,7 +131,7 @@ void walk_stop(struct walk *w)
 {
 	int cpu;
 
-	for (cpu = 0; cpu < WALK_CPUS; cpu++) {
+	for (cpu = 0; cpu < GUEST_CPUS; cpu++) {
 		struct walk_box *box = walk_box(w, cpu);
 
 		box->all = is_fast(w, cpu);
@@ -220,7 +221,7 @@ static void read_all(const struct walk *w, const struct walk_box *box, const uin
 	for (; v < end; v++) {
 		const uint32_t *page = (const uint32_t *)(from + (v->page - GUEST_MEMORY));
 
-		for (i = 0; i < WALK_PAGE / 4; i++) {
+		for (i = 0; i < GUEST_PAGE / 4; i++) {
 			*words += page[i] + (i == GUEST_WRITTEN / 4 ? added : 0);
 			*order += *words;
 		}
@@ -279,10 +280,10 @@ static bool check_pass(const struct walk *w, int cpu, int pass, const uint8_t *c
 /* All memory, page by page; the owner of a page is not known here, so the rounds come by visit. */
 static bool check_memory(const struct walk *w, const uint8_t *contents, char *why, size_t size)
 {
-	uint8_t expected[WALK_PAGE] __attribute__((aligned(8)));
+	uint8_t expected[GUEST_PAGE] __attribute__((aligned(8)));
 	int cpu;
 
-	for (cpu = 0; cpu < WALK_CPUS; cpu++) {
+	for (cpu = 0; cpu < GUEST_CPUS; cpu++) {
 		uint32_t added = walk_box(w, cpu)->rounds * GUEST_ADDEND, word;
 		size_t count, n, i;
 		const struct walk_visit *v = walk_visits(w, cpu, PASS_LAST, &count);
@@ -290,11 +291,11 @@ static bool check_memory(const struct walk *w, const uint8_t *contents, char *wh
 		for (n = 0; n < count; n++) {
 			unsigned long long offset = v[n].page - GUEST_MEMORY;
 
-			memcpy(expected, contents + offset, WALK_PAGE);
+			memcpy(expected, contents + offset, GUEST_PAGE);
 			memcpy(&word, expected + GUEST_WRITTEN, sizeof(word));
 			word += added;
 			memcpy(expected + GUEST_WRITTEN, &word, sizeof(word));
-			if (!memcmp(expected, w->memory + offset, WALK_PAGE))
+			if (!memcmp(expected, w->memory + offset, GUEST_PAGE))
 				continue;
 			for (i = 0; expected[i] == w->memory[offset + i]; i++)
 				;
@@ -310,7 +311,7 @@ bool walk_check(const struct walk *w, const void *contents, char *why, size_t si
 {
 	int cpu, pass;
 
-	for (cpu = 0; cpu < WALK_CPUS; cpu++) {
+	for (cpu = 0; cpu < GUEST_CPUS; cpu++) {
 		for (pass = 0; pass < PASSES; pass++) {
 			if (pass == PASS_ALL && !walk_box(w, cpu)->all)
 				continue;

@@ -12,9 +12,6 @@
 
 #include "guest.h"
 
-#define WALK_CPUS 2
-#define WALK_PAGE 4096
-
 /* A page to visit, in guest physical address space, and how long its first word took. */
 struct walk_visit {
 	uint32_t page;
@@ -54,15 +51,12 @@ struct walk {
 	double ticks_per_us;
 };
 
-/* The most that fits between GUEST_MEMORY and the devices below 4 GiB. */
-#define WALK_MAX_LENGTH (UINT64_C(2) << 30)
-
 /**
  * walk_init - lay out the tables: every page once, in an order shuffled by @seed, dealt out to the
  * CPUs
  * @w:	    filled in
  * @memory: the memory under test; not touched
- * @length: bytes, a multiple of two pages, at most WALK_MAX_LENGTH
+ * @length: bytes, a multiple of two pages, at most GUEST_MAX_LENGTH
  * @seed:   equal seeds give equal orders
  *
  * Return: 0 or a negative errno.

@@ -25,6 +25,8 @@ EXAMPLES = {
     "example_thin": "thin-static",
     "example_demo": "demo-static --threads --size 16"
                     " --only hugetlb-2m --only shmem --only shmem-lazy",
+    "example_demo_dirty": "demo-static dirty --threads --size 16",
+    "example_demo_snapshot": "demo-static snapshot --threads --size 16",
 }
 EXAMPLE_LIMIT = 120
 
