@@ -17,9 +17,9 @@
 #include <unistd.h>
 
 #define LENGTH	(2 * MIB)
-#define FD_MAX	40		      /* far more than an engine of one thread and a region need */
-#define AS_STEP (UINT64_C(512) << 10) /* bytes */
-#define AS_MAX	(512 * MIB)	      /* more than a region and its bounce buffers need */
+#define FD_MAX	40 /* far more than an engine of one thread and a region need */
+#define AS_STEP ((uint64_t)SMALLER(512, 8192) << 10) /* bytes */
+#define AS_MAX	(512 * MIB) /* more than a region and its bounce buffers need */
 
 #define EXIT_REFUSED 1
 #define EXIT_LINE    20 /* and more: the line less this, so that a byte is enough */
