@@ -26,7 +26,12 @@ esac
 meson_project() {
 	cp "$here/project.meson" "$project/meson.build"
 	quietly meson setup "$project/build" "$project" --buildtype=plain "$@"
-	quietly ninja -C "$project/build" user
+	quietly ninja -C "$project/build" user user-static
+	if ldd "$project/build/user-static" | grep libhgm; then
+		echo "asked for the static library, and linked with the shared one"
+		exit 1
+	fi
+	"$project/build/user-static"
 	program=$project/build/user
 }
 
