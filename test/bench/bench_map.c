@@ -3,11 +3,9 @@
  * The page-state map: what a look-up and a claim take, and what it takes of memory. Beside it a
  * plain bitmap with the same atomic operations.
  */
-#include <errno.h>
+#include <math.h>
 #include <stdatomic.h>
-#include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 
 #include "bench.h"
 #include "clock.h"
@@ -15,7 +13,8 @@
 #include "rcu.h"
 
 #define HOT_PAGES ((uint64_t)64 * HGM_LEAF_PAGES) /* 16 KiB of leaves: in the first cache */
-#define LOOKUPS	  (UINT64_C(4) << 20)
+#define STRIDE	  40503				  /* odd: each page once */
+#define PASSES	  16
 
 static uint64_t sink; /* keeps results alive */
 
@@ -42,29 +41,75 @@ static uint64_t claim_all(struct hgm_map *map, uint64_t pages)
 	return got;
 }
 
+static uint64_t look_up_all(struct hgm_map *map)
+{
+	uint64_t found = 0;
+
+	for (uint64_t i = 0; i < HOT_PAGES; i++) {
+		hgm_rcu_read_lock();
+		found += hgm_map_state(map, i * STRIDE % HOT_PAGES) == HGM_PAGE_CLAIMED;
+		hgm_rcu_read_unlock();
+	}
+	return found;
+}
+
+static uint64_t claim_bits(_Atomic uint64_t *bitmap)
+{
+	uint64_t got = 0;
+
+	for (uint64_t page = 0; page < HOT_PAGES; page++) {
+		uint64_t bit = UINT64_C(1) << page % 64;
+
+		got += !(atomic_fetch_or_explicit(&bitmap[page / 64], bit, memory_order_acq_rel) &
+			 bit);
+	}
+	return got;
+}
+
+static uint64_t look_up_bits(_Atomic uint64_t *bitmap)
+{
+	uint64_t found = 0;
+
+	for (uint64_t i = 0; i < HOT_PAGES; i++) {
+		uint64_t page = i * STRIDE % HOT_PAGES;
+
+		found += atomic_load_explicit(&bitmap[page / 64], memory_order_acquire) >>
+				 page % 64 &
+			 1;
+	}
+	return found;
+}
+
+/* The best of several passes of a third of a millisecond: one in which nobody took the CPU away. */
+static void lower(double *best, uint64_t start)
+{
+	double ns = (double)(now_ns() - start) / (double)HOT_PAGES;
+
+	*best = ns < *best ? ns : *best;
+}
+
 static void time_map(void)
 {
 	struct hgm_map *map = make(HOT_PAGES);
-	uint64_t start, page, found = 0;
+	double claim = INFINITY, lookup = INFINITY;
 
 	/* The first time leaves are made; what is measured is the claim. */
 	claim_all(map, HOT_PAGES);
-	hgm_map_release(map, 0, HOT_PAGES);
-	start = now_ns();
-	if (claim_all(map, HOT_PAGES) != HOT_PAGES)
-		die("map", "a page could not be claimed");
-	note("map", "claim", (double)(now_ns() - start) / (double)HOT_PAGES);
+	for (unsigned int pass = 0; pass < PASSES; pass++) {
+		uint64_t start;
 
-	start = now_ns();
-	for (uint64_t i = 0; i < LOOKUPS; i++) {
-		page = i * 40503 % HOT_PAGES;
-		hgm_rcu_read_lock();
-		found += hgm_map_state(map, page) == HGM_PAGE_CLAIMED;
-		hgm_rcu_read_unlock();
+		hgm_map_release(map, 0, HOT_PAGES);
+		start = now_ns();
+		if (claim_all(map, HOT_PAGES) != HOT_PAGES)
+			die("map", "a page could not be claimed");
+		lower(&claim, start);
+		start = now_ns();
+		if (look_up_all(map) != HOT_PAGES)
+			die("map", "a claimed page was not found so");
+		lower(&lookup, start);
 	}
-	note("map", "lookup", (double)(now_ns() - start) / (double)LOOKUPS);
-	if (found != LOOKUPS)
-		die("map", "a claimed page was not found so");
+	note("map", "claim", claim);
+	note("map", "lookup", lookup);
 	hgm_map_release(map, 0, HOT_PAGES);
 	hgm_map_destroy(map);
 }
@@ -72,27 +117,23 @@ static void time_map(void)
 static void time_bitmap(void)
 {
 	static _Atomic uint64_t bitmap[HOT_PAGES / 64];
-	uint64_t start, page, found = 0;
+	double claim = INFINITY, lookup = INFINITY;
 
-	memset((void *)bitmap, 0, sizeof(bitmap));
-	start = now_ns();
-	for (page = 0; page < HOT_PAGES; page++)
-		found += !(atomic_fetch_or_explicit(&bitmap[page / 64], UINT64_C(1) << page % 64,
-						    memory_order_acq_rel) >>
-				   page % 64 &
-			   1);
-	note("bitmap", "claim", (double)(now_ns() - start) / (double)HOT_PAGES);
-	if (found != HOT_PAGES)
-		die("bitmap", "a page could not be claimed");
-	start = now_ns();
-	for (uint64_t i = 0; i < LOOKUPS; i++) {
-		page = i * 40503 % HOT_PAGES;
-		found += atomic_load_explicit(&bitmap[page / 64], memory_order_acquire) >>
-				 page % 64 &
-			 1;
+	for (unsigned int pass = 0; pass < PASSES; pass++) {
+		uint64_t start;
+
+		memset((void *)bitmap, 0, sizeof(bitmap));
+		start = now_ns();
+		if (claim_bits(bitmap) != HOT_PAGES)
+			die("bitmap", "a page could not be claimed");
+		lower(&claim, start);
+		start = now_ns();
+		if (look_up_bits(bitmap) != HOT_PAGES)
+			die("bitmap", "a claimed page was not found so");
+		lower(&lookup, start);
 	}
-	note("bitmap", "lookup", (double)(now_ns() - start) / (double)LOOKUPS);
-	sink += found;
+	note("bitmap", "claim", claim);
+	note("bitmap", "lookup", lookup);
 }
 
 static void round_time(const struct bench *b)
