@@ -197,12 +197,12 @@ int hgm_guard_unregister_block(struct hgm_region *r, uint64_t block)
 	if (!registered || r->backing == HGM_BACKING_HUGETLB || !bit_of(registered, block))
 		return 0;
 	rc = hgm_uffd_unregister(u, r->primary + at, r->block_bytes);
-	if (!rc)
-		rc = hgm_uffd_register(u, r->primary + at, r->block_bytes, r->modes, &ioctls);
 	if (rc)
 		return -EAGAIN;
+	/* If it cannot be registered again now, who guards it next does that. */
 	atomic_fetch_and_explicit(&registered[block / 64], ~bit, memory_order_acq_rel);
-	return 0;
+	rc = hgm_uffd_register(u, r->primary + at, r->block_bytes, r->modes, &ioctls);
+	return rc ? -EAGAIN : 0;
 }
 
 void hgm_guard_hush(struct hgm_region *r)
