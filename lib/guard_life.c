@@ -117,6 +117,7 @@ void hgm_guard_hold(struct hgm_region *r, uint64_t block, uint64_t blocks)
 	for (uint64_t b = block; b < block + blocks; b++)
 		atomic_fetch_or_explicit(&r->held[b / 64], UINT64_C(1) << b % 64,
 					 memory_order_seq_cst);
+	atomic_fetch_add_explicit(&r->holds, 1, memory_order_seq_cst);
 	hgm_rcu_synchronize();
 }
 
