@@ -280,14 +280,16 @@ static void visit(struct hgm_region *r, uint64_t block)
 		return;
 	}
 	rc = collapse_block(r, block);
-	hgm_rcu_read_unlock();
+	/* In the section, too: who begins to guard must find it huge, and suspend it. */
 	if (rc != -EINPROGRESS) {
 		hgm_collapse_outcome(r, block, rc, settled);
-		return;
+	} else {
+		atomic_store_explicit(state,
+				      settled ? HGM_BLOCK_UNVERIFIED_AGAIN : HGM_BLOCK_UNVERIFIED,
+				      memory_order_release);
+		hgm_collapse_unverified(r);
 	}
-	atomic_store_explicit(state, settled ? HGM_BLOCK_UNVERIFIED_AGAIN : HGM_BLOCK_UNVERIFIED,
-			      memory_order_release);
-	hgm_collapse_unverified(r);
+	hgm_rcu_read_unlock();
 }
 
 /*

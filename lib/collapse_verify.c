@@ -122,13 +122,29 @@ static void forget_held(struct hgm_region *r)
 	}
 }
 
+/*
+ * Judge by what smaps said after @holds, unless somebody began to guard since: what is guarded is
+ * split. In one section, so that who begins now finds what was judged.
+ */
+static bool judge_unless_held(struct hgm_region *r, uint64_t missing, uint64_t holds)
+{
+	bool failed = false;
+
+	hgm_rcu_read_lock();
+	if (atomic_load_explicit(&r->holds, memory_order_seq_cst) == holds)
+		failed = judge(r, missing);
+	hgm_rcu_read_unlock();
+	return failed;
+}
+
 bool hgm_collapse_verify(struct hgm_region *r)
 {
-	uint64_t start = hgm_now_ns(), end;
+	uint64_t start = hgm_now_ns(), end, holds;
 	uint64_t known, bytes, others;
 
 	if (!r->unverified_blocks || atomic_load_explicit(&r->dying, memory_order_acquire))
 		return false;
+	holds = atomic_load_explicit(&r->holds, memory_order_seq_cst);
 	if (atomic_load_explicit(&r->guard, memory_order_acquire))
 		forget_held(r);
 	if (!r->unverified_blocks)
@@ -139,13 +155,13 @@ bool hgm_collapse_verify(struct hgm_region *r)
 		return false;
 	known = atomic_load_explicit(&r->huge_blocks, memory_order_relaxed) + r->unverified_blocks;
 	if (!huge_bytes(r, &bytes))
-		return judge(r, 0);
-	others = uncounted(r);
-	if (bytes / r->block_bytes >= known + others)
-		return judge(r, 0);
+		return judge_unless_held(r, 0, holds);
 	end = hgm_now_ns();
 	r->verify_at_ns = end + COST_FACTOR * (end - start);
+	others = uncounted(r);
+	if (bytes / r->block_bytes >= known + others)
+		return judge_unless_held(r, 0, holds);
 	if (others) /* it may be they that are huge: when they have been collapsed, too */
 		return false;
-	return judge(r, known - bytes / r->block_bytes);
+	return judge_unless_held(r, known - bytes / r->block_bytes, holds);
 }

@@ -137,8 +137,9 @@ int hgm_dirty_start(struct hgm_dirty **out, struct hgm_region *r, const struct h
 		return hgm_fail(-EINVAL, "hgm_dirty_start: %s is NULL", out ? "the region" : "out");
 	rc = hgm_opts_in(&o, sizeof(o), HGM_FIRST_SIZE(struct hgm_dirty_opts, reserved), opts,
 			 "hgm_dirty_start");
-	if (!rc && o.flags & ~FLAGS)
-		rc = hgm_fail(-EINVAL, "hgm_dirty_start: unknown flags 0x%x", o.flags);
+	if (!rc && (o.flags & ~FLAGS || o.reserved))
+		rc = hgm_fail(-EINVAL, "hgm_dirty_start: unknown flags 0x%x, or reserved is not 0",
+			      o.flags);
 	if (!rc && o.flags & HGM_DIRTY_EXACT && r->wp_bytes > HGM_PAGE_BYTES)
 		rc = hgm_fail(-EOPNOTSUPP,
 			      "hgm_dirty_start: HGM_DIRTY_EXACT: this memory is protected in units "

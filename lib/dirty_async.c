@@ -130,15 +130,18 @@ int hgm_dirty_async_collect(struct hgm_dirty *d, uint64_t page, uint64_t pages)
 
 	while (at < end) {
 		uint64_t walked = 0;
-		int n = hgm_sys->pagemap_take_written(d->r->h->collapser.pagemap, at, end, found,
-						      FOUND_MAX, &walked);
+		int n;
 
+		memset(found, 0, sizeof(found));
+		n = hgm_sys->pagemap_take_written(d->r->h->collapser.pagemap, at, end, found,
+						  FOUND_MAX, &walked);
+		/* Before an error the kernel may have found some, and protected them again. */
+		for (int i = 0; i < FOUND_MAX && found[i].end; i++)
+			note(d, &found[i]);
 		if (n < 0)
 			return hgm_fail(n, "PAGEMAP_SCAN of %llu bytes at %p: %s",
 					(unsigned long long)(end - at), (void *)at,
 					hgm_errno_name(n));
-		for (int i = 0; i < n; i++)
-			note(d, &found[i]);
 		if (walked <= (uintptr_t)at) /* of hugetlb, below its page */
 			return hgm_fail(-EIO, "PAGEMAP_SCAN of %llu bytes at %p gets nowhere",
 					(unsigned long long)(end - at), (void *)at);

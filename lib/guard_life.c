@@ -117,6 +117,7 @@ void hgm_guard_hold(struct hgm_region *r, uint64_t block, uint64_t blocks)
 	for (uint64_t b = block; b < block + blocks; b++)
 		atomic_fetch_or_explicit(&r->held[b / 64], UINT64_C(1) << b % 64,
 					 memory_order_seq_cst);
+	atomic_fetch_add_explicit(&r->holds, 1, memory_order_seq_cst);
 	hgm_rcu_synchronize();
 }
 
@@ -197,12 +198,12 @@ int hgm_guard_unregister_block(struct hgm_region *r, uint64_t block)
 	if (!registered || r->backing == HGM_BACKING_HUGETLB || !bit_of(registered, block))
 		return 0;
 	rc = hgm_uffd_unregister(u, r->primary + at, r->block_bytes);
-	if (!rc)
-		rc = hgm_uffd_register(u, r->primary + at, r->block_bytes, r->modes, &ioctls);
 	if (rc)
 		return -EAGAIN;
+	/* If it cannot be registered again now, who guards it next does that. */
 	atomic_fetch_and_explicit(&registered[block / 64], ~bit, memory_order_acq_rel);
-	return 0;
+	rc = hgm_uffd_register(u, r->primary + at, r->block_bytes, r->modes, &ioctls);
+	return rc ? -EAGAIN : 0;
 }
 
 void hgm_guard_hush(struct hgm_region *r)

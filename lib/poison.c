@@ -10,15 +10,30 @@
 #include "error.h"
 #include "resolve.h"
 
-/* UFFDIO_POISON of a range. *done: pages that became poison by this call. */
+static int poison_once(struct hgm_region *r, uint64_t page, uint64_t pages, struct hgm_range *range)
+{
+	*range = (struct hgm_range){ .addr = hgm_region_at(r, page),
+				     .len = pages << HGM_PAGE_SHIFT,
+				     .step = r->map_bytes };
+	return r->can_poison ? hgm_uffd_poison(hgm_region_uffd(r, page), range) : -EOPNOTSUPP;
+}
+
+/*
+ * UFFDIO_POISON of a range. *done: pages that became poison by this call. It takes no page's place,
+ * nor that of a mark of protection, which goes first then: what is never mapped needs none.
+ */
 static int poison_range(struct hgm_region *r, uint64_t page, uint64_t pages, uint64_t *done)
 {
-	struct hgm_range range = { .addr = hgm_region_at(r, page),
-				   .len = pages << HGM_PAGE_SHIFT,
-				   .step = r->map_bytes };
-	int rc = r->can_poison ? hgm_uffd_poison(hgm_region_uffd(r, page), &range) : -EOPNOTSUPP;
+	struct hgm_range range;
+	int rc = poison_once(r, page, pages, &range);
 
 	*done = range.installed >> HGM_PAGE_SHIFT;
+	if (rc || !range.existed || !atomic_load_explicit(&r->wp_registered, memory_order_acquire))
+		return rc;
+	rc = hgm_guard_release(r, page, pages);
+	if (!rc)
+		rc = poison_once(r, page, pages, &range);
+	*done += range.installed >> HGM_PAGE_SHIFT;
 	return rc;
 }
 

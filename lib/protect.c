@@ -80,8 +80,9 @@ int hgm_region_watch(struct hgm_region *r, const struct hgm_watch_opts *opts)
 	if (opts)
 		rc = hgm_opts_in(&o, sizeof(o), HGM_FIRST_SIZE(struct hgm_watch_opts, reserved),
 				 opts, "hgm_region_watch");
-	if (!rc && o.verdict > HGM_WRITE_WAIT)
-		rc = hgm_fail(-EINVAL, "hgm_region_watch: unknown verdict %u", o.verdict);
+	if (!rc && (o.verdict > HGM_WRITE_WAIT || o.reserved))
+		rc = hgm_fail(-EINVAL, "hgm_region_watch: unknown verdict %u, or reserved is not 0",
+			      o.verdict);
 	if (rc)
 		return rc;
 	w = calloc(1, sizeof(*w));
@@ -166,6 +167,10 @@ static int protect(struct hgm_region *r, const struct pages *p)
 	rc = hgm_guard_register(r, block, blocks);
 	if (!rc)
 		rc = hgm_guard_pages(r, p->first, p->count);
+	if (rc) { /* who waits to write to what was protected before goes on */
+		hgm_guard_allow(r, p->first, p->count);
+		hgm_guard_unprotect(r, p->first, p->count);
+	}
 	for (uint64_t b = block; b < block + blocks; b++)
 		hgm_guard_map_again(r, b);
 	if (rc)
@@ -197,7 +202,12 @@ static int with_watch(struct hgm_region *r, const struct pages *p,
 				function);
 	w = watch_of(g);
 	pthread_mutex_lock(&w->lock);
-	rc = w->r ? verb(r, p) : hgm_fail(-ECANCELED, "%s: the watch has ended", function);
+	if (w->r)
+		rc = verb(r, p);
+	else if (atomic_load_explicit(&r->dying, memory_order_acquire))
+		rc = hgm_fail(-ECANCELED, "%s: the region is being destroyed", function);
+	else
+		rc = hgm_fail(-EINVAL, "%s: the watch has ended", function);
 	pthread_mutex_unlock(&w->lock);
 	hgm_guard_put(g);
 	return rc;

@@ -110,6 +110,7 @@ struct hgm_region {
 	_Atomic bool guard_all;	    /* install everything protected */
 	_Atomic uint64_t *guarded;  /* bitmap of pages; these three come with the first guard */
 	_Atomic uint64_t *held;	    /* bitmap of blocks: not to be collapsed */
+	_Atomic uint64_t holds;	    /* how often that was added to */
 	_Atomic(_Atomic uint64_t *) wp_registered; /* bitmap of blocks */
 	uint64_t wp_bytes;			   /* unit of protection */
 	int mem_fd; /* /proc/self/mem, where there is no alias to read by */

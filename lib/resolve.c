@@ -126,6 +126,13 @@ static void advance(struct hgm_request *req, uint64_t pages)
 	req->install_pages -= pages;
 }
 
+/* What is left of the request, from @from of its buffer on, is copied as zeroes. */
+static void zero_by_copy(struct hgm_request *req, uint64_t from)
+{
+	memset((char *)hgm_request_buffer(req) + from, 0, req->install_pages << HGM_PAGE_SHIFT);
+	req->zero = false;
+}
+
 /* Pages that were copied so far become present; those who found them claimed are woken. */
 static void publish_copied(struct hgm_request *req)
 {
@@ -156,11 +163,8 @@ static int copy_alike(struct hgm_request *req)
 
 	if (!pages)
 		return -EAGAIN;
-	if (protect && req->zero) { /* the kernel has no protected ZEROPAGE */
-		memset((char *)hgm_request_buffer(req) + from, 0,
-		       req->install_pages << HGM_PAGE_SHIFT);
-		req->zero = false;
-	}
+	if (protect && req->zero) /* the kernel has no protected ZEROPAGE */
+		zero_by_copy(req, from);
 	if (protect)
 		range.mode |= HGM_UFFD_COPY_WP;
 	rc = hgm_range_until_exist(hgm_region_uffd(r, req->install_page), &range,
@@ -170,6 +174,11 @@ static int copy_alike(struct hgm_request *req)
 	advance(req, range.done >> HGM_PAGE_SHIFT);
 	if (rc != -EEXIST)
 		return outcome(r, rc);
+	/* ZEROPAGE takes a mark of protection for a page, COPY does not: it tells. */
+	if (req->zero && !r->alias) {
+		zero_by_copy(req, from + range.done);
+		return 0;
+	}
 	rc = overwrite_cached(req, protect);
 	if (!rc)
 		advance(req, 1);
@@ -393,6 +402,9 @@ static int map_discarded(struct hgm_region *r, uint64_t page, bool *installed)
 			rc = hgm_uffd_continue(u, &range);
 	} else {
 		rc = hgm_uffd_zeropage(u, &range);
+		/* A mark of protection is in its way: without it the next fault fares better. */
+		if (!rc && range.existed)
+			rc = hgm_guard_release(r, page, 1);
 	}
 	hgm_resolve_count(r, &range);
 	*installed = range.installed;

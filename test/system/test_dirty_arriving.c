@@ -1,0 +1,198 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Protected memory whose source fails, or has holes: what never comes raises SIGBUS, and zeroes
+ * come as zeroes, under dirty tracking, a watch or a snapshot as without.
+ */
+#include "crew.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdlib.h>
+
+#define WAIT_MS SMALLER(20000, 100000)
+#define LENGTH	(4 * MIB)
+#define PAGES	(LENGTH / PAGE)
+#define BAD	700
+
+static const struct contents contents = { .seed = 102, .holes = true };
+
+enum guard {
+	DIRTY,
+	DIRTY_ARRIVALS,
+	WATCH,
+	SNAPSHOT,
+	GUARDS,
+};
+
+static const char *const guard_names[] = { "dirty tracking", "dirty tracking, with arrivals",
+					   "a watch", "a snapshot" };
+
+/* Keeps everybody waiting until it is told to go on; fails for one page if it shall. */
+struct slow {
+	_Atomic bool go;
+	bool fails;
+};
+
+static int64_t slow_read(void *user, const struct hgm_io *io)
+{
+	const struct slow *s = user;
+	uint64_t page = io->offset / PAGE, pages = io->length / PAGE;
+
+	while (!atomic_load(&s->go))
+		nap_us(100);
+	if (s->fails && page <= BAD && page + pages > BAD) {
+		if (page == BAD)
+			return -EIO;
+		pages = BAD - page;
+	}
+	if (contents_hole(&contents, page))
+		return HGM_IO_ZERO | PAGE;
+	for (uint64_t p = 1; p < pages; p++)
+		if (contents_hole(&contents, page + p))
+			pages = p;
+	contents_write(&contents, page, pages, io->buf);
+	return (int64_t)(pages * PAGE);
+}
+
+struct scene {
+	enum place place;
+	enum guard guard;
+	struct slow slow;
+	struct hgm_source *src;
+	struct hgm *h;
+	struct field f;
+	struct hgm_dirty *d;
+	struct hgm_snapshot *snapshot;
+	struct sink sink;
+};
+
+static void guard(struct scene *s)
+{
+	struct hgm_dirty_opts o = { .size = sizeof(o), .flags = HGM_DIRTY_SYNC };
+	struct hgm_snapshot_opts so = { .write = sink_write, .user = &s->sink };
+
+	switch (s->guard) {
+	case DIRTY_ARRIVALS:
+		o.flags |= HGM_DIRTY_ARRIVALS;
+		/* fall through */
+	case DIRTY:
+		assert_ok(hgm_dirty_start(&s->d, s->f.region, &o));
+		return;
+	case WATCH:
+		assert_ok(hgm_region_watch(s->f.region, NULL));
+		assert_ok(hgm_region_protect(s->f.region, 0, LENGTH, 0, NULL));
+		return;
+	default:
+		sink_clear(&s->sink, LENGTH);
+		atomic_store(&s->sink.hold, true);
+		s->snapshot = snapshot_of(s->h, &so);
+		assert_ok(hgm_snapshot_begin(s->snapshot));
+	}
+}
+
+static bool begin(struct scene *s, enum place place, enum guard kind, bool fails, uint32_t flags)
+{
+	const struct hgm_source_fn_opts so = {
+		.size = sizeof(so),
+		.flags = HGM_SOURCE_BLOCKING,
+	};
+
+	memset(s, 0, sizeof(*s));
+	if (place_lacking(place, LENGTH))
+		return false;
+	watch(guard_names[kind], 60);
+	s->place = place;
+	s->guard = kind;
+	s->slow.fails = fails;
+	assert_ok(hgm_source_fn(&s->src, slow_read, &s->slow, &so));
+	s->h = engine(2);
+	field_make(&s->f, s->h, place, LENGTH, s->src, flags);
+	assert_ok(hgm_start(s->h));
+	guard(s);
+	return true;
+}
+
+static void end(struct scene *s)
+{
+	atomic_store(&s->sink.hold, false);
+	hgm_snapshot_destroy(s->snapshot);
+	hgm_dirty_stop(s->d);
+	field_end(&s->f);
+	hgm_destroy(s->h);
+	hgm_source_destroy(s->src);
+	free(s->sink.got);
+	calm();
+}
+
+static bool is_back(void *arg)
+{
+	return atomic_load(&((struct waiter *)arg)->signal) != -1;
+}
+
+static void assert_bus_error(const struct scene *s)
+{
+	struct waiter w;
+
+	waiter_start(&w, s->f.addr + BAD * PAGE);
+	if (!eventually(is_back, &w, 5000))
+		fail_msg("%s under %s: who wants what never comes is left asleep, %llu faults",
+			 place_names[s->place], guard_names[s->guard],
+			 (unsigned long long)stats_of(s->h).faults);
+	waiter_join(&w);
+	assert_int_equal(w.signal, SIGBUS);
+}
+
+static const enum place places[] = { PLACE_SHMEM, PLACE_SHMEM_LAZY, PLACE_ANON, PLACE_HUGETLB_2M };
+
+static void fails_under(enum place place, enum guard kind)
+{
+	struct scene s;
+
+	if (!begin(&s, place, kind, true, 0))
+		return;
+	atomic_store(&s.slow.go, true);
+	assert_error(hgm_wait(s.h, WAIT_MS), -EIO);
+	assert_bus_error(&s);
+	assert_bus_error(&s); /* and again */
+	end(&s);
+}
+
+static void what_never_comes(void **state)
+{
+	(void)state;
+	skip_unless(KERNEL_POISON);
+	for (size_t i = 0; i < sizeof(places) / sizeof(places[0]); i++)
+		for (unsigned int kind = 0; kind < GUARDS; kind++)
+			fails_under(places[i], (enum guard)kind);
+}
+
+static void comes_under(enum place place, enum guard kind, uint32_t flags)
+{
+	struct scene s;
+
+	if (!begin(&s, place, kind, false, flags))
+		return;
+	atomic_store(&s.slow.go, true);
+	if (hgm_wait(s.h, WAIT_MS))
+		fail_msg("%s under %s: %s", place_names[place], guard_names[kind], hgm_errmsg());
+	assert_pages(&contents, 0, PAGES, s.f.addr);
+	end(&s);
+}
+
+static void zeroes(void **state)
+{
+	(void)state;
+	for (size_t i = 0; i < sizeof(places) / sizeof(places[0]); i++) {
+		for (unsigned int kind = 0; kind < GUARDS; kind++) {
+			comes_under(places[i], (enum guard)kind, 0);
+			comes_under(places[i], (enum guard)kind, HGM_REGION_NO_COLLAPSE);
+		}
+	}
+}
+
+static const struct CMUnitTest tests[] = {
+	cmocka_unit_test(zeroes),
+	cmocka_unit_test(what_never_comes),
+};
+
+TEST_MAIN(tests)

@@ -1,0 +1,199 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Memory that is discarded, as a balloon does, before and while its writes are tracked or asked
+ * for: who reads it gets zeroes at once, and who writes to it then is seen like any other.
+ */
+#include "bits.h"
+#include "harness.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+
+#define WAIT_MS SMALLER(20000, 100000)
+#define LENGTH	(4 * MIB)
+#define PAGES	(LENGTH / PAGE)
+/* What is discarded: whole blocks, for hugetlb's sake; and one page in it. */
+#define HOLE	 (2 * MIB)
+#define HOLE_END (4 * MIB)
+#define IN_HOLE	 (3 * MIB)
+
+static const struct contents contents = { .seed = 101 };
+static const enum place places[] = { PLACE_FD,	 PLACE_FD_LAZY,	     PLACE_MAPPING,
+				     PLACE_ANON, PLACE_MAPPING_ANON, PLACE_FD_HUGETLB_2M };
+#define EACH_PLACE (sizeof(places) / sizeof(places[0]))
+
+struct scene {
+	enum place place;
+	struct feed *feed;
+	struct hgm *h;
+	struct field f;
+	_Atomic unsigned int asked;
+};
+
+static bool begin(struct scene *s, enum place place, uint32_t flags)
+{
+	memset(s, 0, sizeof(*s));
+	if (place_lacking(place, LENGTH))
+		return false;
+	watch(place_names[place], 60);
+	s->place = place;
+	s->feed = feed_make(FEED_NOW, &contents, LENGTH);
+	s->h = engine(2);
+	field_make(&s->f, s->h, place, LENGTH, feed_source(s->feed), flags);
+	assert_ok(hgm_start(s->h));
+	assert_ok(hgm_wait(s->h, WAIT_MS));
+	return true;
+}
+
+static void end(struct scene *s)
+{
+	field_end(&s->f);
+	hgm_destroy(s->h);
+	feed_free(s->feed);
+	calm();
+}
+
+static void discard(const struct scene *s)
+{
+	int rc;
+
+	if (s->f.fd >= 0)
+		rc = fallocate(s->f.fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, HOLE,
+			       HOLE_END - HOLE);
+	else
+		rc = madvise(s->f.addr + HOLE, HOLE_END - HOLE, MADV_DONTNEED);
+	if (rc)
+		fail_msg("discarding: %s", strerrorname_np(errno));
+}
+
+static bool is_back(void *arg)
+{
+	return atomic_load(&((struct waiter *)arg)->signal) != -1;
+}
+
+static void assert_reads_zero(const struct scene *s, uint64_t offset)
+{
+	struct waiter w;
+
+	waiter_start(&w, s->f.addr + offset);
+	if (!eventually(is_back, &w, 5000))
+		fail_msg("%s: who reads discarded memory is left asleep", place_names[s->place]);
+	waiter_join(&w);
+	assert_int_equal(w.signal, 0);
+	assert_int_equal(w.value, 0);
+}
+
+static void poke(const struct scene *s, uint64_t offset)
+{
+	*(volatile char *)(s->f.addr + offset) += 1;
+}
+
+static bool is_dirty(struct hgm_dirty *d, uint64_t offset)
+{
+	uint64_t bitmap[PAGES / 64], page = offset / PAGE;
+
+	assert_ok(hgm_dirty_collect(d, 0, PAGES, bitmap, NULL));
+	return bitmap[page / 64] >> page % 64 & 1;
+}
+
+static void tracked(enum place place, uint32_t way, uint32_t flags, bool before)
+{
+	struct hgm_dirty_opts o = { .size = sizeof(o), .flags = way };
+	struct hgm_dirty *d;
+	struct scene s;
+
+	if (!begin(&s, place, flags))
+		return;
+	if (before)
+		discard(&s);
+	assert_ok(hgm_dirty_start(&d, s.f.region, &o));
+	if (!before)
+		discard(&s);
+	is_dirty(d, 0);
+	for (unsigned int round = 0; round < 3; round++) {
+		uint64_t at = IN_HOLE + round * 4 * PAGE;
+
+		assert_reads_zero(&s, at);
+		is_dirty(d, 0);
+		poke(&s, at);
+		poke(&s, at + PAGE); /* which nobody has read */
+		if (!is_dirty(d, at))
+			fail_msg("%s, way %u: lost: written after it was read", place_names[place],
+				 way);
+		poke(&s, at + 2 * PAGE);
+		if (!is_dirty(d, at + 2 * PAGE))
+			fail_msg("%s, way %u: lost: the first write", place_names[place], way);
+		/* Neighbours of what is protected again. */
+		assert_reads_zero(&s, at + 3 * PAGE);
+	}
+	hgm_dirty_stop(d);
+	assert_reads_zero(&s, IN_HOLE + 50 * PAGE);
+	end(&s);
+}
+
+static void no_write_to_it_is_lost(void **state)
+{
+	static const uint32_t ways[] = { 0, HGM_DIRTY_SYNC, HGM_DIRTY_SYNC | HGM_DIRTY_ARRIVALS };
+
+	(void)state;
+	for (size_t i = 0; i < EACH_PLACE; i++) {
+		for (size_t k = 0; k < sizeof(ways) / sizeof(ways[0]); k++) {
+			tracked(places[i], ways[k], 0, true);
+			tracked(places[i], ways[k], 0, false);
+			tracked(places[i], ways[k], HGM_REGION_NO_COLLAPSE, true);
+		}
+	}
+}
+
+static enum hgm_write_verdict count(void *user, struct hgm_region *r, const struct hgm_span *what)
+{
+	struct scene *s = user;
+
+	(void)r;
+	(void)what;
+	atomic_fetch_add(&s->asked, 1);
+	return HGM_WRITE_ALLOW;
+}
+
+/* A discard takes the guard off for nobody: the write that follows is asked for. */
+static void asked_of_it(enum place place, bool before)
+{
+	struct hgm_watch_opts o = { .size = sizeof(o), .write = count };
+	struct scene s;
+
+	if (!begin(&s, place, 0))
+		return;
+	o.user = &s;
+	if (before)
+		discard(&s);
+	assert_ok(hgm_region_watch(s.f.region, &o));
+	assert_ok(hgm_region_protect(s.f.region, 0, LENGTH, 0, NULL));
+	if (!before)
+		discard(&s);
+	poke(&s, IN_HOLE);
+	if (!atomic_load(&s.asked))
+		fail_msg("%s: nobody was asked", place_names[place]);
+	assert_reads_zero(&s, IN_HOLE + PAGE);
+	poke(&s, IN_HOLE + PAGE);
+	assert_ok(hgm_region_unprotect(s.f.region, 0, LENGTH, 0, NULL));
+	assert_reads_zero(&s, IN_HOLE + 2 * PAGE);
+	end(&s);
+}
+
+static void asked_of_writes_to_it(void **state)
+{
+	(void)state;
+	for (size_t i = 0; i < EACH_PLACE; i++) {
+		asked_of_it(places[i], true);
+		asked_of_it(places[i], false);
+	}
+}
+
+static const struct CMUnitTest tests[] = {
+	cmocka_unit_test(no_write_to_it_is_lost),
+	cmocka_unit_test(asked_of_writes_to_it),
+};
+
+TEST_MAIN(tests)

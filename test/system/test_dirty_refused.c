@@ -1,0 +1,404 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * What watches and dirty tracking refuse: with the errno of the header, in words, and without
+ * leaving anything or taking anything away.
+ */
+#include "crew.h"
+#include "sys.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+#define WAIT_MS SMALLER(20000, 100000)
+#define LENGTH	(4 * MIB)
+#define LONGER	(LENGTH + 12 * PAGE) /* the last block is not all there */
+#define WORDS	(LONGER / PAGE / 64 + 1)
+
+static const struct contents contents = { .seed = 105 };
+
+struct scene {
+	struct feed *feed;
+	struct hgm *h;
+	struct field f;
+	struct hgm_region *r;
+	uint64_t length, pages;
+};
+
+static bool begin(struct scene *s, enum place place)
+{
+	memset(s, 0, sizeof(*s));
+	s->length = place < PLACES_SMALL ? LONGER : LENGTH;
+	s->pages = s->length / PAGE;
+	if (place_lacking(place, LENGTH))
+		return false;
+	watch(place_names[place], 60);
+	s->feed = feed_make(FEED_NOW, &contents, s->length);
+	s->h = engine(1);
+	field_make(&s->f, s->h, place, s->length, feed_source(s->feed), 0);
+	assert_ok(hgm_start(s->h));
+	assert_ok(hgm_wait(s->h, WAIT_MS));
+	s->r = s->f.region;
+	return true;
+}
+
+static void end(struct scene *s)
+{
+	field_end(&s->f);
+	hgm_destroy(s->h);
+	feed_free(s->feed);
+	calm();
+}
+
+/* The collapser has smaps open now and then. */
+static bool no_more(void *arg)
+{
+	const struct holdings *before = arg, now = take_holdings();
+
+	return now.descriptors <= before->descriptors && now.threads <= before->threads;
+}
+
+static void ranges(struct hgm_region *r, int (*verb)(struct hgm_region *, uint64_t, uint64_t,
+						     uint32_t, struct hgm_span *))
+{
+	uint64_t unit = info_of(r).protect_bytes;
+	uint64_t length = hgm_region_length(r);
+	struct hgm_span what = { 7, 7 };
+
+	assert_error(verb(NULL, 0, unit, 0, &what), -EINVAL);
+	assert_error(verb(r, 0, 0, 0, &what), -EINVAL);
+	assert_error(verb(r, 0, 0, HGM_PROTECT_ROUND, &what), -EINVAL);
+	assert_error(verb(r, length, 1, HGM_PROTECT_ROUND, &what), -EINVAL);
+	assert_error(verb(r, 0, length + 1, HGM_PROTECT_ROUND, &what), -EINVAL);
+	assert_error(verb(r, unit, UINT64_MAX, HGM_PROTECT_ROUND, &what), -EINVAL);
+	assert_error(verb(r, UINT64_MAX, 2, HGM_PROTECT_ROUND, &what), -EINVAL);
+	assert_error(verb(r, UINT64_MAX - unit + 1, unit, 0, &what), -EINVAL);
+	assert_error(verb(r, 1, unit, 0, &what), -EINVAL);
+	assert_error(verb(r, 0, unit - 1, 0, &what), -EINVAL);
+	assert_error(verb(r, unit, length - unit - 1, 0, &what), -EINVAL);
+	assert_error(verb(r, 0, unit, 0x2, &what), -EINVAL);
+	assert_int_equal(what.offset, 7);
+	/* The last unit may be cut off by the region's end. */
+	assert_ok(verb(r, unit, length - unit, 0, &what));
+	assert_int_equal(what.offset, unit);
+	assert_int_equal(what.length, length - unit);
+	assert_ok(verb(r, length - 1, 1, HGM_PROTECT_ROUND, &what));
+	assert_int_equal(what.offset, (length - 1) / unit * unit);
+	assert_int_equal(what.offset + what.length, length);
+	assert_ok(verb(r, 0, length, 0, NULL));
+}
+
+static void watches(void **state)
+{
+	static const enum place places[] = { PLACE_SHMEM, PLACE_ANON, PLACE_HUGETLB_2M };
+
+	(void)state;
+	for (size_t i = 0; i < 3; i++) {
+		struct hgm_watch_opts o = { .size = sizeof(o) };
+		struct {
+			struct hgm_watch_opts o;
+			uint64_t newer;
+		} longer = { .o.size = sizeof(longer), .newer = 1 };
+		struct holdings before;
+		struct scene s;
+
+		if (!begin(&s, places[i]))
+			continue;
+		assert_ok(hgm_region_watch(s.r, NULL)); /* what comes with the first stays */
+		assert_ok(hgm_region_unwatch(s.r));
+		before = take_holdings();
+		assert_error(hgm_region_watch(NULL, &o), -EINVAL);
+		assert_error(hgm_region_unwatch(NULL), -EINVAL);
+		assert_error(hgm_region_unwatch(s.r), -EINVAL);
+		assert_error(hgm_region_protect(s.r, 0, s.length, 0, NULL), -EINVAL);
+		assert_error(hgm_region_unprotect(s.r, 0, s.length, 0, NULL), -EINVAL);
+		assert_error(hgm_region_watch(s.r, &longer.o), -E2BIG);
+		o.verdict = 2;
+		assert_error(hgm_region_watch(s.r, &o), -EINVAL);
+		o.verdict = 0;
+		o.reserved = 1;
+		assert_error(hgm_region_watch(s.r, &o), -EINVAL);
+		o.reserved = 0;
+		o.size = 3;
+		assert_error(hgm_region_watch(s.r, &o), -EINVAL);
+		o.size = sizeof(o);
+		assert_ok(hgm_region_watch(s.r, &o));
+		assert_error(hgm_region_watch(s.r, &o), -EBUSY);
+		ranges(s.r, hgm_region_protect);
+		ranges(s.r, hgm_region_unprotect);
+		assert_ok(hgm_region_unwatch(s.r));
+		assert_error(hgm_region_unwatch(s.r), -EINVAL);
+		assert_error(hgm_region_protect(s.r, 0, s.length, 0, NULL), -EINVAL);
+		assert_true(eventually(no_more, &before, 5000));
+		end(&s);
+	}
+}
+
+static void tracking(void **state)
+{
+	static const enum place places[] = { PLACE_SHMEM, PLACE_ANON, PLACE_HUGETLB_2M };
+
+	(void)state;
+	for (size_t i = 0; i < 6; i++) {
+		struct hgm_dirty_opts o = { .size = sizeof(o) };
+		struct {
+			struct hgm_dirty_opts o;
+			uint64_t newer;
+		} longer = { .o.size = sizeof(longer), .newer = 1 };
+		struct hgm_dirty_info info = { .size = 3 };
+		uint64_t bitmap[WORDS], dirty = 9, last;
+		struct hgm_dirty *d = NULL;
+		struct holdings before;
+		struct scene s;
+
+		if (!begin(&s, places[i % 3]))
+			continue;
+		last = (s.pages - 1) / 64 * 64;
+		assert_ok(hgm_dirty_start(&d, s.r, NULL));
+		hgm_dirty_stop(d);
+		d = NULL;
+		before = take_holdings();
+		assert_error(hgm_dirty_start(NULL, s.r, &o), -EINVAL);
+		assert_error(hgm_dirty_start(&d, NULL, &o), -EINVAL);
+		assert_error(hgm_dirty_start(&d, s.r, &longer.o), -E2BIG);
+		o.flags = 0x8;
+		assert_error(hgm_dirty_start(&d, s.r, &o), -EINVAL);
+		o.flags = 0;
+		o.reserved = 1;
+		assert_error(hgm_dirty_start(&d, s.r, &o), -EINVAL);
+		o.reserved = 0;
+		o.size = 3;
+		assert_error(hgm_dirty_start(&d, s.r, &o), -EINVAL);
+		o.size = sizeof(o);
+		if (info_of(s.r).protect_bytes > PAGE) {
+			o.flags = HGM_DIRTY_EXACT;
+			assert_error(hgm_dirty_start(&d, s.r, &o), -EOPNOTSUPP);
+		}
+		assert_null(d);
+		o.flags = i < 3 ? 0 : HGM_DIRTY_SYNC;
+		assert_ok(hgm_dirty_start(&d, s.r, &o));
+		assert_error(hgm_dirty_collect(NULL, 0, s.pages, bitmap, &dirty), -EINVAL);
+		assert_error(hgm_dirty_collect(d, 0, s.pages, NULL, &dirty), -EINVAL);
+		assert_error(hgm_dirty_collect(d, 0, s.pages + 1, bitmap, &dirty), -EINVAL);
+		assert_error(hgm_dirty_collect(d, 64, UINT64_MAX - 8, bitmap, &dirty), -EINVAL);
+		assert_error(hgm_dirty_collect(d, 1, 1, bitmap, &dirty), -EINVAL);
+		assert_error(hgm_dirty_collect(d, s.pages / 64 * 64 + 64, 0, bitmap, &dirty),
+			     -EINVAL);
+		assert_error(hgm_dirty_get_info(NULL, &info), -EINVAL);
+		assert_error(hgm_dirty_get_info(d, NULL), -EINVAL);
+		assert_error(hgm_dirty_get_info(d, &info), -EINVAL);
+		assert_int_equal(dirty, 9);
+		/* The last block, which is not all there, and its bits behind the end. */
+		assert_ok(hgm_dirty_collect(d, 0, s.pages, bitmap, &dirty));
+		*(volatile char *)(s.f.addr + s.length - 1) += 1;
+		memset(bitmap, 0xff, sizeof(bitmap));
+		assert_ok(hgm_dirty_collect(d, last, s.pages - last, bitmap, &dirty));
+		assert_int_equal(bitmap[0] >> (s.pages - last - 1), 1);
+		assert_ok(hgm_dirty_collect(d, 0, 0, bitmap, NULL));
+		hgm_dirty_stop(NULL);
+		if (i < 3) {
+			hgm_dirty_stop(d);
+			assert_true(eventually(no_more, &before, 5000));
+		}
+		field_end(&s.f); /* the region goes first */
+		if (i >= 3) {
+			assert_error(hgm_dirty_collect(d, 0, s.pages, bitmap, &dirty), -ECANCELED);
+			info.size = sizeof(info);
+			assert_ok(hgm_dirty_get_info(d, &info));
+			assert_true(info.collections > 0 && strlen(info.sentence) > 20);
+			hgm_dirty_stop(d);
+		}
+		end(&s);
+	}
+}
+
+static struct hgm_snapshot *snapshot_once(struct scene *s, int want)
+{
+	static struct sink sink;
+	struct hgm_snapshot_opts o = {
+		.size = sizeof(o), .write = sink_write, .user = &sink, .regions = &s->r, .count = 1
+	};
+	struct hgm_snapshot *snapshot = NULL;
+
+	if (want)
+		assert_error(hgm_snapshot_create(&snapshot, s->h, &o), want);
+	else
+		assert_ok(hgm_snapshot_create(&snapshot, s->h, &o));
+	return snapshot;
+}
+
+/* One of the three at a time; the text names who has the region. */
+static void one_at_a_time(void **state)
+{
+	struct hgm_dirty_opts o = { .size = sizeof(o) };
+	struct hgm_snapshot *snapshot;
+	struct hgm_dirty *d, *second = NULL;
+	struct scene s;
+
+	(void)state;
+	assert_true(begin(&s, PLACE_SHMEM));
+	for (unsigned int i = 0; i < 2; i++) {
+		o.flags = i ? HGM_DIRTY_SYNC : 0;
+		assert_ok(hgm_dirty_start(&d, s.r, &o));
+		snapshot_once(&s, -EBUSY);
+		assert_non_null(strstr(hgm_errmsg(), "dirty tracking"));
+		assert_error(hgm_region_watch(s.r, NULL), -EBUSY);
+		assert_non_null(strstr(hgm_errmsg(), "dirty tracking"));
+		assert_error(hgm_dirty_start(&second, s.r, &o), -EBUSY);
+		assert_error(hgm_region_unwatch(s.r), -EINVAL);
+		assert_error(hgm_region_protect(s.r, 0, LENGTH, 0, NULL), -EINVAL);
+		hgm_dirty_stop(d);
+
+		assert_ok(hgm_region_watch(s.r, NULL));
+		snapshot_once(&s, -EBUSY);
+		assert_non_null(strstr(hgm_errmsg(), "a watch"));
+		assert_error(hgm_dirty_start(&second, s.r, &o), -EBUSY);
+		assert_non_null(strstr(hgm_errmsg(), "a watch"));
+		assert_ok(hgm_region_unwatch(s.r));
+
+		snapshot = snapshot_once(&s, 0);
+		assert_error(hgm_dirty_start(&second, s.r, &o), -EBUSY);
+		assert_non_null(strstr(hgm_errmsg(), "a snapshot"));
+		assert_error(hgm_region_watch(s.r, NULL), -EBUSY);
+		assert_non_null(strstr(hgm_errmsg(), "a snapshot"));
+		hgm_snapshot_destroy(snapshot);
+	}
+	assert_null(second);
+	end(&s);
+}
+
+/* A source that does not answer keeps hgm_region_destroy() waiting: the region is still there. */
+struct stuck {
+	_Atomic bool go, asked;
+};
+
+static int64_t stuck_read(void *user, const struct hgm_io *io)
+{
+	struct stuck *s = user;
+
+	atomic_store(&s->asked, true);
+	while (!atomic_load(&s->go))
+		nap_us(100);
+	memset(io->buf, 1, io->length);
+	return (int64_t)io->length;
+}
+
+static bool is_asked(void *arg)
+{
+	return atomic_load(&((struct stuck *)arg)->asked);
+}
+
+static void *destroy(void *region)
+{
+	hgm_region_destroy(region);
+	return NULL;
+}
+
+static void while_destroyed(void **state)
+{
+	struct hgm_source_fn_opts so = { .size = sizeof(so), .flags = HGM_SOURCE_BLOCKING };
+	uint64_t bitmap[WORDS];
+	struct stuck stuck = { .go = false };
+	struct hgm_dirty *d, *late = NULL;
+	struct hgm_source *src;
+	struct field f[2];
+	pthread_t thread[2];
+	struct hgm *h;
+
+	(void)state;
+	watch("a region that is being destroyed", 60);
+	h = engine(1);
+	assert_ok(hgm_source_fn(&src, stuck_read, &stuck, &so));
+	for (unsigned int i = 0; i < 2; i++)
+		field_make(&f[i], h, PLACE_SHMEM, LENGTH, src, 0);
+	assert_ok(hgm_start(h));
+	assert_true(eventually(is_asked, &stuck, 5000));
+	nap_us(50000); /* both fill */
+	assert_ok(hgm_region_watch(f[0].region, NULL));
+	assert_ok(hgm_dirty_start(&d, f[1].region, NULL));
+	for (unsigned int i = 0; i < 2; i++)
+		pthread_create(&thread[i], NULL, destroy, f[i].region);
+	nap_us(200000);
+	assert_error(hgm_region_protect(f[0].region, 0, LENGTH, 0, NULL), -ECANCELED);
+	assert_error(hgm_region_unprotect(f[0].region, 0, LENGTH, 0, NULL), -ECANCELED);
+	assert_error(hgm_region_watch(f[0].region, NULL), -ECANCELED);
+	assert_error(hgm_region_unwatch(f[0].region), -EINVAL); /* it has ended */
+	assert_error(hgm_dirty_start(&late, f[1].region, NULL), -ECANCELED);
+	assert_error(hgm_dirty_collect(d, 0, LENGTH / PAGE, bitmap, NULL), -ECANCELED);
+	hgm_dirty_stop(d);
+	atomic_store(&stuck.go, true);
+	for (unsigned int i = 0; i < 2; i++) {
+		pthread_join(thread[i], NULL);
+		field_release(&f[i]);
+	}
+	hgm_destroy(h);
+	hgm_source_destroy(src);
+	calm();
+}
+
+/* A kernel whose userfaultfd cannot protect: all of it is refused, before anything is changed. */
+static const struct hgm_sys *kernel;
+static uint64_t hidden;
+
+static int less_api(int fd, uint64_t *features, uint64_t *ioctls)
+{
+	int rc = kernel->uffd_api(fd, features, ioctls);
+
+	*features &= ~hidden;
+	return rc;
+}
+
+static void without_protection(void **state)
+{
+	static const struct {
+		enum place place;
+		uint64_t hidden;
+	} lacks[] = {
+		{ PLACE_ANON, HGM_UFFD_FEATURE_PAGEFAULT_FLAG_WP },
+		{ PLACE_SHMEM, HGM_UFFD_FEATURE_PAGEFAULT_FLAG_WP },
+		{ PLACE_SHMEM, HGM_UFFD_FEATURE_WP_HUGETLBFS_SHMEM },
+	};
+	static struct hgm_sys sys;
+
+	(void)state;
+	kernel = hgm_sys;
+	sys = *kernel;
+	sys.uffd_api = less_api;
+	hgm_sys = &sys;
+	for (size_t i = 0; i < sizeof(lacks) / sizeof(lacks[0]); i++) {
+		struct hgm_dirty *d = NULL;
+		struct scene s;
+
+		hidden = lacks[i].hidden;
+		assert_true(begin(&s, lacks[i].place));
+		assert_error(hgm_region_watch(s.r, NULL), -EOPNOTSUPP);
+		assert_error(hgm_dirty_start(&d, s.r, NULL), -EOPNOTSUPP);
+		assert_null(d);
+		end(&s);
+	}
+	/* Without WP_ASYNC it is the other way; the sentence says so. */
+	hidden = HGM_UFFD_FEATURE_WP_ASYNC;
+	for (size_t i = 0; i < 2; i++) {
+		struct hgm_dirty_info info = { .size = sizeof(info) };
+		struct hgm_dirty *d;
+		struct scene s;
+
+		assert_true(begin(&s, i ? PLACE_ANON : PLACE_SHMEM));
+		assert_ok(hgm_dirty_start(&d, s.r, NULL));
+		assert_ok(hgm_dirty_get_info(d, &info));
+		assert_true(info.flags & HGM_DIRTY_SYNC);
+		assert_non_null(strstr(info.sentence, "WP_ASYNC"));
+		hgm_dirty_stop(d);
+		end(&s);
+	}
+	hgm_sys = kernel;
+}
+
+static const struct CMUnitTest tests[] = {
+	cmocka_unit_test(watches),
+	cmocka_unit_test(tracking),
+	cmocka_unit_test(one_at_a_time),
+	cmocka_unit_test(while_destroyed),
+	cmocka_unit_test(without_protection),
+};
+
+TEST_MAIN(tests)

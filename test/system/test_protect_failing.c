@@ -1,0 +1,216 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Protecting fails, at each call of the kernel where it can: then nothing of the range is
+ * protected, who waited to write to it goes on, and what lies outside stays protected.
+ */
+#include "failing.h"
+
+#include <errno.h>
+
+#define WAIT_MS SMALLER(20000, 100000)
+#define LENGTH	(6 * MIB)
+#define INSIDE	(2 * MIB + 64) /* protected before, and in the range that fails */
+
+static const struct contents contents = { .seed = 104 };
+
+struct scene {
+	enum place place;
+	struct feed *feed;
+	struct hgm *h;
+	struct field f;
+	_Atomic unsigned int asked;
+	_Atomic int verdict;
+};
+
+static enum hgm_write_verdict decide(void *user, struct hgm_region *r, const struct hgm_span *what)
+{
+	struct scene *s = user;
+
+	(void)r;
+	(void)what;
+	atomic_fetch_add(&s->asked, 1);
+	return (enum hgm_write_verdict)atomic_load(&s->verdict);
+}
+
+static void begin(struct scene *s, enum place place, uint32_t flags)
+{
+	memset(s, 0, sizeof(*s));
+	s->place = place;
+	watch(place_names[place], 60);
+	s->feed = feed_make(FEED_NOW, &contents, LENGTH);
+	s->h = engine(2);
+	field_make(&s->f, s->h, place, LENGTH, feed_source(s->feed), flags);
+	assert_ok(hgm_start(s->h));
+	assert_ok(hgm_wait(s->h, WAIT_MS));
+	assert_ok(hgm_region_watch(s->f.region,
+				   &(struct hgm_watch_opts){ .size = sizeof(struct hgm_watch_opts),
+							     .write = decide,
+							     .user = s }));
+}
+
+static void end(struct scene *s)
+{
+	field_end(&s->f);
+	hgm_destroy(s->h);
+	feed_free(s->feed);
+	calm();
+}
+
+static void poke(const struct scene *s, uint64_t offset)
+{
+	*(volatile char *)(s->f.addr + offset) += 1;
+}
+
+struct poker {
+	pthread_t thread;
+	volatile char *at;
+	_Atomic bool done;
+};
+
+static void *write_once(void *arg)
+{
+	struct poker *w = arg;
+
+	*w->at += 1;
+	atomic_store(&w->done, true);
+	return NULL;
+}
+
+static bool is_asked(void *arg)
+{
+	return atomic_load(&((struct scene *)arg)->asked);
+}
+
+static bool is_done(void *arg)
+{
+	return atomic_load(&((struct poker *)arg)->done);
+}
+
+/* True if the call came to fail. */
+static bool protect_fails(enum place place, uint32_t flags, enum failing_verb verb,
+			  unsigned int nth)
+{
+	struct poker w = { .done = false };
+	struct scene s;
+	bool failed;
+	int rc;
+
+	begin(&s, place, flags);
+	atomic_store(&s.verdict, HGM_WRITE_WAIT);
+	assert_ok(hgm_region_protect(s.f.region, 0, 4 * MIB, 0, NULL));
+	w.at = s.f.addr + INSIDE;
+	pthread_create(&w.thread, NULL, write_once, &w);
+	assert_true(eventually(is_asked, &s, 5000));
+	failing_arm(verb, nth, -ENOMEM);
+	hgm_fail(0, "%s", "");
+	rc = hgm_region_protect(s.f.region, 2 * MIB, 4 * MIB, 0, NULL);
+	failed = failing_disarm();
+	if (failed) {
+		assert_int_equal(rc, -ENOMEM);
+		assert_true(strlen(hgm_errmsg()) >= 15);
+		if (!eventually(is_done, &w, 5000))
+			fail_msg("%s: %s fails at call %u: who waited waits on", place_names[place],
+				 failing_names[verb], nth);
+		atomic_store(&s.asked, 0);
+		atomic_store(&s.verdict, HGM_WRITE_ALLOW);
+		for (uint64_t at = 2 * MIB; at < LENGTH; at += PAGE)
+			poke(&s, at);
+		assert_int_equal(s.asked, 0);
+		poke(&s, 2 * MIB - 1);
+		assert_int_equal(s.asked, 1);
+	} else {
+		assert_ok(rc);
+		assert_false(w.done);
+	}
+	atomic_store(&s.verdict, HGM_WRITE_ALLOW);
+	assert_ok(hgm_region_unprotect(s.f.region, 0, LENGTH, 0, NULL));
+	assert_true(eventually(is_done, &w, 5000));
+	pthread_join(w.thread, NULL);
+	/* And again, as if nothing had been. */
+	assert_ok(hgm_region_protect(s.f.region, 0, LENGTH, 0, NULL));
+	atomic_store(&s.asked, 0);
+	poke(&s, LENGTH - 1);
+	assert_int_equal(s.asked, 1);
+	end(&s);
+	return failed;
+}
+
+static const enum place places[] = { PLACE_SHMEM, PLACE_ANON, PLACE_FD_LAZY, PLACE_HUGETLB_2M };
+#define EACH_PLACE (sizeof(places) / sizeof(places[0]))
+
+static void protecting(void **state)
+{
+	static const enum failing_verb verbs[] = { FAILING_WRITEPROTECT, FAILING_REGISTER,
+						   FAILING_UNREGISTER };
+
+	(void)state;
+	failing_begin();
+	for (size_t i = 0; i < EACH_PLACE; i++) {
+		if (place_lacking(places[i], LENGTH))
+			continue;
+		for (size_t k = 0; k < 3; k++) {
+			for (unsigned int nth = 0;
+			     nth < 8 && protect_fails(places[i], 0, verbs[k], nth); nth++)
+				protect_fails(places[i], HGM_REGION_NO_COLLAPSE, verbs[k], nth);
+		}
+	}
+	failing_end();
+}
+
+enum way {
+	BY_UNPROTECT,
+	BY_UNWATCH,
+	BY_ALLOW,
+	WAYS,
+};
+
+static void let_go_fails(enum place place, enum way way, unsigned int nth)
+{
+	struct poker w = { .done = false };
+	struct scene s;
+
+	begin(&s, place, 0);
+	atomic_store(&s.verdict, way == BY_ALLOW ? HGM_WRITE_ALLOW : HGM_WRITE_WAIT);
+	assert_ok(hgm_region_protect(s.f.region, 0, LENGTH, 0, NULL));
+	if (way == BY_ALLOW)
+		failing_arm(FAILING_WRITEPROTECT, nth, -ENOMEM);
+	w.at = s.f.addr + INSIDE;
+	pthread_create(&w.thread, NULL, write_once, &w);
+	assert_true(eventually(is_asked, &s, 5000));
+	if (way != BY_ALLOW)
+		failing_arm(FAILING_WRITEPROTECT, nth, -ENOMEM);
+	if (way == BY_UNPROTECT)
+		assert_ok(hgm_region_unprotect(s.f.region, 0, LENGTH, 0, NULL));
+	else if (way == BY_UNWATCH)
+		assert_ok(hgm_region_unwatch(s.f.region));
+	if (!eventually(is_done, &w, 5000))
+		fail_msg("%s, way %d: who waited to write waits on", place_names[place], way);
+	pthread_join(w.thread, NULL);
+	failing_disarm();
+	atomic_store(&s.verdict, HGM_WRITE_ALLOW);
+	for (uint64_t at = 0; at < LENGTH; at += PAGE)
+		poke(&s, at);
+	end(&s);
+}
+
+/* Whoever is to go on goes on, also if the kernel will not take the protection off at once. */
+static void letting_go(void **state)
+{
+	(void)state;
+	failing_begin();
+	for (size_t i = 0; i < EACH_PLACE; i++) {
+		if (place_lacking(places[i], LENGTH))
+			continue;
+		for (int way = 0; way < WAYS; way++)
+			for (unsigned int nth = 0; nth < 3; nth++)
+				let_go_fails(places[i], (enum way)way, nth);
+	}
+	failing_end();
+}
+
+static const struct CMUnitTest tests[] = {
+	cmocka_unit_test(letting_go),
+	cmocka_unit_test(protecting),
+};
+
+TEST_MAIN(tests)
