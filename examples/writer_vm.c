@@ -17,9 +17,8 @@
 #include "writer_vm.h"
 
 #define PATIENCE_S 30
-/* A CPU with a pace waits after so many microseconds, or so many writes. */
-#define BATCH_US   2000
-#define BATCH_MOST 256
+#define BATCH_US   2000	 /* a CPU with a pace waits about so often, ... */
+#define BATCH_MOST 256	 /* ... or after so many writes */
 #define LATE_US	   10000 /* what a CPU may be behind its pace and catch up again */
 
 struct vcpu {
