@@ -149,6 +149,27 @@ static uint64_t unregistered_run(const struct hgm_region *r, uint64_t block, uin
 	return n;
 }
 
+/*
+ * These kernels protect nothing of a huge mapping that somebody faults in again while they take it
+ * apart. As long as minor faults are ours nobody can: so it is taken apart before.
+ */
+static int register_alone(struct hgm_region *r, struct hgm_uffd *u, uint64_t at, uint64_t len)
+{
+	uint64_t ioctls;
+	int rc = 0;
+
+	if (r->backing != HGM_BACKING_HUGETLB)
+		rc = hgm_guard_writeprotect(r, at >> HGM_PAGE_SHIFT, len >> HGM_PAGE_SHIFT,
+					    HGM_UFFD_WP_PROTECT);
+	/* A mode is never given up by registering again. */
+	if (!rc)
+		rc = hgm_uffd_unregister(u, r->primary + at, len);
+	if (!rc)
+		rc = hgm_uffd_register(u, r->primary + at, len, HGM_UFFD_WP, &ioctls);
+	hgm_resolve_wake(r, at >> HGM_PAGE_SHIFT, len >> HGM_PAGE_SHIFT);
+	return rc;
+}
+
 static int register_run(struct hgm_region *r, uint64_t block, uint64_t blocks, bool alone)
 {
 	uint64_t at = block * r->block_bytes, len = blocks * r->block_bytes, ioctls;
@@ -157,15 +178,9 @@ static int register_run(struct hgm_region *r, uint64_t block, uint64_t blocks, b
 	int rc;
 
 	len = len < r->mapped - at ? len : r->mapped - at;
-	if (alone) { /* a mode is never given up by registering again */
-		rc = hgm_uffd_unregister(u, r->primary + at, len);
-		if (rc)
-			return rc;
-	}
-	rc = hgm_uffd_register(u, r->primary + at, len,
-			       alone ? HGM_UFFD_WP : r->modes | HGM_UFFD_WP, &ioctls);
-	if (alone)
-		hgm_resolve_wake(r, at >> HGM_PAGE_SHIFT, len >> HGM_PAGE_SHIFT);
+	rc = hgm_uffd_register(u, r->primary + at, len, r->modes | HGM_UFFD_WP, &ioctls);
+	if (!rc && alone)
+		rc = register_alone(r, u, at, len);
 	for (uint64_t b = block; !rc && b < block + blocks; b++)
 		atomic_fetch_or_explicit(&registered[b / 64], UINT64_C(1) << b % 64,
 					 memory_order_acq_rel);

@@ -257,8 +257,11 @@ static void huge_pages_around_it(void **state)
 		assert_int_equal(s.asked, 1);
 		assert_ok(hgm_region_unprotect(s.f.region, 3 * MIB, 16 * PAGE, 0, NULL));
 		if (!eventually(all_are_huge, &s, 5000))
-			fail_msg("huge are %llu bytes",
-				 (unsigned long long)info_of(s.f.region).huge_bytes);
+			fail_msg("%s: huge are %llu bytes, left split %llu, collapse error %d",
+				 place_names[kinds[i]],
+				 (unsigned long long)info_of(s.f.region).huge_bytes,
+				 (unsigned long long)info_of(s.f.region).left_split,
+				 info_of(s.f.region).collapse_error);
 		/* And once more, of memory that is registered for it already. */
 		assert_ok(hgm_region_protect(s.f.region, 3 * MIB, PAGE, 0, NULL));
 		poke(&s, 3 * MIB);
