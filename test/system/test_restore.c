@@ -6,6 +6,7 @@
 #include "harness.h"
 
 #include <errno.h>
+#include <stdlib.h>
 #include <unistd.h>
 
 #define WAIT_MS SMALLER(20000, 100000)
@@ -162,6 +163,35 @@ static void lengths(void **state)
 	feed_free(feed);
 }
 
+/* Contents in memory that begin in the middle of a page and of a word; a region from within them. */
+static void unaligned_memory(void **state)
+{
+	const uint64_t length = 4 * MIB, offset = 2 * PAGE;
+	char *memory = malloc(length + offset + 3);
+
+	(void)state;
+	assert_non_null(memory);
+	contents_write(&contents, 0, length / PAGE, memory);
+	memmove(memory + 3 + offset, memory, length);
+	for (int place = 0; place < PLACES_SMALL; place++) {
+		struct hgm *h = engine(1);
+		struct hgm_source *src;
+		struct field f;
+
+		watch(place_names[place], 60);
+		assert_ok(hgm_source_memory(&src, memory + 3, length + offset));
+		assert_ok(field_try(&f, h, (enum place)place, length, src, offset, 0));
+		hgm_source_destroy(src);
+		assert_ok(hgm_start(h));
+		assert_ok(hgm_wait(h, WAIT_MS));
+		assert_pages(&contents, 0, length / PAGE, f.addr);
+		field_end(&f);
+		hgm_destroy(h);
+		calm();
+	}
+	free(memory);
+}
+
 /* Several regions of different memory, several fault threads, parts of one source. */
 static void many_regions(void **state)
 {
@@ -211,7 +241,7 @@ static const struct CMUnitTest tests[] = {
 	cmocka_unit_test(restore_mapping_lazy), cmocka_unit_test(restore_mapping_anon),
 	cmocka_unit_test(restore_hugetlb),	cmocka_unit_test(restore_fd_hugetlb),
 	cmocka_unit_test(restore_hugetlb_1g),	cmocka_unit_test(lengths),
-	cmocka_unit_test(many_regions),
+	cmocka_unit_test(unaligned_memory),	cmocka_unit_test(many_regions),
 };
 
 TEST_MAIN(tests)
