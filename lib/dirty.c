@@ -17,12 +17,12 @@
 
 #define FLAGS (HGM_DIRTY_EXACT | HGM_DIRTY_ARRIVALS | HGM_DIRTY_SYNC)
 
-static int make(struct hgm_dirty **out, struct hgm_region *r, uint32_t flags)
+static struct hgm_dirty *make(struct hgm_region *r, uint32_t flags)
 {
 	struct hgm_dirty *d = calloc(1, sizeof(*d));
 
 	if (!d)
-		return hgm_fail(-ENOMEM, "hgm_dirty_start: out of memory");
+		return NULL;
 	d->guard = (struct hgm_guard){ .ops = &hgm_dirty_guard_ops,
 				       .name = "dirty tracking",
 				       .refs = 1 };
@@ -36,10 +36,9 @@ static int make(struct hgm_dirty **out, struct hgm_region *r, uint32_t flags)
 	d->piece = calloc(HGM_DIRTY_PIECE_WORDS, sizeof(d->piece[0]));
 	if (!d->pending || !d->piece) {
 		hgm_guard_put(&d->guard);
-		return hgm_fail(-ENOMEM, "hgm_dirty_start: out of memory for the bitmaps");
+		return NULL;
 	}
-	*out = d;
-	return 0;
+	return d;
 }
 
 static void describe_async(struct hgm_dirty *d)
@@ -130,7 +129,7 @@ void hgm_dirty_free(struct hgm_guard *g)
 int hgm_dirty_start(struct hgm_dirty **out, struct hgm_region *r, const struct hgm_dirty_opts *opts)
 {
 	struct hgm_dirty_opts o;
-	struct hgm_dirty *d = NULL;
+	struct hgm_dirty *d;
 	int rc;
 
 	if (!out || !r)
@@ -145,10 +144,11 @@ int hgm_dirty_start(struct hgm_dirty **out, struct hgm_region *r, const struct h
 			      "hgm_dirty_start: HGM_DIRTY_EXACT: this memory is protected in units "
 			      "of %llu bytes",
 			      (unsigned long long)r->wp_bytes);
-	if (!rc)
-		rc = make(&d, r, o.flags);
 	if (rc)
 		return rc;
+	d = make(r, o.flags);
+	if (!d)
+		return hgm_fail(-ENOMEM, "hgm_dirty_start: out of memory for the bitmaps");
 	pthread_mutex_lock(&d->lock);
 	rc = hgm_guard_begin(r, &d->guard, NULL);
 	if (!rc) {

@@ -218,7 +218,7 @@ static int change(struct hgm_region *r, uint64_t offset, uint64_t length, uint32
 		  struct hgm_span *what, int (*verb)(struct hgm_region *, const struct pages *),
 		  const char *function)
 {
-	struct pages p;
+	struct pages p = { 0 };
 	int rc;
 
 	if (!r)

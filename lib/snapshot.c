@@ -116,6 +116,7 @@ static int take_parts(struct hgm_snapshot *s)
 		if (!wanted(&s->opts, r))
 			continue;
 		hgm_region_visit(r);
+		s->mapped_bytes += r->mapped;
 		for (; at && s->part[at - 1].r->source_offset > r->source_offset; at--)
 			s->part[at] = s->part[at - 1];
 		s->part[at] = (struct hgm_part){ .s = s, .r = r };
@@ -135,10 +136,8 @@ static void choose_pool(struct hgm_snapshot *s)
 {
 	uint64_t pool = s->opts.pool_bytes;
 
-	for (uint32_t i = 0; i < s->parts && !s->opts.pool_bytes; i++)
-		pool += s->part[i].r->mapped;
-	if (!s->opts.pool_bytes && pool > DEFAULT_POOL_BYTES)
-		pool = DEFAULT_POOL_BYTES;
+	if (!pool)
+		pool = s->mapped_bytes < DEFAULT_POOL_BYTES ? s->mapped_bytes : DEFAULT_POOL_BYTES;
 	s->opts.pool_bytes = pool / HGM_PAGE_BYTES * HGM_PAGE_BYTES;
 }
 

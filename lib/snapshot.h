@@ -67,7 +67,8 @@ struct hgm_snapshot {
 	bool is_file;
 	uint64_t stale_bytes; /* that the file had before: zeroes are written here */
 	uint64_t stream_at;
-	uint64_t length; /* end of the last region */
+	uint64_t length;       /* end of the last region */
+	uint64_t mapped_bytes; /* of all regions */
 	struct hgm_part *part;
 	uint32_t parts;
 	struct hgm_pool pool;

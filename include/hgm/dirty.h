@@ -13,8 +13,8 @@
  * and its contents are read after that collection: what is written later is in the next one. There
  * are two ways, told by hgm_dirty_get_info():
  *
- *	asynchronous	the kernel notes writes by itself (WP_ASYNC and PAGEMAP_SCAN, 6.7): the first
- *			write to a page costs its writer about a microsecond. Only where everything
+ *	asynchronous	the kernel notes writes by itself (WP_ASYNC and PAGEMAP_SCAN, 6.7): the
+ *			first write to a page costs its writer about a microsecond. Only where everything
  *			has arrived when tracking starts
  *	synchronous	the first write to a page waits for a fault thread, as a missing page does
  *

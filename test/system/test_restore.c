@@ -163,7 +163,7 @@ static void lengths(void **state)
 	feed_free(feed);
 }
 
-/* Contents in memory that begin in the middle of a page and of a word; a region from within them. */
+/* Contents in memory that begin in the middle of a page and of a word; a region within them. */
 static void unaligned_memory(void **state)
 {
 	const uint64_t length = 4 * MIB, offset = 2 * PAGE;
