@@ -164,8 +164,6 @@ static int register_run(struct hgm_region *r, uint64_t block, uint64_t blocks, b
 	}
 	rc = hgm_uffd_register(u, r->primary + at, len,
 			       alone ? HGM_UFFD_WP : r->modes | HGM_UFFD_WP, &ioctls);
-	if (alone)
-		hgm_resolve_wake(r, at >> HGM_PAGE_SHIFT, len >> HGM_PAGE_SHIFT);
 	for (uint64_t b = block; !rc && b < block + blocks; b++)
 		atomic_fetch_or_explicit(&registered[b / 64], UINT64_C(1) << b % 64,
 					 memory_order_acq_rel);
