@@ -82,6 +82,7 @@ struct scene {
 	struct hgm *h;
 	struct field f;
 	_Atomic unsigned int asked;
+	_Atomic bool inside; /* the callback */
 };
 
 static void begin(struct scene *s, enum place place, bool complete)
@@ -257,11 +258,42 @@ static void started_while_installed(void **state)
 	end(&s);
 }
 
+static enum hgm_write_verdict linger(void *user, struct hgm_region *r, const struct hgm_span *what)
+{
+	struct scene *s = user;
+
+	(void)r;
+	(void)what;
+	atomic_store(&s->inside, true);
+	nap_us(HELD_US);
+	atomic_store(&s->inside, false);
+	return HGM_WRITE_ALLOW;
+}
+
+/* Whoever ends a watch may free what the callback uses. */
+static void not_called_afterwards(void **state)
+{
+	struct hgm_watch_opts o = { .size = sizeof(o), .write = linger };
+	pthread_t writer;
+	struct scene s;
+
+	(void)state;
+	begin(&s, PLACE_SHMEM, true);
+	o.user = &s;
+	assert_ok(hgm_region_watch(s.f.region, &o));
+	assert_ok(hgm_region_protect(s.f.region, 0, LENGTH, 0, NULL));
+	pthread_create(&writer, NULL, write_once, &s);
+	assert_true(eventually(is_true, &s.inside, 5000));
+	assert_ok(hgm_region_unwatch(s.f.region));
+	assert_false(atomic_load(&s.inside));
+	pthread_join(writer, NULL);
+	end(&s);
+}
+
 static const struct CMUnitTest tests[] = {
-	cmocka_unit_test(installed_meanwhile),
-	cmocka_unit_test(unmapped_right_afterwards),
-	cmocka_unit_test(collected_while_let_go),
-	cmocka_unit_test(started_while_installed),
+	cmocka_unit_test(installed_meanwhile),	  cmocka_unit_test(unmapped_right_afterwards),
+	cmocka_unit_test(collected_while_let_go), cmocka_unit_test(started_while_installed),
+	cmocka_unit_test(not_called_afterwards),
 };
 
 TEST_MAIN(tests)
