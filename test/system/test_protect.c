@@ -221,6 +221,10 @@ static void survives(void **state)
 			assert_int_equal(s.asked, 1);
 			poke(&s, MIB + 5 * PAGE);
 			assert_int_equal(s.asked, 2);
+			/* Nor is what was let go protected again by being mapped again. */
+			assert_int_equal(madvise(s.f.addr + MIB, MIB, MADV_DONTNEED), 0);
+			poke(&s, MIB + 5 * PAGE);
+			assert_int_equal(s.asked, 2);
 		}
 		end(&s);
 	}
@@ -253,6 +257,9 @@ static void huge_pages_around_it(void **state)
 			if (at < 3 * MIB || at >= 3 * MIB + 16 * PAGE)
 				poke(&s, at);
 		assert_int_equal(s.asked, 0);
+		/* Not all of the block is let go: it stays as it is. */
+		assert_ok(hgm_region_unprotect(s.f.region, 3 * MIB + 8 * PAGE, 8 * PAGE, 0, NULL));
+		nap_us(50000);
 		poke(&s, 3 * MIB + PAGE);
 		assert_int_equal(s.asked, 1);
 		assert_ok(hgm_region_unprotect(s.f.region, 3 * MIB, 16 * PAGE, 0, NULL));
