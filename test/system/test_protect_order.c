@@ -25,6 +25,8 @@ static struct {
 	_Atomic(char *) page; /* NULL: nobody is held */
 	_Atomic bool installing, unprotecting, protected;
 	_Atomic bool in, out; /* somebody is held, has gone on */
+	/* Whoever guards has waited for others once, but not for the bits: he is held from then on. */
+	_Atomic(struct waiter *) from_registration;
 } held;
 
 static void hold(const _Atomic bool *place, const char *addr, uint64_t len)
@@ -56,6 +58,24 @@ static int odd_copy(int fd, void *dst, const void *src, uint64_t len, uint64_t m
 	rc = kernel->uffd_copy(fd, dst, src, len, mode, done);
 	if (atomic_load(&held.in))
 		atomic_store(&held.out, true);
+	return rc;
+}
+
+static bool is_true(void *arg)
+{
+	return atomic_load((_Atomic bool *)arg);
+}
+
+static int odd_register(int fd, void *addr, uint64_t len, uint64_t modes, uint64_t *ioctls)
+{
+	int rc = kernel->uffd_register(fd, addr, len, modes, ioctls);
+	struct waiter *w =
+		modes & HGM_UFFD_WP ? atomic_exchange(&held.from_registration, NULL) : NULL;
+
+	if (w) {
+		waiter_start(w, atomic_load(&held.page));
+		eventually(is_true, &held.in, 5000);
+	}
 	return rc;
 }
 
@@ -94,6 +114,7 @@ static void begin(struct scene *s, enum place place, bool complete)
 	sys = *kernel;
 	sys.uffd_continue = odd_continue;
 	sys.uffd_copy = odd_copy;
+	sys.uffd_register = odd_register;
 	sys.uffd_writeprotect = odd_writeprotect;
 	hgm_sys = &sys;
 	s->feed = feed_make(FEED_NOW, &contents, LENGTH);
@@ -123,11 +144,6 @@ static enum hgm_write_verdict count(void *user, struct hgm_region *r, const stru
 	(void)what;
 	atomic_fetch_add(&s->asked, 1);
 	return HGM_WRITE_ALLOW;
-}
-
-static bool is_true(void *arg)
-{
-	return atomic_load((_Atomic bool *)arg);
 }
 
 static void hold_at(struct scene *s, _Atomic bool *place)
@@ -169,9 +185,9 @@ static void installed_meanwhile(void **state)
 		begin(&s, places[i], false);
 		watch_it(&s);
 		hold_at(&s, &held.installing);
-		waiter_start(&reader, s.f.addr + P_AT);
-		assert_true(eventually(is_true, &held.in, 5000));
+		atomic_store(&held.from_registration, &reader);
 		assert_ok(hgm_region_protect(s.f.region, 0, LENGTH, 0, NULL));
+		assert_true(atomic_load(&held.in));
 		waiter_join(&reader);
 		assert_true(eventually(is_true, &held.out, 5000));
 		/* Before 6.4 he who reads may have to be asked for, too. */
@@ -246,9 +262,9 @@ static void started_while_installed(void **state)
 	(void)state;
 	begin(&s, PLACE_SHMEM, false);
 	hold_at(&s, &held.installing);
-	waiter_start(&reader, s.f.addr + P_AT);
-	assert_true(eventually(is_true, &held.in, 5000));
+	atomic_store(&held.from_registration, &reader);
 	assert_ok(hgm_dirty_start(&d, s.f.region, &o));
+	assert_true(atomic_load(&held.in));
 	waiter_join(&reader);
 	assert_true(eventually(is_true, &held.out, 5000));
 	is_dirty(d);
