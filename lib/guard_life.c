@@ -286,7 +286,7 @@ int hgm_guard_pages(struct hgm_region *r, uint64_t page, uint64_t pages)
 	for (uint64_t w = page / 64; w * 64 < page + pages; w++)
 		atomic_fetch_or_explicit(&r->guarded[w], hgm_bits_of_range(page, pages, w),
 					 memory_order_acq_rel);
-	/* Who saw clear bits has mapped by them, or has released: what is protected now stays so. */
+	/* Who saw clear bits has mapped, or has released: what is protected now stays so. */
 	hgm_rcu_synchronize();
 	return hgm_guard_writeprotect(r, page, pages, HGM_UFFD_WP_PROTECT);
 }

@@ -97,7 +97,7 @@ static void copy_all(struct track *t)
 	copy_dirty(t);
 }
 
-/* As a migration does: everything, what became dirty, ..., the rest while the guest stands still. */
+/* As a migration: everything, what became dirty, ..., the rest while the guest stands still. */
 static void keep_a_copy(enum place place, uint64_t length, uint32_t flags, enum feed_kind kind,
 			bool complete)
 {

@@ -25,7 +25,7 @@ static struct {
 	_Atomic(char *) page; /* NULL: nobody is held */
 	_Atomic bool installing, unprotecting, protected;
 	_Atomic bool in, out; /* somebody is held, has gone on */
-	/* Whoever guards has waited for others once, but not for the bits: he is held from then on. */
+	/* Whoever guards has waited for others once, but not for the bits. */
 	_Atomic(struct waiter *) from_registration;
 } held;
 
