@@ -13,9 +13,9 @@
  * and its contents are read after that collection: what is written later is in the next one. There
  * are two ways, told by hgm_dirty_get_info():
  *
- *	asynchronous	the kernel notes writes by itself (WP_ASYNC and PAGEMAP_SCAN, 6.7): the first
- *			write to a page costs its writer about a microsecond. Only where everything
- *			has arrived when tracking starts
+ *	asynchronous	the kernel notes writes by itself (WP_ASYNC and PAGEMAP_SCAN, 6.7): the
+ *			first write to a page costs its writer about a microsecond. Only where
+ *			everything has arrived when tracking starts
  *	synchronous	the first write to a page waits for a fault thread, as a missing page does
  *
  * Only writes by way of the region's own mapping are seen: by the guest, by KVM for it, by system
