@@ -49,6 +49,7 @@ static void describe_async(struct hgm_dirty *d)
 		      hgm_region_huge_bytes(r));
 
 	d->unit_bytes = whole ? r->block_bytes : HGM_PAGE_BYTES;
+	d->granule_pages = d->unit_bytes >> HGM_PAGE_SHIFT; /* less of it would split it */
 	snprintf(d->sentence, sizeof(d->sentence), "asynchronous: the kernel notes writes by %s%s",
 		 whole ? "huge pages" : "4 KiB",
 		 whole && r->backing != HGM_BACKING_HUGETLB

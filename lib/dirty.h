@@ -32,7 +32,7 @@ struct hgm_dirty {
 	uint64_t *piece;   /* the synchronous way: what was found of a piece of the region */
 	uint64_t words;
 	uint64_t pages;		/* of the region */
-	uint64_t granule_pages; /* what can be protected again: 1, or the block */
+	uint64_t granule_pages; /* what is protected again as a whole: 1, or the block */
 	struct hgm_uffd *uffd;	/* asynchronous: has the region registered */
 	uint64_t collections;
 	uint64_t dirty_pages;

@@ -62,8 +62,6 @@ static int move_registration(struct hgm_dirty *d)
 	uint64_t ioctls;
 
 	hgm_region_unregister(r, r->mapped);
-	/* Who waits for a page finds it without us. */
-	hgm_region_wake_all(r);
 	return hgm_uffd_register(d->uffd, r->primary, r->mapped, HGM_UFFD_WP, &ioctls);
 }
 

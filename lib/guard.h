@@ -64,7 +64,7 @@ void hgm_guard_map_again(struct hgm_region *r, uint64_t block);
 
 /*
  * Guard pages, whole units, of blocks that are registered. Who writes to them may go on unseen
- * until it returns. -errno: none of them is guarded. Blocks for a grace period.
+ * until it returns. -errno: some may be guarded. Blocks for a grace period.
  */
 int hgm_guard_pages(struct hgm_region *r, uint64_t page, uint64_t pages);
 

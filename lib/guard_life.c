@@ -166,7 +166,6 @@ static int register_alone(struct hgm_region *r, struct hgm_uffd *u, uint64_t at,
 		rc = hgm_uffd_unregister(u, r->primary + at, len);
 	if (!rc)
 		rc = hgm_uffd_register(u, r->primary + at, len, HGM_UFFD_WP, &ioctls);
-	hgm_resolve_wake(r, at >> HGM_PAGE_SHIFT, len >> HGM_PAGE_SHIFT);
 	return rc;
 }
 
@@ -300,17 +299,12 @@ int hgm_guard_arm(struct hgm_region *r, uint64_t *armed)
 
 int hgm_guard_pages(struct hgm_region *r, uint64_t page, uint64_t pages)
 {
-	int rc;
-
 	for (uint64_t w = page / 64; w * 64 < page + pages; w++)
 		atomic_fetch_or_explicit(&r->guarded[w], hgm_bits_of_range(page, pages, w),
 					 memory_order_acq_rel);
 	/* Who saw clear bits has mapped, or has released: what is protected now stays so. */
 	hgm_rcu_synchronize();
-	rc = hgm_guard_writeprotect(r, page, pages, HGM_UFFD_WP_PROTECT);
-	if (rc)
-		hgm_guard_allow(r, page, pages);
-	return rc;
+	return hgm_guard_writeprotect(r, page, pages, HGM_UFFD_WP_PROTECT);
 }
 
 void hgm_guard_map_again(struct hgm_region *r, uint64_t block)

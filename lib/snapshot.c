@@ -117,6 +117,7 @@ static int take_parts(struct hgm_snapshot *s)
 			continue;
 		hgm_region_visit(r);
 		s->mapped_bytes += r->mapped;
+		/* NOLINTNEXTLINE(clang-analyzer-core.NullDereference): each part has one */
 		for (; at && s->part[at - 1].r->source_offset > r->source_offset; at--)
 			s->part[at] = s->part[at - 1];
 		s->part[at] = (struct hgm_part){ .s = s, .r = r };

@@ -14,8 +14,8 @@
  * are two ways, told by hgm_dirty_get_info():
  *
  *	asynchronous	the kernel notes writes by itself (WP_ASYNC and PAGEMAP_SCAN, 6.7): the
- *			first write to a page costs its writer about a microsecond. Only where everything
- *			has arrived when tracking starts
+ *			first write to a page costs its writer about a microsecond. Only where
+ *			everything has arrived when tracking starts
  *	synchronous	the first write to a page waits for a fault thread, as a missing page does
  *
  * Only writes by way of the region's own mapping are seen: by the guest, by KVM for it, by system
@@ -86,7 +86,8 @@ struct hgm_dirty_info {
  * Errors: -EINVAL an argument is NULL, unknown flags; -E2BIG bad options; -EBUSY the region is
  * under a snapshot, a watch or dirty tracking already; -EOPNOTSUPP the kernel cannot protect that
  * memory (anonymous memory before 5.7, others before 5.19), or HGM_DIRTY_EXACT of hugetlb in whole
- * blocks; -ENOMEM; -ECANCELED the region is being destroyed; others as UFFDIO_REGISTER says.
+ * blocks; -ENOMEM; -ECANCELED the region is being destroyed; others as UFFDIO_REGISTER,
+ * UFFDIO_WRITEPROTECT and opening /proc/self/mem say.
  * Calling thread: any. Blocks: 3 to 80 ms per GiB. Since: 0.1.
  */
 HGM_PUBLIC int hgm_dirty_start(struct hgm_dirty **out, struct hgm_region *r,

@@ -190,9 +190,56 @@ static void zeroes(void **state)
 	}
 }
 
+static bool has_begun(void *region)
+{
+	uint64_t bitmap[4];
+
+	assert_ok(hgm_region_export(region, 0, 256, bitmap));
+	return bitmap[0] & bitmap[1] & bitmap[2] & bitmap[3] & 1;
+}
+
+/* Of a block that was there in part when tracking began only that part is guarded. */
+static void half_a_block(void **state)
+{
+	struct hgm_dirty_opts o = { .size = sizeof(o),
+				    .flags = HGM_DIRTY_SYNC | HGM_DIRTY_ARRIVALS };
+	struct feed *feed = feed_make(FEED_NEVER, &contents, 2 * MIB);
+	uint64_t bitmap[8];
+	struct hgm_dirty *d;
+	struct field f;
+	struct hgm *h;
+
+	(void)state;
+	if (place_lacking(PLACE_HUGETLB_2M, 2 * MIB)) {
+		feed_free(feed);
+		test_skip("%s", place_lacking(PLACE_HUGETLB_2M, 2 * MIB));
+	}
+	watch("half a block", 60);
+	feed_answer_below(feed, 256);
+	h = engine(2);
+	field_make(&f, h, PLACE_HUGETLB_2M, 2 * MIB, feed_source(feed), 0);
+	assert_ok(hgm_start(h));
+	assert_true(eventually(has_begun, f.region, 5000));
+	assert_ok(hgm_dirty_start(&d, f.region, &o));
+	feed_answer_below(feed, UINT64_MAX);
+	feed_give(feed);
+	assert_ok(hgm_wait(h, WAIT_MS));
+	*(volatile char *)(f.addr + 300 * PAGE) += 1;
+	*(volatile char *)(f.addr + 5 * PAGE) += 1;
+	assert_ok(hgm_dirty_collect(d, 0, 512, bitmap, NULL));
+	assert_int_equal(bitmap[300 / 64] >> 300 % 64 & 1, 1);
+	assert_int_equal(bitmap[0] >> 5 & 1, 1);
+	hgm_dirty_stop(d);
+	field_end(&f);
+	hgm_destroy(h);
+	feed_free(feed);
+	calm();
+}
+
 static const struct CMUnitTest tests[] = {
 	cmocka_unit_test(zeroes),
 	cmocka_unit_test(what_never_comes),
+	cmocka_unit_test(half_a_block),
 };
 
 TEST_MAIN(tests)

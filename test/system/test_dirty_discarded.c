@@ -102,6 +102,7 @@ static void tracked(enum place place, uint32_t way, uint32_t flags, bool before)
 {
 	struct hgm_dirty_opts o = { .size = sizeof(o), .flags = way };
 	struct hgm_dirty *d;
+	uint64_t faults;
 	struct scene s;
 
 	if (!begin(&s, place, flags))
@@ -130,6 +131,12 @@ static void tracked(enum place place, uint32_t way, uint32_t flags, bool before)
 	}
 	hgm_dirty_stop(d);
 	assert_reads_zero(&s, IN_HOLE + 50 * PAGE);
+	/* The engine serves it again, whoever had it registered. */
+	faults = stats_of(s.h).faults;
+	discard(&s);
+	assert_reads_zero(&s, IN_HOLE + 60 * PAGE);
+	if (place == PLACE_ANON)
+		assert_true(stats_of(s.h).faults > faults);
 	end(&s);
 }
 

@@ -266,75 +266,6 @@ static void one_at_a_time(void **state)
 	end(&s);
 }
 
-/* A source that does not answer keeps hgm_region_destroy() waiting: the region is still there. */
-struct stuck {
-	_Atomic bool go, asked;
-};
-
-static int64_t stuck_read(void *user, const struct hgm_io *io)
-{
-	struct stuck *s = user;
-
-	atomic_store(&s->asked, true);
-	while (!atomic_load(&s->go))
-		nap_us(100);
-	memset(io->buf, 1, io->length);
-	return (int64_t)io->length;
-}
-
-static bool is_asked(void *arg)
-{
-	return atomic_load(&((struct stuck *)arg)->asked);
-}
-
-static void *destroy(void *region)
-{
-	hgm_region_destroy(region);
-	return NULL;
-}
-
-static void while_destroyed(void **state)
-{
-	struct hgm_source_fn_opts so = { .size = sizeof(so), .flags = HGM_SOURCE_BLOCKING };
-	uint64_t bitmap[WORDS];
-	struct stuck stuck = { .go = false };
-	struct hgm_dirty *d, *late = NULL;
-	struct hgm_source *src;
-	struct field f[2];
-	pthread_t thread[2];
-	struct hgm *h;
-
-	(void)state;
-	watch("a region that is being destroyed", 60);
-	h = engine(1);
-	assert_ok(hgm_source_fn(&src, stuck_read, &stuck, &so));
-	for (unsigned int i = 0; i < 2; i++)
-		field_make(&f[i], h, PLACE_SHMEM, LENGTH, src, 0);
-	assert_ok(hgm_start(h));
-	assert_true(eventually(is_asked, &stuck, 5000));
-	nap_us(50000); /* both fill */
-	assert_ok(hgm_region_watch(f[0].region, NULL));
-	assert_ok(hgm_dirty_start(&d, f[1].region, NULL));
-	for (unsigned int i = 0; i < 2; i++)
-		pthread_create(&thread[i], NULL, destroy, f[i].region);
-	nap_us(200000);
-	assert_error(hgm_region_protect(f[0].region, 0, LENGTH, 0, NULL), -ECANCELED);
-	assert_error(hgm_region_unprotect(f[0].region, 0, LENGTH, 0, NULL), -ECANCELED);
-	assert_error(hgm_region_watch(f[0].region, NULL), -ECANCELED);
-	assert_error(hgm_region_unwatch(f[0].region), -EINVAL); /* it has ended */
-	assert_error(hgm_dirty_start(&late, f[1].region, NULL), -ECANCELED);
-	assert_error(hgm_dirty_collect(d, 0, LENGTH / PAGE, bitmap, NULL), -ECANCELED);
-	hgm_dirty_stop(d);
-	atomic_store(&stuck.go, true);
-	for (unsigned int i = 0; i < 2; i++) {
-		pthread_join(thread[i], NULL);
-		field_release(&f[i]);
-	}
-	hgm_destroy(h);
-	hgm_source_destroy(src);
-	calm();
-}
-
 /* A kernel whose userfaultfd cannot protect: all of it is refused, before anything is changed. */
 static const struct hgm_sys *kernel;
 static uint64_t hidden;
@@ -397,7 +328,6 @@ static const struct CMUnitTest tests[] = {
 	cmocka_unit_test(watches),
 	cmocka_unit_test(tracking),
 	cmocka_unit_test(one_at_a_time),
-	cmocka_unit_test(while_destroyed),
 	cmocka_unit_test(without_protection),
 };
 

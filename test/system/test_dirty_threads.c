@@ -1,0 +1,339 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Dirty tracking and watches used by many threads at a time, while others write, and ended while
+ * they are in use: nothing is lost, nobody hangs, and what is refused is refused in words.
+ */
+#include "bits.h"
+#include "crew.h"
+#include "random.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+#define WAIT_MS SMALLER(20000, 100000)
+#define LENGTH	(4 * MIB)
+#define PAGES	(LENGTH / PAGE)
+#define WORDS	(PAGES / 64)
+#define THREADS 3
+
+static const struct contents contents = { .seed = 106 };
+
+struct scene {
+	struct feed *feed;
+	struct hgm *h;
+	struct field f;
+	struct hgm_dirty *d;
+	_Atomic uint64_t found[WORDS];
+	_Atomic uint64_t seed;
+	_Atomic bool stop;
+	_Atomic unsigned int done; /* calls that were not refused */
+};
+
+static bool begin(struct scene *s, enum place place)
+{
+	memset(s, 0, sizeof(*s));
+	if (place_lacking(place, LENGTH))
+		return false;
+	watch(place_names[place], 100);
+	s->feed = feed_make(FEED_NOW, &contents, LENGTH);
+	s->h = engine(2);
+	field_make(&s->f, s->h, place, LENGTH, feed_source(s->feed), 0);
+	assert_ok(hgm_start(s->h));
+	assert_ok(hgm_wait(s->h, WAIT_MS));
+	s->seed = random_seed();
+	return true;
+}
+
+static void end(struct scene *s)
+{
+	field_end(&s->f);
+	hgm_destroy(s->h);
+	feed_free(s->feed);
+	calm();
+}
+
+static int collect_some(struct scene *s, uint64_t first, uint64_t pages)
+{
+	uint64_t bitmap[WORDS];
+	int rc = hgm_dirty_collect(s->d, first, pages, bitmap, NULL);
+
+	for (uint64_t w = 0; !rc && w * 64 < pages; w++)
+		atomic_fetch_or(&s->found[first / 64 + w], bitmap[w]);
+	return rc;
+}
+
+static void *collector(void *arg)
+{
+	struct scene *s = arg;
+	int rc = 0;
+
+	while (!rc && !atomic_load(&s->stop)) {
+		uint64_t first = random_of(&s->seed) % PAGES / 64 * 64;
+
+		rc = collect_some(s, first, 1 + random_of(&s->seed) % (PAGES - first));
+		if (!rc)
+			atomic_fetch_add(&s->done, 1);
+	}
+	return (void *)(intptr_t)rc;
+}
+
+static void start(pthread_t *thread, void *(*fn)(void *), struct scene *s)
+{
+	for (unsigned int i = 0; i < THREADS; i++)
+		assert_int_equal(pthread_create(&thread[i], NULL, fn, s), 0);
+}
+
+static void join(const pthread_t *thread, int want)
+{
+	for (unsigned int i = 0; i < THREADS; i++) {
+		void *rc;
+
+		pthread_join(thread[i], &rc);
+		assert_int_equal((intptr_t)rc, want);
+	}
+}
+
+static void collected_by_many(enum place place, uint32_t way)
+{
+	struct hgm_dirty_opts o = { .size = sizeof(o), .flags = way };
+	uint64_t *before[CREW];
+	pthread_t thread[THREADS];
+	struct crew crew;
+	struct scene s;
+
+	if (!begin(&s, place))
+		return;
+	crew_start(&crew, &contents, s.f.addr, PAGES);
+	crew_pause(&crew);
+	for (unsigned int i = 0; i < CREW; i++) {
+		before[i] = malloc(PAGES * sizeof(uint64_t));
+		memcpy(before[i], crew.writer[i].last, PAGES * sizeof(uint64_t));
+	}
+	assert_ok(hgm_dirty_start(&s.d, s.f.region, &o));
+	start(thread, collector, &s);
+	crew_resume(&crew);
+	nap_us(200000);
+	crew_pause(&crew);
+	atomic_store(&s.stop, true);
+	join(thread, 0);
+	assert_ok(collect_some(&s, 0, PAGES));
+	for (uint64_t p = 0; p < PAGES; p++)
+		for (unsigned int i = 0; i < CREW; i++)
+			if (crew.writer[i].last[p] != before[i][p] &&
+			    !(s.found[p / 64] >> p % 64 & 1))
+				fail_msg("%s, way %u: page %llu is in nobody's collection",
+					 place_names[place], way, (unsigned long long)p);
+	crew_resume(&crew);
+	hgm_dirty_stop(s.d);
+	crew_end(&crew);
+	for (unsigned int i = 0; i < CREW; i++)
+		free(before[i]);
+	end(&s);
+}
+
+static void several_collectors(void **state)
+{
+	static const enum place places[] = { PLACE_SHMEM, PLACE_ANON, PLACE_HUGETLB_2M };
+
+	(void)state;
+	for (unsigned int i = 0; i < 3; i++) {
+		collected_by_many(places[i], 0);
+		collected_by_many(places[i], HGM_DIRTY_SYNC);
+	}
+}
+
+static void *destroyer(void *arg)
+{
+	struct scene *s = arg;
+
+	hgm_region_destroy(s->f.region);
+	return NULL;
+}
+
+/* The region goes while its pages are collected, and while tracking ends. */
+static void gone_meanwhile(enum place place, uint32_t way, bool at_once)
+{
+	struct hgm_dirty_opts o = { .size = sizeof(o), .flags = way };
+	pthread_t thread[THREADS], last;
+	struct holdings before = take_holdings();
+	struct scene s;
+
+	if (!begin(&s, place))
+		return;
+	assert_ok(hgm_dirty_start(&s.d, s.f.region, &o));
+	if (!at_once) {
+		start(thread, collector, &s);
+		nap_us(3000);
+	}
+	pthread_create(&last, NULL, destroyer, &s);
+	if (!at_once)
+		join(thread, -ECANCELED);
+	hgm_dirty_stop(s.d);
+	pthread_join(last, NULL);
+	s.f.region = NULL;
+	end(&s);
+	assert_int_equal(take_holdings().descriptors, before.descriptors);
+	assert_int_equal(take_holdings().threads, before.threads);
+}
+
+static void region_goes_first(void **state)
+{
+	static const enum place places[] = { PLACE_SHMEM, PLACE_MAPPING, PLACE_MAPPING_ANON };
+
+	(void)state;
+	for (unsigned int i = 0; i < 3; i++) {
+		for (unsigned int round = 0; round < SMALLER(6, 2); round++) {
+			gone_meanwhile(places[i], 0, round % 2);
+			gone_meanwhile(places[i], HGM_DIRTY_SYNC, round % 2);
+		}
+	}
+}
+
+static int some_call(struct scene *s, uint64_t random)
+{
+	struct hgm_watch_opts o = { .size = sizeof(o), .verdict = random >> 32 & 1 };
+	uint64_t offset = random % LENGTH, length = 1 + (random >> 16) % (LENGTH - offset);
+
+	switch (random >> 60) {
+	case 0:
+		return hgm_region_unwatch(s->f.region);
+	case 1:
+	case 2:
+		return hgm_region_watch(s->f.region, &o);
+	case 3:
+	case 4:
+	case 5:
+	case 6:
+		return hgm_region_protect(s->f.region, offset, length, HGM_PROTECT_ROUND, NULL);
+	default:
+		return hgm_region_unprotect(s->f.region, offset, length, HGM_PROTECT_ROUND, NULL);
+	}
+}
+
+static void *caller(void *arg)
+{
+	struct scene *s = arg;
+
+	while (!atomic_load(&s->stop)) {
+		int rc = some_call(s, random_of(&s->seed));
+
+		if (rc && rc != -EINVAL && rc != -EBUSY)
+			return (void *)(intptr_t)rc;
+		atomic_fetch_add(&s->done, !rc);
+	}
+	return NULL;
+}
+
+/* Threads watch, protect, unprotect and unwatch one region as they like; writers get on at last. */
+static void watched_by_many(enum place place)
+{
+	pthread_t thread[THREADS];
+	struct crew crew;
+	struct scene s;
+	uint64_t writes;
+
+	if (!begin(&s, place))
+		return;
+	crew_start(&crew, &contents, s.f.addr, PAGES);
+	start(thread, caller, &s);
+	nap_us(400000);
+	atomic_store(&s.stop, true);
+	join(thread, 0);
+	assert_true(s.done > 0);
+	hgm_region_unwatch(s.f.region); /* if anybody left it so */
+	writes = atomic_load(&crew.writes);
+	crew_pause(&crew);
+	crew_resume(&crew);
+	nap_us(10000);
+	assert_true(atomic_load(&crew.writes) > writes);
+	crew_end(&crew);
+	end(&s);
+}
+
+static void several_watchers(void **state)
+{
+	static const enum place places[] = { PLACE_SHMEM, PLACE_ANON, PLACE_FD_LAZY,
+					     PLACE_HUGETLB_2M };
+
+	(void)state;
+	for (unsigned int i = 0; i < 4; i++)
+		watched_by_many(places[i]);
+}
+
+/* A source that does not answer keeps hgm_region_destroy() waiting: the region is still there. */
+struct stuck {
+	_Atomic bool go, asked;
+};
+
+static int64_t stuck_read(void *user, const struct hgm_io *io)
+{
+	struct stuck *s = user;
+
+	atomic_store(&s->asked, true);
+	while (!atomic_load(&s->go))
+		nap_us(100);
+	memset(io->buf, 1, io->length);
+	return (int64_t)io->length;
+}
+
+static bool is_asked(void *arg)
+{
+	return atomic_load(&((struct stuck *)arg)->asked);
+}
+
+static void *destroy(void *region)
+{
+	hgm_region_destroy(region);
+	return NULL;
+}
+
+static void while_destroyed(void **state)
+{
+	struct hgm_source_fn_opts so = { .size = sizeof(so), .flags = HGM_SOURCE_BLOCKING };
+	uint64_t bitmap[WORDS];
+	struct stuck stuck = { .go = false };
+	struct hgm_dirty *d, *late = NULL;
+	struct hgm_source *src;
+	struct field f[2];
+	pthread_t thread[2];
+	struct hgm *h;
+
+	(void)state;
+	watch("a region that is being destroyed", 60);
+	h = engine(1);
+	assert_ok(hgm_source_fn(&src, stuck_read, &stuck, &so));
+	for (unsigned int i = 0; i < 2; i++)
+		field_make(&f[i], h, PLACE_SHMEM, LENGTH, src, 0);
+	assert_ok(hgm_start(h));
+	assert_true(eventually(is_asked, &stuck, 5000));
+	nap_us(50000); /* both fill */
+	assert_ok(hgm_region_watch(f[0].region, NULL));
+	assert_ok(hgm_dirty_start(&d, f[1].region, NULL));
+	for (unsigned int i = 0; i < 2; i++)
+		pthread_create(&thread[i], NULL, destroy, f[i].region);
+	nap_us(200000);
+	assert_error(hgm_region_protect(f[0].region, 0, LENGTH, 0, NULL), -ECANCELED);
+	assert_error(hgm_region_unprotect(f[0].region, 0, LENGTH, 0, NULL), -ECANCELED);
+	assert_error(hgm_region_watch(f[0].region, NULL), -ECANCELED);
+	assert_error(hgm_region_unwatch(f[0].region), -EINVAL); /* it has ended */
+	assert_error(hgm_dirty_start(&late, f[1].region, NULL), -ECANCELED);
+	assert_error(hgm_dirty_collect(d, 0, PAGES, bitmap, NULL), -ECANCELED);
+	hgm_dirty_stop(d);
+	atomic_store(&stuck.go, true);
+	for (unsigned int i = 0; i < 2; i++) {
+		pthread_join(thread[i], NULL);
+		field_release(&f[i]);
+	}
+	hgm_destroy(h);
+	hgm_source_destroy(src);
+	calm();
+}
+
+static const struct CMUnitTest tests[] = {
+	cmocka_unit_test(several_collectors),
+	cmocka_unit_test(region_goes_first),
+	cmocka_unit_test(several_watchers),
+	cmocka_unit_test(while_destroyed),
+};
+
+TEST_MAIN(tests)
