@@ -17,7 +17,7 @@
 #include "vmm.h"
 
 /* With nothing arriving and nothing becoming huge for so long, something hangs. */
-#define PATIENCE_MS 30000
+#define PATIENCE_MS 120000 /* on a busy machine, too */
 #define LOOK_MS	    50
 
 struct running {

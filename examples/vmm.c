@@ -118,7 +118,11 @@ int vmm_finish(struct vmm *vm, int timeout_ms, char *why, size_t size)
 	for (i = 0; i < GUEST_CPUS; i++) {
 		rc = pthread_timedjoin_np(vm->cpu[i].thread, NULL, &until);
 		if (rc) {
-			snprintf(why, size, "CPU %d hangs in %s", i, walk_phase(&vm->walk, i));
+			snprintf(why, size,
+				 "CPU %d is not through with %s in %d s: it hangs, or the machine "
+				 "is too "
+				 "busy",
+				 i, walk_phase(&vm->walk, i), timeout_ms / 1000);
 			return -rc;
 		}
 	}

@@ -23,10 +23,12 @@ struct hgm_guard_ops {
 	 */
 	int (*write)(struct hgm_guard *g, struct hgm_region *r, uint64_t page, uint64_t pages);
 	/*
-	 * The region is being destroyed: end the guard. NULL: it notices by itself, and holds the
-	 * region until then; such a guard is not counted by references.
+	 * The region is being destroyed: end the guard. NULL: it holds the region until it has
+	 * ended, and is not counted by references.
 	 */
 	void (*leave)(struct hgm_guard *g, struct hgm_region *r);
+	/* The same, for who has no leave(): hurry. Runs under the table's lock. */
+	void (*hurry)(struct hgm_guard *g);
 	void (*free)(struct hgm_guard *g);
 };
 

@@ -102,10 +102,22 @@ void hgm_guard_put(struct hgm_guard *g)
 		g->ops->free(g);
 }
 
+static void hurry(struct hgm_region *r)
+{
+	struct hgm_guard *g;
+
+	pthread_mutex_lock(&r->h->table_lock); /* it cannot end meanwhile */
+	g = atomic_load_explicit(&r->guard, memory_order_relaxed);
+	if (g && g->ops->hurry)
+		g->ops->hurry(g);
+	pthread_mutex_unlock(&r->h->table_lock);
+}
+
 void hgm_guard_leave(struct hgm_region *r)
 {
 	struct hgm_guard *g = hgm_guard_get(r, NULL);
 
+	hurry(r);
 	if (!g)
 		return;
 	g->ops->leave(g, r);

@@ -3,6 +3,7 @@
  * A live snapshot's life.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -58,7 +59,20 @@ static int save_before_write(struct hgm_guard *g, struct hgm_region *r, uint64_t
 	return rc;
 }
 
-const struct hgm_guard_ops hgm_snapshot_guard_ops = { .write = save_before_write };
+/* A region is being destroyed, and waits for us: nothing more goes to the sink. */
+static void hurry(struct hgm_guard *g)
+{
+	struct hgm_snapshot *s =
+		(struct hgm_snapshot *)((char *)g - offsetof(struct hgm_snapshot, guard));
+
+	hgm_snapshot_fail(s, -ECANCELED);
+	pthread_cond_broadcast(&s->cond);
+}
+
+const struct hgm_guard_ops hgm_snapshot_guard_ops = {
+	.write = save_before_write,
+	.hurry = hurry,
+};
 
 void hgm_snapshot_fail(struct hgm_snapshot *s, int error)
 {
@@ -73,12 +87,22 @@ void hgm_snapshot_fail(struct hgm_snapshot *s, int error)
 
 static int check_opts(struct hgm *h, struct hgm_snapshot_opts *o)
 {
+	struct hgm_file_kind kind;
+
 	if (o->flags & ~HGM_SNAPSHOT_ORDERED)
 		return hgm_fail(-EINVAL, "hgm_snapshot_create: unknown flags 0x%x", o->flags);
 	if (!o->write && o->fd < 0)
 		return hgm_fail(-EINVAL, "hgm_snapshot_create: no sink: neither write nor fd");
-	if (!o->write && hgm_sys->lseek(o->fd, 0, SEEK_CUR) == -EBADF)
+	if (!o->write && hgm_sys->file_kind(o->fd, &kind))
 		return hgm_fail(-EBADF, "hgm_snapshot_create: fd %d is no open file", o->fd);
+	if (!o->write && kind.access == O_RDONLY)
+		return hgm_fail(-EBADF, "hgm_snapshot_create: fd %d is not open for writing",
+				o->fd);
+	if (!o->write && kind.appends)
+		return hgm_fail(-EINVAL,
+				"hgm_snapshot_create: fd %d was opened with O_APPEND: what is "
+				"written by offset would all go to its end",
+				o->fd);
 	if (o->count && !o->regions)
 		return hgm_fail(-EINVAL, "hgm_snapshot_create: %llu regions, but no array of them",
 				(unsigned long long)o->count);

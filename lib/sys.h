@@ -32,6 +32,7 @@ struct hgm_file_kind {
 	uint64_t fs_magic;	 /* statfs: TMPFS_MAGIC, HUGETLBFS_MAGIC, ... */
 	uint64_t fs_block_bytes; /* the huge page of a hugetlbfs */
 	int access;		 /* O_RDONLY, O_WRONLY, O_RDWR */
+	bool appends;		 /* O_APPEND */
 };
 
 struct hgm_sys {

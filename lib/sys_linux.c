@@ -213,6 +213,7 @@ static int linux_file_kind(int fd, struct hgm_file_kind *kind)
 	kind->fs_magic = (uint64_t)fs.f_type;
 	kind->fs_block_bytes = (uint64_t)fs.f_bsize;
 	kind->access = access & O_ACCMODE;
+	kind->appends = access & O_APPEND;
 	return 0;
 }
 

@@ -55,7 +55,7 @@ enum hgm_write_verdict {
  * after it said HGM_WRITE_WAIT. Before 6.4 it is asked of arrivals, too (struct hgm_region_info,
  * @protect_bytes).
  *
- * Return: enum hgm_write_verdict.
+ * Return: enum hgm_write_verdict; anything else is taken for HGM_WRITE_WAIT.
  */
 typedef enum hgm_write_verdict (*hgm_write_fn)(void *user, struct hgm_region *r,
 					       const struct hgm_span *what);
@@ -109,7 +109,8 @@ HGM_PUBLIC int hgm_region_watch(struct hgm_region *r, const struct hgm_watch_opt
  * flag, the region is not under a watch; -ECANCELED the region is being destroyed; others as
  * UFFDIO_REGISTER and UFFDIO_WRITEPROTECT say (nothing of the range is protected then, of what was
  * before neither).
- * Calling thread: any but hgm_write_fn. Blocks: some 50 us, and 6 to 16 us per 2 MiB. Since: 0.1.
+ * Calling thread: any but hgm_write_fn. Blocks: some 50 us, 10 ms more if faults are
+ * being served at that moment, and 6 to 16 us per 2 MiB. Since: 0.1.
  */
 HGM_PUBLIC int hgm_region_protect(struct hgm_region *r, uint64_t offset, uint64_t length,
 				  uint32_t flags, struct hgm_span *what);
@@ -135,7 +136,8 @@ HGM_PUBLIC int hgm_region_unprotect(struct hgm_region *r, uint64_t offset, uint6
  * @r: the region
  *
  * Nothing is protected afterwards, who waits to write goes on, and hgm_write_fn is not called any
- * more when it returns. hgm_region_destroy() does it, too.
+ * more when it returns. hgm_region_destroy() does it, too: who waits to write then goes on, or gets
+ * SIGSEGV as told there.
  *
  * Errors: -EINVAL @r is NULL or not under a watch.
  * Calling thread: any but hgm_write_fn. Blocks until hgm_write_fn has returned. Since: 0.1.

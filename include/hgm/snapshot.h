@@ -59,7 +59,8 @@ typedef int64_t (*hgm_sink_fn)(void *user, const void *buf, uint64_t length, uin
  * @user:       handed to @write
  * @fd:         a file, written by offset, holes for zeroes where it was empty before, and set to
  *              the snapshot's length at the end; or what cannot seek, and gets all in order, zeroes
- *              too. It stays the caller's and must stay open; not with O_APPEND
+ *              too. It stays the caller's and must stay open. 0 is standard input: there is no
+ *              default
  * @flags:      HGM_SNAPSHOT_*
  * @pool_bytes: memory for old contents; 0 for as much as the regions have, at most 64 MiB; at
  *              least one unit of protection (4096, or the block of hugetlb)
@@ -90,7 +91,7 @@ struct hgm_snapshot_opts {
  * @source_bytes:     of these, read from the source
  * @unreadable_bytes: of these, left out: poisoned, or the source failed for good
  * @pool_used_bytes:  of the pool, at the moment
- * @pool_full:        how often a write had to wait because the pool was full
+ * @pool_full:        tries of writes that had to wait because the pool was full
  * @begin_ns:         what hgm_snapshot_begin() took
  * @done:             it has ended
  * @error:            0, or why it failed: -ECANCELED, what the sink said
@@ -120,11 +121,12 @@ struct hgm_snapshot_progress {
  * ends none of their blocks is collapsed, and hgm_wait() does not wait for that. Regions must not
  * be destroyed before hgm_snapshot_begin(); after it that ends the snapshot with -ECANCELED.
  *
- * Errors: -EINVAL no sink, an unknown flag, no region, a region of another engine or named twice,
- * regions that overlap in the snapshot, a pool above 2^42 bytes, an engine that was not started;
- * -EBADF @fd is not open; -EBUSY a region is under another snapshot, dirty tracking or a watch;
- * -ENOMEM, also a pool that is smaller than a unit of protection; -EOPNOTSUPP the kernel cannot
- * protect that memory (shmem and hugetlb before 5.19);
+ * Errors: -EINVAL no sink, or a file that was opened with O_APPEND, an unknown flag, no region, a
+ * region of another engine or named twice, regions that overlap in the snapshot, a pool above 2^42
+ * bytes, an engine that was not started; -EBADF @fd is not open for writing; -EBUSY a region is
+ * under another snapshot, dirty tracking or a watch; -ENOMEM, also a pool that is smaller than a
+ * unit of protection; -EOPNOTSUPP the kernel cannot protect that memory (shmem and hugetlb before
+ * 5.19);
  * -EAGAIN no thread can be had; others as UFFDIO_REGISTER says. Nothing is left behind.
  * Calling thread: any. Blocks for some milliseconds. Since: 0.1.
  */
@@ -160,7 +162,8 @@ HGM_PUBLIC int hgm_snapshot_wait(struct hgm_snapshot *s, int timeout_ms);
  * hgm_snapshot_cancel - end it early
  * @s: the snapshot
  *
- * What the sink has got is incomplete. The guest does not notice.
+ * What the sink has got is incomplete. The guest does not notice, but who waits because the pool is
+ * full waits until the sink's running call has returned.
  * Errors: -EINVAL @s is NULL.
  * Calling thread: any. Does not block: hgm_snapshot_wait() tells when it has ended. Since: 0.1.
  */

@@ -271,11 +271,48 @@ static void destroyed_under_it(void **state)
 	assert_same_holdings(&before);
 }
 
+static int64_t slow_sink(void *user, const void *buf, uint64_t length, uint64_t offset)
+{
+	_Atomic unsigned int *calls = user;
+
+	(void)buf;
+	(void)offset;
+	atomic_fetch_add(calls, 1);
+	nap_us(20000);
+	return (int64_t)length;
+}
+
+/* Who destroys a region waits for the sink's running call, not for all that is in the pool. */
+static void destroyed_with_a_full_pool(void **state)
+{
+	_Atomic unsigned int calls = 0;
+	struct hgm_snapshot *s;
+	unsigned int before;
+	struct stage st;
+
+	(void)state;
+	stage_make(&st, PLACE_MAPPING);
+	s = snapshot_of(st.h, &(struct hgm_snapshot_opts){ .write = slow_sink, .user = &calls });
+	crew_begin(&st.crew, s, st.want);
+	while (snapshot_progress(s).pool_used_bytes < 100 * PAGE)
+		nap_us(100);
+	before = atomic_load(&calls);
+	hgm_region_destroy(st.f.region);
+	if (atomic_load(&calls) - before > 3)
+		fail_msg("%u calls of the sink", atomic_load(&calls) - before);
+	assert_error(hgm_snapshot_wait(s, WAIT_MS), -ECANCELED);
+	assert_writers_go_on(&st);
+	hgm_snapshot_destroy(s);
+	st.f.region = NULL;
+	stage_end(&st);
+}
+
 static const struct CMUnitTest tests[] = {
 	cmocka_unit_test(failing_sinks),
 	cmocka_unit_test(cancelled_at_each_stage),
 	cmocka_unit_test(begun_twice),
 	cmocka_unit_test(destroyed_under_it),
+	cmocka_unit_test(destroyed_with_a_full_pool),
 };
 
 TEST_MAIN(tests)

@@ -5,6 +5,7 @@
 #include "crew.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <limits.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -97,6 +98,12 @@ static void bad_options(void **state)
 	close(closed);
 	o.fd = closed;
 	assert_error(try(p.h, o, both, 1), -EBADF);
+	o.fd = open("/dev/null", O_RDONLY);
+	assert_error(try(p.h, o, both, 1), -EBADF);
+	close(o.fd);
+	o.fd = open("/dev/null", O_WRONLY | O_APPEND);
+	assert_error(try(p.h, o, both, 1), -EINVAL);
+	close(o.fd);
 	o = good;
 	o.flags = 0x2;
 	assert_error(try(p.h, o, both, 1), -EINVAL);
