@@ -278,7 +278,7 @@ static int64_t slow_sink(void *user, const void *buf, uint64_t length, uint64_t 
 	(void)buf;
 	(void)offset;
 	atomic_fetch_add(calls, 1);
-	nap_us(20000);
+	nap_us(5000);
 	return (int64_t)length;
 }
 
@@ -294,7 +294,8 @@ static void destroyed_with_a_full_pool(void **state)
 	stage_make(&st, PLACE_MAPPING);
 	s = snapshot_of(st.h, &(struct hgm_snapshot_opts){ .write = slow_sink, .user = &calls });
 	crew_begin(&st.crew, s, st.want);
-	while (snapshot_progress(s).pool_used_bytes < 100 * PAGE)
+	/* It is in the middle of what was taken out of the pool at a time. */
+	while (snapshot_progress(s).pool_used_bytes < 200 * PAGE || atomic_load(&calls) < 50)
 		nap_us(100);
 	before = atomic_load(&calls);
 	hgm_region_destroy(st.f.region);
