@@ -197,13 +197,14 @@ HGM_PUBLIC int hgm_region_create(struct hgm_region **out, struct hgm *h,
  * @r: the region, or NULL
  *
  * Waits until the source has answered what it was asked (see struct hgm_source_fn_opts, cancel);
- * when it returns no call of the source for this region is running.
+ * when it returns no call of the source for this region is running. Of a snapshot, which ends then,
+ * it waits for the sink's running call.
  * Threads that still wait for a page of it, or touch it later, get SIGSEGV (a vCPU: EFAULT from
  * KVM_RUN), never wrong bytes. With HGM_BACKING_MAPPING the mapping stays, unregistered: pages that
  * have arrived keep their contents, all others raise SIGBUS where the kernel can poison (6.6), else
  * the whole mapping is made PROT_NONE unless everything had arrived.
  *
- * Calling thread: any but hgm_read_fn. Blocks as said. Since: 0.1.
+ * Calling thread: any but hgm_read_fn and hgm_sink_fn. Blocks as said. Since: 0.1.
  */
 HGM_PUBLIC void hgm_region_destroy(struct hgm_region *r);
 

@@ -154,7 +154,9 @@ HGM_PUBLIC int hgm_snapshot_begin(struct hgm_snapshot *s);
  * Errors: -ETIMEDOUT; -ECANCELED cancelled, or a region was destroyed; -EINVAL it was not begun;
  * what the sink said. -ENODATA: all was written but for pages that are poisoned or whose source
  * failed for good.
- * Calling thread: any. Since: 0.1.
+ * -ETIMEDOUT and the others can also be what the sink said: @done of hgm_snapshot_get_progress()
+ * tells.
+ * Calling thread: any but hgm_sink_fn. Since: 0.1.
  */
 HGM_PUBLIC int hgm_snapshot_wait(struct hgm_snapshot *s, int timeout_ms);
 
