@@ -190,14 +190,6 @@ static int collapse_block(struct hgm_region *r, uint64_t block)
 	if (r->native)
 		map_untouched(r, block);
 	rc = hgm_sys->madvise(addr, r->block_bytes, HGM_MADV_COLLAPSE);
-	/*
-	 * Linux 6.1 leaves all pages read-only when their protection ends, and collapses no
-	 * anonymous block without a writable one.
-	 */
-	if (rc == -EINVAL && r->backing == HGM_BACKING_ANON &&
-	    atomic_load_explicit(&r->wp_registered, memory_order_acquire) &&
-	    !hgm_sys->madvise(addr, HGM_PAGE_BYTES, HGM_MADV_POPULATE_WRITE))
-		rc = hgm_sys->madvise(addr, r->block_bytes, HGM_MADV_COLLAPSE);
 	hgm_resolve_wake(r, block * r->block_bytes >> HGM_PAGE_SHIFT,
 			 r->block_bytes >> HGM_PAGE_SHIFT);
 	/* Of hugetlb memory its code lies both ways: the next memory area's is mixed in. */

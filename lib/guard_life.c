@@ -226,6 +226,13 @@ int hgm_guard_unregister_block(struct hgm_region *r, uint64_t block)
 	rc = hgm_uffd_unregister(u, r->primary + at, r->block_bytes);
 	if (rc)
 		return -EAGAIN;
+	/*
+	 * Linux 6.1 leaves all pages read-only when their protection ends, and collapses no
+	 * anonymous block without a writable one. Now, as nobody serves a fault of it: if the page
+	 * was discarded, it is zero.
+	 */
+	if (r->backing == HGM_BACKING_ANON && !r->h->can_continue_wp)
+		hgm_sys->madvise(r->primary + at, HGM_PAGE_BYTES, HGM_MADV_POPULATE_WRITE);
 	/* If it cannot be registered again now, who guards it next does that. */
 	atomic_fetch_and_explicit(&registered[block / 64], ~bit, memory_order_acq_rel);
 	rc = hgm_uffd_register(u, r->primary + at, r->block_bytes, r->modes, &ioctls);

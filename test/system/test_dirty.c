@@ -284,8 +284,8 @@ static void arrivals(void **state)
 			begin(&t, places[p], 4 * MIB, FEED_NEVER, false);
 			start(&t, counts ? HGM_DIRTY_ARRIVALS : 0);
 			assert_int_equal(collect(&t), 0);
-			feed_give(t.feed);
 			feed_answer_below(t.feed, UINT64_MAX);
+			feed_give(t.feed);
 			assert_ok(hgm_wait(t.h, WAIT_MS));
 			read_all(&t);
 			counts |= !!(dirty_info(t.d).flags & HGM_DIRTY_ARRIVALS);
