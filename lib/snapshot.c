@@ -207,6 +207,11 @@ static int guard_part(struct hgm_snapshot *s, uint32_t number)
 	if (rc)
 		return rc;
 	part->guarded = true;
+	/* Written to once: the instant shall not wait until the kernel has memory for them. */
+	for (uint64_t w = 0; w < words; w++) {
+		part->armed[w] = hgm_map_present_word(part->r->map, w);
+		atomic_store_explicit(&part->r->guarded[w], 0, memory_order_relaxed);
+	}
 	hgm_guard_hold(part->r, 0, part->r->blocks);
 	return hgm_guard_register(part->r, 0, part->r->blocks);
 }
