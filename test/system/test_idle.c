@@ -136,8 +136,7 @@ static bool is_huge_again(void *arg)
 	if (hgm_mapped_huge(f->addr, LENGTH, &huge))
 		huge = huge_in_smaps(f->addr, LENGTH);
 	/* Known to the library, too: what is hit before that it may take for huge. */
-	return huge >= LENGTH * 95 / 100 &&
-	       info_of(f->region).huge_bytes >= LENGTH * 95 / 100;
+	return huge >= LENGTH * 95 / 100 && info_of(f->region).huge_bytes >= LENGTH * 95 / 100;
 }
 
 enum blow {
