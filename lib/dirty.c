@@ -107,9 +107,14 @@ static void end(struct hgm_dirty *d)
 	d->r = NULL;
 }
 
+static struct hgm_dirty *dirty_of(struct hgm_guard *g)
+{
+	return (struct hgm_dirty *)((char *)g - offsetof(struct hgm_dirty, guard));
+}
+
 void hgm_dirty_leave(struct hgm_guard *g, struct hgm_region *r)
 {
-	struct hgm_dirty *d = (struct hgm_dirty *)((char *)g - offsetof(struct hgm_dirty, guard));
+	struct hgm_dirty *d = dirty_of(g);
 
 	pthread_mutex_lock(&d->lock);
 	if (d->r == r)
@@ -119,7 +124,7 @@ void hgm_dirty_leave(struct hgm_guard *g, struct hgm_region *r)
 
 void hgm_dirty_free(struct hgm_guard *g)
 {
-	struct hgm_dirty *d = (struct hgm_dirty *)((char *)g - offsetof(struct hgm_dirty, guard));
+	struct hgm_dirty *d = dirty_of(g);
 
 	pthread_mutex_destroy(&d->lock);
 	free(d->pending);
@@ -196,18 +201,14 @@ int hgm_dirty_collect(struct hgm_dirty *d, uint64_t first_page, uint64_t pages, 
 		      uint64_t *dirty)
 {
 	uint64_t found = 0;
-	int rc = 0;
+	int rc;
 
 	if (!d || !bitmap)
 		return hgm_fail(-EINVAL, "hgm_dirty_collect: %s is NULL",
 				d ? "the bitmap" : "dirty tracking");
-	if (first_page % 64 || first_page > d->pages || pages > d->pages - first_page)
-		return hgm_fail(
-			-EINVAL,
-			"hgm_dirty_collect: pages [%llu, +%llu) of %llu: not inside, or the "
-			"first is no multiple of 64",
-			(unsigned long long)first_page, (unsigned long long)pages,
-			(unsigned long long)d->pages);
+	rc = hgm_region_check_pages(d->pages, first_page, pages, "hgm_dirty_collect");
+	if (rc)
+		return rc;
 	pthread_mutex_lock(&d->lock);
 	if (!d->r)
 		rc = hgm_fail(-ECANCELED, "hgm_dirty_collect: the region was destroyed");

@@ -40,22 +40,6 @@ const char *hgm_dirty_async_lacks(const struct hgm_dirty *d)
 	return NULL;
 }
 
-/* The engine's registration, without write-protection, as it was at first. */
-static int register_again(struct hgm_region *r)
-{
-	int rc = 0;
-
-	for (uint64_t block = 0; block < r->blocks; block += 64)
-		atomic_store_explicit(&r->wp_registered[block / 64], 0, memory_order_release);
-	for (uint64_t at = 0; at < r->mapped && !rc; at += r->stripe_bytes) {
-		uint64_t ioctls;
-
-		rc = hgm_uffd_register(hgm_region_uffd(r, at >> HGM_PAGE_SHIFT), r->primary + at,
-				       hgm_region_stripe_length(r, at), r->modes, &ioctls);
-	}
-	return rc;
-}
-
 static int move_registration(struct hgm_dirty *d)
 {
 	struct hgm_region *r = d->r;
@@ -174,7 +158,9 @@ void hgm_dirty_async_end(struct hgm_dirty *d)
 	d->uffd = NULL;
 	if (atomic_load_explicit(&r->dying, memory_order_acquire))
 		return;
-	rc = register_again(r);
+	for (uint64_t w = 0; w < hgm_bits_words(r->blocks); w++)
+		atomic_store_explicit(&r->wp_registered[w], 0, memory_order_release);
+	rc = hgm_region_register(r);
 	if (rc)
 		atomic_store_explicit(&r->h->last_error, rc, memory_order_relaxed);
 	find_split(r);

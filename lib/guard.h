@@ -23,13 +23,13 @@ struct hgm_guard_ops {
 	 */
 	int (*write)(struct hgm_guard *g, struct hgm_region *r, uint64_t page, uint64_t pages);
 	/*
-	 * The region is being destroyed: end the guard. NULL: it holds the region until it has
-	 * ended, and is not counted by references.
+	 * The region is being destroyed. Either the guard is counted by references: leave() ends
+	 * it, free() frees it. Or it holds the region until it has ended: hurry() has it end soon,
+	 * and runs under the table's lock.
 	 */
 	void (*leave)(struct hgm_guard *g, struct hgm_region *r);
-	/* The same, for who has no leave(): hurry. Runs under the table's lock. */
-	void (*hurry)(struct hgm_guard *g);
 	void (*free)(struct hgm_guard *g);
+	void (*hurry)(struct hgm_guard *g);
 };
 
 /* Part of the object that guards: a snapshot, dirty tracking, a caller's watch. */

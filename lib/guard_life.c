@@ -88,7 +88,7 @@ struct hgm_guard *hgm_guard_get(struct hgm_region *r, const struct hgm_guard_ops
 
 	pthread_mutex_lock(&r->h->table_lock); /* it cannot end meanwhile */
 	g = atomic_load_explicit(&r->guard, memory_order_relaxed);
-	if (g && (ops ? g->ops != ops : !g->ops->leave))
+	if (g && g->ops != ops)
 		g = NULL;
 	if (g)
 		atomic_fetch_add_explicit(&g->refs, 1, memory_order_relaxed);
@@ -102,22 +102,19 @@ void hgm_guard_put(struct hgm_guard *g)
 		g->ops->free(g);
 }
 
-static void hurry(struct hgm_region *r)
+void hgm_guard_leave(struct hgm_region *r)
 {
 	struct hgm_guard *g;
 
 	pthread_mutex_lock(&r->h->table_lock); /* it cannot end meanwhile */
 	g = atomic_load_explicit(&r->guard, memory_order_relaxed);
-	if (g && g->ops->hurry)
+	if (g && g->ops->hurry) {
 		g->ops->hurry(g);
+		g = NULL;
+	}
+	if (g)
+		atomic_fetch_add_explicit(&g->refs, 1, memory_order_relaxed);
 	pthread_mutex_unlock(&r->h->table_lock);
-}
-
-void hgm_guard_leave(struct hgm_region *r)
-{
-	struct hgm_guard *g = hgm_guard_get(r, NULL);
-
-	hurry(r);
 	if (!g)
 		return;
 	g->ops->leave(g, r);

@@ -187,7 +187,7 @@ void hgm_region_unregister(struct hgm_region *r, uint64_t upto)
 	}
 }
 
-static int register_all(struct hgm_region *r)
+int hgm_region_register(struct hgm_region *r)
 {
 	uint64_t needed = r->copies ? HGM_UFFD_IOCTL_COPY : HGM_UFFD_IOCTL_CONTINUE;
 
@@ -253,7 +253,7 @@ static int make(struct hgm_region **out, const struct hgm_ladder *l, enum hgm_ru
 	if (!rc) {
 		stripe(r);
 		hgm_region_describe(r, o->backing, l->refused);
-		rc = register_all(r);
+		rc = hgm_region_register(r);
 	}
 	if (rc) {
 		hgm_region_free(r);

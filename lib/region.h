@@ -198,7 +198,13 @@ int hgm_prepare(struct hgm_region *r);
 
 /* region.c, for its end */
 void hgm_region_unregister(struct hgm_region *r, uint64_t upto);
+
+/* With the engine, and without write-protection; -errno with text: nothing of it is. */
+int hgm_region_register(struct hgm_region *r);
 void hgm_region_free(struct hgm_region *r);
+
+/* region_info.c: may a bitmap stand for these of @all pages? -errno with text. */
+int hgm_region_check_pages(uint64_t all, uint64_t first, uint64_t pages, const char *function);
 
 /* region_info.c: the sentence; @refused says why it is nothing better, or is empty. */
 void hgm_region_describe(struct hgm_region *r, uint32_t asked, const char *refused);

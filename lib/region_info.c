@@ -116,13 +116,8 @@ int hgm_region_get_info(const struct hgm_region *r, struct hgm_region_info *out)
 			    "hgm_region_get_info");
 }
 
-static int check_pages(const struct hgm_region *r, uint64_t first, uint64_t pages,
-		       const uint64_t *bitmap, const char *function)
+int hgm_region_check_pages(uint64_t all, uint64_t first, uint64_t pages, const char *function)
 {
-	uint64_t all = r ? hgm_region_pages(r) : 0;
-
-	if (!r || !bitmap)
-		return hgm_fail(-EINVAL, "%s: the %s is NULL", function, r ? "bitmap" : "region");
 	if (first % 64 || first > all || pages > all - first)
 		return hgm_fail(
 			-EINVAL,
@@ -131,6 +126,14 @@ static int check_pages(const struct hgm_region *r, uint64_t first, uint64_t page
 			function, (unsigned long long)first, (unsigned long long)pages,
 			(unsigned long long)all);
 	return 0;
+}
+
+static int check_pages(const struct hgm_region *r, uint64_t first, uint64_t pages,
+		       const uint64_t *bitmap, const char *function)
+{
+	if (!r || !bitmap)
+		return hgm_fail(-EINVAL, "%s: the %s is NULL", function, r ? "bitmap" : "region");
+	return hgm_region_check_pages(hgm_region_pages(r), first, pages, function);
 }
 
 int hgm_region_export(const struct hgm_region *r, uint64_t first, uint64_t pages, uint64_t *bitmap)

@@ -411,8 +411,7 @@ static int map_discarded(struct hgm_region *r, uint64_t page, bool *installed)
 	return outcome(r, rc);
 }
 
-/* Inside a read-side section. */
-static int resolve_present(struct hgm_region *r, uint64_t page)
+int hgm_resolve_present(struct hgm_region *r, uint64_t page)
 {
 	uint64_t step = r->map_bytes >> HGM_PAGE_SHIFT;
 	uint64_t block = hgm_region_block(r, page);
@@ -434,16 +433,6 @@ static int resolve_present(struct hgm_region *r, uint64_t page)
 	/* After the collapse a fault that finds nothing mapped is news. */
 	if (!rc && installed && r->collapses && state == HGM_BLOCK_HUGE)
 		hgm_collapse_again(r, block);
-	return rc;
-}
-
-int hgm_resolve_present(struct hgm_region *r, uint64_t page)
-{
-	int rc;
-
-	hgm_rcu_read_lock();
-	rc = resolve_present(r, page);
-	hgm_rcu_read_unlock();
 	return rc;
 }
 

@@ -29,7 +29,8 @@ void hgm_resolve_settle(struct hgm_request *req);
 
 /*
  * A fault on a page whose contents are there: map it, and present neighbours with it. -EAGAIN and
- * -ENOMEM: not now; -ENOENT: there is no registered memory, at least now.
+ * -ENOMEM: not now; -ENOENT: there is no registered memory, at least now. Inside a read-side
+ * section.
  */
 int hgm_resolve_present(struct hgm_region *r, uint64_t page);
 

@@ -25,6 +25,7 @@ void raw_end(void *raw);
 
 /* Sleep until there is a message, or until @ms are over. */
 void raw_wait(const struct raw *raw, int ms);
+void *raw_serve_poll(void *raw);
 
 static inline bool raw_stopped(const struct raw *raw)
 {

@@ -2,7 +2,7 @@
 #include "raw.h"
 #include "server.h"
 
-static void *serve(void *arg)
+void *raw_serve_poll(void *arg)
 {
 	struct raw *raw = arg;
 
@@ -19,7 +19,8 @@ static void *serve(void *arg)
 
 static void *begin(size_t bytes, bool fresh, char **memory)
 {
-	return raw_begin(bytes, fresh ? MEMORY_FRESH : MEMORY_PREPARED, serve, NULL, memory);
+	return raw_begin(bytes, fresh ? MEMORY_FRESH : MEMORY_PREPARED, raw_serve_poll, NULL,
+			 memory);
 }
 
 const struct server raw_poll = { "raw-poll", begin, raw_end };

@@ -150,3 +150,23 @@ void crew_begin(struct crew *c, struct hgm_snapshot *s, char *want)
 	assert_ok(hgm_snapshot_begin(s));
 	crew_resume(c);
 }
+
+static void *write_once(void *arg)
+{
+	struct poker *p = arg;
+
+	*p->at += 1;
+	atomic_store(&p->done, true);
+	return NULL;
+}
+
+void poker_start(struct poker *p, void *at)
+{
+	*p = (struct poker){ .at = at };
+	pthread_create(&p->thread, NULL, write_once, p);
+}
+
+bool poker_done(void *poker)
+{
+	return atomic_load(&((struct poker *)poker)->done);
+}

@@ -57,6 +57,16 @@ struct hgm_snapshot *snapshot_of(struct hgm *h, const struct hgm_snapshot_opts *
 /* The instant, while the crew stands still; @want becomes what memory holds then. */
 void crew_begin(struct crew *c, struct hgm_snapshot *s, char *want);
 
+/* A thread that writes one byte, and waits if it must. */
+struct poker {
+	pthread_t thread;
+	volatile char *at;
+	_Atomic bool done;
+};
+
+void poker_start(struct poker *p, void *at);
+bool poker_done(void *poker);
+
 void assert_same(const char *got, const char *want, uint64_t pages, const char *what);
 
 #endif

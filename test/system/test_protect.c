@@ -70,27 +70,6 @@ static void poke(const struct scene *s, uint64_t offset)
 	*(volatile uint64_t *)(s->f.addr + offset) += 1;
 }
 
-struct poker {
-	pthread_t thread;
-	volatile uint64_t *at;
-	_Atomic bool done;
-};
-
-static void *write_once(void *arg)
-{
-	struct poker *w = arg;
-
-	*w->at += 1;
-	atomic_store(&w->done, true);
-	return NULL;
-}
-
-static void writer_start(struct poker *w, const struct scene *s, uint64_t offset)
-{
-	*w = (struct poker){ .at = (uint64_t *)(s->f.addr + offset) };
-	pthread_create(&w->thread, NULL, write_once, w);
-}
-
 static bool is_asked(void *arg)
 {
 	return atomic_load(&((struct scene *)arg)->asked);
@@ -158,7 +137,7 @@ static void waits_until(enum place place, enum way way)
 	begin(&s, place, FEED_NOW, true);
 	s.verdict = HGM_WRITE_WAIT;
 	assert_ok(hgm_region_protect(s.f.region, 2 * MIB, 2 * MIB, 0, NULL));
-	writer_start(&w, &s, 2 * MIB);
+	poker_start(&w, s.f.addr + 2 * MIB);
 	assert_true(eventually(is_asked, &s, 5000));
 	nap_us(20000);
 	assert_false(w.done);

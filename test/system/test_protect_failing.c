@@ -3,6 +3,7 @@
  * Protecting fails, at each call of the kernel where it can: then nothing of the range is
  * protected, who waited to write to it goes on, and what lies outside stays protected.
  */
+#include "crew.h"
 #include "failing.h"
 
 #include <errno.h>
@@ -61,36 +62,16 @@ static void poke(const struct scene *s, uint64_t offset)
 	*(volatile char *)(s->f.addr + offset) += 1;
 }
 
-struct poker {
-	pthread_t thread;
-	volatile char *at;
-	_Atomic bool done;
-};
-
-static void *write_once(void *arg)
-{
-	struct poker *w = arg;
-
-	*w->at += 1;
-	atomic_store(&w->done, true);
-	return NULL;
-}
-
 static bool is_asked(void *arg)
 {
 	return atomic_load(&((struct scene *)arg)->asked);
-}
-
-static bool is_done(void *arg)
-{
-	return atomic_load(&((struct poker *)arg)->done);
 }
 
 /* True if the call came to fail. */
 static bool protect_fails(enum place place, uint32_t flags, enum failing_verb verb,
 			  unsigned int nth)
 {
-	struct poker w = { .done = false };
+	struct poker w;
 	struct scene s;
 	bool failed;
 	int rc;
@@ -98,8 +79,7 @@ static bool protect_fails(enum place place, uint32_t flags, enum failing_verb ve
 	begin(&s, place, flags);
 	atomic_store(&s.verdict, HGM_WRITE_WAIT);
 	assert_ok(hgm_region_protect(s.f.region, 0, 4 * MIB, 0, NULL));
-	w.at = s.f.addr + INSIDE;
-	pthread_create(&w.thread, NULL, write_once, &w);
+	poker_start(&w, s.f.addr + INSIDE);
 	assert_true(eventually(is_asked, &s, 5000));
 	failing_arm(verb, nth, -ENOMEM);
 	hgm_fail(0, "%s", "");
@@ -108,7 +88,7 @@ static bool protect_fails(enum place place, uint32_t flags, enum failing_verb ve
 	if (failed) {
 		assert_int_equal(rc, -ENOMEM);
 		assert_true(strlen(hgm_errmsg()) >= 15);
-		if (!eventually(is_done, &w, 5000))
+		if (!eventually(poker_done, &w, 5000))
 			fail_msg("%s: %s fails at call %u: who waited waits on", place_names[place],
 				 failing_names[verb], nth);
 		atomic_store(&s.asked, 0);
@@ -124,7 +104,7 @@ static bool protect_fails(enum place place, uint32_t flags, enum failing_verb ve
 	}
 	atomic_store(&s.verdict, HGM_WRITE_ALLOW);
 	assert_ok(hgm_region_unprotect(s.f.region, 0, LENGTH, 0, NULL));
-	assert_true(eventually(is_done, &w, 5000));
+	assert_true(eventually(poker_done, &w, 5000));
 	pthread_join(w.thread, NULL);
 	/* And again, as if nothing had been. */
 	assert_ok(hgm_region_protect(s.f.region, 0, LENGTH, 0, NULL));
@@ -166,7 +146,7 @@ enum way {
 
 static void let_go_fails(enum place place, enum way way, unsigned int nth)
 {
-	struct poker w = { .done = false };
+	struct poker w;
 	struct scene s;
 
 	begin(&s, place, 0);
@@ -174,8 +154,7 @@ static void let_go_fails(enum place place, enum way way, unsigned int nth)
 	assert_ok(hgm_region_protect(s.f.region, 0, LENGTH, 0, NULL));
 	if (way == BY_ALLOW)
 		failing_arm(FAILING_WRITEPROTECT, nth, -ENOMEM);
-	w.at = s.f.addr + INSIDE;
-	pthread_create(&w.thread, NULL, write_once, &w);
+	poker_start(&w, s.f.addr + INSIDE);
 	assert_true(eventually(is_asked, &s, 5000));
 	if (way != BY_ALLOW)
 		failing_arm(FAILING_WRITEPROTECT, nth, -ENOMEM);
@@ -183,7 +162,7 @@ static void let_go_fails(enum place place, enum way way, unsigned int nth)
 		assert_ok(hgm_region_unprotect(s.f.region, 0, LENGTH, 0, NULL));
 	else if (way == BY_UNWATCH)
 		assert_ok(hgm_region_unwatch(s.f.region));
-	if (!eventually(is_done, &w, 5000))
+	if (!eventually(poker_done, &w, 5000))
 		fail_msg("%s, way %d: who waited to write waits on", place_names[place], way);
 	pthread_join(w.thread, NULL);
 	failing_disarm();
