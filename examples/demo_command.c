@@ -156,14 +156,20 @@ int live_option(struct live_options *o, int c)
 int live_options_end(struct live_options *o, int argc, char **argv)
 {
 	struct machine_opts *m = &o->machine;
+	uint64_t asked;
 
 	if (optind < argc)
 		return misused(o->command, "unexpected argument '%s'", argv[optind]);
 	if (o->json && !writable(o->json))
 		return EXIT_USAGE;
+	asked = m->length;
 	m->length = m->length / m->block * m->block;
 	if (!m->length)
 		m->length = m->block;
+	if (m->length != asked)
+		printf("%llu MiB of memory, not %llu: whole blocks of %llu MiB\n",
+		       (unsigned long long)(m->length / MIB), (unsigned long long)(asked / MIB),
+		       (unsigned long long)(m->block / MIB));
 	return 0;
 }
 

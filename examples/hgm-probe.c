@@ -177,6 +177,22 @@ static bool parse(struct request *q, int argc, char **argv)
 	return true;
 }
 
+/* A slip of the pen must not pass for an answer. */
+static bool know_names(const struct hgm_caps *caps, const struct request *q)
+{
+	bool all = true;
+
+	for (int i = 0; i < q->count; i++) {
+		if (hgm_caps_find(caps, q->names[i]))
+			continue;
+		fprintf(stderr, "hgm-probe: %s: no such capability\n", q->names[i]);
+		all = false;
+	}
+	if (!all)
+		fprintf(stderr, "Without names hgm-probe lists all that there are.\n");
+	return all;
+}
+
 /* Named capabilities: all must be there. */
 static int print_named(const struct findings *f, const struct request *q)
 {
@@ -185,11 +201,9 @@ static int print_named(const struct findings *f, const struct request *q)
 	for (int i = 0; i < q->count; i++) {
 		const struct hgm_cap *cap = hgm_caps_find(f->caps, q->names[i]);
 
-		if (!cap)
-			fprintf(stderr, "hgm-probe: %s: no such capability\n", q->names[i]);
-		else if (!q->json)
+		if (!q->json)
 			print_cap(cap);
-		if (!cap || cap->answer != HGM_YES)
+		if (cap->answer != HGM_YES)
 			status = STATUS_COARSE;
 	}
 	return status;
@@ -219,6 +233,10 @@ int main(int argc, char **argv)
 	if (hgm_caps_probe(&caps, q.flags)) {
 		fprintf(stderr, "hgm-probe: %s\n", hgm_errmsg());
 		return STATUS_FAILED;
+	}
+	if (!know_names(caps, &q)) {
+		hgm_caps_free(caps);
+		return STATUS_USAGE;
 	}
 	width = terminal_width();
 	find_out(&f, caps, q.flags & HGM_CAPS_USE_HUGE_PAGES);

@@ -56,7 +56,7 @@ void find_out(struct findings *f, const struct hgm_caps *caps, bool proved);
 /* What would help, "" if nothing is known to. */
 const char *help_for(const struct hgm_cap *cap);
 
-/* @names: the capabilities to show, all if @count is 0 */
+/* @names: the capabilities to show, which there are; all if @count is 0 */
 void print_json(const struct findings *f, char *const *names, int count, int status);
 
 #endif

@@ -78,13 +78,7 @@ void print_json(const struct findings *f, char *const *names, int count, int sta
 	printf("  ],\n  \"capabilities\": [");
 	for (unsigned int i = 0; !count && i < hgm_caps_count(f->caps); i++, first = false)
 		print_capability(hgm_caps_at(f->caps, i), first);
-	for (int i = 0; i < count; i++) {
-		const struct hgm_cap *cap = hgm_caps_find(f->caps, names[i]);
-
-		if (!cap)
-			continue;
-		print_capability(cap, first);
-		first = false;
-	}
+	for (int i = 0; i < count; i++, first = false)
+		print_capability(hgm_caps_find(f->caps, names[i]), first);
 	printf("%s]\n}\n", first ? "" : "\n  ");
 }

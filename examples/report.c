@@ -168,6 +168,14 @@ void report_table(const struct job *job, const struct result *result, unsigned i
 		if (result[i].stalls.warm_us > warm)
 			warm = result[i].stalls.warm_us;
 	}
+	for (i = 0; i < count; i++) {
+		if (result[i].stalls.us && result[i].length != setting->length)
+			printf("%s %s: %llu MiB, not %llu: memory of whole blocks of %s\n",
+			       job[i].backing, job[i].link ? "link" : "file",
+			       (unsigned long long)result[i].length >> 20,
+			       (unsigned long long)setting->length >> 20,
+			       report_bytes(result[i].block));
+	}
 	if (warm <= 0)
 		return;
 	printf("\nThe link has %g Gb/s and a round trip of %g us. The file is in the page cache.\n"

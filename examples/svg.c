@@ -88,15 +88,19 @@ static void label(FILE *f, const char *class, double x, double y, const char *te
 	fputs("</text>\n", f);
 }
 
-static void row(FILE *f, const struct job *job, const struct result *r, const struct axis *axis,
-		double base)
+static void row(FILE *f, const struct job *job, const struct result *r,
+		const struct setting *setting, const struct axis *axis, double base)
 {
 	unsigned int bins = (axis->to - axis->from) * PER_DECADE, bin[MAX_BINS], highest = 1, i;
 	double step = (double)(PLOT_RIGHT - PLOT_LEFT) / bins, height, median;
 	char text[96], p50[16], p99[16], max[16];
 
 	label(f, "name right", PLOT_LEFT - 16, base - 18, job->backing);
-	snprintf(text, sizeof(text), "a fault waits for %s", report_bytes(r->map));
+	if (r->length == setting->length)
+		snprintf(text, sizeof(text), "a fault waits for %s", report_bytes(r->map));
+	else
+		snprintf(text, sizeof(text), "%llu MiB; waits for %s",
+			 (unsigned long long)r->length >> 20, report_bytes(r->map));
 	label(f, "soft right", PLOT_LEFT - 16, base - 2, text);
 
 	stalls_bins(&r->stalls, pow(10, axis->from), PER_DECADE, bin, bins);
@@ -174,7 +178,7 @@ static double panel(FILE *f, const struct job *job, const struct result *result,
 		if (job[i].link != link || !result[i].stalls.us)
 			continue;
 		y += ROW;
-		row(f, &job[i], &result[i], axis, y);
+		row(f, &job[i], &result[i], setting, axis, y);
 	}
 	return y + AXIS + PANEL_GAP;
 }

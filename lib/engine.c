@@ -98,6 +98,7 @@ static int open_uffds(struct hgm *h)
 	}
 	/* One release brought both; how it is done in the first place, hgm_caps tells. */
 	h->can_continue_wp = hgm_uffd_features(h->uffd[0]) & HGM_UFFD_FEATURE_WP_UNPOPULATED;
+	h->user_mode_only = hgm_uffd_get_via(h->uffd[0]) == HGM_UFFD_VIA_USER_MODE_ONLY;
 	h->can_poison = hgm_uffd_features(h->uffd[0]) & HGM_UFFD_FEATURE_POISON;
 	return 0;
 }
@@ -123,11 +124,9 @@ static void free_engine(struct hgm *h)
 
 static void log_engine(const struct hgm *h)
 {
-	bool user_mode_only = hgm_uffd_get_via(h->uffd[0]) == HGM_UFFD_VIA_USER_MODE_ONLY;
-
 	hgm_log(h, HGM_LOG_INFO, "engine: %u fault threads, %u workers", h->stripes,
 		h->opts.workers);
-	if (user_mode_only)
+	if (h->user_mode_only)
 		hgm_log(h, HGM_LOG_WARNING,
 			"userfaultfd is for faults of user mode only: KVM and system calls that "
 			"touch absent memory fail with EFAULT; hgm-probe tells what would help");

@@ -39,6 +39,7 @@ struct hgm {
 	struct hgm_opts opts; /* defaults filled in */
 	unsigned int stripes; /* = fault threads */
 	struct hgm_uffd *uffd[HGM_THREADS_MAX];
+	bool user_mode_only;
 	bool can_poison;
 	bool can_continue_wp; /* UFFDIO_CONTINUE can install protected pages */
 	int event_fd;	      /* the caller's */

@@ -22,6 +22,9 @@ struct watch {
 	struct hgm_region *r; /* NULL: it has ended */
 };
 
+/* This thread is inside a caller's hgm_write_fn: of what waits for fault threads it would never return. */
+static _Thread_local bool asking;
+
 static struct watch *watch_of(struct hgm_guard *g)
 {
 	return (struct watch *)((char *)g - offsetof(struct watch, guard));
@@ -31,8 +34,14 @@ static int ask(struct hgm_guard *g, struct hgm_region *r, uint64_t page, uint64_
 {
 	const struct hgm_watch_opts *o = &watch_of(g)->opts;
 	struct hgm_span what = { page << HGM_PAGE_SHIFT, pages << HGM_PAGE_SHIFT };
+	uint32_t verdict = o->verdict;
 
-	if ((o->write ? o->write(o->user, r, &what) : o->verdict) != HGM_WRITE_ALLOW)
+	if (o->write) {
+		asking = true;
+		verdict = o->write(o->user, r, &what);
+		asking = false;
+	}
+	if (verdict != HGM_WRITE_ALLOW)
 		return HGM_GUARD_WAITS;
 	hgm_guard_allow(r, page, pages);
 	return 0;
@@ -96,6 +105,15 @@ int hgm_region_watch(struct hgm_region *r, const struct hgm_watch_opts *opts)
 	if (rc)
 		free_watch(&w->guard);
 	return rc;
+}
+
+static int check_thread(const char *function)
+{
+	return asking ? hgm_fail(-EDEADLK,
+				 "%s: called from inside hgm_write_fn, it would wait for that to "
+				 "return; do it on another thread",
+				 function)
+		      : 0;
 }
 
 /* The pages of a range: whole units of protection. */
@@ -223,7 +241,9 @@ static int change(struct hgm_region *r, uint64_t offset, uint64_t length, uint32
 
 	if (!r)
 		return hgm_fail(-EINVAL, "%s: the region is NULL", function);
-	rc = pages_of(r, offset, length, flags, &p, function);
+	rc = check_thread(function);
+	if (!rc)
+		rc = pages_of(r, offset, length, flags, &p, function);
 	if (rc)
 		return rc;
 	hgm_region_visit(r);
@@ -251,9 +271,13 @@ int hgm_region_unprotect(struct hgm_region *r, uint64_t offset, uint64_t length,
 
 int hgm_region_unwatch(struct hgm_region *r)
 {
-	struct hgm_guard *g = r ? hgm_guard_get(r, &ops) : NULL;
+	int rc = check_thread("hgm_region_unwatch");
+	struct hgm_guard *g;
 	bool ended;
 
+	if (rc)
+		return rc;
+	g = r ? hgm_guard_get(r, &ops) : NULL;
 	if (!g)
 		return hgm_fail(-EINVAL, "hgm_region_unwatch: %s",
 				r ? "the region is not under a watch" : "the region is NULL");

@@ -107,12 +107,13 @@ int hgm_region_get_info(const struct hgm_region *r, struct hgm_region_info *out)
 		.blocks = r->blocks,
 		.left_split = atomic_load_explicit(&r->left_split, memory_order_relaxed),
 		.sentence = r->sentence,
+		.user_mode_only = r->h->user_mode_only,
 		.collapse_error =
 			atomic_load_explicit(&r->last_collapse_error, memory_order_relaxed),
 		.protect_bytes = r->wp_bytes,
 	};
 	return hgm_opts_out(out, &info, sizeof(info),
-			    HGM_FIRST_SIZE(struct hgm_region_info, protect_bytes),
+			    HGM_FIRST_SIZE(struct hgm_region_info, user_mode_only),
 			    "hgm_region_get_info");
 }
 

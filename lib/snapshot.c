@@ -103,6 +103,9 @@ static int check_opts(struct hgm *h, struct hgm_snapshot_opts *o)
 				"hgm_snapshot_create: fd %d was opened with O_APPEND: what is "
 				"written by offset would all go to its end",
 				o->fd);
+	if (o->regions && !o->count)
+		return hgm_fail(-EINVAL, "hgm_snapshot_create: an array of regions, but count is "
+					 "0; for all that the engine has let regions be NULL");
 	if (o->count && !o->regions)
 		return hgm_fail(-EINVAL, "hgm_snapshot_create: %llu regions, but no array of them",
 				(unsigned long long)o->count);
@@ -110,6 +113,11 @@ static int check_opts(struct hgm *h, struct hgm_snapshot_opts *o)
 		return hgm_fail(
 			-EINVAL,
 			"hgm_snapshot_create: the engine was not started; call hgm_start()");
+	if (o->pool_bytes && o->pool_bytes < HGM_PAGE_BYTES)
+		return hgm_fail(-ENOMEM,
+				"hgm_snapshot_create: pool_bytes %llu is less than a page, 4096; 0 "
+				"asks for the default",
+				(unsigned long long)o->pool_bytes);
 	if (o->pool_bytes > POOL_MAX_BYTES)
 		return hgm_fail(-EINVAL, "hgm_snapshot_create: pool_bytes is above 2^42");
 	return 0;
@@ -148,11 +156,13 @@ static int take_parts(struct hgm_snapshot *s)
 		s->parts++;
 	}
 	hgm_rcu_read_unlock();
-	if (!s->parts || (s->opts.regions && s->parts != s->opts.count))
+	if (!s->parts && !s->opts.regions)
+		return hgm_fail(-EINVAL, "hgm_snapshot_create: the engine has no region");
+	if (s->opts.regions && s->parts != s->opts.count)
 		return hgm_fail(-EINVAL,
-				"hgm_snapshot_create: %u of the regions are this engine's, once "
-				"each",
-				s->parts);
+				"hgm_snapshot_create: of the %llu regions %u are this engine's, "
+				"once each",
+				(unsigned long long)s->opts.count, s->parts);
 	return 0;
 }
 
@@ -161,6 +171,7 @@ static void choose_pool(struct hgm_snapshot *s)
 {
 	uint64_t pool = s->opts.pool_bytes;
 
+	s->pool_by_default = !pool;
 	if (!pool)
 		pool = s->mapped_bytes < DEFAULT_POOL_BYTES ? s->mapped_bytes : DEFAULT_POOL_BYTES;
 	s->opts.pool_bytes = pool / HGM_PAGE_BYTES * HGM_PAGE_BYTES;
@@ -182,9 +193,10 @@ static int place_parts(struct hgm_snapshot *s)
 		if (r->wp_bytes > s->opts.pool_bytes)
 			return hgm_fail(
 				-ENOMEM,
-				"hgm_snapshot_create: the pool has %llu bytes, a write to a "
-				"region of this kind needs %llu",
+				"hgm_snapshot_create: the pool has %llu bytes%s, a write to a "
+				"region of this kind needs %llu; make pool_bytes larger",
 				(unsigned long long)s->opts.pool_bytes,
+				s->pool_by_default ? " by default" : "",
 				(unsigned long long)r->wp_bytes);
 		s->length = r->source_offset + r->length;
 		s->total_pages += hgm_region_pages(r);
@@ -346,8 +358,17 @@ int hgm_snapshot_wait(struct hgm_snapshot *s, int timeout_ms)
 		return hgm_fail(-EINVAL, "hgm_snapshot_wait: the snapshot is NULL");
 	if (timeout_ms >= 0)
 		deadline = hgm_now_ns() + (uint64_t)timeout_ms * 1000000;
+	if (pthread_equal(pthread_self(), s->thread))
+		return hgm_fail(-EDEADLK,
+				"hgm_snapshot_wait: called from inside hgm_sink_fn, it would wait "
+				"for that to return; do it on another thread");
 	pthread_mutex_lock(&s->lock);
 	rc = s->state == HGM_SNAPSHOT_PREPARED && !atomic_load(&s->error) ? -EINVAL : 0;
+	/* Never begun, and failed: no sink or source is asked any more, it ends at once. */
+	if (!s->begun && !rc) {
+		deadline = UINT64_MAX;
+		late = false;
+	}
 	while (!rc && s->state != HGM_SNAPSHOT_ENDED && !late)
 		late = hgm_cond_wait(&s->cond, &s->lock, deadline);
 	if (!rc && s->state != HGM_SNAPSHOT_ENDED)

@@ -36,6 +36,7 @@ struct hgm;
 /*
  * As a last resort take a userfaultfd that serves faults of user mode only. It needs no privilege,
  * but KVM guests and system calls that touch absent memory fail with EFAULT instead of waiting.
+ * Which it became, @user_mode_only of hgm_region_get_info() tells.
  */
 #define HGM_ALLOW_USER_MODE_ONLY 0x1u
 

@@ -106,9 +106,9 @@ HGM_PUBLIC int hgm_region_watch(struct hgm_region *r, const struct hgm_watch_opt
  * The unit is @protect_bytes of hgm_region_get_info().
  *
  * Errors: -EINVAL the range is empty, not inside the region, or no multiple of the unit, an unknown
- * flag, the region is not under a watch; -ECANCELED the region is being destroyed; others as
- * UFFDIO_REGISTER and UFFDIO_WRITEPROTECT say (nothing of the range is protected then, of what was
- * before neither).
+ * flag, the region is not under a watch; -EDEADLK called from inside hgm_write_fn (nothing was
+ * done); -ECANCELED the region is being destroyed; others as UFFDIO_REGISTER and
+ * UFFDIO_WRITEPROTECT say (nothing of the range is protected then, of what was before neither).
  * Calling thread: any but hgm_write_fn. Blocks: some 50 us, 10 ms more if faults are
  * being served at that moment, and 6 to 16 us per 2 MiB. Since: 0.1.
  */
@@ -139,7 +139,8 @@ HGM_PUBLIC int hgm_region_unprotect(struct hgm_region *r, uint64_t offset, uint6
  * more when it returns. hgm_region_destroy() does it, too: who waits to write then goes on, or gets
  * SIGSEGV as told there.
  *
- * Errors: -EINVAL @r is NULL or not under a watch.
+ * Errors: -EINVAL @r is NULL or not under a watch; -EDEADLK called from inside hgm_write_fn (the
+ * watch goes on).
  * Calling thread: any but hgm_write_fn. Blocks until hgm_write_fn has returned. Since: 0.1.
  */
 HGM_PUBLIC int hgm_region_unwatch(struct hgm_region *r);

@@ -10,6 +10,8 @@
 #ifndef HGM_REGION_H
 #define HGM_REGION_H
 
+#include <stdbool.h>
+
 #include <hgm/base.h>
 
 HGM_BEGIN_DECLS
@@ -142,6 +144,8 @@ struct hgm_region_opts {
  *                  is asked before a page of a block is mapped that was not all there
  * @sentence:       what it is, why, and why it is nothing better, for people; lives as long as the
  *                  region
+ * @user_mode_only: its engine serves faults of user mode only (HGM_ALLOW_USER_MODE_ONLY): KVM
+ *                  guests and system calls that touch absent memory fail with EFAULT
  */
 struct hgm_region_info {
 	size_t size;
@@ -160,6 +164,7 @@ struct hgm_region_info {
 	int collapse_error;
 	uint32_t reserved;
 	uint64_t protect_bytes;
+	bool user_mode_only;
 };
 
 /**

@@ -54,7 +54,7 @@ typedef int64_t (*hgm_sink_fn)(void *user, const void *buf, uint64_t length, uin
  * struct hgm_snapshot_opts - what is to be written, and where
  * @size:       sizeof(struct hgm_snapshot_opts)
  * @regions:    the regions; NULL for all that the engine has
- * @count:      how many
+ * @count:      how many; 0 with NULL
  * @write:      the sink, or NULL for @fd
  * @user:       handed to @write
  * @fd:         a file, written by offset, holes for zeroes where it was empty before, and set to
@@ -122,7 +122,7 @@ struct hgm_snapshot_progress {
  * be destroyed before hgm_snapshot_begin(); after it that ends the snapshot with -ECANCELED.
  *
  * Errors: -EINVAL no sink, or a file that was opened with O_APPEND, an unknown flag, no region, a
- * region of another engine or named twice, regions that overlap in the snapshot, a pool above 2^42
+ * @count that does not go with @regions, a region of another engine or named twice, regions that overlap in the snapshot, a pool above 2^42
  * bytes, an engine that was not started; -EBADF @fd is not open for writing; -EBUSY a region is
  * under another snapshot, dirty tracking or a watch; -ENOMEM, also a pool that is smaller than a
  * unit of protection; -EOPNOTSUPP the kernel cannot protect that memory (shmem and hugetlb before
@@ -151,8 +151,11 @@ HGM_PUBLIC int hgm_snapshot_begin(struct hgm_snapshot *s);
  * @s:          the snapshot
  * @timeout_ms: milliseconds, 0 to look only, negative for ever
  *
+ * Of one that was cancelled before it was begun the end is waited for whatever @timeout_ms is: some
+ * milliseconds.
+ *
  * Errors: -ETIMEDOUT; -ECANCELED cancelled, or a region was destroyed; -EINVAL it was not begun;
- * what the sink said. -ENODATA: all was written but for pages that are poisoned or whose source
+ * -EDEADLK called from its own hgm_sink_fn; what the sink said. -ENODATA: all was written but for pages that are poisoned or whose source
  * failed for good.
  * -ETIMEDOUT and the others can also be what the sink said: @done of hgm_snapshot_get_progress()
  * tells.

@@ -312,16 +312,26 @@ static void snapshots_that_fail_are_told(void **state)
 
 static void a_lesser_userfaultfd_is_told(void **state)
 {
+	struct feed *feed = feed_make(FEED_NOW, &contents, LENGTH);
 	const char *line = NULL;
+	struct field f;
 	struct hgm *h;
 
 	(void)state;
-	lesser.open = no_device;
-	lesser.userfaultfd = user_mode_only;
-	h = engine_heard(
-		(struct hgm_opts){ .fault_threads = 1, .flags = HGM_ALLOW_USER_MODE_ONLY });
-	assert_int_equal(lines_with(HGM_LOG_WARNING, "user mode only", &line), 1);
-	hgm_destroy(h);
+	for (unsigned int lesser_one = 0; lesser_one < 2; lesser_one++) {
+		if (lesser_one) {
+			lesser.open = no_device;
+			lesser.userfaultfd = user_mode_only;
+		}
+		h = engine_heard(
+			(struct hgm_opts){ .fault_threads = 1, .flags = HGM_ALLOW_USER_MODE_ONLY });
+		assert_int_equal(lines_with(HGM_LOG_WARNING, "user mode only", &line), lesser_one);
+		field_make(&f, h, PLACE_ANON, LENGTH, feed_source(feed), 0);
+		assert_int_equal(info_of(f.region).user_mode_only, lesser_one);
+		field_end(&f);
+		hgm_destroy(h);
+	}
+	feed_free(feed);
 }
 
 static void options_are_checked(void **state)

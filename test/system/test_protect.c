@@ -322,12 +322,55 @@ static void protected_means_unchanged(void **state)
 	}
 }
 
+static struct {
+	_Atomic int unwatch, protect, unprotect;
+	_Atomic bool says;
+} from_inside;
+
+static enum hgm_write_verdict calls_back(void *user, struct hgm_region *r,
+					 const struct hgm_span *what)
+{
+	(void)user;
+	atomic_store(&from_inside.protect,
+		     hgm_region_protect(r, what->offset, what->length, 0, NULL));
+	atomic_store(&from_inside.unprotect,
+		     hgm_region_unprotect(r, what->offset, what->length, 0, NULL));
+	atomic_store(&from_inside.unwatch, hgm_region_unwatch(r));
+	atomic_store(&from_inside.says, strstr(hgm_errmsg(), "hgm_write_fn"));
+	return HGM_WRITE_ALLOW;
+}
+
+/* From inside the callback: refused, nothing hangs, and the watch goes on. */
+static void called_from_inside(void **state)
+{
+	struct scene s;
+
+	(void)state;
+	begin(&s, PLACE_SHMEM, FEED_NOW, true);
+	assert_ok(hgm_region_unwatch(s.f.region));
+	assert_ok(hgm_region_watch(s.f.region,
+				   &(struct hgm_watch_opts){ .size = sizeof(struct hgm_watch_opts),
+							     .write = calls_back }));
+	assert_ok(hgm_region_protect(s.f.region, 0, LENGTH, 0, NULL));
+	for (unsigned int i = 0; i < 2; i++) {
+		memset(&from_inside, 0, sizeof(from_inside));
+		poke(&s, i * MIB);
+		assert_int_equal(from_inside.unwatch, -EDEADLK);
+		assert_int_equal(from_inside.protect, -EDEADLK);
+		assert_int_equal(from_inside.unprotect, -EDEADLK);
+		assert_true(from_inside.says);
+	}
+	assert_ok(hgm_region_unwatch(s.f.region));
+	end(&s);
+}
+
 static const struct CMUnitTest tests[] = {
 	cmocka_unit_test(asked_once_and_let_go),
 	cmocka_unit_test(waits_until_let_go),
 	cmocka_unit_test(survives),
 	cmocka_unit_test(huge_pages_around_it),
 	cmocka_unit_test(protected_means_unchanged),
+	cmocka_unit_test(called_from_inside),
 };
 
 TEST_MAIN(tests)

@@ -152,7 +152,11 @@ static void cancelled_at_each_stage(void **state)
 
 	s = create(&st, 0, 0);
 	assert_error(hgm_snapshot_wait(s, 0), -EINVAL);
+	assert_error(hgm_snapshot_wait(s, 0), -EINVAL);
 	assert_ok(hgm_snapshot_cancel(s));
+	/* It has ended: the next look says so, and its regions are free. */
+	assert_error(hgm_snapshot_wait(s, 0), -ECANCELED);
+	assert_true(snapshot_progress(s).done);
 	assert_error(hgm_snapshot_begin(s), -ECANCELED);
 	assert_error(hgm_snapshot_wait(s, WAIT_MS), -ECANCELED);
 	assert_int_equal(st.sink.taken, 0);
@@ -308,12 +312,44 @@ static void destroyed_with_a_full_pool(void **state)
 	stage_end(&st);
 }
 
+struct nosy {
+	_Atomic(struct hgm_snapshot *) s;
+	_Atomic int got;
+};
+
+static int64_t nosy_sink(void *user, const void *buf, uint64_t length, uint64_t offset)
+{
+	struct nosy *n = user;
+
+	(void)buf;
+	(void)offset;
+	atomic_store(&n->got, hgm_snapshot_wait(atomic_load(&n->s), -1));
+	return (int64_t)length;
+}
+
+/* Its sink waits for the snapshot: refused, and it goes on. */
+static void waited_for_by_its_sink(void **state)
+{
+	struct nosy n = { 0 };
+	struct stage st;
+
+	(void)state;
+	stage_make(&st, PLACE_SHMEM);
+	n.s = snapshot_of(st.h, &(struct hgm_snapshot_opts){ .write = nosy_sink, .user = &n });
+	assert_ok(hgm_snapshot_begin(n.s));
+	assert_ok(hgm_snapshot_wait(n.s, WAIT_MS));
+	assert_int_equal(n.got, -EDEADLK);
+	hgm_snapshot_destroy(n.s);
+	stage_end(&st);
+}
+
 static const struct CMUnitTest tests[] = {
 	cmocka_unit_test(failing_sinks),
 	cmocka_unit_test(cancelled_at_each_stage),
 	cmocka_unit_test(begun_twice),
 	cmocka_unit_test(destroyed_under_it),
 	cmocka_unit_test(destroyed_with_a_full_pool),
+	cmocka_unit_test(waited_for_by_its_sink),
 };
 
 TEST_MAIN(tests)

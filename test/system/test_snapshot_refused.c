@@ -60,6 +60,15 @@ static int try(struct hgm *h, struct hgm_snapshot_opts o, struct hgm_region **re
 	return rc;
 }
 
+/* Refused, and the text names what is wrong. */
+static void refused_saying(struct hgm *h, struct hgm_snapshot_opts o, struct hgm_region **regions,
+			   uint64_t n, int want, const char *words)
+{
+	assert_error(try(h, o, regions, n), want);
+	if (!strstr(hgm_errmsg(), words))
+		fail_msg("not '%s' but: %s", words, hgm_errmsg());
+}
+
 static void bad_options(void **state)
 {
 	const struct hgm_snapshot_opts good = { .write = sink_write };
@@ -111,14 +120,18 @@ static void bad_options(void **state)
 	o.pool_bytes = UINT64_MAX;
 	assert_error(try(p.h, o, both, 1), -EINVAL);
 	o.pool_bytes = 1;
-	assert_error(try(p.h, o, both, 1), -ENOMEM);
+	refused_saying(p.h, o, both, 1, -ENOMEM, "pool_bytes 1 is less than a page");
+	o.pool_bytes = PAGE - 1;
+	refused_saying(p.h, o, both, 1, -ENOMEM, "pool_bytes 4095 is less than a page");
+	o.pool_bytes = PAGE; /* is enough */
+	assert_int_equal(try(p.h, o, both, 1), 0);
 	o.pool_bytes = UINT64_C(1) << 42;
 	assert_error(try(p.h, o, both, 1), -ENOMEM);
-	assert_error(try(p.h, good, both, 2), -EINVAL);	 /* overlap in the snapshot */
-	assert_error(try(p.h, good, NULL, 0), -EINVAL);	 /* all: so do these */
-	assert_error(try(p.h, good, NULL, 1), -EINVAL);	 /* count without regions */
-	assert_error(try(p.h, good, both, 0), -EINVAL);	 /* no region */
-	assert_error(try(p.h, good, twice, 2), -EINVAL); /* named twice */
+	assert_error(try(p.h, good, both, 2), -EINVAL); /* overlap in the snapshot */
+	assert_error(try(p.h, good, NULL, 0), -EINVAL); /* all: so do these */
+	assert_error(try(p.h, good, NULL, 1), -EINVAL); /* count without regions */
+	refused_saying(p.h, good, both, 0, -EINVAL, "count is 0");
+	refused_saying(p.h, good, twice, 2, -EINVAL, "of the 2 regions 1 are"); /* named twice */
 	assert_error(try(p.h, good, foreign, 2), -EINVAL);
 	assert_error(try(p.h, good, foreign + 1, 1), -EINVAL);
 	assert_error(try(p.other_h, good, foreign + 1, 1), -EINVAL); /* not started */
