@@ -241,8 +241,10 @@ static void report(const struct demo *d)
 
 	stalls_format(start, sizeof(start), p->start_us);
 	stalls_format(pause, sizeof(pause), p->pause_us);
-	printf("\nTracked in units of %s, %s.\nThat took %s to start. ", report_bytes(p->unit),
-	       p->sentence, start);
+	printf("\nTracked in units of %s, %s.\n", report_bytes(p->unit), p->sentence);
+	if (d->huge && p->unit == GUEST_PAGE)
+		printf("--huge changed nothing: this way, or this memory, is tracked by pages.\n");
+	printf("That took %s to start. ", start);
 	cost(d);
 	if (!p->little)
 		printf("More rounds would not have helped: they did not become smaller.\n");

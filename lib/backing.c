@@ -57,8 +57,10 @@ static int map_one(struct hgm_region *r, char **out, const char *what)
 	rc = reserve_aligned(out, r->mapped, r->block_bytes);
 	if (rc) {
 		*out = NULL;
-		return hgm_fail(rc, "no address space for the %s, %llu bytes: %s", what,
-				(unsigned long long)r->mapped, hgm_errno_name(rc));
+		return hgm_fail(rc, "no address space for the %s, %llu bytes: %s%s", what,
+				(unsigned long long)r->mapped, hgm_errno_name(rc),
+				r->primary ? " (all but anon is mapped twice; use shorter regions)"
+					   : "");
 	}
 	rc = hgm_sys->mmap(&mapped, *out, r->mapped, PROT_READ | PROT_WRITE, flags | MAP_FIXED,
 			   r->fd, r->fd_offset);

@@ -35,6 +35,8 @@ def results(demo, command, *options):
         if done.returncode == EXIT_CANNOT:
             return None
         assert done.returncode == 0, f"exit status {done.returncode}"
+        if {"--huge", "--sync"} <= set(options):
+            assert "--huge changed nothing" in done.stdout
         with open(file.name, encoding="utf-8") as text:
             return json.load(text)
 
@@ -69,7 +71,8 @@ RUNS = {
     "anonymous": ["--threads", "--backing", "anon"],
 }
 OWN_RUNS = {
-    "dirty": {"by faults": ["--sync"], "huge": ["--huge"], "slow link": ["--gbps", "0.3"]},
+    "dirty": {"by faults": ["--sync"], "huge": ["--huge"], "slow link": ["--gbps", "0.3"],
+              "huge by faults": ["--huge", "--sync"]},
     "snapshot": {"proved": ["--prove"], "slowly": ["--rate", "20000"]},
 }
 SPOILT = {"dirty": r"written to and not reported",

@@ -22,6 +22,7 @@ static struct hgm_sys sys;
 static struct {
 	uint64_t features;
 	bool collapse;
+	bool room; /* for a second mapping of the same */
 	_Atomic unsigned int allocations;
 } lack;
 
@@ -49,7 +50,16 @@ static int counting_memfd_create(const char *name, unsigned int flags)
 static int counting_mmap(void **out, void *addr, uint64_t len, int prot, int flags, int fd,
 			 uint64_t offset)
 {
+	static int last_flags; /* of a region's memory */
+
 	lack.allocations++;
+	if (lack.room && len >= LENGTH && prot == PROT_NONE && last_flags & MAP_FIXED &&
+	    last_flags & MAP_SHARED) {
+		last_flags = 0;
+		return -ENOMEM;
+	}
+	if (len >= LENGTH)
+		last_flags = flags;
 	return before->mmap(out, addr, len, prot, flags, fd, offset);
 }
 
@@ -64,7 +74,7 @@ static int set_up(void **state)
 	sys.memfd_create = counting_memfd_create;
 	sys.mmap = counting_mmap;
 	lack.features = 0;
-	lack.collapse = false;
+	lack.collapse = lack.room = false;
 	hgm_sys = &sys;
 	return 0;
 }
@@ -261,6 +271,21 @@ static void pool_is_dry(void **state)
 	is_refused(o, -ENOMEM, HGM_RUNGS, false);
 }
 
+/* A primary fits into the address space, and its alias does not: so says who becomes anonymous. */
+static void no_room_for_the_alias(void **state)
+{
+	struct hgm_region_opts o = wish();
+
+	(void)state;
+	lack.room = true;
+	becomes(o, HGM_BACKING_ANON, PAGE, "shmem lazy: no address space for the alias, 4194304");
+	becomes(o, HGM_BACKING_ANON, PAGE, "use shorter regions");
+	o.require = HGM_REQUIRE_SHARED;
+	is_refused(o, -ENOMEM, HGM_RUNGS, false);
+	o.backing = HGM_BACKING_SHMEM;
+	is_refused(o, -ENOMEM, 1, false);
+}
+
 static void odd_lengths_and_blocks(void **state)
 {
 	struct hgm_region_opts o = wish();
@@ -309,10 +334,10 @@ static void contradictions(void **state)
 #define CASE(f) cmocka_unit_test_setup_teardown(f, set_up, tear_down)
 
 static const struct CMUnitTest tests[] = {
-	CASE(first_choice),   CASE(hgm_is_not_wanted), CASE(no_exact_address),
-	CASE(no_collapse),    CASE(no_minor_shmem),    CASE(nothing_committed),
-	CASE(impossible),     CASE(pool_is_dry),       CASE(odd_lengths_and_blocks),
-	CASE(contradictions),
+	CASE(first_choice),   CASE(hgm_is_not_wanted),	   CASE(no_exact_address),
+	CASE(no_collapse),    CASE(no_minor_shmem),	   CASE(nothing_committed),
+	CASE(impossible),     CASE(pool_is_dry),	   CASE(odd_lengths_and_blocks),
+	CASE(contradictions), CASE(no_room_for_the_alias),
 };
 
 TEST_MAIN(tests)
