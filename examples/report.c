@@ -59,6 +59,24 @@ static void row(const struct job *job, const struct result *r)
 		printf("    FAILED: %s\n", r->why);
 }
 
+/* Who restored more or less than was asked for, one line for each kind of memory. */
+static void lengths(const struct job *job, const struct result *result, unsigned int count,
+		    const struct setting *setting)
+{
+	const char *told = "";
+	unsigned int i;
+
+	for (i = 0; i < count; i++) {
+		if (!result[i].stalls.us || result[i].length == setting->length ||
+		    !strcmp(job[i].json, told))
+			continue;
+		printf("%s: %llu MiB, not %llu: whole blocks only\n", job[i].backing,
+		       (unsigned long long)result[i].length >> 20,
+		       (unsigned long long)setting->length >> 20);
+		told = job[i].json;
+	}
+}
+
 static void bars(const struct result *r)
 {
 	static const char *const block[] = { " ", "▁", "▂", "▃", "▄", "▅", "▆", "▇", "█" };
@@ -168,14 +186,7 @@ void report_table(const struct job *job, const struct result *result, unsigned i
 		if (result[i].stalls.warm_us > warm)
 			warm = result[i].stalls.warm_us;
 	}
-	for (i = 0; i < count; i++) {
-		if (result[i].stalls.us && result[i].length != setting->length)
-			printf("%s %s: %llu MiB, not %llu: memory of whole blocks of %s\n",
-			       job[i].backing, job[i].link ? "link" : "file",
-			       (unsigned long long)result[i].length >> 20,
-			       (unsigned long long)setting->length >> 20,
-			       report_bytes(result[i].block));
-	}
+	lengths(job, result, count, setting);
 	if (warm <= 0)
 		return;
 	printf("\nThe link has %g Gb/s and a round trip of %g us. The file is in the page cache.\n"
