@@ -330,7 +330,7 @@ static int64_t nosy_sink(void *user, const void *buf, uint64_t length, uint64_t 
 /* Its sink waits for the snapshot: refused, and it goes on. */
 static void waited_for_by_its_sink(void **state)
 {
-	struct nosy n = { 0 };
+	struct nosy n = { .got = 0 };
 	struct stage st;
 
 	(void)state;
