@@ -22,7 +22,7 @@ struct watch {
 	struct hgm_region *r; /* NULL: it has ended */
 };
 
-/* This thread is inside a caller's hgm_write_fn: of what waits for fault threads it would never return. */
+/* This thread is inside a caller's hgm_write_fn, and must not wait for fault threads. */
 static _Thread_local bool asking;
 
 static struct watch *watch_of(struct hgm_guard *g)
