@@ -31,13 +31,22 @@ static unsigned int test_skipped __attribute__((unused));
 
 #define TEST_EXIT_SKIPPED 77
 
-#define TEST_MAIN(tests)                                                                           \
+/* @set_up: of the group, or NULL; @lacking: why none of the cases can run here, or NULL */
+#define TEST_MAIN_UNLESS(tests, set_up, lacking)                                                   \
 	int main(void)                                                                             \
 	{                                                                                          \
+		const char *why = lacking;                                                         \
+                                                                                                   \
 		setvbuf(stdout, NULL, _IOLBF, 0);                                                  \
-		if (cmocka_run_group_tests(tests, NULL, NULL))                                     \
+		if (why) {                                                                         \
+			printf("# skipped: %s\n", why);                                            \
+			return TEST_EXIT_SKIPPED;                                                  \
+		}                                                                                  \
+		if (cmocka_run_group_tests(tests, set_up, NULL))                                   \
 			return 1;                                                                  \
 		return test_skipped == sizeof(tests) / sizeof((tests)[0]) ? TEST_EXIT_SKIPPED : 0; \
 	}
+
+#define TEST_MAIN(tests) TEST_MAIN_UNLESS(tests, NULL, NULL)
 
 #endif

@@ -62,7 +62,7 @@ subproject)
 	;;
 cmake)
 	cp "$here/project.cmake" "$project/CMakeLists.txt"
-	quietly cmake -S "$project" -B "$project/build"
+	quietly cmake -G Ninja -S "$project" -B "$project/build"
 	quietly cmake --build "$project/build"
 	program=$project/build/user
 	loads_from "$libdir"

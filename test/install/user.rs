@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! A VMM in Rust, as far as libhgm sees it: the few declarations that restoring a region needs, and
 //! a source that is a Rust function.
-use std::ffi::{c_char, c_int, c_void, CStr};
+use std::ffi::{c_void, CStr};
+use std::os::raw::{c_char, c_int};
 use std::ptr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 

@@ -20,6 +20,7 @@
 #include "model.h"
 #include "sys.h"
 #include "test.h"
+#include "userfaultfd.h"
 
 #define K4    UINT64_C(0x1000)
 #define M2    UINT64_C(0x200000)

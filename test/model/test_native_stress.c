@@ -97,8 +97,4 @@ static const struct CMUnitTest tests[] = {
 #endif
 };
 
-int main(void)
-{
-	setvbuf(stdout, NULL, _IOLBF, 0);
-	return cmocka_run_group_tests(tests, seeded, NULL) != 0;
-}
+TEST_MAIN_UNLESS(tests, seeded, lacking_userfaultfd())

@@ -15,6 +15,7 @@
 
 #include "leaks.h"
 #include "test.h"
+#include "userfaultfd.h"
 
 #define PAGE UINT64_C(4096)
 #define MIB  (UINT64_C(1) << 20)

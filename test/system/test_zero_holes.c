@@ -11,7 +11,7 @@
 
 #include <hgm/uffd.h>
 
-#include "test.h"
+#include "userfaultfd.h"
 
 #define PAGE  4096
 #define BLOCK (2u << 20)
