@@ -68,6 +68,7 @@ def main():
     excused = re.compile(sys.argv[2]) if len(sys.argv) == 3 else None
     log = os.path.join(sys.argv[1], "meson-logs", "testlog.json")
     passed = failed = skipped = unexcused = 0
+    why = {}  # reason: who was skipped for it
     with open(log, encoding="utf-8", errors="replace") as lines:
         entries = [json.loads(line) for line in lines]
     for entry in entries:
@@ -80,8 +81,13 @@ def main():
             print(entry.get("stdout", "").rstrip())
             print(entry.get("stderr", "").rstrip())
         for case, reason in res.skipped:
-            print(f"skipped: {entry['name']}: {case}: {reason}")
+            name = entry["name"] if case == entry["name"] else f"{entry['name']}: {case}"
+            why.setdefault(reason, []).append(name)
             unexcused += not (excused and excused.search(reason))
+    for reason, names in why.items():
+        print(f"skipped: {reason}:" if len(names) > 1 else f"skipped: {names[0]}: {reason}")
+        for name in names if len(names) > 1 else ():
+            print(f"  {name}")
     if not passed + failed + skipped:
         print("no test was run")
         failed = 1

@@ -176,8 +176,11 @@ static void list(void)
 /* Each sized struct by the call that takes it: 0 or what the call says to a good one. */
 static int call_create(union block *b)
 {
-	int rc = hgm_create(&new_engine, (struct hgm_opts *)b);
+	struct hgm_opts *o = (struct hgm_opts *)b;
+	int rc;
 
+	o->flags = HGM_ALLOW_USER_MODE_ONLY;
+	rc = hgm_create(&new_engine, o);
 	if (!rc)
 		hgm_destroy(new_engine);
 	return rc;
@@ -348,6 +351,7 @@ static void numbers(void)
 	expect("workers", hgm_create(&new_engine, &opts), -EINVAL);
 	opts.workers = 1;
 	opts.fill_window_bytes = UINT64_MAX;
+	opts.flags = HGM_ALLOW_USER_MODE_ONLY;
 	opts.retries = UINT32_MAX;
 	expect("fill_window_bytes", hgm_create(&new_engine, &opts), 0);
 	hgm_destroy(new_engine);

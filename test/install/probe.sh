@@ -167,6 +167,7 @@ as_nobody() {
 under_a_filter() {
 	"$stage/refuse" 1 true
 	[ $? -ne 77 ] || { skip "no seccomp filters here"; return; }
+	"$probe" uffd.syscall >/dev/null || { skip "no userfaultfd without a filter either"; return; }
 	run 2 "$stage/refuse" 1 "$probe" && grep -q 'no userfaultfd can be had' "$out" &&
 		row uffd.syscall denied 'seccomp filter of this process refuses it' &&
 		{ [ ! -c /dev/userfaultfd ] || ! root ||
