@@ -263,12 +263,12 @@ static void visit(struct hgm_region *r, uint64_t block)
 	_Atomic uint8_t *state = &r->block_state[block];
 	uint8_t was = atomic_load_explicit(state, memory_order_acquire);
 	bool settled = was == HGM_BLOCK_FELL_APART;
-	int rc;
+	int in, rc;
 
 	/* Who begins to guard waits for us, or we see it: its end brings the block back here. */
-	hgm_rcu_read_lock();
+	in = hgm_guard_enter(r);
 	if (hgm_guard_holds(r, block)) {
-		hgm_rcu_read_unlock();
+		hgm_guard_exit(r, in);
 		settle_held(r, block);
 		return;
 	}
@@ -276,7 +276,7 @@ static void visit(struct hgm_region *r, uint64_t block)
 	if ((was != HGM_BLOCK_WAITING && !settled) ||
 	    !atomic_compare_exchange_strong_explicit(state, &was, HGM_BLOCK_COLLAPSING,
 						     memory_order_acq_rel, memory_order_relaxed)) {
-		hgm_rcu_read_unlock();
+		hgm_guard_exit(r, in);
 		return;
 	}
 	rc = collapse_block(r, block);
@@ -289,7 +289,7 @@ static void visit(struct hgm_region *r, uint64_t block)
 				      memory_order_release);
 		hgm_collapse_unverified(r);
 	}
-	hgm_rcu_read_unlock();
+	hgm_guard_exit(r, in);
 }
 
 /*

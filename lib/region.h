@@ -8,6 +8,7 @@
 #include <hgm/region.h>
 
 #include "guard.h"
+#include "section.h"
 #include "hugepage.h"
 #include "ladder.h"
 #include "map.h"
@@ -107,6 +108,7 @@ struct hgm_region {
 	/* Write-protection: guard.c */
 	_Atomic(struct hgm_guard *) guard;
 	_Atomic(void *) guard_user; /* what the guard keeps of this region */
+	struct hgm_section section; /* who looks at the guard, and maps or collapses by it */
 	_Atomic bool guard_all;	    /* install everything protected */
 	_Atomic uint64_t *guarded;  /* bitmap of pages; these three come with the first guard */
 	_Atomic uint64_t *held;	    /* bitmap of blocks: not to be collapsed */
