@@ -61,6 +61,7 @@ static uint64_t uncounted(const struct hgm_region *r)
 		case HGM_BLOCK_DEFERRED:
 		case HGM_BLOCK_WAITING:
 		case HGM_BLOCK_COLLAPSING:
+		case HGM_BLOCK_TOUCHED:
 			n++;
 			break;
 		case HGM_BLOCK_FELL_APART: /* who guards it has it unmapped */

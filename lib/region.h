@@ -21,6 +21,7 @@ enum hgm_block_state {
 	HGM_BLOCK_OPEN = 0,   /* not full yet */
 	HGM_BLOCK_WAITING,    /* full, to be collapsed */
 	HGM_BLOCK_COLLAPSING, /* the collapser is at it */
+	HGM_BLOCK_TOUCHED,    /* the same, and a page has been mapped: perhaps afterwards */
 	HGM_BLOCK_HUGE,	      /* settled: mapped huge when last looked at */
 	HGM_BLOCK_SPLIT,      /* settled: left split */
 	HGM_BLOCK_FELL_APART, /* settled before: was huge, is to be collapsed again */

@@ -427,8 +427,9 @@ int hgm_resolve_present(struct hgm_region *r, uint64_t page)
 		rc = map_discarded(r, page, &installed);
 	if (rc && !hgm_put_off(rc) && rc != -ENOENT)
 		rc = hgm_poison_present(r, page / step * step, step, rc);
-	/* After the collapse a fault that finds nothing mapped is news. */
-	if (!rc && installed && r->collapses && state == HGM_BLOCK_HUGE)
+	/* After the collapse, and during it, a fault that finds nothing mapped is news. */
+	if (!rc && installed && r->collapses &&
+	    (state == HGM_BLOCK_HUGE || state == HGM_BLOCK_COLLAPSING))
 		hgm_collapse_again(r, block);
 	return rc;
 }
