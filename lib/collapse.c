@@ -124,8 +124,13 @@ void hgm_collapse_again(struct hgm_region *r, uint64_t block)
 {
 	bool enough =
 		atomic_load_explicit(&r->block_tries[block], memory_order_relaxed) >= FELL_MAX;
-	uint8_t huge = HGM_BLOCK_HUGE;
+	uint8_t huge = HGM_BLOCK_HUGE, collapsing = HGM_BLOCK_COLLAPSING;
 
+	/* The kernel may be done, and what we are going to say of it out of date. */
+	if (atomic_compare_exchange_strong_explicit(&r->block_state[block], &collapsing,
+						    HGM_BLOCK_TOUCHED, memory_order_acq_rel,
+						    memory_order_relaxed))
+		return;
 	if (!atomic_compare_exchange_strong_explicit(
 		    &r->block_state[block], &huge, enough ? HGM_BLOCK_SPLIT : HGM_BLOCK_FELL_APART,
 		    memory_order_seq_cst, memory_order_relaxed))
@@ -220,7 +225,9 @@ bool hgm_collapse_outcome(struct hgm_region *r, uint64_t block, int rc, bool set
 		hgm_stat_add(r->h, HGM_STAT_COLLAPSED_BLOCKS, 1);
 		if (!settled)
 			atomic_store_explicit(&r->block_tries[block], 0, memory_order_relaxed);
-		atomic_store_explicit(state, HGM_BLOCK_HUGE, memory_order_release);
+		if (atomic_exchange_explicit(state, HGM_BLOCK_HUGE, memory_order_acq_rel) ==
+		    HGM_BLOCK_TOUCHED)
+			hgm_collapse_again(r, block);
 	} else if (tries < HGM_COLLAPSE_TRIES && rc != -ENOSYS) {
 		hgm_stat_add(r->h, HGM_STAT_COLLAPSE_RETRIES, 1);
 		atomic_store_explicit(&r->last_collapse_error, rc, memory_order_relaxed);
@@ -263,12 +270,12 @@ static void visit(struct hgm_region *r, uint64_t block)
 	_Atomic uint8_t *state = &r->block_state[block];
 	uint8_t was = atomic_load_explicit(state, memory_order_acquire);
 	bool settled = was == HGM_BLOCK_FELL_APART;
-	int rc;
+	int in, rc;
 
 	/* Who begins to guard waits for us, or we see it: its end brings the block back here. */
-	hgm_rcu_read_lock();
+	in = hgm_guard_enter(r);
 	if (hgm_guard_holds(r, block)) {
-		hgm_rcu_read_unlock();
+		hgm_guard_exit(r, in);
 		settle_held(r, block);
 		return;
 	}
@@ -276,7 +283,7 @@ static void visit(struct hgm_region *r, uint64_t block)
 	if ((was != HGM_BLOCK_WAITING && !settled) ||
 	    !atomic_compare_exchange_strong_explicit(state, &was, HGM_BLOCK_COLLAPSING,
 						     memory_order_acq_rel, memory_order_relaxed)) {
-		hgm_rcu_read_unlock();
+		hgm_guard_exit(r, in);
 		return;
 	}
 	rc = collapse_block(r, block);
@@ -289,7 +296,7 @@ static void visit(struct hgm_region *r, uint64_t block)
 				      memory_order_release);
 		hgm_collapse_unverified(r);
 	}
-	hgm_rcu_read_unlock();
+	hgm_guard_exit(r, in);
 }
 
 /*

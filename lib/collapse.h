@@ -27,7 +27,7 @@ void hgm_collapser_destroy(struct hgm *h);
 void hgm_collapser_stop(struct hgm *h);
 void hgm_collapser_kick(struct hgm *h); /* look at all regions again */
 
-/* A block is full. It may have fallen apart since it was collapsed. */
+/* A block is full. Or it may have fallen apart since it was collapsed, or is being collapsed. */
 void hgm_collapse_want(struct hgm_region *r, uint64_t block);
 void hgm_collapse_again(struct hgm_region *r, uint64_t block);
 

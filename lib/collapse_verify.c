@@ -61,6 +61,7 @@ static uint64_t uncounted(const struct hgm_region *r)
 		case HGM_BLOCK_DEFERRED:
 		case HGM_BLOCK_WAITING:
 		case HGM_BLOCK_COLLAPSING:
+		case HGM_BLOCK_TOUCHED:
 			n++;
 			break;
 		case HGM_BLOCK_FELL_APART: /* who guards it has it unmapped */
@@ -129,11 +130,12 @@ static void forget_held(struct hgm_region *r)
 static bool judge_unless_held(struct hgm_region *r, uint64_t missing, uint64_t holds)
 {
 	bool failed = false;
+	int in;
 
-	hgm_rcu_read_lock();
+	in = hgm_guard_enter(r);
 	if (atomic_load_explicit(&r->holds, memory_order_seq_cst) == holds)
 		failed = judge(r, missing);
-	hgm_rcu_read_unlock();
+	hgm_guard_exit(r, in);
 	return failed;
 }
 

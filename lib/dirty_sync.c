@@ -27,7 +27,7 @@ static int guard_present(struct hgm_dirty *d)
 					 hgm_map_present_word(r->map, w) &
 						 hgm_bits_low(pages - w * 64),
 					 memory_order_acq_rel);
-	hgm_rcu_synchronize();
+	hgm_guard_wait(r);
 	return hgm_guard_writeprotect(r, 0, pages, HGM_UFFD_WP_PROTECT);
 }
 
@@ -100,7 +100,7 @@ static int collect_piece(struct hgm_dirty *d, uint64_t page, uint64_t end)
 	if (!any)
 		return 0;
 	/* Who saw clear bits has mapped, or has released: what is protected now stays so. */
-	hgm_rcu_synchronize();
+	hgm_guard_wait(r);
 	rc = protect_again(d, page, end, dirty);
 	for (uint64_t w = first; w * 64 < end; w++) {
 		if (rc)

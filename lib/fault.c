@@ -99,6 +99,19 @@ static int demand_page(struct hgm_region *r, uint64_t page)
 	return -EINPROGRESS;
 }
 
+/* Who comes to write need not come twice. */
+static int serve_present(struct hgm_region *r, uint64_t page, uint64_t flags)
+{
+	int in = hgm_guard_enter(r), rc = 0;
+
+	hgm_stat_add(r->h, HGM_STAT_FAULTS_PRESENT, 1);
+	if (flags & HGM_UFFD_FAULT_WRITE)
+		rc = hgm_guard_write(r, page);
+	rc = rc < 0 ? -EAGAIN : hgm_resolve_present(r, page);
+	hgm_guard_exit(r, in);
+	return rc;
+}
+
 static int serve_page(struct hgm_region *r, uint64_t page, uint64_t flags)
 {
 	struct hgm *h = r->h;
@@ -107,11 +120,7 @@ static int serve_page(struct hgm_region *r, uint64_t page, uint64_t flags)
 	while (rc == -EEXIST) {
 		switch (hgm_map_state(r->map, page)) {
 		case HGM_PAGE_PRESENT:
-			hgm_stat_add(h, HGM_STAT_FAULTS_PRESENT, 1);
-			/* Who comes to write need not come twice. */
-			if (flags & HGM_UFFD_FAULT_WRITE && hgm_guard_write(r, page) < 0)
-				return -EAGAIN;
-			return hgm_resolve_present(r, page);
+			return serve_present(r, page, flags);
 		case HGM_PAGE_POISONED:
 			return hgm_resolve_poisoned(r, page);
 		case HGM_PAGE_CLAIMED: /* no-lost-waiter: its owner will wake */
@@ -127,7 +136,7 @@ static int serve_page(struct hgm_region *r, uint64_t page, uint64_t flags)
 	return rc == -EINPROGRESS ? 0 : rc;
 }
 
-static int serve_block(struct hgm_region *r, uint64_t page)
+static int serve_block(struct hgm_region *r, uint64_t page, uint64_t flags)
 {
 	uint64_t block = hgm_region_block(r, page);
 	struct hgm *h = r->h;
@@ -135,10 +144,8 @@ static int serve_block(struct hgm_region *r, uint64_t page)
 	if (atomic_load_explicit(&r->block_state[block], memory_order_acquire) ==
 	    HGM_BLOCK_POISONED)
 		return hgm_resolve_poisoned(r, page);
-	if (hgm_region_block_present(r, block)) {
-		hgm_stat_add(h, HGM_STAT_FAULTS_PRESENT, 1);
-		return hgm_resolve_present(r, page);
-	}
+	if (hgm_region_block_present(r, block))
+		return serve_present(r, page, flags);
 	hgm_stat_add(h, HGM_STAT_FAULTS_DEMAND, 1);
 	return hgm_work_urgent(r, block);
 }
@@ -146,8 +153,9 @@ static int serve_block(struct hgm_region *r, uint64_t page)
 static int serve_write(struct hgm_region *r, uint64_t page)
 {
 	uint64_t start = hgm_now_ns();
-	int rc = hgm_guard_fault(r, page);
+	int in = hgm_guard_enter(r), rc = hgm_guard_fault(r, page);
 
+	hgm_guard_exit(r, in);
 	HGM_TRACE2(protect, hgm_region_at(r, page), rc);
 	hgm_stat_add(r->h, rc ? HGM_STAT_WP_PUT_OFF : HGM_STAT_WP_FAULTS, 1);
 	if (!rc)
@@ -170,7 +178,7 @@ static int serve(struct hgm *h, uint64_t addr, uint64_t flags)
 	} else {
 		page = (addr - (uintptr_t)r->primary) >> HGM_PAGE_SHIFT;
 		rc = flags & HGM_UFFD_FAULT_WP	  ? serve_write(r, page)
-		     : hgm_region_whole_blocks(r) ? serve_block(r, page)
+		     : hgm_region_whole_blocks(r) ? serve_block(r, page, flags)
 						  : serve_page(r, page, flags);
 	}
 	hgm_rcu_read_unlock();

@@ -5,15 +5,18 @@
  * A page is guarded while its bit in r->guarded is set. The rule: a guarded page is never mapped
  * writable. It has two sides,
  *
- *	installing	whoever maps a page looks at its bit and maps it in one read-side section
- *			(hgm_guard_run), protected if it is set or if r->guard_all is;
- *	guarding	the bits are set; a grace period; then UFFDIO_WRITEPROTECT.
+ *	installing	whoever maps a page looks at its bit and maps it in one section of the
+ *			region (hgm_guard_enter), protected if it is set or if r->guard_all is;
+ *	guarding	the bits are set; all sections are waited for; then UFFDIO_WRITEPROTECT.
  *
- * After the grace period nobody is left who looked before, so none of the pages is mapped writable,
- * or unprotected, after the WRITEPROTECT. Bits are cleared, by those who have dealt with the page,
+ * After the wait nobody is left who looked before, so none of the pages is mapped writable, or
+ * unprotected, after the WRITEPROTECT. Sections are counted only while somebody guards: who begins
+ * to guard waits for those that are not counted, by RCU.
+ *
+ * Bits are cleared, by those who have dealt with the page,
  * before it is unprotected, in one section too; who sees a clear bit may map it writable.
  *
- * A snapshot guards what is present at an instant. It sets guard_all; a grace period; then the
+ * A snapshot guards what is present at an instant. It sets guard_all; waits; then sets the
  * bits; then UFFDIO_WRITEPROTECT; then guard_all is cleared. So nothing can be mapped writable
  * between the bits and the WRITEPROTECT. Nor is a page left that is mapped and not present: COPY
  * and the publication of what it copied are in one section, so that what the guest can have written
@@ -105,6 +108,19 @@ int hgm_guard_lift(struct hgm_region *r, uint64_t page)
 	if (atomic_load_explicit(&r->guard_all, memory_order_seq_cst))
 		return -EAGAIN;
 	return hgm_guard_write(r, page) ? -EAGAIN : 0;
+}
+
+int hgm_guard_enter(struct hgm_region *r)
+{
+	hgm_rcu_read_lock();
+	return guard_of(r) ? (int)hgm_section_enter(&r->section) : -1;
+}
+
+void hgm_guard_exit(struct hgm_region *r, int in)
+{
+	if (in >= 0)
+		hgm_section_leave(&r->section, (unsigned int)in);
+	hgm_rcu_read_unlock();
 }
 
 uint64_t hgm_guard_run(struct hgm_region *r, uint64_t page, uint64_t pages, bool able,

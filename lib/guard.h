@@ -19,7 +19,7 @@ struct hgm_guard_ops {
 	/*
 	 * Somebody writes to these pages, all of one unit of protection, or they are to be mapped
 	 * unprotected: when it returns 0 none of them is guarded any more. HGM_GUARD_WAITS: they
-	 * stay so; -EAGAIN: not now. Runs on fault threads, inside a read-side section.
+	 * stay so; -EAGAIN: not now. Runs on fault threads, inside a section of the region.
 	 */
 	int (*write)(struct hgm_guard *g, struct hgm_region *r, uint64_t page, uint64_t pages);
 	/*
@@ -40,7 +40,7 @@ struct hgm_guard {
 };
 
 /*
- * Take a region: nothing is guarded, registered or held back yet. -EBUSY: somebody else guards it;
+ * Take a region: nothing is guarded, registered or held back yet. Blocks for a grace period. -EBUSY: somebody else guards it;
  * -ECANCELED: it is being destroyed.
  */
 int hgm_guard_begin(struct hgm_region *r, struct hgm_guard *g, void *user);
@@ -55,7 +55,17 @@ void hgm_guard_put(struct hgm_guard *g);
 /* The region is being destroyed. */
 void hgm_guard_leave(struct hgm_region *r);
 
-/* Keep blocks from the collapser. Blocks for a grace period. */
+/*
+ * Looking at the guard and mapping or collapsing by it is one section of the region; a read-side
+ * section, too. What hgm_guard_enter() returns is for hgm_guard_exit().
+ */
+int hgm_guard_enter(struct hgm_region *r);
+void hgm_guard_exit(struct hgm_region *r, int in);
+
+/* Wait until all sections that were entered before have ended. Who guards, one at a time. */
+void hgm_guard_wait(struct hgm_region *r);
+
+/* Keep blocks from the collapser. Waits for sections. */
 void hgm_guard_hold(struct hgm_region *r, uint64_t block, uint64_t blocks);
 
 /* Register blocks that are held for write-protection. */
@@ -66,7 +76,7 @@ void hgm_guard_map_again(struct hgm_region *r, uint64_t block);
 
 /*
  * Guard pages, whole units, of blocks that are registered. Who writes to them may go on unseen
- * until it returns. -errno: some may be guarded. Blocks for a grace period.
+ * until it returns. -errno: some may be guarded. Waits for sections.
  */
 int hgm_guard_pages(struct hgm_region *r, uint64_t page, uint64_t pages);
 
@@ -81,7 +91,7 @@ int hgm_guard_writeprotect(struct hgm_region *r, uint64_t page, uint64_t pages, 
 
 /*
  * From here until hgm_guard_arm() all that is installed is protected, and faults that cannot be
- * served so wait: not for long. A grace period must follow before it.
+ * served so wait: not for long. hgm_guard_wait() must follow before it.
  */
 void hgm_guard_hush(struct hgm_region *r);
 
@@ -111,13 +121,13 @@ int hgm_guard_lift(struct hgm_region *r, uint64_t page);
 
 /*
  * How to install pages, at most @pages from @page on: how many of them alike, and whether
- * protected, if the kernel is @able to install them so. 0: not now. Inside the same read-side
- * section as the installation.
+ * protected, if the kernel is @able to install them so. 0: not now. Inside the same section as
+ * the installation.
  */
 uint64_t hgm_guard_run(struct hgm_region *r, uint64_t page, uint64_t pages, bool able,
 		       bool *protect);
 
-/* Collapse must leave a block alone. Inside the same read-side section as the collapse. */
+/* Collapse must leave a block alone. Inside the same section as the collapse. */
 bool hgm_guard_holds(const struct hgm_region *r, uint64_t block);
 
 /* Before a full block is collapsed: end what of its registration is in the way. */

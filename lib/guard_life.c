@@ -79,6 +79,8 @@ int hgm_guard_begin(struct hgm_region *r, struct hgm_guard *g, void *user)
 	pthread_mutex_lock(&r->h->table_lock);
 	rc = publish(r, g, user);
 	pthread_mutex_unlock(&r->h->table_lock);
+	if (!rc) /* from now on all sections are counted */
+		hgm_rcu_synchronize();
 	return rc;
 }
 
@@ -121,13 +123,18 @@ void hgm_guard_leave(struct hgm_region *r)
 	hgm_guard_put(g);
 }
 
+void hgm_guard_wait(struct hgm_region *r)
+{
+	hgm_section_wait(&r->section);
+}
+
 void hgm_guard_hold(struct hgm_region *r, uint64_t block, uint64_t blocks)
 {
 	for (uint64_t b = block; b < block + blocks; b++)
 		atomic_fetch_or_explicit(&r->held[b / 64], UINT64_C(1) << b % 64,
 					 memory_order_seq_cst);
 	atomic_fetch_add_explicit(&r->holds, 1, memory_order_seq_cst);
-	hgm_rcu_synchronize();
+	hgm_guard_wait(r);
 }
 
 static bool bit_of(const _Atomic uint64_t *bitmap, uint64_t bit)
@@ -298,6 +305,14 @@ int hgm_guard_writeprotect(struct hgm_region *r, uint64_t page, uint64_t pages, 
 	return 0;
 }
 
+/* Most blocks are full when somebody guards: the map need not be asked, word by word. */
+static uint64_t present_word(const struct hgm_region *r, uint64_t word)
+{
+	return hgm_region_block_present(r, hgm_region_block(r, word * 64))
+		       ? UINT64_MAX
+		       : hgm_map_present_word(r->map, word);
+}
+
 int hgm_guard_arm(struct hgm_region *r, uint64_t *armed)
 {
 	uint64_t pages = hgm_region_pages(r);
@@ -305,7 +320,7 @@ int hgm_guard_arm(struct hgm_region *r, uint64_t *armed)
 
 	for (uint64_t w = 0; w < hgm_bits_words(pages); w++) {
 		/* Of a full leaf all bits are set, those behind the region's end too. */
-		armed[w] = hgm_map_present_word(r->map, w) & hgm_bits_low(pages - w * 64);
+		armed[w] = present_word(r, w) & hgm_bits_low(pages - w * 64);
 		atomic_store_explicit(&r->guarded[w], armed[w], memory_order_relaxed);
 	}
 	rc = hgm_guard_writeprotect(r, 0, r->mapped >> HGM_PAGE_SHIFT, HGM_UFFD_WP_PROTECT);
@@ -319,7 +334,7 @@ int hgm_guard_pages(struct hgm_region *r, uint64_t page, uint64_t pages)
 		atomic_fetch_or_explicit(&r->guarded[w], hgm_bits_of_range(page, pages, w),
 					 memory_order_acq_rel);
 	/* Who saw clear bits has mapped, or has released: what is protected now stays so. */
-	hgm_rcu_synchronize();
+	hgm_guard_wait(r);
 	return hgm_guard_writeprotect(r, page, pages, HGM_UFFD_WP_PROTECT);
 }
 

@@ -21,9 +21,9 @@ int hgm_leaf_map(struct hgm_region *r, uint64_t page)
 {
 	uint64_t first = page / HGM_LEAF_PAGES * HGM_LEAF_PAGES;
 	struct hgm_range range;
-	int rc;
+	int in, rc;
 
-	hgm_rcu_read_lock();
+	in = hgm_guard_enter(r);
 	if (hgm_resolve_continue_run(r, first, HGM_LEAF_PAGES, HGM_LEAF_BYTES, &range)) {
 		rc = -EEXIST; /* not alike: piece by piece */
 	} else {
@@ -31,7 +31,7 @@ int hgm_leaf_map(struct hgm_region *r, uint64_t page)
 					   NULL);
 		hgm_resolve_count(r, &range);
 	}
-	hgm_rcu_read_unlock();
+	hgm_guard_exit(r, in);
 	return rc;
 }
 

@@ -101,7 +101,9 @@ int hgm_region_watch(struct hgm_region *r, const struct hgm_watch_opts *opts)
 	w->opts = o;
 	w->r = r;
 	pthread_mutex_init(&w->lock, NULL);
+	pthread_mutex_lock(&w->lock); /* nobody guards before it has begun */
 	rc = hgm_guard_begin(r, &w->guard, NULL);
+	pthread_mutex_unlock(&w->lock);
 	if (rc)
 		free_watch(&w->guard);
 	return rc;

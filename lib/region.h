@@ -8,6 +8,7 @@
 #include <hgm/region.h>
 
 #include "guard.h"
+#include "section.h"
 #include "hugepage.h"
 #include "ladder.h"
 #include "map.h"
@@ -20,6 +21,7 @@ enum hgm_block_state {
 	HGM_BLOCK_OPEN = 0,   /* not full yet */
 	HGM_BLOCK_WAITING,    /* full, to be collapsed */
 	HGM_BLOCK_COLLAPSING, /* the collapser is at it */
+	HGM_BLOCK_TOUCHED,    /* the same, and a page has been mapped: perhaps afterwards */
 	HGM_BLOCK_HUGE,	      /* settled: mapped huge when last looked at */
 	HGM_BLOCK_SPLIT,      /* settled: left split */
 	HGM_BLOCK_FELL_APART, /* settled before: was huge, is to be collapsed again */
@@ -107,6 +109,7 @@ struct hgm_region {
 	/* Write-protection: guard.c */
 	_Atomic(struct hgm_guard *) guard;
 	_Atomic(void *) guard_user; /* what the guard keeps of this region */
+	struct hgm_section section; /* who looks at the guard, and maps or collapses by it */
 	_Atomic bool guard_all;	    /* install everything protected */
 	_Atomic uint64_t *guarded;  /* bitmap of pages; these three come with the first guard */
 	_Atomic uint64_t *held;	    /* bitmap of blocks: not to be collapsed */

@@ -147,7 +147,7 @@ static void publish_copied(struct hgm_request *req)
 
 /*
  * One walk of COPY or ZEROPAGE over what is left and alike; what it came to at req->install_page.
- * Inside a read-side section.
+ * Inside a section of the region.
  */
 static int copy_alike(struct hgm_request *req)
 {
@@ -188,12 +188,11 @@ static int copy_alike(struct hgm_request *req)
 /* What was copied is present before the section ends: whoever guards finds it (guard.c). */
 static int copy_on(struct hgm_request *req)
 {
-	int rc;
+	int in = hgm_guard_enter(req->r);
+	int rc = copy_alike(req);
 
-	hgm_rcu_read_lock();
-	rc = copy_alike(req);
 	publish_copied(req);
-	hgm_rcu_read_unlock();
+	hgm_guard_exit(req->r, in);
 	return rc;
 }
 
@@ -233,7 +232,7 @@ int hgm_resolve_continue_run(struct hgm_region *r, uint64_t page, uint64_t pages
 }
 
 /*
- * Inside a read-side section: map what is left and alike. What it came to at req->install_page.
+ * Inside a section of the region: map what is left and alike. What it came to at req->install_page.
  */
 static int continue_alike(struct hgm_request *req)
 {
@@ -273,11 +272,9 @@ static int resolve_continue(struct hgm_request *req)
 			return rc;
 	}
 	while (req->install_pages) {
-		int rc;
+		int in = hgm_guard_enter(r), rc = continue_alike(req);
 
-		hgm_rcu_read_lock();
-		rc = continue_alike(req);
-		hgm_rcu_read_unlock();
+		hgm_guard_exit(r, in);
 		if (rc && !hgm_put_off(rc)) {
 			rc = hgm_poison_present(r, req->install_page, step, rc);
 			if (!rc)
@@ -430,26 +427,27 @@ int hgm_resolve_present(struct hgm_region *r, uint64_t page)
 		rc = map_discarded(r, page, &installed);
 	if (rc && !hgm_put_off(rc) && rc != -ENOENT)
 		rc = hgm_poison_present(r, page / step * step, step, rc);
-	/* After the collapse a fault that finds nothing mapped is news. */
-	if (!rc && installed && r->collapses && state == HGM_BLOCK_HUGE)
+	/* After the collapse, and during it, a fault that finds nothing mapped is news. */
+	if (!rc && installed && r->collapses &&
+	    (state == HGM_BLOCK_HUGE || state == HGM_BLOCK_COLLAPSING))
 		hgm_collapse_again(r, block);
 	return rc;
 }
 
 int hgm_resolve_remap(struct hgm_region *r, uint64_t page, uint64_t pages)
 {
-	int rc = 0;
+	int in, rc = 0;
 
 	while (pages && !rc) {
 		struct hgm_range range = { .done = 0 };
 
-		hgm_rcu_read_lock();
+		in = hgm_guard_enter(r);
 		rc = hgm_resolve_continue_run(r, page, pages, r->map_bytes, &range);
 		if (!rc) {
 			rc = hgm_uffd_continue(hgm_region_uffd(r, page), &range);
 			hgm_resolve_count(r, &range);
 		}
-		hgm_rcu_read_unlock();
+		hgm_guard_exit(r, in);
 		page += range.done >> HGM_PAGE_SHIFT;
 		pages -= range.done >> HGM_PAGE_SHIFT;
 	}

@@ -29,8 +29,8 @@ void hgm_resolve_settle(struct hgm_request *req);
 
 /*
  * A fault on a page whose contents are there: map it, and present neighbours with it. -EAGAIN and
- * -ENOMEM: not now; -ENOENT: there is no registered memory, at least now. Inside a read-side
- * section.
+ * -ENOMEM: not now; -ENOENT: there is no registered memory, at least now. Inside a section of
+ * the region.
  */
 int hgm_resolve_present(struct hgm_region *r, uint64_t page);
 
@@ -39,8 +39,8 @@ void hgm_resolve_count(struct hgm_region *r, const struct hgm_range *range);
 
 /*
  * The range of a CONTINUE in steps of @step_bytes: pages from @page on that are to be installed
- * alike, at most @pages, protected if they are guarded. -EAGAIN: not now. Inside the same read-side
- * section as the installation.
+ * alike, at most @pages, protected if they are guarded. -EAGAIN: not now. Inside the same section
+ * as the installation.
  */
 int hgm_resolve_continue_run(struct hgm_region *r, uint64_t page, uint64_t pages,
 			     uint64_t step_bytes, struct hgm_range *range);

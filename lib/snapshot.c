@@ -320,7 +320,8 @@ static int arm_all(struct hgm_snapshot *s)
 
 	for (uint32_t i = 0; i < s->parts; i++)
 		hgm_guard_hush(s->part[i].r);
-	hgm_rcu_synchronize();
+	for (uint32_t i = 0; i < s->parts; i++)
+		hgm_guard_wait(s->part[i].r);
 	for (uint32_t i = 0; i < s->parts && !rc; i++)
 		rc = hgm_guard_arm(s->part[i].r, s->part[i].armed);
 	return rc;

@@ -109,8 +109,8 @@ HGM_PUBLIC int hgm_region_watch(struct hgm_region *r, const struct hgm_watch_opt
  * flag, the region is not under a watch; -EDEADLK called from inside hgm_write_fn (nothing was
  * done); -ECANCELED the region is being destroyed; others as UFFDIO_REGISTER and
  * UFFDIO_WRITEPROTECT say (nothing of the range is protected then, of what was before neither).
- * Calling thread: any but hgm_write_fn. Blocks: some 50 us, 10 ms more if faults are
- * being served at that moment, and 6 to 16 us per 2 MiB. Since: 0.1.
+ * Calling thread: any but hgm_write_fn. Blocks: 6 to 16 us per 2 MiB, and for the installations,
+ * collapses and calls of hgm_write_fn of this region that are under way. Since: 0.1.
  */
 HGM_PUBLIC int hgm_region_protect(struct hgm_region *r, uint64_t offset, uint64_t length,
 				  uint32_t flags, struct hgm_span *what);

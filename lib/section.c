@@ -1,0 +1,55 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Waiting for sections.
+ *
+ * Whoever entered before us is counted on one of the sides, so each is waited for to be empty once.
+ * The other side first: those who read the side before the last wait turned it, and entered after.
+ * Whoever comes to it later has read it long ago, and that ends. Then the sides are turned, and the
+ * side that all used until now runs empty, too.
+ *
+ * Our last look at a counter is a read-modify-write: who enters after it reads what it wrote, and
+ * so sees what was written before the wait; who left before it is seen by us.
+ */
+#include <sched.h>
+#include <time.h>
+
+#include "section.h"
+
+#define LOOKS_BEFORE_YIELD 256 /* some 10 us */
+#define LOOKS_BEFORE_NAP   64
+#define NAP_NS		   20000
+
+static void pause_cpu(void)
+{
+#if defined(__x86_64__) || defined(__i386__)
+	__builtin_ia32_pause();
+#endif
+}
+
+static void be_patient(unsigned int looks)
+{
+	if (looks < LOOKS_BEFORE_YIELD)
+		pause_cpu();
+	else if (looks < LOOKS_BEFORE_YIELD + LOOKS_BEFORE_NAP)
+		sched_yield();
+	else
+		nanosleep(&(struct timespec){ .tv_nsec = NAP_NS }, NULL);
+}
+
+static void wait_for(_Atomic unsigned int *inside)
+{
+	unsigned int looks = 0;
+
+	while (atomic_load_explicit(inside, memory_order_relaxed) ||
+	       atomic_fetch_add_explicit(inside, 0, memory_order_acq_rel))
+		be_patient(looks++);
+}
+
+void hgm_section_wait(struct hgm_section *s)
+{
+	unsigned int side = atomic_load_explicit(&s->side, memory_order_relaxed);
+
+	wait_for(&s->inside[!side]);
+	atomic_store_explicit(&s->side, !side, memory_order_relaxed);
+	wait_for(&s->inside[side]);
+}
