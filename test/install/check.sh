@@ -39,6 +39,12 @@ for name in $(nm -D --defined-only "$libdir/libhgm.so.0" | sed -n 's/.* T \(hgm_
 	}
 done
 
+# What it calls of its own interface is not a program's to replace.
+if readelf --relocs --wide "$libdir/libhgm.so.0" | grep '[[:space:]]hgm_.*@'; then
+	echo "the library calls itself by way of the dynamic linker"
+	exit 1
+fi
+
 # What a header inlines is compiled into users' programs, and outlives the library that it knew.
 # shellcheck disable=SC2086 # a list of files
 if grep -n '\binline\b' $headers; then
