@@ -123,7 +123,7 @@ HGM_PUBLIC int hgm_create(struct hgm **out, const struct hgm_opts *opts);
  * Starts the fault threads, the workers and the collapser. Regions may be created before and after.
  * All threads block all signals and have names that begin with "hgm-".
  *
- * Errors: -EALREADY it was started before; -EAGAIN, -ENOMEM threads could not be started (none is
+ * Errors: -EINVAL @h is NULL; -EALREADY it was started before; -EAGAIN, -ENOMEM threads could not be started (none is
  * left running, and the call may be tried again).
  * Calling thread: any. Does not block. Since: 0.1.
  */
@@ -142,8 +142,8 @@ HGM_PUBLIC int hgm_start(struct hgm *h);
  * whose source has failed for good stay missing, are asked for again every now and then, and are
  * waited for: use a timeout there, and look at failing_requests of hgm_get_progress().
  *
- * Errors: -ETIMEDOUT; -EIO all is done, but pages were poisoned; -EINVAL the engine was not
- * started.
+ * Errors: -ETIMEDOUT; -EIO all is done, but pages were poisoned; -EINVAL @h is NULL, or the engine
+ * was not started.
  * Calling thread: any but the library's own; not together with hgm_destroy(). Blocks. Since: 0.1.
  */
 HGM_PUBLIC int hgm_wait(struct hgm *h, int timeout_ms);
@@ -156,7 +156,7 @@ HGM_PUBLIC int hgm_wait(struct hgm *h, int timeout_ms);
  * after all regions became complete. The caller reads it (8 bytes) to clear it, then asks
  * hgm_get_progress(). It belongs to the engine: do not close it.
  *
- * Return: the descriptor. Never fails.
+ * Return: the descriptor; -EINVAL @h is NULL.
  * Calling thread: any. Does not block. Since: 0.1.
  */
 HGM_PUBLIC int hgm_event_fd(const struct hgm *h);

@@ -74,6 +74,7 @@ HGM_PUBLIC void hgm_uffd_close(struct hgm_uffd *u);
 
 /**
  * hgm_uffd_fd - the descriptor, for poll(2); stays owned by @u
+ * Return: the descriptor; -EINVAL @u is NULL.
  * Calling thread: any. Does not block. Since: 0.1.
  */
 HGM_PUBLIC int hgm_uffd_fd(const struct hgm_uffd *u);
@@ -128,7 +129,7 @@ HGM_PUBLIC int hgm_uffd_unregister(struct hgm_uffd *u, void *addr, uint64_t len)
 
 /**
  * hgm_uffd_wake - let every thread that waits in a range try again
- * Errors: -EINVAL alignment.
+ * Errors: -EINVAL @u is NULL, or alignment.
  * Calling thread: any. Does not block. Since: 0.1.
  */
 HGM_PUBLIC int hgm_uffd_wake(struct hgm_uffd *u, void *addr, uint64_t len);
@@ -152,7 +153,7 @@ HGM_PUBLIC int hgm_uffd_wake(struct hgm_uffd *u, void *addr, uint64_t len);
  *  -ENOENT  no registered memory there
  *  -ESRCH   the address space is gone
  *  -ENOMEM, -ENOSPC  no memory or no huge page
- *  -EINVAL  unaligned, or the kernel cannot do this on this memory
+ *  -EINVAL  unaligned, NULL, or the kernel cannot do this on this memory
  *  -EIO     a hardware-poisoned page
  *  -EHWPOISON, others as the kernel says
  * The text (hgm_errmsg()) is written for -EINVAL only: the others are everyday outcomes.
@@ -255,8 +256,8 @@ struct hgm_uffd_event {
  * @ev:  filled in
  * @max: how many fit, at most HGM_UFFD_READ_MAX count
  *
- * Return: how many were read, at least 1; -EAGAIN none waits; -EINVAL @max is 0; -EIO the kernel
- * sent something that is no message.
+ * Return: how many were read, at least 1; -EAGAIN none waits; -EINVAL @u or @ev is NULL, @max is 0;
+ * -EIO the kernel sent something that is no message.
  * Calling thread: any; several readers of one userfaultfd slow each other down. Does not block.
  * Since: 0.1.
  */
