@@ -79,7 +79,7 @@ done
 for program in user misuse; do
 	# shellcheck disable=SC2086
 	"$@" $warnings $cflags "$root/test/install/$program.c" -o "$stage/$program" $libs
-	LD_LIBRARY_PATH=$libdir "$stage/$program"
+	LD_LIBRARY_PATH=$libdir LD_PRELOAD=${HGM_RECORD:+$build/test/errors/recorder.so} "$stage/$program"
 done
 # shellcheck disable=SC2086
 "$@" $warnings $cflags "$root/test/install/user.c" -o "$stage/static" $static_libs
