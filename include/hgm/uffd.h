@@ -52,10 +52,11 @@ enum hgm_uffd_via {
  * UFFD_USER_MODE_ONLY; each next one after any failure of the one before. What the kernel supports
  * is asked on a throw-away descriptor. The descriptor is non-blocking and close-on-exec.
  *
- * Errors: -EINVAL @out is NULL or a flag is unknown; -E2BIG bad options; -EPERM, -EACCES, -ENOSYS
- * no way worked (the errno is the most telling one, the text lists every way with its own and what
- * would help);
- * -EOPNOTSUPP a required feature is missing (the text names it); -EMFILE, -ENFILE; -ENOMEM.
+ * Errors: -EINVAL @out is NULL or a flag is unknown, or the kernel's userfaultfd speaks another
+ * version; -E2BIG bad options; -EPERM, -EACCES, -ENOSYS no way worked (the errno is the most
+ * telling one, the text lists every way with its own and what would help), -EPERM also where a
+ * feature needs a capability; -EOPNOTSUPP a required feature is missing (the text names it);
+ * -EMFILE, -ENFILE; -ENOMEM.
  * Calling thread: any. Does not block. Since: 0.1; kernel 4.11, /dev/userfaultfd 6.1, user mode
  * only 5.11.
  */
