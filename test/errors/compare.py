@@ -1,18 +1,15 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""What the headers promise, and what tests saw: compare.py SOURCE_ROOT EXCEPTIONS [RECORD]
+"""What the headers promise, and what tests saw: compare.py SOURCE_ROOT [RECORD]
 
 RECORD, else $HGM_RECORD, is the folder of what was noted while all tests ran (record.h). A line for
 each public function that no program against the installed library called or that never succeeded,
 for each documented error that no test saw, and for each error that was seen and is not documented.
-EXCEPTIONS are those that cannot be seen, with the reason; an exception that is not needed is
-named, too.
 """
 
 import errno
 import os
 import pathlib
-import re
 import sys
 
 sys.path.append(str(pathlib.Path(__file__).resolve().parent.parent / "reference"))
@@ -40,17 +37,7 @@ def read_record(folder):
     return seen["calls"], seen["installed"]
 
 
-def read_exceptions(path):
-    """{(function, code)}: lines "FUNCTION CODE: REASON"; # begins a comment."""
-    found = set()
-    for line in path.read_text(encoding="utf-8").splitlines():
-        if line.strip() and not line.startswith("#"):
-            name, code = re.match(r"(hgm_\w+) (E[A-Z0-9]+): \S+ \S+", line).groups()
-            found.add((name, code))
-    return found
-
-
-def missing(headers, calls, installed, exceptions):
+def missing(headers, calls, installed):
     """What was not seen."""
     called = {name for name, _ in installed}
     for fn in headers.functions.values():
@@ -60,42 +47,35 @@ def missing(headers, calls, installed, exceptions):
             yield f"{fn.name}: no test saw it succeed"
         for code in sorted(fn.errors(headers.types)):
             pair = (fn.name, code)
-            if pair not in calls and pair not in installed and pair not in exceptions:
+            if pair not in calls and pair not in installed:
                 yield f"{fn.name}: no test saw -{code}, which hgm/{fn.header} promises"
 
 
-def wrong(headers, calls, installed, exceptions):
-    """What was seen and should not be, and exceptions that are none."""
+def undocumented(headers, calls, installed):
+    """What was seen and should not be."""
     for name, code in sorted(set(calls) | set(installed)):
         fn = headers.functions[name]
-        known = fn.errors(headers.types)
-        if code and code not in known and not fn.passes_on(headers.types):
+        if code and code not in fn.errors(headers.types) and not fn.passes_on(headers.types):
             who = ", ".join(calls.get((name, code), []) + installed.get((name, code), []))
             yield f"{name}: returned -{code} ({who}), which hgm/{fn.header} does not name"
-    for name, code in sorted(exceptions):
-        if name not in headers.functions or code not in headers.functions[name].errors(
-                headers.types):
-            yield f"{name}: an exception for -{code}, which no header promises"
-        elif (name, code) in calls or (name, code) in installed:
-            yield f"{name}: an exception for -{code}, which a test saw"
 
 
 def main():
-    if len(sys.argv) not in (3, 4):
+    if len(sys.argv) not in (2, 3):
         sys.exit(__doc__)
-    folder = sys.argv[3] if len(sys.argv) == 4 else os.environ.get("HGM_RECORD")
+    folder = sys.argv[2] if len(sys.argv) == 3 else os.environ.get("HGM_RECORD")
     if not folder:
         print("# skipped: HGM_RECORD is not set: `./run test` without arguments sets it")
         return EXIT_SKIPPED
     headers = Headers(pathlib.Path(sys.argv[1]))
     calls, installed = read_record(pathlib.Path(folder))
-    what = (headers, calls, installed, read_exceptions(pathlib.Path(sys.argv[2])))
-    unseen, bad = list(missing(*what)), list(wrong(*what))
+    unseen = list(missing(headers, calls, installed))
+    bad = list(undocumented(headers, calls, installed))
     for line in unseen + bad:
         print(line)
     promised = sum(len(fn.errors(headers.types)) for fn in headers.functions.values())
     print(f"{len(headers.functions)} public functions, {promised} documented errors, "
-          f"{len(unseen)} not seen, {len(bad)} wrong")
+          f"{len(unseen)} not seen, {len(bad)} undocumented")
     if unseen and not bad and pathlib.Path(folder, "skipped").exists():
         print(f"# skipped: {len(unseen)} not seen, as tests were skipped; first: {unseen[0]}")
         return EXIT_SKIPPED

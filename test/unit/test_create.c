@@ -3,8 +3,10 @@
  * hgm_create() where the kernel refuses what an engine is made of: its errno comes back, the text
  * names it, and nothing is left behind.
  */
+#include <dlfcn.h>
 #include <errno.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <hgm/hgm.h>
 
@@ -16,15 +18,24 @@ static struct {
 	int device, syscall, api; /* negative errno, 0: works */
 	int eventfd;
 	int eventfds; /* that can be had before it */
+	long page_bytes;
 } k;
 
 static struct hgm_sys sys;
 
+/* What the library asks is the program's own before it is the C library's. */
+long sysconf(int name)
+{
+	long (*genuine)(int) = (long (*)(int))dlsym(RTLD_NEXT, "sysconf");
+
+	return name == _SC_PAGESIZE && k.page_bytes ? k.page_bytes : genuine(name);
+}
+
 static int fake_open(const char *path, int flags)
 {
-	if (strcmp(path, "/dev/userfaultfd"))
-		return hgm_sys_linux.open(path, flags);
-	return k.device ? k.device : hgm_sys_linux.eventfd();
+	if (!strcmp(path, "/dev/userfaultfd"))
+		return k.device ? k.device : hgm_sys_linux.eventfd();
+	return hgm_sys_linux.open(path, flags);
 }
 
 static int fake_uffd_new(int dev, int flags)
@@ -131,12 +142,23 @@ static void no_eventfd(void **state)
 		}
 }
 
+static void other_pages(void **state)
+{
+	(void)state;
+	k.page_bytes = 65536;
+	assert_int_equal(create(), -EOPNOTSUPP);
+	assert_non_null(strstr(hgm_errmsg(), "65536"));
+	k.page_bytes = 0;
+	assert_int_equal(create(), 0);
+}
+
 #define TEST(t) cmocka_unit_test_setup(t, begin)
 
 static const struct CMUnitTest tests[] = {
 	TEST(no_userfaultfd),
 	TEST(no_handshake),
 	TEST(no_eventfd),
+	TEST(other_pages),
 };
 
 TEST_MAIN(tests)
