@@ -23,8 +23,12 @@ CASES = {
         lambda r: r.installed.pop("hgm_wait"),
         "hgm_wait: no program calls it through the installed header", 1),
     "a function that never succeeds": (
-        lambda r: (r.calls["hgm_wait"].remove(""), r.installed.update(hgm_wait={"EIO"})),
-        "hgm_wait: no test saw it succeed", 1),
+        lambda r: r.installed.update(hgm_wait={"EIO"}), "hgm_wait: no test saw it succeed", 1),
+    "a function that succeeds on kernels with HGM only": (
+        lambda r: r.installed.update(hgm_split={"EINVAL"}), ".* 0 not seen, 0 undocumented", 0),
+    "a function that does not succeed even there": (
+        lambda r: (r.installed.update(hgm_split={"EINVAL"}), r.calls["hgm_split"].remove("")),
+        "hgm_split: no test saw it succeed", 1),
     "an error that no test saw": (
         lambda r: r.calls["hgm_wait"].remove("ETIMEDOUT"),
         "hgm_wait: no test saw -ETIMEDOUT, which hgm/engine.h promises", 1),

@@ -52,6 +52,10 @@ class Function:
             text += structs[name].comment if name in structs else ""
         return text
 
+    def needs_hgm(self):
+        """Whether only kernels that nobody has released can do it."""
+        return "HGM series" in (self.clause("Since") or "")
+
     def returns(self):
         """The type of its result."""
         return self.prototype.partition(self.name + "(")[0].strip()
