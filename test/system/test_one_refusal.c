@@ -22,6 +22,7 @@ static unsigned int nth;
 static unsigned char *expected;
 static int file; /* that holds the same */
 static unsigned int refused_calls;
+static bool have_pool; /* of huge pages */
 
 /* False: it was refused, in due form. */
 static bool went(int rc, const char *call)
@@ -132,13 +133,16 @@ static void restore(uint32_t backing, struct hgm_source *src)
 
 static void restores(void)
 {
-	static const uint32_t backings[] = { HGM_BACKING_SHMEM, HGM_BACKING_SHMEM_LAZY,
-					     HGM_BACKING_ANON, HGM_BACKING_FD };
+	/* The first is imported to, which is the first to need leaves. */
+	static const uint32_t backings[] = { HGM_BACKING_FD, HGM_BACKING_SHMEM,
+					     HGM_BACKING_SHMEM_LAZY, HGM_BACKING_ANON };
 	struct hgm_source *src;
 
 	twice(hgm_source_fn(&src, give, NULL, NULL));
 	for (size_t i = 0; i < sizeof(backings) / sizeof(backings[0]); i++)
 		restore(backings[i], src);
+	if (have_pool)
+		restore(HGM_BACKING_HUGETLB, src);
 	hgm_source_destroy(src);
 }
 
@@ -200,6 +204,8 @@ static void guards(void)
 	twice(hgm_source_fn(&src, give, NULL, NULL));
 	guarded(HGM_BACKING_SHMEM, src);
 	guarded(HGM_BACKING_ANON, src);
+	if (have_pool)
+		guarded(HGM_BACKING_HUGETLB, src);
 	hgm_source_destroy(src);
 }
 
@@ -289,6 +295,7 @@ LIVES(guards)
 static int make(void **state)
 {
 	(void)state;
+	have_pool = !place_lacking(PLACE_HUGETLB_2M, LENGTH);
 	refusal_begin();
 	file = memfd_create("contents", MFD_CLOEXEC);
 	assert_true(file >= 0);
