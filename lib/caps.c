@@ -148,17 +148,17 @@ void hgm_caps_free(struct hgm_caps *caps)
 
 unsigned int hgm_caps_count(const struct hgm_caps *caps)
 {
-	return caps->count;
+	return caps ? caps->count : 0;
 }
 
 const struct hgm_cap *hgm_caps_at(const struct hgm_caps *caps, unsigned int index)
 {
-	return index < caps->count ? &caps->cap[index] : NULL;
+	return index < hgm_caps_count(caps) ? &caps->cap[index] : NULL;
 }
 
 const struct hgm_cap *hgm_caps_find(const struct hgm_caps *caps, const char *name)
 {
-	for (unsigned int i = 0; i < caps->count; i++)
+	for (unsigned int i = 0; name && i < hgm_caps_count(caps); i++)
 		if (!strcmp(caps->cap[i].name, name))
 			return &caps->cap[i];
 	return NULL;

@@ -303,5 +303,5 @@ void hgm_notify(struct hgm *h)
 
 int hgm_event_fd(const struct hgm *h)
 {
-	return h->event_fd;
+	return h ? h->event_fd : hgm_fail(-EINVAL, "hgm_event_fd: the engine is NULL");
 }

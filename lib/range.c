@@ -45,6 +45,11 @@ static int invalid(const char *verb, const struct hgm_range *r)
 		verb, (unsigned long long)r->len, r->addr, (unsigned long long)r->step);
 }
 
+static int missing(const char *verb)
+{
+	return hgm_fail(-EINVAL, "%s: the userfaultfd, the range or its contents are NULL", verb);
+}
+
 static bool aligned(const struct hgm_range *r)
 {
 	uint64_t addr = (uintptr_t)r->addr;
@@ -139,6 +144,8 @@ static int start(struct hgm_uffd *u, struct hgm_range *r, enum hgm_verb verb, co
 		.until_exist = until_exist,
 	};
 
+	if (!u || !r || (verb == HGM_VERB_COPY && !src))
+		return missing(verb_names[verb]);
 	r->done = r->installed = r->existed = r->partials = 0;
 	if (!aligned(r))
 		return invalid(verb_names[verb], r);
@@ -176,6 +183,8 @@ int hgm_uffd_writeprotect(struct hgm_uffd *u, struct hgm_range *r)
 {
 	int rc;
 
+	if (!u || !r)
+		return missing("UFFDIO_WRITEPROTECT");
 	r->done = r->installed = r->existed = r->partials = 0;
 	if (!aligned(r))
 		return invalid("UFFDIO_WRITEPROTECT", r);

@@ -14,12 +14,12 @@
 
 void *hgm_region_addr(const struct hgm_region *r)
 {
-	return r->primary;
+	return r ? r->primary : NULL;
 }
 
 uint64_t hgm_region_length(const struct hgm_region *r)
 {
-	return r->length;
+	return r ? r->length : 0;
 }
 
 uint64_t hgm_region_huge_bytes(const struct hgm_region *r)

@@ -205,32 +205,40 @@ void hgm_uffd_close(struct hgm_uffd *u)
 	free(u);
 }
 
+static int no_object(const char *function)
+{
+	return hgm_fail(-EINVAL, "%s: the userfaultfd is NULL", function);
+}
+
 int hgm_uffd_fd(const struct hgm_uffd *u)
 {
-	return u->fd;
+	return u ? u->fd : no_object("hgm_uffd_fd");
 }
 
 uint64_t hgm_uffd_features(const struct hgm_uffd *u)
 {
-	return u->features;
+	return u ? u->features : 0;
 }
 
 uint64_t hgm_uffd_supported(const struct hgm_uffd *u)
 {
-	return u->supported;
+	return u ? u->supported : 0;
 }
 
 enum hgm_uffd_via hgm_uffd_get_via(const struct hgm_uffd *u)
 {
-	return u->via;
+	return u ? u->via : (enum hgm_uffd_via)0;
 }
 
 int hgm_uffd_register(struct hgm_uffd *u, void *addr, uint64_t len, uint64_t modes,
 		      uint64_t *ioctls)
 {
 	uint64_t offered = 0;
-	int rc = hgm_sys->uffd_register(u->fd, addr, len, modes, &offered);
+	int rc;
 
+	if (!u)
+		return no_object("hgm_uffd_register");
+	rc = hgm_sys->uffd_register(u->fd, addr, len, modes, &offered);
 	if (ioctls)
 		*ioctls = offered;
 	if (!rc)
@@ -248,8 +256,11 @@ int hgm_uffd_register(struct hgm_uffd *u, void *addr, uint64_t len, uint64_t mod
 
 int hgm_uffd_unregister(struct hgm_uffd *u, void *addr, uint64_t len)
 {
-	int rc = hgm_sys->uffd_unregister(u->fd, addr, len);
+	int rc;
 
+	if (!u)
+		return no_object("hgm_uffd_unregister");
+	rc = hgm_sys->uffd_unregister(u->fd, addr, len);
 	/*
 	 * UNREGISTER leaves minor and write-protect waiters asleep. Waking them before it would be
 	 * a race: they could queue again. Once it has returned nobody can join the queue any more.
@@ -263,8 +274,11 @@ int hgm_uffd_unregister(struct hgm_uffd *u, void *addr, uint64_t len)
 
 int hgm_uffd_wake(struct hgm_uffd *u, void *addr, uint64_t len)
 {
-	int rc = hgm_sys->uffd_wake(u->fd, addr, len);
+	int rc;
 
+	if (!u)
+		return no_object("hgm_uffd_wake");
+	rc = hgm_sys->uffd_wake(u->fd, addr, len);
 	if (rc)
 		return hgm_fail(rc, "UFFDIO_WAKE of %llu bytes at %p: %s", (unsigned long long)len,
 				addr, hgm_errno_name(rc));
@@ -301,8 +315,10 @@ int hgm_uffd_read(struct hgm_uffd *u, struct hgm_uffd_event *ev, unsigned int ma
 	struct uffd_msg msg[HGM_UFFD_READ_MAX];
 	ssize_t got;
 
-	if (!max)
-		return hgm_fail(-EINVAL, "hgm_uffd_read: max is 0");
+	if (!u)
+		return no_object("hgm_uffd_read");
+	if (!ev || !max)
+		return hgm_fail(-EINVAL, "hgm_uffd_read: there is no room for a message");
 	if (max > HGM_UFFD_READ_MAX)
 		max = HGM_UFFD_READ_MAX;
 	got = hgm_sys->read(u->fd, msg, max * sizeof(msg[0]));

@@ -30,6 +30,7 @@ static struct file {
 	int seek_hole;
 	bool data[512]; /* by pieces of @grain bytes */
 	uint64_t grain;
+	int open_error, dup_error;
 	int kind_error;
 	int nowait;    /* what pread_nowait says, 0: works */
 	uint64_t most; /* bytes per read */
@@ -48,6 +49,17 @@ static inline int fake_open(const char *path, int flags)
 {
 	(void)path;
 	assert_int_equal(flags & O_ACCMODE, O_RDONLY);
+	if (f.open_error)
+		return f.open_error;
+	f.opened++;
+	return FD;
+}
+
+static inline int fake_dup(int fd)
+{
+	assert_int_equal(fd, FD);
+	if (f.dup_error)
+		return f.dup_error;
 	f.opened++;
 	return FD;
 }
@@ -135,6 +147,7 @@ static inline ssize_t fake_pread_nowait(int fd, void *to, size_t len, uint64_t o
 static const struct hgm_sys fake_sys = {
 	.open = fake_open,
 	.close = fake_close,
+	.dup = fake_dup,
 	.lseek = fake_lseek,
 	.file_kind = fake_file_kind,
 	.pread = fake_pread,

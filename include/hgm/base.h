@@ -32,8 +32,9 @@
  *  - "Calling thread: any" means any thread at any time, concurrently with all other calls, except
  *    with the call that ends the very object. No registration of threads is ever needed. "Any but"
  *    is followed by "the library's own" threads, or by callbacks: not inside these.
- *  - A NULL object is -EINVAL where a function returns int and its object is an engine, a region or
- *    a source; getters, hgm_caps_*() and hgm/uffd.h do not look.
+ *  - A NULL object, or NULL where something is to be filled in or must be given, is -EINVAL where a
+ *    function returns int, else the answer is 0 or NULL. What ends an object takes NULL, and does
+ *    nothing.
  *  - Nothing is printed, no process is ended, no descriptor survives exec.
  */
 

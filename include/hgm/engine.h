@@ -110,9 +110,11 @@ struct hgm_progress {
  * Opens the userfaultfds (see hgm_uffd_open() for how). No thread serves yet. With the process's
  * first engine comes one thread that frees memory in the background and stays.
  *
- * Errors: -EINVAL @out is NULL or an option is out of its range; -E2BIG bad options; -EPERM,
- * -EACCES no permission for userfaultfd (the text lists what was tried and what would help);
- * -ENOSYS this kernel has no userfaultfd; -EMFILE, -ENFILE; -ENOMEM.
+ * Errors: -EINVAL @out is NULL or an option is out of its range, or the kernel's userfaultfd speaks
+ * another version; -E2BIG bad options; -EPERM, -EACCES no permission for userfaultfd (the text
+ * lists what was tried and what would help); -ENOSYS this kernel has no userfaultfd; -EMFILE,
+ * -ENFILE; -EAGAIN the thread that frees memory could not be started; -EOPNOTSUPP this machine's
+ * pages are not of 4096 bytes; -ENOMEM.
  * Calling thread: any. Does not block. Since: 0.1; kernel 4.11.
  */
 HGM_PUBLIC int hgm_create(struct hgm **out, const struct hgm_opts *opts);
@@ -124,8 +126,8 @@ HGM_PUBLIC int hgm_create(struct hgm **out, const struct hgm_opts *opts);
  * Starts the fault threads, the workers and the collapser. Regions may be created before and after.
  * All threads block all signals and have names that begin with "hgm-".
  *
- * Errors: -EALREADY it was started before; -EAGAIN, -ENOMEM threads could not be started (none is
- * left running, and the call may be tried again).
+ * Errors: -EINVAL @h is NULL; -EALREADY it was started before; -EAGAIN a thread could not be
+ * started (none is left running, and the call may be tried again).
  * Calling thread: any. Does not block. Since: 0.1.
  */
 HGM_PUBLIC int hgm_start(struct hgm *h);
@@ -143,8 +145,8 @@ HGM_PUBLIC int hgm_start(struct hgm *h);
  * whose source has failed for good stay missing, are asked for again every now and then, and are
  * waited for: use a timeout there, and look at failing_requests of hgm_get_progress().
  *
- * Errors: -ETIMEDOUT; -EIO all is done, but pages were poisoned; -EINVAL the engine was not
- * started.
+ * Errors: -ETIMEDOUT; -EIO all is done, but pages were poisoned; -EINVAL @h is NULL, or the engine
+ * was not started.
  * Calling thread: any but the library's own; not together with hgm_destroy(). Blocks. Since: 0.1.
  */
 HGM_PUBLIC int hgm_wait(struct hgm *h, int timeout_ms);
@@ -157,7 +159,7 @@ HGM_PUBLIC int hgm_wait(struct hgm *h, int timeout_ms);
  * after all regions became complete. The caller reads it (8 bytes) to clear it, then asks
  * hgm_get_progress(). It belongs to the engine: do not close it.
  *
- * Return: the descriptor. Never fails.
+ * Return: the descriptor; -EINVAL @h is NULL.
  * Calling thread: any. Does not block. Since: 0.1.
  */
 HGM_PUBLIC int hgm_event_fd(const struct hgm *h);

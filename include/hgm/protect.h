@@ -125,7 +125,7 @@ HGM_PUBLIC int hgm_region_protect(struct hgm_region *r, uint64_t offset, uint64_
  *
  * Who waits to write goes on. Blocks in which nothing is protected any more become huge again.
  *
- * Errors: as hgm_region_protect() without those of the kernel.
+ * Errors: -EINVAL, -EDEADLK as hgm_region_protect(); -ECANCELED the region is being destroyed.
  * Calling thread: any but hgm_write_fn. Blocks for other calls of these functions. Since: 0.1.
  */
 HGM_PUBLIC int hgm_region_unprotect(struct hgm_region *r, uint64_t offset, uint64_t length,

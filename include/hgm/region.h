@@ -216,7 +216,7 @@ HGM_PUBLIC void hgm_region_destroy(struct hgm_region *r);
 /**
  * hgm_region_addr - the address that the guest uses
  *
- * Return: the primary mapping; block aligned. Never fails.
+ * Return: the primary mapping; block aligned. NULL if @r is NULL.
  * Calling thread: any. Does not block. Since: 0.1.
  */
 HGM_PUBLIC void *hgm_region_addr(const struct hgm_region *r);
@@ -224,6 +224,7 @@ HGM_PUBLIC void *hgm_region_addr(const struct hgm_region *r);
 /**
  * hgm_region_length - bytes from hgm_region_addr() on, as asked for
  *
+ * Return: the length; 0 if @r is NULL.
  * Calling thread: any. Does not block. Since: 0.1.
  */
 HGM_PUBLIC uint64_t hgm_region_length(const struct hgm_region *r);

@@ -123,11 +123,11 @@ struct hgm_snapshot_progress {
  *
  * Errors: -EINVAL no sink, or a file that was opened with O_APPEND, an unknown flag, no region, a
  * @count that does not go with @regions, a region of another engine or named twice, regions that
- * overlap in the snapshot, a pool above 2^42 bytes, an engine that was not started; -EBADF @fd is
- * not open for writing; -EBUSY a region is under another snapshot, dirty tracking or a watch;
- * -ENOMEM, also a pool that is smaller than a unit of protection; -EOPNOTSUPP the kernel cannot
- * protect that memory (shmem and hugetlb before 5.19); -EAGAIN no thread can be had; others as
- * UFFDIO_REGISTER says. Nothing is left behind.
+ * overlap in the snapshot, a pool above 2^42 bytes, an engine that was not started; -E2BIG bad
+ * options; -EBADF @fd is not open for writing; -EBUSY a region is under another snapshot, dirty
+ * tracking or a watch; -ENOMEM, also a pool that is smaller than a unit of protection; -EOPNOTSUPP
+ * the kernel cannot protect that memory (shmem and hugetlb before 5.19); -EAGAIN no thread can be
+ * had; others as UFFDIO_REGISTER says. Nothing is left behind.
  * Calling thread: any. Blocks for some milliseconds. Since: 0.1.
  */
 HGM_PUBLIC int hgm_snapshot_create(struct hgm_snapshot **out, struct hgm *h,
@@ -155,10 +155,9 @@ HGM_PUBLIC int hgm_snapshot_begin(struct hgm_snapshot *s);
  * milliseconds.
  *
  * Errors: -ETIMEDOUT; -ECANCELED cancelled, or a region was destroyed; -EINVAL it was not begun;
- * -EDEADLK called from its own hgm_sink_fn; what the sink said. -ENODATA: all was written but for
- * pages that are poisoned or whose source failed for good.
- * -ETIMEDOUT and the others can also be what the sink said: @done of hgm_snapshot_get_progress()
- * tells.
+ * -EDEADLK called from its own hgm_sink_fn; -ENOMEM; what the sink said. -ENODATA: all was written
+ * but for pages that are poisoned or whose source failed for good. -ETIMEDOUT and the others can
+ * also be what the sink said: @done of hgm_snapshot_get_progress() tells.
  * Calling thread: any but hgm_sink_fn. Since: 0.1.
  */
 HGM_PUBLIC int hgm_snapshot_wait(struct hgm_snapshot *s, int timeout_ms);

@@ -52,10 +52,11 @@ enum hgm_uffd_via {
  * UFFD_USER_MODE_ONLY; each next one after any failure of the one before. What the kernel supports
  * is asked on a throw-away descriptor. The descriptor is non-blocking and close-on-exec.
  *
- * Errors: -EINVAL @out is NULL or a flag is unknown; -E2BIG bad options; -EPERM, -EACCES, -ENOSYS
- * no way worked (the errno is the most telling one, the text lists every way with its own and what
- * would help);
- * -EOPNOTSUPP a required feature is missing (the text names it); -EMFILE, -ENFILE; -ENOMEM.
+ * Errors: -EINVAL @out is NULL or a flag is unknown, or the kernel's userfaultfd speaks another
+ * version; -E2BIG bad options; -EPERM, -EACCES, -ENOSYS no way worked (the errno is the most
+ * telling one, the text lists every way with its own and what would help), -EPERM also where a
+ * feature needs a capability; -EOPNOTSUPP a required feature is missing (the text names it);
+ * -EMFILE, -ENFILE; -ENOMEM.
  * Calling thread: any. Does not block. Since: 0.1; kernel 4.11, /dev/userfaultfd 6.1, user mode
  * only 5.11.
  */
@@ -74,6 +75,7 @@ HGM_PUBLIC void hgm_uffd_close(struct hgm_uffd *u);
 
 /**
  * hgm_uffd_fd - the descriptor, for poll(2); stays owned by @u
+ * Return: the descriptor; -EINVAL @u is NULL.
  * Calling thread: any. Does not block. Since: 0.1.
  */
 HGM_PUBLIC int hgm_uffd_fd(const struct hgm_uffd *u);
@@ -128,7 +130,7 @@ HGM_PUBLIC int hgm_uffd_unregister(struct hgm_uffd *u, void *addr, uint64_t len)
 
 /**
  * hgm_uffd_wake - let every thread that waits in a range try again
- * Errors: -EINVAL alignment.
+ * Errors: -EINVAL @u is NULL, or alignment.
  * Calling thread: any. Does not block. Since: 0.1.
  */
 HGM_PUBLIC int hgm_uffd_wake(struct hgm_uffd *u, void *addr, uint64_t len);
@@ -152,7 +154,7 @@ HGM_PUBLIC int hgm_uffd_wake(struct hgm_uffd *u, void *addr, uint64_t len);
  *  -ENOENT  no registered memory there
  *  -ESRCH   the address space is gone
  *  -ENOMEM, -ENOSPC  no memory or no huge page
- *  -EINVAL  unaligned, or the kernel cannot do this on this memory
+ *  -EINVAL  unaligned, NULL, or the kernel cannot do this on this memory
  *  -EIO     a hardware-poisoned page
  *  -EHWPOISON, others as the kernel says
  * The text (hgm_errmsg()) is written for -EINVAL only: the others are everyday outcomes.
@@ -255,8 +257,8 @@ struct hgm_uffd_event {
  * @ev:  filled in
  * @max: how many fit, at most HGM_UFFD_READ_MAX count
  *
- * Return: how many were read, at least 1; -EAGAIN none waits; -EINVAL @max is 0; -EIO the kernel
- * sent something that is no message.
+ * Return: how many were read, at least 1; -EAGAIN none waits; -EINVAL @u or @ev is NULL, @max is 0;
+ * -EIO the kernel sent something that is no message.
  * Calling thread: any; several readers of one userfaultfd slow each other down. Does not block.
  * Since: 0.1.
  */

@@ -38,10 +38,27 @@ class Function:
 
     def errors(self, structs):
         """The codes that the comment names, also by pointing at a struct's comment."""
+        return set(re.findall(r"-(E[A-Z0-9]+)\b", self.error_words(structs)))
+
+    def passes_on(self, structs):
+        """Whether it also returns what others say: the kernel, a sink."""
+        return bool(re.search(r"\bothers as\b|\bthose of\b|\bwhat the sink said\b",
+                              self.error_words(structs)))
+
+    def error_words(self, structs):
+        """All that the comment says of errors."""
         text = (self.clause("Errors") or "") + (self.clause("Return") or "")
         for name in re.findall(r"see struct (\w+)", text):
             text += structs[name].comment if name in structs else ""
-        return set(re.findall(r"-(E[A-Z0-9]+)\b", text))
+        return text
+
+    def needs_hgm(self):
+        """Whether only kernels that nobody has released can do it."""
+        return "HGM series" in (self.clause("Since") or "")
+
+    def returns(self):
+        """The type of its result."""
+        return self.prototype.partition(self.name + "(")[0].strip()
 
     def kernels(self):
         """The kernel versions that it is said to need."""

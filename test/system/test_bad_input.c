@@ -320,8 +320,33 @@ static void calls_on_a_region(void **state)
 	field_end(&f);
 	field_make(&f, h, PLACE_FD, 2 * MIB, feed_source(feed), HGM_REGION_NO_FILL);
 	assert_error(hgm_region_import(f.region, 0, 64, bitmap), -EBUSY);
+	assert_ok(hgm_region_collapse(f.region)); /* there is nothing left to be done */
+	field_end(&f);
+	field_make(&f, h, PLACE_SHMEM, 2 * MIB, feed_source(feed), HGM_REGION_NO_COLLAPSE);
+	assert_error(hgm_region_collapse(f.region), -EOPNOTSUPP);
 	field_end(&f);
 	still_serves();
+}
+
+/* Nobody takes them away before the engine is started. */
+static void too_many_ranges(void **state)
+{
+	struct hgm *idle = engine(1);
+	unsigned int n = 0;
+	struct field f;
+
+	(void)state;
+	field_make(&f, idle, PLACE_SHMEM_LAZY, 2 * MIB, feed_source(feed), HGM_REGION_NO_FILL);
+	while (n < 4096)
+		assert_ok(hgm_region_prefetch(f.region, n++ % 512 * PAGE, PAGE));
+	assert_error(hgm_region_prefetch(f.region, 0, PAGE), -ENOBUFS);
+	assert_ok(hgm_start(idle));
+	assert_ok(hgm_wait(idle, 60000));
+	assert_int_equal(info_of(f.region).present_bytes, 2 * MIB);
+	assert_ok(hgm_region_prefetch(f.region, 0, PAGE));
+	assert_ok(hgm_wait(idle, 60000));
+	field_end(&f);
+	hgm_destroy(idle);
 }
 
 /* More than the pool has: an errno and the number that is needed, not a SIGBUS later. */
@@ -394,6 +419,7 @@ static const struct CMUnitTest tests[] = {
 	cmocka_unit_test_setup_teardown(files, make, end),
 	cmocka_unit_test_setup_teardown(sources, make, end),
 	cmocka_unit_test_setup_teardown(calls_on_a_region, make, end),
+	cmocka_unit_test_setup_teardown(too_many_ranges, make, end),
 	cmocka_unit_test_setup_teardown(no_huge_pages, make, end),
 	cmocka_unit_test(no_permission),
 };

@@ -296,6 +296,8 @@ static void without_protection(void **state)
 	sys.uffd_api = less_api;
 	hgm_sys = &sys;
 	for (size_t i = 0; i < sizeof(lacks) / sizeof(lacks[0]); i++) {
+		struct hgm_snapshot_opts so = { .size = sizeof(so), .write = sink_write };
+		struct hgm_snapshot *snap = NULL;
 		struct hgm_dirty *d = NULL;
 		struct scene s;
 
@@ -304,6 +306,8 @@ static void without_protection(void **state)
 		assert_error(hgm_region_watch(s.r, NULL), -EOPNOTSUPP);
 		assert_error(hgm_dirty_start(&d, s.r, NULL), -EOPNOTSUPP);
 		assert_null(d);
+		assert_error(hgm_snapshot_create(&snap, s.h, &so), -EOPNOTSUPP);
+		assert_null(snap);
 		end(&s);
 	}
 	/* Without WP_ASYNC it is the other way; the sentence says so. */

@@ -60,7 +60,8 @@ static void bad_ranges_never_reach_the_kernel(void **state)
 /* All or nothing: no result field, no partial answers, no borders to be found. */
 static void writeprotect_is_one_call(void **state)
 {
-	static const int errors[] = { 0, -ENOENT, -EAGAIN, -EFAULT, -ESRCH, -ENOMEM };
+	static const int errors[] = { 0,       -ENOENT, -EAGAIN, -EFAULT,   -ESRCH,
+				      -ENOMEM, -ENOSPC, -EIO,	 -EHWPOISON };
 
 	(void)state;
 	for (size_t i = 0; i < sizeof(errors) / sizeof(errors[0]); i++) {

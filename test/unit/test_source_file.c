@@ -185,6 +185,28 @@ static void what_cannot_be_a_source(void **state)
 	assert_int_equal(f.opened, 4);
 }
 
+static void a_file_that_cannot_be_opened(void **state)
+{
+	static const int errors[] = { -EACCES, -EMFILE, -ENFILE, -ENOENT };
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(errors) / sizeof(errors[0]); i++) {
+		f.open_error = errors[i];
+		assert_int_equal(hgm_source_file(&src, "guest.img"), errors[i]);
+		assert_non_null(strstr(hgm_errmsg(), "guest.img"));
+		assert_non_null(strstr(hgm_errmsg(), strerrorname_np(-errors[i])));
+	}
+	/* A descriptor that cannot be opened anew, as without /proc, is duplicated. */
+	assert_int_equal(hgm_source_fd(&src, FD), 0);
+	hgm_source_destroy(src);
+	src = NULL;
+	f.dup_error = -EMFILE;
+	assert_int_equal(hgm_source_fd(&src, FD), -EMFILE);
+	assert_non_null(strstr(hgm_errmsg(), "EMFILE"));
+	assert_int_equal(f.opened, 1);
+	assert_int_equal(f.closed, 1);
+}
+
 #define TEST(t) cmocka_unit_test_setup_teardown(t, begin, end)
 
 static const struct CMUnitTest tests[] = {
@@ -195,6 +217,7 @@ static const struct CMUnitTest tests[] = {
 	TEST(extents_anywhere),
 	TEST(a_block_device_has_its_size_from_its_end),
 	TEST(what_cannot_be_a_source),
+	TEST(a_file_that_cannot_be_opened),
 };
 
 TEST_MAIN(tests)
