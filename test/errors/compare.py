@@ -19,8 +19,9 @@ from headers import Headers  # noqa: E402
 NAME_BYTES, ERRNOS = 48, 160  # of a row, as in record.h
 EXIT_SKIPPED = 77
 
-# Python lacks one, and has two names for another.
-CODES = errno.errorcode | {errno.EOPNOTSUPP: "EOPNOTSUPP", 133: "EHWPOISON"}
+# Python lacks one, and has two names for others.
+CODES = errno.errorcode | {errno.EOPNOTSUPP: "EOPNOTSUPP", errno.EDEADLK: "EDEADLK",
+                            133: "EHWPOISON"}
 
 
 def read_record(folder):
