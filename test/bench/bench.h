@@ -70,6 +70,9 @@ enum better {
 	MORE
 };
 
+/* Of a bench that is measured again. */
+void figures_forget(const struct bench *b);
+
 /*
  * Row @name: figure @what of @who beside that of the best of @bases (names with a space between
  * them).
@@ -130,8 +133,18 @@ struct limit {
 void limits_read(const char *path);
 const struct limit *limit_of(const struct row *row, unsigned int nth);
 
-/* How many rows are beyond their guard; says which. */
-unsigned int limits_check(void);
+/*
+ * Which rows are beyond their guard; after a bench was measured again, which of its rows still are.
+ * A busy machine may be slow for a while: what counts is the best of all measurements.
+ */
+void limits_check(void);
+void limits_check_again(const struct bench *b);
+
+/* How many are, of bench @b or, if it is NULL, of all. */
+unsigned int limits_overstepped(const struct bench *b);
+
+/* Says which, and returns how many. */
+unsigned int limits_report(void);
 
 /*
  * What is written

@@ -92,6 +92,16 @@ void note_waits(const char *who, float *us, size_t count)
 	c->count += count;
 }
 
+void figures_forget(const struct bench *b)
+{
+	for (size_t i = 0; i < series_count; i++)
+		if (series[i].bench == b)
+			series[i].count = 0;
+	for (size_t i = 0; i < curve_count; i++)
+		if (curves[i].bench == b)
+			curves[i] = (struct curve){ .bench = b, .who = curves[i].who };
+}
+
 static int by_value(const void *a, const void *b)
 {
 	double x = *(const double *)a, y = *(const double *)b;
@@ -115,6 +125,24 @@ double figure(const struct bench *b, const char *who, const char *what)
 	return s && s->count ? median(s->value, s->count) : NAN;
 }
 
+/* That of an earlier measurement, if there is one. */
+static struct row *row_of(const char *name)
+{
+	struct row *row;
+
+	for (size_t i = 0; i < row_count; i++)
+		if (rows[i].bench == setting.bench && !strcmp(rows[i].name, name))
+			return &rows[i];
+	if (row_count == ROWS_MAX)
+		die(name, "more rows than ROWS_MAX");
+	row = &rows[row_count++];
+	row->bench = setting.bench;
+	row->name = strdup(name);
+	if (!row->name)
+		die(name, "no memory");
+	return row;
+}
+
 void compare(const char *name, enum better better, const char *unit, const char *who,
 	     const char *what, const char *bases)
 {
@@ -135,13 +163,7 @@ void compare(const char *name, enum better better, const char *unit, const char 
 	}
 	if (!value || !base || value->count != base->count)
 		die(name, "was not measured");
-	if (row_count == ROWS_MAX)
-		die(name, "more rows than ROWS_MAX");
-	row = &rows[row_count++];
-	row->name = strdup(name);
-	if (!row->name)
-		die(name, "no memory");
-	row->bench = setting.bench;
+	row = row_of(name);
 	row->unit = unit;
 	row->who = value->who;
 	snprintf(row->base_name, sizeof(row->base_name), "%s", base->who);

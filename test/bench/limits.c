@@ -11,9 +11,20 @@
 #include "bench.h"
 
 #define LIMITS_MAX 256
+#define BEYOND_MAX 512
 
 static struct limit limits[LIMITS_MAX];
 static size_t limit_count;
+static unsigned int checked; /* guards that rows were held against */
+
+struct beyond {
+	const struct row *row;
+	const struct limit *limit;
+	double best; /* of all measurements */
+};
+
+static struct beyond beyond[BEYOND_MAX];
+static size_t beyond_count;
 
 static double number(const char *path, const char *text)
 {
@@ -65,31 +76,74 @@ const struct limit *limit_of(const struct row *row, unsigned int nth)
 	return NULL;
 }
 
-unsigned int limits_check(void)
+static double is_now(const struct row *row, const struct limit *l)
 {
-	unsigned int checked = 0, beyond = 0, nth;
+	return l->ratio ? row->ratio : row->middle;
+}
+
+/* A figure that is no number is beyond its limit, too. */
+static bool within(const struct limit *l, double is)
+{
+	return l->most ? is <= l->guard : is >= l->guard;
+}
+
+void limits_check(void)
+{
 	const struct limit *l;
 
 	for (size_t i = 0; i < rows_count(); i++) {
 		const struct row *row = row_at(i);
 
-		for (nth = 0; (l = limit_of(row, nth)); nth++) {
-			double is = l->ratio ? row->ratio : row->middle;
-
+		for (unsigned int nth = 0; (l = limit_of(row, nth)); nth++) {
 			if (isnan(l->guard))
 				continue;
 			checked++;
-			/* A figure that is no number is beyond its limit, too. */
-			if (l->most ? is <= l->guard : is >= l->guard)
+			if (within(l, is_now(row, l)))
 				continue;
-			beyond++;
-			printf("REGRESSION %s: %s %.4g, must be %s %.4g\n", row->name,
-			       l->ratio ? "ratio" : "value", is, l->most ? "at most" : "at least",
-			       l->guard);
+			if (beyond_count == COUNT(beyond))
+				die(row->name, "more rows beyond their limits than BEYOND_MAX");
+			beyond[beyond_count++] = (struct beyond){ row, l, is_now(row, l) };
 		}
 	}
 	if (!checked)
 		die("--check", "no row that was measured has a limit");
-	printf("%u limits checked, %u overstepped\n", checked, beyond);
-	return beyond;
+}
+
+void limits_check_again(const struct bench *b)
+{
+	size_t left = 0;
+
+	for (size_t i = 0; i < beyond_count; i++) {
+		struct beyond one = beyond[i];
+		double is = is_now(one.row, one.limit);
+
+		if (one.row->bench == b && within(one.limit, is))
+			continue;
+		if (isnan(one.best) || (one.limit->most ? is < one.best : is > one.best))
+			one.best = is;
+		beyond[left++] = one;
+	}
+	beyond_count = left;
+}
+
+unsigned int limits_overstepped(const struct bench *b)
+{
+	unsigned int n = 0;
+
+	for (size_t i = 0; i < beyond_count; i++)
+		n += !b || beyond[i].row->bench == b;
+	return n;
+}
+
+unsigned int limits_report(void)
+{
+	for (size_t i = 0; i < beyond_count; i++) {
+		const struct limit *l = beyond[i].limit;
+
+		printf("REGRESSION %s: %s %.4g, must be %s %.4g\n", beyond[i].row->name,
+		       l->ratio ? "ratio" : "value", beyond[i].best,
+		       l->most ? "at most" : "at least", l->guard);
+	}
+	printf("%u limits checked, %u overstepped\n", checked, limits_overstepped(NULL));
+	return limits_overstepped(NULL);
 }

@@ -7,7 +7,8 @@
  *	bench --list
  *
  * Contestants take turns, round by round; figures are medians over rounds. What memory holds
- * afterwards is verified in each round.
+ * afterwards is verified in each round. With --check, benches that are beyond a guard of the limits
+ * are measured again, three times at most; the exit status tells whether one stays beyond it.
  */
 #include <errno.h>
 #include <fnmatch.h>
@@ -16,6 +17,8 @@
 #include <string.h>
 
 #include "bench.h"
+
+#define MEASURED_MOST 3 /* times, with --check */
 
 struct setting setting = { .rounds = 5 };
 
@@ -59,6 +62,7 @@ static void measure(const struct bench *b)
 	skipped = NULL;
 	setting.bench = b;
 	setting.load = machine_load();
+	figures_forget(b);
 	for (setting.round = 0; setting.round < setting.rounds; setting.round++) {
 		b->round(b);
 		if (skipped) {
@@ -68,6 +72,24 @@ static void measure(const struct bench *b)
 	}
 	b->rows(b);
 	table_rows(b);
+}
+
+/* A regression is one that stays: what is beyond its limit is measured again. */
+static bool regressed(void)
+{
+	limits_check();
+	for (unsigned int times = 1; times < MEASURED_MOST; times++) {
+		for (size_t i = 0; i < COUNT(all); i++) {
+			for (const struct bench *b = all[i]; b->name; b++) {
+				if (!limits_overstepped(b))
+					continue;
+				printf("beyond its limits, again: %s\n", b->name);
+				measure(b);
+				limits_check_again(b);
+			}
+		}
+	}
+	return limits_report();
 }
 
 static int usage(void)
@@ -102,7 +124,7 @@ int main(int argc, char **argv)
 	};
 	const char *json = NULL, *page = NULL, *limits = NULL;
 	unsigned int rounds = 0;
-	bool check = false;
+	bool check = false, beyond;
 	size_t i;
 	int c;
 
@@ -155,11 +177,12 @@ int main(int argc, char **argv)
 	if (!rows_count())
 		die("nothing was measured", only_count ? "see --list for names" : "see above");
 
+	beyond = check && regressed();
 	if (json && json_write(json))
 		die(json, strerror(errno));
 	if (page && page_write(page))
 		die(page, strerror(errno));
 	if (page)
 		printf("the page: %s\n", page);
-	return check && limits_check();
+	return beyond;
 }

@@ -59,6 +59,7 @@ void crew_resume(struct crew *c)
 void crew_stop(struct crew *c)
 {
 	atomic_store(&c->stop, true);
+	atomic_store(&c->pause, false);
 	for (unsigned int i = 0; i < CREW; i++)
 		pthread_join(c->writer[i].thread, NULL);
 }

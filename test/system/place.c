@@ -205,10 +205,14 @@ uint64_t huge_in_smaps(const void *addr, uint64_t length)
 {
 	char *smaps = text_of("/proc/self/smaps");
 	uint64_t start, end, kb, sum = 0;
+	const char *last;
 	bool inside = false;
 
 	assert_non_null(smaps);
-	for (char *line = smaps, *eol; (eol = strchr(line, '\n')); line = eol + 1) {
+	last = smaps + strlen(smaps);
+	/* Not strchr(): AddressSanitizer would look at all that follows, line by line. */
+	for (char *line = smaps, *eol; (eol = memchr(line, '\n', (size_t)(last - line)));
+	     line = eol + 1) {
 		*eol = 0;
 		if (sscanf(line, "%" SCNx64 "-%" SCNx64 " ", &start, &end) == 2)
 			inside = start < (uintptr_t)addr + length && end > (uintptr_t)addr;

@@ -80,7 +80,10 @@ static void restore(enum place place, uint64_t length, struct hgm_source *src, c
 	hgm_destroy(h);
 }
 
-/* All sources, all modes; a length of three blocks and a bit where the backing allows it. */
+/*
+ * All sources, all modes; a length of three blocks and a bit where the backing allows it. Where
+ * that takes long: each memory with each source, each mode with each memory and with each source.
+ */
 static void restore_all(enum place place)
 {
 	uint64_t length = SMALLER(6, 2) * MIB + (place < PLACES_SMALL ? PAGE : 0);
@@ -96,6 +99,8 @@ static void restore_all(enum place place)
 		for (size_t i = 0; i < sizeof(modes) / sizeof(modes[0]); i++) {
 			char what[100];
 
+			if (SMALLER(false, (kind + (int)place + (int)i) % 3))
+				continue;
 			snprintf(what, sizeof(what), "%s, %s, mode %zu", place_names[place],
 				 feed_names[kind], i);
 			watch(what, 60);
@@ -125,7 +130,10 @@ RESTORE(mapping_anon, PLACE_MAPPING_ANON)
 RESTORE(hugetlb, PLACE_HUGETLB_2M)
 RESTORE(fd_hugetlb, PLACE_FD_HUGETLB_2M)
 
-/* One gigabyte block: read once by each of the sources that cost no gigabyte of their own. */
+/*
+ * One gigabyte block: read once by each of the sources that cost no gigabyte of their own; where
+ * that takes long by the first.
+ */
 static void restore_hugetlb_1g(void **state)
 {
 	static const enum feed_kind kinds[] = { FEED_NOW, FEED_LATER };
@@ -134,7 +142,7 @@ static void restore_hugetlb_1g(void **state)
 	(void)state;
 	if (lacking)
 		test_skip("%s", lacking);
-	for (size_t i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++) {
+	for (size_t i = 0; i < SMALLER(sizeof(kinds) / sizeof(kinds[0]), 1); i++) {
 		struct feed *feed = feed_make(kinds[i], &contents, GIB);
 		struct mode m = { .threads = 8, .fault_threads = 2, .step = 4099 };
 

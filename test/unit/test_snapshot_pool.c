@@ -5,6 +5,7 @@
  */
 #include <errno.h>
 #include <pthread.h>
+#include <sched.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <string.h>
@@ -16,7 +17,7 @@
 
 #define SLOTS	37
 #define FILLERS 3
-#define EACH	60000
+#define EACH	200000
 
 static struct hgm_pool pool;
 static _Atomic bool taken[SLOTS];
@@ -33,6 +34,7 @@ static void *fill(void *arg)
 
 		if (slot < 0) {
 			atomic_fetch_add(&full, 1);
+			sched_yield(); /* to who empties it: there may be fewer CPUs than threads */
 			continue;
 		}
 		if (atomic_exchange(&taken[slot], true))
@@ -59,6 +61,8 @@ static void stacks_under_threads(void **state)
 	while (total < FILLERS * EACH) {
 		uint32_t at = hgm_pool_take_ready(&pool);
 
+		if (!at)
+			sched_yield();
 		while (at) {
 			uint32_t slot = at - 1;
 			uint32_t who = pool.slot[slot].part;

@@ -1,0 +1,47 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * To be preloaded into the bench: a libhgm that maps slowly. Each UFFDIO_CONTINUE of its threads
+ * takes some time more; with SLOW_CALLS=N only the first N.
+ */
+#include <linux/ioctl.h>
+#include <linux/userfaultfd.h>
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#define SLOW_US 100
+
+int ioctl(int fd, unsigned long request, ...);
+
+static int is_of_libhgm(void)
+{
+	char name[16] = "";
+
+	prctl(PR_GET_NAME, name);
+	return !strncmp(name, "hgm-", 4);
+}
+
+static int is_slow(void)
+{
+	static _Atomic unsigned long calls;
+	const char *most = getenv("SLOW_CALLS");
+
+	return !most || atomic_fetch_add(&calls, 1) < strtoul(most, NULL, 10);
+}
+
+int ioctl(int fd, unsigned long request, ...)
+{
+	va_list args;
+	void *arg;
+
+	va_start(args, request);
+	arg = va_arg(args, void *);
+	va_end(args);
+	if (request == UFFDIO_CONTINUE && is_of_libhgm() && is_slow())
+		usleep(SLOW_US);
+	return (int)syscall(SYS_ioctl, fd, request, arg);
+}
