@@ -23,6 +23,7 @@
 #define FELL_MAX       64 /* a block that falls apart again and again is left alone */
 #define BACKOFF_MIN_US 1000
 #define BACKOFF_MAX_US 200000
+#define REST_NS	       1000000
 
 /* Does this kernel have PAGEMAP_SCAN? */
 static bool scans(int pagemap)
@@ -197,6 +198,9 @@ static int collapse_block(struct hgm_region *r, uint64_t block)
 	rc = hgm_sys->madvise(addr, r->block_bytes, HGM_MADV_COLLAPSE);
 	hgm_resolve_wake(r, block * r->block_bytes >> HGM_PAGE_SHIFT,
 			 r->block_bytes >> HGM_PAGE_SHIFT);
+	/* Whoever touched it before this is seen by the look that follows. */
+	atomic_exchange_explicit(&r->block_state[block], HGM_BLOCK_COLLAPSING,
+				 memory_order_acq_rel);
 	/* Of hugetlb memory its code lies both ways: the next memory area's is mixed in. */
 	if (r->verify == HGM_VERIFY_SMAPS && (!rc || r->native))
 		return -EINPROGRESS;
@@ -213,6 +217,22 @@ static int collapse_block(struct hgm_region *r, uint64_t block)
 	return -EAGAIN;
 }
 
+/* False: somebody has touched it since it was looked at. Counted before anybody can take it off. */
+static bool becomes_huge(struct hgm_region *r, uint64_t block)
+{
+	_Atomic uint8_t *state = &r->block_state[block];
+	uint8_t was = atomic_load_explicit(state, memory_order_relaxed);
+
+	atomic_fetch_add_explicit(&r->huge_blocks, 1, memory_order_relaxed);
+	while (was != HGM_BLOCK_TOUCHED)
+		if (atomic_compare_exchange_weak_explicit(state, &was, HGM_BLOCK_HUGE,
+							  memory_order_acq_rel,
+							  memory_order_relaxed))
+			return true;
+	atomic_fetch_sub_explicit(&r->huge_blocks, 1, memory_order_relaxed);
+	return false;
+}
+
 bool hgm_collapse_outcome(struct hgm_region *r, uint64_t block, int rc, bool settled)
 {
 	_Atomic uint8_t *state = &r->block_state[block];
@@ -220,14 +240,12 @@ bool hgm_collapse_outcome(struct hgm_region *r, uint64_t block, int rc, bool set
 
 	HGM_TRACE3(collapse, r->primary + block * r->block_bytes, r->block_bytes, rc);
 	tries = 1u + atomic_fetch_add_explicit(&r->block_tries[block], 1, memory_order_relaxed);
+	if (!rc && !becomes_huge(r, block))
+		rc = -EAGAIN;
 	if (!rc) {
-		atomic_fetch_add_explicit(&r->huge_blocks, 1, memory_order_relaxed);
 		hgm_stat_add(r->h, HGM_STAT_COLLAPSED_BLOCKS, 1);
 		if (!settled)
 			atomic_store_explicit(&r->block_tries[block], 0, memory_order_relaxed);
-		if (atomic_exchange_explicit(state, HGM_BLOCK_HUGE, memory_order_acq_rel) ==
-		    HGM_BLOCK_TOUCHED)
-			hgm_collapse_again(r, block);
 	} else if (tries < HGM_COLLAPSE_TRIES && rc != -ENOSYS) {
 		hgm_stat_add(r->h, HGM_STAT_COLLAPSE_RETRIES, 1);
 		atomic_store_explicit(&r->last_collapse_error, rc, memory_order_relaxed);
@@ -360,6 +378,17 @@ static bool visit_all(struct hgm *h, bool retry, uint64_t *verify_at)
 	}
 }
 
+/* Locked. Fill makes block after block full: who wakes up for each takes the CPU from it. */
+static void rest(struct hgm_collapser *c)
+{
+	uint64_t end = hgm_now_ns() + REST_NS;
+
+	c->resting = true;
+	while (!c->stop && hgm_now_ns() < end)
+		hgm_cond_wait(&c->cond, &c->lock, end);
+	c->resting = false;
+}
+
 void *hgm_collapser_thread(void *arg)
 {
 	struct hgm *h = arg;
@@ -379,6 +408,8 @@ void *hgm_collapser_thread(void *arg)
 				      retry_at < verify_at ? retry_at : verify_at);
 			continue;
 		}
+		if (c->wanted)
+			rest(c);
 		c->wanted = false;
 		pthread_mutex_unlock(&c->lock);
 		if (!visit_all(h, retry, &verify_at)) {
@@ -397,10 +428,13 @@ void *hgm_collapser_thread(void *arg)
 
 void hgm_collapser_kick(struct hgm *h)
 {
-	pthread_mutex_lock(&h->collapser.lock);
-	h->collapser.wanted = true;
-	pthread_cond_signal(&h->collapser.cond);
-	pthread_mutex_unlock(&h->collapser.lock);
+	struct hgm_collapser *c = &h->collapser;
+
+	pthread_mutex_lock(&c->lock);
+	if (!c->wanted && !c->resting)
+		pthread_cond_signal(&c->cond);
+	c->wanted = true;
+	pthread_mutex_unlock(&c->lock);
 }
 
 void hgm_collapser_stop(struct hgm *h)

@@ -17,6 +17,7 @@ struct hgm_collapser {
 	pthread_cond_t cond;
 	bool stop;
 	bool wanted;
+	bool resting; /* until some blocks more are full */
 	pthread_t thread;
 	int pagemap; /* -1: no PAGEMAP_SCAN here */
 };

@@ -40,8 +40,8 @@ struct hgm_guard {
 };
 
 /*
- * Take a region: nothing is guarded, registered or held back yet. Blocks for a grace period. -EBUSY: somebody else guards it;
- * -ECANCELED: it is being destroyed.
+ * Take a region: nothing is guarded, registered or held back yet. Blocks for a grace period.
+ * -EBUSY: somebody else guards it; -ECANCELED: it is being destroyed.
  */
 int hgm_guard_begin(struct hgm_region *r, struct hgm_guard *g, void *user);
 

@@ -10,6 +10,9 @@
  * every ten seconds, the pipe is drained and a few requests go one by one, so that fill's own queue
  * is not taken for the source's delay.
  *
+ * A worker has to wake up before it asks for more. Of what arrives meanwhile the first waits for
+ * all of this turn and the last not at all: so half a turn is added to the answer time.
+ *
  * Only sources that answer later are measured: one that answers at once has exactly one request
  * under way per worker.
  */
@@ -87,9 +90,26 @@ static void probe(struct hgm_window *w, uint64_t rtt_ns, uint64_t asked_ns, uint
 	w->round_end = w->delivered_bytes;
 }
 
+void hgm_window_room(struct hgm_window *w, uint64_t now_ns)
+{
+	if (!w->room_ns)
+		w->room_ns = now_ns;
+}
+
+void hgm_window_asked(struct hgm_window *w, uint64_t now_ns)
+{
+	uint64_t turn_ns = now_ns > w->room_ns ? now_ns - w->room_ns : 0;
+
+	/* Longer is no turn: the worker had something better to do. */
+	if (w->room_ns && turn_ns < w->delay_ns)
+		w->turn_ns = (7 * w->turn_ns + turn_ns) / 8;
+	w->room_ns = 0;
+}
+
 static uint64_t aim(const struct hgm_window *w, uint64_t bytes)
 {
-	uint64_t product = (uint64_t)((double)best_rate(w) * (double)w->delay_ns / 1e9);
+	uint64_t loop_ns = w->delay_ns + w->turn_ns / 2;
+	uint64_t product = (uint64_t)((double)best_rate(w) * (double)loop_ns / 1e9);
 	uint64_t want =
 		product + product / 4; /* a quarter more, so that a rate that grows is seen */
 

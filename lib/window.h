@@ -22,6 +22,8 @@ struct hgm_window {
 	bool filled;
 	bool immediate;	   /* answers have come at once so far */
 	uint64_t delay_ns; /* the smallest answer time seen lately */
+	uint64_t room_ns;  /* since when there has been room for more; 0: there is none */
+	uint64_t turn_ns;  /* how long room stays empty before a worker fills it, on average */
 	bool probing;	   /* the pipe is being drained, to see the delay without a queue */
 	unsigned int probes;
 	uint64_t probe_ns;  /* when it began */
@@ -36,6 +38,10 @@ void hgm_window_init(struct hgm_window *w, uint64_t fixed_bytes);
  */
 void hgm_window_answered(struct hgm_window *w, uint64_t bytes, uint64_t asked_ns,
 			 uint64_t delivered_before, uint64_t now_ns);
+
+/* There is room for another request now; and it has been asked for. */
+void hgm_window_room(struct hgm_window *w, uint64_t now_ns);
+void hgm_window_asked(struct hgm_window *w, uint64_t now_ns);
 
 /* A fill request has been answered at once. */
 void hgm_window_immediate(struct hgm_window *w);

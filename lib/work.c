@@ -95,6 +95,7 @@ void hgm_work_later(struct hgm *h, struct hgm_request *req, uint64_t due_ns)
 void hgm_work_fill_asked(struct hgm *h, struct hgm_request *req, uint64_t bytes)
 {
 	pthread_mutex_lock(&h->work.lock);
+	hgm_window_asked(&h->work.window, req->asked_ns);
 	h->work.fill_inflight += bytes;
 	req->delivered_before = h->work.window.delivered_bytes;
 	pthread_mutex_unlock(&h->work.lock);
@@ -113,6 +114,8 @@ void hgm_work_fill_done(struct hgm *h, const struct hgm_request *req, uint64_t b
 				    req->answered_ns);
 	else if (ok)
 		hgm_window_immediate(&w->window);
+	if (w->fill && w->fill_inflight < w->window.bytes)
+		hgm_window_room(&w->window, req->answered_ns);
 	wake_one(w);
 	pthread_mutex_unlock(&w->lock);
 }

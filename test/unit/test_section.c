@@ -107,7 +107,7 @@ static void waits_for_who_is_inside(void **state)
 	}
 }
 
-/* Who read the side and was not counted yet when the sides were turned is waited for the next time. */
+/* Who read the side and was counted after the sides were turned is waited for the next time. */
 static void waits_for_stragglers(void **state)
 {
 	unsigned int side = atomic_load(&section.side);

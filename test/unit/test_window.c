@@ -33,6 +33,9 @@ struct link {
 	uint64_t now_ns;
 	double free_ns; /* when the server has sent all that it was asked for */
 	uint64_t inflight_bytes;
+	uint64_t turn_ns; /* what a worker takes to see that there is room */
+	uint64_t ask_ns;  /* when it will, if it is on its way */
+	bool waking;
 	uint64_t first, count;
 	struct answer ring[IN_FLIGHT];
 };
@@ -101,11 +104,23 @@ static struct seen run(uint64_t ns)
 	struct seen s = { 0 };
 
 	while (l.now_ns < start + ns) {
-		const struct answer *a;
+		const struct answer *a = &l.ring[l.first % IN_FLIGHT];
 		uint64_t before = l.now_ns;
 
-		ask();
-		a = &l.ring[l.first++ % IN_FLIGHT];
+		if (!l.waking && l.inflight_bytes < l.window.bytes) {
+			hgm_window_room(&l.window, l.now_ns);
+			l.waking = true;
+			l.ask_ns = l.now_ns + l.turn_ns;
+		}
+		if (l.waking && (!l.count || l.ask_ns <= a->arrives_ns)) {
+			queue += (double)queue_ns() * (double)(l.ask_ns - before);
+			l.now_ns = l.ask_ns;
+			l.waking = false;
+			hgm_window_asked(&l.window, l.now_ns);
+			ask();
+			continue;
+		}
+		l.first++;
 		l.count--;
 		s.worst_ns = queue_ns() > s.worst_ns ? queue_ns() : s.worst_ns;
 		queue += (double)queue_ns() * (double)(a->arrives_ns - before);
@@ -231,6 +246,22 @@ static void a_link_that_changes(void **state)
 	}
 }
 
+/* Waking a worker takes time, in which the link must have something to send. */
+static void workers_that_wake_slowly(void **state)
+{
+	(void)state;
+	for (size_t i = 0; i < KINDS; i++) {
+		struct seen s;
+
+		begin(kinds[i].gbit, kinds[i].rtt_ns, 0);
+		l.turn_ns = l.rtt_ns * 2 / 3;
+		run(2 * SEC);
+		s = run(6 * SEC);
+		print(kinds[i].name, "slow", &s);
+		check(&s);
+	}
+}
+
 static void the_callers_window_is_kept(void **state)
 {
 	static const uint64_t fixed[] = { 1, 4 * KIB, 100 * KIB, 3 * MIB, 200 * MIB };
@@ -298,6 +329,7 @@ static const struct CMUnitTest tests[] = {
 	cmocka_unit_test(the_window_does_not_creep),
 	cmocka_unit_test(the_start_does_not_flood_the_link),
 	cmocka_unit_test(a_link_that_changes),
+	cmocka_unit_test(workers_that_wake_slowly),
 	cmocka_unit_test(the_callers_window_is_kept),
 	cmocka_unit_test(chunks),
 	cmocka_unit_test(any_input_leaves_it_within_bounds),
