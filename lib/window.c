@@ -13,6 +13,9 @@
  * A worker has to wake up before it asks for more. Of what arrives meanwhile the first waits for
  * all of this turn and the last not at all: so half a turn is added to the answer time.
  *
+ * The answer time is that of the smallest requests. Longer ones take longer to pass; one of them is
+ * passing at any time, and half of it is not there yet.
+ *
  * Only sources that answer later are measured: one that answers at once has exactly one request
  * under way per worker.
  */
@@ -109,9 +112,10 @@ void hgm_window_asked(struct hgm_window *w, uint64_t now_ns)
 static uint64_t aim(const struct hgm_window *w, uint64_t bytes)
 {
 	uint64_t loop_ns = w->delay_ns + w->turn_ns / 2;
-	uint64_t product = (uint64_t)((double)best_rate(w) * (double)loop_ns / 1e9);
+	uint64_t product = (uint64_t)((double)best_rate(w) * (double)loop_ns / 1e9) +
+			   (hgm_window_chunk(w) - CHUNK_MIN_BYTES) / 2;
 	uint64_t want =
-		product + product / 4; /* a quarter more, so that a rate that grows is seen */
+		product + product / 8; /* an eighth more, so that a rate that grows is seen */
 
 	if (!w->filled) {
 		want = w->bytes + bytes;
