@@ -153,6 +153,33 @@ static void note_armed(const char *who, struct armed a)
 	note(who, "cpu ms", (double)a.cpu_ns / 1e6);
 }
 
+struct raw_fill {
+	struct memory *m;
+	bool huge;
+};
+
+static void *raw_fill(void *arg)
+{
+	const struct raw_fill *f = arg;
+
+	for (size_t at = 0; at < f->m->bytes; at += BLOCK)
+		memory_install(f->m, at, BLOCK);
+	if (f->huge)
+		memory_collapse(f->m);
+	return NULL;
+}
+
+/* By another thread than the one that arms, as anywhere: it leaves page tables in its caches. */
+static void raw_fill_elsewhere(struct memory *m, bool huge)
+{
+	struct raw_fill f = { m, huge };
+	pthread_t thread;
+
+	if (pthread_create(&thread, NULL, raw_fill, &f))
+		die("raw fill", strerror(errno));
+	pthread_join(thread, NULL);
+}
+
 /* The same by UFFDIO_WRITEPROTECT in steps. */
 static void raw_arm(const char *who, const struct arm_case *c, size_t step)
 {
@@ -164,10 +191,7 @@ static void raw_arm(const char *who, const struct arm_case *c, size_t step)
 
 	memory_warm(c->bytes);
 	memory_make(&m, c->bytes, MEMORY_PREPARED);
-	for (size_t at = 0; at < c->bytes; at += BLOCK)
-		memory_install(&m, at, BLOCK);
-	if (c->huge)
-		memory_collapse(&m);
+	raw_fill_elsewhere(&m, c->huge);
 	reg.range = (struct uffdio_range){ (uintptr_t)m.primary, m.bytes };
 	if (ioctl(m.uffd, UFFDIO_REGISTER, &reg))
 		die("UFFDIO_REGISTER for write-protection", strerror(errno));
