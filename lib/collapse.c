@@ -121,16 +121,33 @@ int hgm_region_collapse(struct hgm_region *r)
 	return 0;
 }
 
-void hgm_collapse_again(struct hgm_region *r, uint64_t block)
+/* The page tables say so, where they can be asked. */
+static bool is_huge(const struct hgm_region *r, uint64_t block)
 {
+	uint64_t huge;
+
+	return r->verify == HGM_VERIFY_PAGEMAP &&
+	       !hgm_pagemap_huge(r->h->collapser.pagemap, r->primary + block * r->block_bytes,
+				 r->block_bytes, &huge) &&
+	       huge == r->block_bytes;
+}
+
+void hgm_collapse_touched(struct hgm_region *r, uint64_t block)
+{
+	uint8_t state = atomic_load_explicit(&r->block_state[block], memory_order_acquire);
 	bool enough =
 		atomic_load_explicit(&r->block_tries[block], memory_order_relaxed) >= FELL_MAX;
 	uint8_t huge = HGM_BLOCK_HUGE, collapsing = HGM_BLOCK_COLLAPSING;
 
+	if (state != HGM_BLOCK_COLLAPSING && state != HGM_BLOCK_HUGE)
+		return;
 	/* The kernel may be done, and what we are going to say of it out of date. */
 	if (atomic_compare_exchange_strong_explicit(&r->block_state[block], &collapsing,
 						    HGM_BLOCK_TOUCHED, memory_order_acq_rel,
 						    memory_order_relaxed))
+		return;
+	/* It may have become so after the touch. */
+	if (is_huge(r, block))
 		return;
 	if (!atomic_compare_exchange_strong_explicit(
 		    &r->block_state[block], &huge, enough ? HGM_BLOCK_SPLIT : HGM_BLOCK_FELL_APART,
@@ -246,7 +263,7 @@ bool hgm_collapse_outcome(struct hgm_region *r, uint64_t block, int rc, bool set
 		hgm_stat_add(r->h, HGM_STAT_COLLAPSED_BLOCKS, 1);
 		if (!settled)
 			atomic_store_explicit(&r->block_tries[block], 0, memory_order_relaxed);
-	} else if (tries < HGM_COLLAPSE_TRIES && rc != -ENOSYS) {
+	} else if (tries < (settled ? FELL_MAX : HGM_COLLAPSE_TRIES) && rc != -ENOSYS) {
 		hgm_stat_add(r->h, HGM_STAT_COLLAPSE_RETRIES, 1);
 		atomic_store_explicit(&r->last_collapse_error, rc, memory_order_relaxed);
 		atomic_store_explicit(state, settled ? HGM_BLOCK_FELL_APART : HGM_BLOCK_WAITING,

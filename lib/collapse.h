@@ -28,9 +28,11 @@ void hgm_collapser_destroy(struct hgm *h);
 void hgm_collapser_stop(struct hgm *h);
 void hgm_collapser_kick(struct hgm *h); /* look at all regions again */
 
-/* A block is full. Or it may have fallen apart since it was collapsed, or is being collapsed. */
+/* A block is full. */
 void hgm_collapse_want(struct hgm_region *r, uint64_t block);
-void hgm_collapse_again(struct hgm_region *r, uint64_t block);
+
+/* A page of a full block has been mapped: if it was huge, it is not any more. */
+void hgm_collapse_touched(struct hgm_region *r, uint64_t block);
 
 /* The collapser's own: a block's collapse came to @rc. True: it is to be tried again. */
 bool hgm_collapse_outcome(struct hgm_region *r, uint64_t block, int rc, bool settled);

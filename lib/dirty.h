@@ -20,7 +20,7 @@
 struct hgm_region;
 struct hgm_uffd;
 
-#define HGM_DIRTY_PIECE_WORDS 4096 /* 1 GiB: one grace period each */
+#define HGM_DIRTY_PIECE_WORDS 4096 /* 1 GiB: one wait for sections each */
 
 struct hgm_dirty {
 	struct hgm_guard guard;

@@ -13,11 +13,12 @@
  * unprotected, after the WRITEPROTECT. Sections are counted only while somebody guards: who begins
  * to guard waits for those that are not counted, by RCU.
  *
- * Bits are cleared, by those who have dealt with the page,
- * before it is unprotected, in one section too; who sees a clear bit may map it writable.
+ * Bits are cleared, by those who have dealt with the page, before it is unprotected: on fault
+ * threads both in one section, elsewhere by those who alone could set them again. Who sees a clear
+ * bit may map the page writable.
  *
- * A snapshot guards what is present at an instant. It sets guard_all; waits; then sets the
- * bits; then UFFDIO_WRITEPROTECT; then guard_all is cleared. So nothing can be mapped writable
+ * A snapshot guards what is present at an instant. It sets guard_all; waits; sets the bits;
+ * then UFFDIO_WRITEPROTECT; then guard_all is cleared. So nothing can be mapped writable
  * between the bits and the WRITEPROTECT. Nor is a page left that is mapped and not present: COPY
  * and the publication of what it copied are in one section, so that what the guest can have written
  * to is guarded. While guard_all is set some faults must wait: not for long.

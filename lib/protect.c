@@ -78,6 +78,15 @@ static void free_watch(struct hgm_guard *g)
 
 static const struct hgm_guard_ops ops = { .write = ask, .leave = leave, .free = free_watch };
 
+static int check_thread(const char *function)
+{
+	return asking ? hgm_fail(-EDEADLK,
+				 "%s: called from inside hgm_write_fn, it would wait for that to "
+				 "return; do it on another thread",
+				 function)
+		      : 0;
+}
+
 int hgm_region_watch(struct hgm_region *r, const struct hgm_watch_opts *opts)
 {
 	struct hgm_watch_opts o = { 0 };
@@ -86,7 +95,8 @@ int hgm_region_watch(struct hgm_region *r, const struct hgm_watch_opts *opts)
 
 	if (!r)
 		return hgm_fail(-EINVAL, "hgm_region_watch: the region is NULL");
-	if (opts)
+	rc = check_thread("hgm_region_watch");
+	if (!rc && opts)
 		rc = hgm_opts_in(&o, sizeof(o), HGM_FIRST_SIZE(struct hgm_watch_opts, reserved),
 				 opts, "hgm_region_watch");
 	if (!rc && (o.verdict > HGM_WRITE_WAIT || o.reserved))
@@ -107,15 +117,6 @@ int hgm_region_watch(struct hgm_region *r, const struct hgm_watch_opts *opts)
 	if (rc)
 		free_watch(&w->guard);
 	return rc;
-}
-
-static int check_thread(const char *function)
-{
-	return asking ? hgm_fail(-EDEADLK,
-				 "%s: called from inside hgm_write_fn, it would wait for that to "
-				 "return; do it on another thread",
-				 function)
-		      : 0;
 }
 
 /* The pages of a range: whole units of protection. */

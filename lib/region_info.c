@@ -113,7 +113,7 @@ int hgm_region_get_info(const struct hgm_region *r, struct hgm_region_info *out)
 		.protect_bytes = r->wp_bytes,
 	};
 	return hgm_opts_out(out, &info, sizeof(info),
-			    HGM_FIRST_SIZE(struct hgm_region_info, user_mode_only),
+			    HGM_FIRST_SIZE(struct hgm_region_info, protect_bytes),
 			    "hgm_region_get_info");
 }
 

@@ -411,8 +411,6 @@ static int map_discarded(struct hgm_region *r, uint64_t page, bool *installed)
 int hgm_resolve_present(struct hgm_region *r, uint64_t page)
 {
 	uint64_t step = r->map_bytes >> HGM_PAGE_SHIFT;
-	uint64_t block = hgm_region_block(r, page);
-	uint8_t state = atomic_load_explicit(&r->block_state[block], memory_order_acquire);
 	bool installed = false;
 	int rc = -EFAULT;
 
@@ -428,9 +426,8 @@ int hgm_resolve_present(struct hgm_region *r, uint64_t page)
 	if (rc && !hgm_put_off(rc) && rc != -ENOENT)
 		rc = hgm_poison_present(r, page / step * step, step, rc);
 	/* After the collapse, and during it, a fault that finds nothing mapped is news. */
-	if (!rc && installed && r->collapses &&
-	    (state == HGM_BLOCK_HUGE || state == HGM_BLOCK_COLLAPSING))
-		hgm_collapse_again(r, block);
+	if (!rc && installed && r->collapses)
+		hgm_collapse_touched(r, hgm_region_block(r, page));
 	return rc;
 }
 

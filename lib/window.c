@@ -111,7 +111,9 @@ void hgm_window_asked(struct hgm_window *w, uint64_t now_ns)
 
 static uint64_t aim(const struct hgm_window *w, uint64_t bytes)
 {
-	uint64_t loop_ns = w->delay_ns + w->turn_ns / 2;
+	/* The delay may have been found to be less since. */
+	uint64_t turn_ns = w->turn_ns < w->delay_ns ? w->turn_ns : w->delay_ns;
+	uint64_t loop_ns = w->delay_ns + turn_ns / 2;
 	uint64_t product = (uint64_t)((double)best_rate(w) * (double)loop_ns / 1e9) +
 			   (hgm_window_chunk(w) - CHUNK_MIN_BYTES) / 2;
 	uint64_t want =

@@ -22,7 +22,7 @@ struct hgm_window {
 	bool filled;
 	bool immediate;	   /* answers have come at once so far */
 	uint64_t delay_ns; /* the smallest answer time seen lately */
-	uint64_t room_ns;  /* since when there has been room for more; 0: there is none */
+	uint64_t room_ns;  /* since when there has been room for more, unless 0 */
 	uint64_t turn_ns;  /* how long room stays empty before a worker fills it, on average */
 	bool probing;	   /* the pipe is being drained, to see the delay without a queue */
 	unsigned int probes;

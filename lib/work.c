@@ -95,7 +95,8 @@ void hgm_work_later(struct hgm *h, struct hgm_request *req, uint64_t due_ns)
 void hgm_work_fill_asked(struct hgm *h, struct hgm_request *req, uint64_t bytes)
 {
 	pthread_mutex_lock(&h->work.lock);
-	hgm_window_asked(&h->work.window, req->asked_ns);
+	if (!req->peek)
+		hgm_window_asked(&h->work.window, req->asked_ns);
 	h->work.fill_inflight += bytes;
 	req->delivered_before = h->work.window.delivered_bytes;
 	pthread_mutex_unlock(&h->work.lock);

@@ -109,7 +109,7 @@ HGM_PUBLIC int hgm_dirty_start(struct hgm_dirty **out, struct hgm_region *r,
  * argument; -ECANCELED the region was destroyed; others as UFFDIO_WRITEPROTECT and PAGEMAP_SCAN
  * say: then nothing is lost, it is in the next collection.
  * Calling thread: any; one collection at a time, others wait. Blocks; in the synchronous way also
- * for the installations and collapses that are under way. Since: 0.1.
+ * for the installations that are under way. Since: 0.1.
  */
 HGM_PUBLIC int hgm_dirty_collect(struct hgm_dirty *d, uint64_t first_page, uint64_t pages,
 				 uint64_t *bitmap, uint64_t *dirty);

@@ -86,10 +86,12 @@ struct hgm_watch_opts {
  * Nothing is protected yet, and nothing is kept from becoming huge.
  *
  * Errors: -EINVAL @r is NULL, an unknown verdict; -E2BIG bad options; -EBUSY the region is under a
- * watch, a snapshot or dirty tracking already; -EOPNOTSUPP the kernel cannot protect that memory
- * (anonymous memory before 5.7, others before 5.19); -ENOMEM; -ECANCELED the region is being
- * destroyed; others as opening /proc/self/mem says.
- * Calling thread: any. Blocks for less than a millisecond. Since: 0.1.
+ * watch, a snapshot or dirty tracking already; -EDEADLK called from inside hgm_write_fn (nothing
+ * was done); -EOPNOTSUPP the kernel cannot protect that memory (anonymous memory before 5.7, others
+ * before 5.19); -ENOMEM; -ECANCELED the region is being destroyed; others as opening /proc/self/mem
+ * says.
+ * Calling thread: any but hgm_write_fn. Blocks for what all regions of the process have under way,
+ * 10 ms and more. Since: 0.1.
  */
 HGM_PUBLIC int hgm_region_watch(struct hgm_region *r, const struct hgm_watch_opts *opts);
 

@@ -10,8 +10,6 @@
 #ifndef HGM_REGION_H
 #define HGM_REGION_H
 
-#include <stdbool.h>
-
 #include <hgm/base.h>
 
 HGM_BEGIN_DECLS
@@ -139,13 +137,13 @@ struct hgm_region_opts {
  * @left_split:     of these, full but given up on: not mapped huge
  * @collapse_error: what the kernel said last when it would not collapse a block: a negative errno,
  *                  -EAGAIN also if it said yes and had not; 0 for never
+ * @user_mode_only: 1: its engine serves faults of user mode only (HGM_ALLOW_USER_MODE_ONLY): KVM
+ *                  guests and system calls that touch absent memory fail with EFAULT; else 0
  * @protect_bytes:  the unit of write-protection (hgm/protect.h): 4096, or @block_bytes. Before
  *                  6.4 shared memory cannot be mapped protected while it arrives: whoever guards it
  *                  is asked before a page of a block is mapped that was not all there
  * @sentence:       what it is, why, and why it is nothing better, for people; lives as long as the
  *                  region
- * @user_mode_only: its engine serves faults of user mode only (HGM_ALLOW_USER_MODE_ONLY): KVM
- *                  guests and system calls that touch absent memory fail with EFAULT
  */
 struct hgm_region_info {
 	size_t size;
@@ -162,9 +160,8 @@ struct hgm_region_info {
 	uint64_t left_split;
 	const char *sentence;
 	int collapse_error;
-	uint32_t reserved;
+	uint32_t user_mode_only;
 	uint64_t protect_bytes;
-	bool user_mode_only;
 };
 
 /**

@@ -323,7 +323,7 @@ static void protected_means_unchanged(void **state)
 }
 
 static struct {
-	_Atomic int unwatch, protect, unprotect;
+	_Atomic int watch, unwatch, protect, unprotect;
 	_Atomic bool says;
 } from_inside;
 
@@ -336,6 +336,7 @@ static enum hgm_write_verdict calls_back(void *user, struct hgm_region *r,
 	atomic_store(&from_inside.unprotect,
 		     hgm_region_unprotect(r, what->offset, what->length, 0, NULL));
 	atomic_store(&from_inside.unwatch, hgm_region_unwatch(r));
+	atomic_store(&from_inside.watch, hgm_region_watch(r, NULL));
 	atomic_store(&from_inside.says, strstr(hgm_errmsg(), "hgm_write_fn"));
 	return HGM_WRITE_ALLOW;
 }
@@ -356,6 +357,7 @@ static void called_from_inside(void **state)
 		memset(&from_inside, 0, sizeof(from_inside));
 		poke(&s, i * MIB);
 		assert_int_equal(from_inside.unwatch, -EDEADLK);
+		assert_int_equal(from_inside.watch, -EDEADLK);
 		assert_int_equal(from_inside.protect, -EDEADLK);
 		assert_int_equal(from_inside.unprotect, -EDEADLK);
 		assert_true(from_inside.says);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The order of bits, grace period and protection: a fault thread is held back at the worst moment,
- * and whoever guards meanwhile must wait for it. The kernel's calls are the places to hold it.
+ * The order of bits, the wait for sections, and protection: a fault thread is held back at the
+ * worst moment, and whoever guards must wait for it. The kernel's calls are the places to hold it.
  */
 #include "bits.h"
 #include "harness.h"
@@ -198,6 +198,29 @@ static void installed_meanwhile(void **state)
 	}
 }
 
+/* The same, and he began before anybody guarded the region: he is in no section that is counted. */
+static void installed_since_before_the_watch(void **state)
+{
+	(void)state;
+	for (size_t i = 0; i < EACH_PLACE; i++) {
+		struct waiter reader;
+		struct scene s;
+
+		begin(&s, places[i], false);
+		hold_at(&s, &held.installing);
+		waiter_start(&reader, s.f.addr + P_AT);
+		assert_true(eventually(is_true, &held.in, 5000));
+		watch_it(&s);
+		assert_ok(hgm_region_protect(s.f.region, 0, LENGTH, 0, NULL));
+		waiter_join(&reader);
+		assert_true(eventually(is_true, &held.out, 5000));
+		poke(&s);
+		if (!atomic_load(&s.asked))
+			fail_msg("%s: written unasked", place_names[places[i]]);
+		end(&s);
+	}
+}
+
 /* The kernel unmaps a page right after it has been protected. */
 static void unmapped_right_afterwards(void **state)
 {
@@ -307,8 +330,11 @@ static void not_called_afterwards(void **state)
 }
 
 static const struct CMUnitTest tests[] = {
-	cmocka_unit_test(installed_meanwhile),	  cmocka_unit_test(unmapped_right_afterwards),
-	cmocka_unit_test(collected_while_let_go), cmocka_unit_test(started_while_installed),
+	cmocka_unit_test(installed_meanwhile),
+	cmocka_unit_test(installed_since_before_the_watch),
+	cmocka_unit_test(unmapped_right_afterwards),
+	cmocka_unit_test(collected_while_let_go),
+	cmocka_unit_test(started_while_installed),
 	cmocka_unit_test(not_called_afterwards),
 };
 

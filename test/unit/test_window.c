@@ -319,6 +319,11 @@ static void any_input_leaves_it_within_bounds(void **state)
 							 : asked + random_below(&random, 10 * MS);
 
 		hgm_window_answered(&w, random_below(&random, 256) * KIB, asked, before, now);
+		if (random_one_in(&random, 2))
+			hgm_window_room(&w, random_one_in(&random, 8) ? random_below(&random, SEC)
+								      : now);
+		if (random_one_in(&random, 2))
+			hgm_window_asked(&w, now + random_below(&random, 10 * MS));
 		assert_in_range(w.bytes, 1, 64 * MIB);
 		assert_in_range(hgm_window_chunk(&w), 4 * KIB, 256 * KIB);
 	}
