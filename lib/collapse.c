@@ -121,18 +121,23 @@ int hgm_region_collapse(struct hgm_region *r)
 	return 0;
 }
 
-/* The page tables say so, where they can be asked. */
-static bool is_huge(const struct hgm_region *r, uint64_t block)
+/*
+ * Is a block that counts as huge no more so after a touch? The page tables tell. Where they cannot
+ * be asked block by block it is what it was before the touch that counts: it may have become huge
+ * since.
+ */
+static bool fell_apart(const struct hgm_region *r, uint64_t block, uint8_t before)
 {
 	uint64_t huge;
 
-	return r->verify == HGM_VERIFY_PAGEMAP &&
-	       !hgm_pagemap_huge(r->h->collapser.pagemap, r->primary + block * r->block_bytes,
-				 r->block_bytes, &huge) &&
-	       huge == r->block_bytes;
+	if (r->verify != HGM_VERIFY_PAGEMAP)
+		return before == HGM_BLOCK_HUGE;
+	return hgm_pagemap_huge(r->h->collapser.pagemap, r->primary + block * r->block_bytes,
+				r->block_bytes, &huge) ||
+	       huge < r->block_bytes;
 }
 
-void hgm_collapse_touched(struct hgm_region *r, uint64_t block)
+void hgm_collapse_touched(struct hgm_region *r, uint64_t block, uint8_t before)
 {
 	uint8_t state = atomic_load_explicit(&r->block_state[block], memory_order_acquire);
 	bool enough =
@@ -146,8 +151,7 @@ void hgm_collapse_touched(struct hgm_region *r, uint64_t block)
 						    HGM_BLOCK_TOUCHED, memory_order_acq_rel,
 						    memory_order_relaxed))
 		return;
-	/* It may have become so after the touch. */
-	if (is_huge(r, block))
+	if (!fell_apart(r, block, before))
 		return;
 	if (!atomic_compare_exchange_strong_explicit(
 		    &r->block_state[block], &huge, enough ? HGM_BLOCK_SPLIT : HGM_BLOCK_FELL_APART,

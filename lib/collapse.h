@@ -31,8 +31,8 @@ void hgm_collapser_kick(struct hgm *h); /* look at all regions again */
 /* A block is full. */
 void hgm_collapse_want(struct hgm_region *r, uint64_t block);
 
-/* A page of a full block has been mapped: if it was huge, it is not any more. */
-void hgm_collapse_touched(struct hgm_region *r, uint64_t block);
+/* A page has been mapped of a block, which was in state @before: if it was huge, it is not now. */
+void hgm_collapse_touched(struct hgm_region *r, uint64_t block, uint8_t before);
 
 /* The collapser's own: a block's collapse came to @rc. True: it is to be tried again. */
 bool hgm_collapse_outcome(struct hgm_region *r, uint64_t block, int rc, bool settled);

@@ -411,6 +411,8 @@ static int map_discarded(struct hgm_region *r, uint64_t page, bool *installed)
 int hgm_resolve_present(struct hgm_region *r, uint64_t page)
 {
 	uint64_t step = r->map_bytes >> HGM_PAGE_SHIFT;
+	uint64_t block = hgm_region_block(r, page);
+	uint8_t before = atomic_load_explicit(&r->block_state[block], memory_order_acquire);
 	bool installed = false;
 	int rc = -EFAULT;
 
@@ -427,7 +429,7 @@ int hgm_resolve_present(struct hgm_region *r, uint64_t page)
 		rc = hgm_poison_present(r, page / step * step, step, rc);
 	/* After the collapse, and during it, a fault that finds nothing mapped is news. */
 	if (!rc && installed && r->collapses)
-		hgm_collapse_touched(r, hgm_region_block(r, page));
+		hgm_collapse_touched(r, block, before);
 	return rc;
 }
 
