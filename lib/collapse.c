@@ -121,6 +121,16 @@ int hgm_region_collapse(struct hgm_region *r)
 	return 0;
 }
 
+/* Is it mapped huge, by PAGEMAP_SCAN? -errno: that does not say. */
+static int is_huge(const struct hgm_region *r, uint64_t block)
+{
+	uint64_t huge;
+	int rc = hgm_pagemap_huge(r->h->collapser.pagemap, r->primary + block * r->block_bytes,
+				  r->block_bytes, &huge);
+
+	return rc ? rc : huge == r->block_bytes;
+}
+
 /*
  * Is a block that counts as huge no more so after a touch? The page tables tell. Where they cannot
  * be asked block by block it is what it was before the touch that counts: it may have become huge
@@ -128,13 +138,7 @@ int hgm_region_collapse(struct hgm_region *r)
  */
 static bool fell_apart(const struct hgm_region *r, uint64_t block, uint8_t before)
 {
-	uint64_t huge;
-
-	if (r->verify != HGM_VERIFY_PAGEMAP)
-		return before == HGM_BLOCK_HUGE;
-	return hgm_pagemap_huge(r->h->collapser.pagemap, r->primary + block * r->block_bytes,
-				r->block_bytes, &huge) ||
-	       huge < r->block_bytes;
+	return r->verify == HGM_VERIFY_PAGEMAP ? is_huge(r, block) <= 0 : before == HGM_BLOCK_HUGE;
 }
 
 void hgm_collapse_touched(struct hgm_region *r, uint64_t block, uint8_t before)
@@ -207,7 +211,6 @@ static void map_untouched(struct hgm_region *r, uint64_t block)
 static int collapse_block(struct hgm_region *r, uint64_t block)
 {
 	char *addr = r->primary + block * r->block_bytes;
-	uint64_t huge;
 	int rc, look;
 
 	hgm_stat_add(r->h, HGM_STAT_COLLAPSE_TRIES, 1);
@@ -227,12 +230,10 @@ static int collapse_block(struct hgm_region *r, uint64_t block)
 		return -EINPROGRESS;
 	if (r->verify != HGM_VERIFY_PAGEMAP)
 		return rc;
-	look = hgm_pagemap_huge(r->h->collapser.pagemap, addr, r->block_bytes, &huge);
-	if (look)
-		return rc;
-	if (huge == r->block_bytes)
+	look = is_huge(r, block);
+	if (look > 0)
 		return 0;
-	if (rc)
+	if (look < 0 || rc)
 		return rc;
 	hgm_stat_add(r->h, HGM_STAT_COLLAPSE_UNPROVED, 1);
 	return -EAGAIN;

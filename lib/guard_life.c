@@ -305,14 +305,6 @@ int hgm_guard_writeprotect(struct hgm_region *r, uint64_t page, uint64_t pages, 
 	return 0;
 }
 
-/* Most blocks are full when somebody guards: the map need not be asked, word by word. */
-static uint64_t present_word(const struct hgm_region *r, uint64_t word)
-{
-	return hgm_region_block_present(r, hgm_region_block(r, word * 64))
-		       ? UINT64_MAX
-		       : hgm_map_present_word(r->map, word);
-}
-
 int hgm_guard_arm(struct hgm_region *r, uint64_t *armed)
 {
 	uint64_t pages = hgm_region_pages(r);
@@ -320,7 +312,7 @@ int hgm_guard_arm(struct hgm_region *r, uint64_t *armed)
 
 	for (uint64_t w = 0; w < hgm_bits_words(pages); w++) {
 		/* Of a full leaf all bits are set, those behind the region's end too. */
-		armed[w] = present_word(r, w) & hgm_bits_low(pages - w * 64);
+		armed[w] = hgm_map_present_word(r->map, w) & hgm_bits_low(pages - w * 64);
 		atomic_store_explicit(&r->guarded[w], armed[w], memory_order_relaxed);
 	}
 	rc = hgm_guard_writeprotect(r, 0, r->mapped >> HGM_PAGE_SHIFT, HGM_UFFD_WP_PROTECT);

@@ -8,10 +8,10 @@
 #include <hgm/region.h>
 
 #include "guard.h"
-#include "section.h"
 #include "hugepage.h"
 #include "ladder.h"
 #include "map.h"
+#include "section.h"
 
 /*
  * What a block is, beyond its pages' states: one byte, changed by compare-and-swap. Settled blocks

@@ -171,7 +171,6 @@ static void choose_pool(struct hgm_snapshot *s)
 {
 	uint64_t pool = s->opts.pool_bytes;
 
-	s->pool_by_default = !pool;
 	if (!pool)
 		pool = s->mapped_bytes < DEFAULT_POOL_BYTES ? s->mapped_bytes : DEFAULT_POOL_BYTES;
 	s->opts.pool_bytes = pool / HGM_PAGE_BYTES * HGM_PAGE_BYTES;
@@ -180,6 +179,8 @@ static void choose_pool(struct hgm_snapshot *s)
 /* Their places, and whether the pool is large enough. */
 static int place_parts(struct hgm_snapshot *s)
 {
+	bool by_default = !s->opts.pool_bytes;
+
 	choose_pool(s);
 	for (uint32_t i = 0; i < s->parts; i++) {
 		const struct hgm_region *r = s->part[i].r;
@@ -196,8 +197,7 @@ static int place_parts(struct hgm_snapshot *s)
 				"hgm_snapshot_create: the pool has %llu bytes%s, a write to a "
 				"region of this kind needs %llu; make pool_bytes larger",
 				(unsigned long long)s->opts.pool_bytes,
-				s->pool_by_default ? " by default" : "",
-				(unsigned long long)r->wp_bytes);
+				by_default ? " by default" : "", (unsigned long long)r->wp_bytes);
 		s->length = r->source_offset + r->length;
 		s->total_pages += hgm_region_pages(r);
 	}

@@ -69,7 +69,6 @@ struct hgm_snapshot {
 	uint64_t stream_at;
 	uint64_t length;       /* end of the last region */
 	uint64_t mapped_bytes; /* of all regions */
-	bool pool_by_default;
 	struct hgm_part *part;
 	uint32_t parts;
 	struct hgm_pool pool;

@@ -52,6 +52,12 @@ extern const struct bench snapshot_benches[];
 
 void die(const char *what, const char *why) __attribute__((noreturn));
 
+/* Of @count contestants the number of the @nth in this round: each is the first in turn. */
+static inline size_t in_turn(size_t nth, size_t count)
+{
+	return (setting.round + nth) % count;
+}
+
 /* Nothing of this bench can be measured here: the round returns after it. */
 void skip(const char *why);
 

@@ -124,9 +124,9 @@ static void round_fill(const struct bench *b)
 	const struct fill_case *c = b->arg;
 
 	contents(fill_bytes());
-	/* The first finds memory that the host has to give again: each is the first in turn. */
+	/* The first finds memory that the host has to give again. */
 	for (size_t i = 0; i <= COUNT(raw_ways); i++) {
-		size_t who = (setting.round + i) % (COUNT(raw_ways) + 1);
+		size_t who = in_turn(i, COUNT(raw_ways) + 1);
 
 		memory_warm(fill_bytes());
 		if (who == COUNT(raw_ways))

@@ -22,14 +22,19 @@ struct arm_case {
 	bool huge;
 };
 
+static void await(sem_t *sem)
+{
+	while (sem_wait(sem) && errno == EINTR)
+		;
+}
+
 /* A sink that takes nothing until it is let go: the sweep stands, everything stays protected. */
 static int64_t hold(void *user, const void *buf, uint64_t length, uint64_t offset)
 {
 	(void)buf;
 	(void)length;
 	(void)offset;
-	while (sem_wait(user) && errno == EINTR)
-		;
+	await(user);
 	return -ECANCELED;
 }
 
@@ -92,8 +97,7 @@ static void *use_memory(void *arg)
 
 	contents_check(v->who, v->memory, v->bytes);
 	sem_post(&v->paused);
-	while (sem_wait(&v->resumed) && errno == EINTR)
-		;
+	await(&v->resumed);
 	return NULL;
 }
 
@@ -104,8 +108,7 @@ static void vcpu_pause(struct vcpu *v, const char *who, char *memory, size_t byt
 	sem_init(&v->resumed, 0, 0);
 	if (pthread_create(&v->thread, NULL, use_memory, v))
 		die("a vCPU", strerror(errno));
-	while (sem_wait(&v->paused) && errno == EINTR)
-		;
+	await(&v->paused);
 }
 
 static void vcpu_resume(struct vcpu *v)
@@ -221,14 +224,14 @@ static void hgm_arm(const struct arm_case *c)
 	end(&f, c->bytes);
 }
 
-/* Page tables are made here, and who is not the first gets warm ones: each is the first in turn. */
+/* Page tables are made here, and who is not the first gets warm ones. */
 static void round_arm(const struct bench *b)
 {
 	const struct arm_case *c = b->arg;
 
 	contents(c->bytes);
-	for (unsigned int i = 0; i < 3; i++) {
-		switch ((setting.round + i) % 3) {
+	for (size_t i = 0; i < 3; i++) {
+		switch (in_turn(i, 3)) {
 		case 0:
 			hgm_arm(c);
 			break;

@@ -8,22 +8,14 @@
 #include <stdarg.h>
 #include <stdatomic.h>
 #include <stdlib.h>
-#include <string.h>
-#include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <unistd.h>
+
+#include "of_libhgm.h"
 
 #define SLOW_US 100
 
 int ioctl(int fd, unsigned long request, ...);
-
-static int is_of_libhgm(void)
-{
-	char name[16] = "";
-
-	prctl(PR_GET_NAME, name);
-	return !strncmp(name, "hgm-", 4);
-}
 
 static int is_slow(void)
 {

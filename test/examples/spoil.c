@@ -7,21 +7,13 @@
 #include <dlfcn.h>
 #include <stdatomic.h>
 #include <stdint.h>
-#include <string.h>
-#include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <sys/types.h>
 #include <unistd.h>
 
 #include <hgm/dirty.h>
 
-static int is_of_libhgm(void)
-{
-	char name[16] = "";
-
-	prctl(PR_GET_NAME, name);
-	return !strncmp(name, "hgm-", 4);
-}
+#include "of_libhgm.h"
 
 ssize_t pwrite(int fd, const void *buf, size_t length, off_t offset)
 {

@@ -174,6 +174,18 @@ static void watch_it(struct scene *s)
 static const enum place places[] = { PLACE_SHMEM, PLACE_SHMEM_LAZY, PLACE_ANON };
 #define EACH_PLACE (sizeof(places) / sizeof(places[0]))
 
+/* Whoever was held back has gone on; and a write is asked for, all the same. */
+static void ends_asked(struct scene *s, struct waiter *reader, enum place place)
+{
+	waiter_join(reader);
+	assert_true(eventually(is_true, &held.out, 5000));
+	/* Before 6.4 he who reads may have to be asked for, too. */
+	poke(s);
+	if (!atomic_load(&s->asked))
+		fail_msg("%s: written unasked", place_names[place]);
+	end(s);
+}
+
 /* Somebody installs the page, unprotected, as nobody guarded it when he looked. */
 static void installed_meanwhile(void **state)
 {
@@ -188,13 +200,7 @@ static void installed_meanwhile(void **state)
 		atomic_store(&held.from_registration, &reader);
 		assert_ok(hgm_region_protect(s.f.region, 0, LENGTH, 0, NULL));
 		assert_true(atomic_load(&held.in));
-		waiter_join(&reader);
-		assert_true(eventually(is_true, &held.out, 5000));
-		/* Before 6.4 he who reads may have to be asked for, too. */
-		poke(&s);
-		if (!atomic_load(&s.asked))
-			fail_msg("%s: written unasked", place_names[places[i]]);
-		end(&s);
+		ends_asked(&s, &reader, places[i]);
 	}
 }
 
@@ -212,12 +218,7 @@ static void installed_since_before_the_watch(void **state)
 		assert_true(eventually(is_true, &held.in, 5000));
 		watch_it(&s);
 		assert_ok(hgm_region_protect(s.f.region, 0, LENGTH, 0, NULL));
-		waiter_join(&reader);
-		assert_true(eventually(is_true, &held.out, 5000));
-		poke(&s);
-		if (!atomic_load(&s.asked))
-			fail_msg("%s: written unasked", place_names[places[i]]);
-		end(&s);
+		ends_asked(&s, &reader, places[i]);
 	}
 }
 
