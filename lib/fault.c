@@ -25,7 +25,10 @@
 #define PARK_MIN_NS	30000
 #define PARK_MAX_NS	5000000
 #define READS_PER_YIELD 8
-#define SPIN_FLOOR_NS	4000 /* below this spinning is not worth its start */
+#define TOGETHER_MIN	4	 /* messages of one read; fewer are woken sooner one by one */
+#define OWED_MAX_NS	100000	 /* how long waiters wait for others: a halted CPU wakes in 40 us */
+#define APART_NS	10000000 /* while a source that did not answer at once may be asked again */
+#define SPIN_FLOOR_NS	4000	 /* below this spinning is not worth its start */
 
 /* Faults that could not be served on their turn (EAGAIN, no slot, no memory): tried again later. */
 struct parked {
@@ -38,7 +41,11 @@ struct parked {
 struct server {
 	struct hgm *h;
 	struct hgm_uffd *uffd;
-	uint64_t spin_ns; /* of the moment */
+	uint64_t spin_ns;	   /* of the moment */
+	uint64_t owed_from;	   /* [owed_from, owed_to): pages mapped, their waiters not woken */
+	uint64_t owed_to;	   /* 0: none */
+	uint64_t owed_since_ns;	   /* the first of them */
+	uint64_t together_from_ns; /* until then each is woken alone */
 	unsigned int parked_count;
 	struct parked parked[PARKED_MAX];
 };
@@ -71,15 +78,79 @@ static void park(struct server *s, uint64_t addr, uint64_t flags, uint64_t now, 
 	};
 }
 
-static void serve_events(struct server *s, const struct hgm_uffd_event *ev, unsigned int n,
-			 uint64_t read_ns)
+/* By address: neighbours are asked for together, and what is woken together lies together. */
+static void sort(struct hgm_uffd_event *ev, unsigned int n)
 {
+	for (unsigned int i = 1; i < n; i++) {
+		struct hgm_uffd_event e = ev[i];
+		unsigned int at = i;
+
+		for (; at && ev[at - 1].addr > e.addr; at--)
+			ev[at] = ev[at - 1];
+		ev[at] = e;
+	}
+}
+
+static uint64_t page_of(const struct hgm_uffd_event *ev)
+{
+	return ev->addr >> HGM_PAGE_SHIFT;
+}
+
+/* How many pages from the first event's on are waited for without a gap. */
+static uint64_t waiting_pages(const struct hgm_uffd_event *ev, unsigned int n)
+{
+	uint64_t pages = 1;
+
+	for (unsigned int i = 1; i < n && page_of(&ev[i]) <= page_of(ev) + pages; i++)
+		pages = page_of(&ev[i]) - page_of(ev) + 1;
+	return pages;
+}
+
+static void wake_owed(struct server *s)
+{
+	if (s->owed_to > s->owed_from)
+		hgm_sys->uffd_wake(hgm_uffd_fd(s->uffd), (void *)(uintptr_t)s->owed_from,
+				   s->owed_to - s->owed_from);
+	s->owed_from = UINT64_MAX;
+	s->owed_to = 0;
+}
+
+/* A batch that takes long is woken piece by piece; the next fault may take as long as the last. */
+static void owe(struct server *s, const struct hgm_fault *f, uint64_t before, uint64_t now)
+{
+	uint64_t from = f->addr & ~(HGM_PAGE_BYTES - 1);
+	uint64_t to = from + (f->owed_pages << HGM_PAGE_SHIFT);
+
+	if (f->left_to_others)
+		s->together_from_ns = now + APART_NS;
+	if (f->owed_pages) {
+		if (!s->owed_to)
+			s->owed_since_ns = now;
+		s->owed_from = from < s->owed_from ? from : s->owed_from;
+		s->owed_to = to > s->owed_to ? to : s->owed_to;
+	}
+	if (s->owed_to && now + (now - before) > s->owed_since_ns + OWED_MAX_NS)
+		wake_owed(s);
+}
+
+static void serve_batch(struct server *s, struct hgm_uffd_event *ev, unsigned int n,
+			uint64_t read_ns, bool together)
+{
+	uint64_t now = read_ns, served_to = 0;
 	struct hgm *h = s->h;
-	uint64_t now = read_ns;
 
 	hgm_stat_add(h, HGM_STAT_FAULT_BATCHES, 1);
 	hgm_stat_add(h, HGM_STAT_FAULTS, n);
+	sort(ev, n);
 	for (unsigned int i = 0; i < n; i++) {
+		struct hgm_fault f = {
+			.addr = ev[i].addr,
+			.flags = ev[i].flags,
+			.waiting_pages = waiting_pages(ev + i, n - i),
+			.wake_later = together,
+		};
+		uint64_t before = now;
+
 		/*
 		 * No other events are enabled yet; they would be handled here, by this same rule.
 		 */
@@ -87,11 +158,44 @@ static void serve_events(struct server *s, const struct hgm_uffd_event *ev, unsi
 			continue;
 		HGM_TRACE2(fault, ev[i].addr, ev[i].flags);
 		hgm_stat_phase(h, HGM_PHASE_QUEUED, now - read_ns);
-		if (hgm_serve(h, ev[i].addr, ev[i].flags))
-			park(s, ev[i].addr, ev[i].flags, now, 0);
-		if (i + 1 < n)
+		if (page_of(&ev[i]) < served_to && !(f.flags & HGM_UFFD_FAULT_WP)) {
+			hgm_stat_add(h, HGM_STAT_FAULTS_CLAIMED,
+				     1); /* by its neighbour's request */
+			continue;
+		}
+		if (hgm_serve(h, &f))
+			park(s, f.addr, f.flags, now, 0);
+		else
+			served_to = page_of(&ev[i]) + f.served_pages;
+		if (together || i + 1 < n)
 			now = hgm_now_ns();
+		if (together)
+			owe(s, &f, before, now);
 	}
+}
+
+/*
+ * Waking costs more than mapping, and one UFFDIO_WAKE for many less than one for each. So where
+ * several wait, those who come meanwhile are served too before all are woken, by one call from the
+ * first page to the last. Who waits for a page in between that has not come is woken in vain: so
+ * not while pages are on their way from a source that answers later.
+ */
+static void serve_events(struct server *s, struct hgm_uffd_event *ev, unsigned int n,
+			 uint64_t read_ns)
+{
+	bool together = n >= TOGETHER_MIN && read_ns >= s->together_from_ns;
+	unsigned int served = 0;
+	int more = (int)n;
+
+	while (more > 0) {
+		serve_batch(s, ev, (unsigned int)more, read_ns, together);
+		served += (unsigned int)more;
+		if (!together || served == READ_BATCH)
+			break;
+		more = hgm_uffd_read(s->uffd, ev, READ_BATCH - served);
+		read_ns = hgm_now_ns();
+	}
+	wake_owed(s);
 }
 
 /* Serve parked faults that are due; the time until the next one, negative for none. */
@@ -107,7 +211,8 @@ static int64_t serve_parked(struct server *s)
 		struct parked p = s->parked[i];
 
 		if (p.due_ns <= now) {
-			int rc = hgm_serve(s->h, p.addr, p.flags);
+			struct hgm_fault f = { .addr = p.addr, .flags = p.flags };
+			int rc = hgm_serve(s->h, &f);
 
 			s->parked[i] = s->parked[--s->parked_count];
 			if (rc == -ENOENT && p.backoff_ns == PARK_MAX_NS)
@@ -173,7 +278,11 @@ static void adapt(struct server *s, uint64_t gap_ns)
 void *hgm_fault_thread(void *arg)
 {
 	struct hgm_fault_thread *self = arg;
-	struct server s = { .h = self->h, .uffd = self->h->uffd[self->stripe] };
+	struct server s = {
+		.h = self->h,
+		.uffd = self->h->uffd[self->stripe],
+		.owed_from = UINT64_MAX,
+	};
 	struct hgm_uffd_event ev[READ_BATCH];
 	uint64_t last_ns = 0;
 

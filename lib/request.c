@@ -103,7 +103,7 @@ struct hgm_request *hgm_request_get(struct hgm_region *r, bool demand)
 	req->attempt = 0;
 	req->backoff_us = 0;
 	req->peek = NULL;
-	req->zero = req->scribbled = req->filled_block = req->piecewise = false;
+	req->zero = req->scribbled = req->filled_block = req->piecewise = req->wake_later = false;
 	hgm_region_hold(r);
 	return req;
 }
@@ -379,6 +379,8 @@ void hgm_request_run(struct hgm_request *req, bool may_sleep)
 {
 	bool mine = true;
 
+	if (may_sleep)
+		req->wake_later = false; /* it was a fault thread's, and is not any more */
 	while (mine) {
 		if (atomic_load_explicit(&req->r->dying, memory_order_acquire) || given_up(req)) {
 			hgm_request_put(req);
@@ -448,6 +450,7 @@ int hgm_io_done(const struct hgm_io *io, int64_t result)
 		return hgm_fail(-EALREADY, "hgm_io_done: request %llu was answered before",
 				(unsigned long long)io->id);
 
+	req->wake_later = false; /* whoever has asked has gone on */
 	bytes = (uint64_t)(result & ~HGM_IO_ZERO);
 	asked = hgm_request_asks(req) << HGM_PAGE_SHIFT;
 	if (result == HGM_IO_LATER || (result > 0 && bytes > asked)) {

@@ -56,7 +56,8 @@ struct hgm_request {
 	bool zero;
 	bool scribbled; /* a failed try may have left anything in the buffer */
 	bool filled_block;
-	bool piecewise; /* all tries failed: page by page, to give up only what is bad */
+	bool wake_later; /* on a fault thread: it wakes the waiters, once for a batch */
+	bool piecewise;	 /* all tries failed: page by page, to give up only what is bad */
 	uint64_t asked_ns;
 	uint64_t answered_ns;
 	uint64_t delivered_before; /* for the window: bytes delivered when it was asked */
@@ -101,7 +102,7 @@ void *hgm_request_buffer(const struct hgm_request *req);
 /*
  * Take the request's next step and those that follow without waiting. The request is not the
  * caller's any more. @may_sleep: false on fault threads, where a blocking source's request goes to
- * the workers instead.
+ * the workers instead, and so does the waking of waiters.
  */
 void hgm_request_run(struct hgm_request *req, bool may_sleep);
 

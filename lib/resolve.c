@@ -141,7 +141,8 @@ static void publish_copied(struct hgm_request *req)
 	if (!pages)
 		return;
 	req->filled_block |= hgm_resolve_publish(req->r, req->publish_page, pages);
-	hgm_resolve_wake(req->r, req->publish_page, pages);
+	if (!req->wake_later)
+		hgm_resolve_wake(req->r, req->publish_page, pages);
 	req->publish_page = req->install_page;
 }
 
@@ -247,6 +248,8 @@ static int continue_alike(struct hgm_request *req)
 
 	if (rc)
 		return rc;
+	if (req->wake_later)
+		range.mode |= HGM_UFFD_CONTINUE_DONTWAKE;
 	rc = hgm_uffd_continue(hgm_region_uffd(r, req->install_page), &range);
 	hgm_resolve_count(r, &range);
 	advance(req, range.done >> HGM_PAGE_SHIFT);
@@ -342,7 +345,7 @@ int hgm_resolve_contents(struct hgm_request *req, uint64_t pages)
  * Map a present page with the present neighbours behind it. The kernel stops at the first that is
  * mapped, so one call does it.
  */
-static int map_around(struct hgm_region *r, uint64_t page, bool *installed)
+static int map_around(struct hgm_region *r, uint64_t page, bool wake_later, bool *installed)
 {
 	uint64_t window_end = (page | (AROUND_PAGES - 1)) + 1;
 	uint64_t bits = hgm_map_present_word(r->map, page / 64) >> page % 64;
@@ -362,6 +365,8 @@ static int map_around(struct hgm_region *r, uint64_t page, bool *installed)
 	rc = hgm_resolve_continue_run(r, page, run, r->map_bytes, &range);
 	if (rc)
 		return rc;
+	if (wake_later)
+		range.mode |= HGM_UFFD_CONTINUE_DONTWAKE;
 	rc = hgm_range_until_exist(hgm_region_uffd(r, page), &range, HGM_VERB_CONTINUE, NULL);
 	hgm_resolve_count(r, &range);
 	*installed = range.installed;
@@ -371,7 +376,8 @@ static int map_around(struct hgm_region *r, uint64_t page, bool *installed)
 		return 0;
 	if (rc == -EEXIST) {
 		hgm_stat_add(r->h, HGM_STAT_EXIST, 1);
-		hgm_resolve_wake(r, page, 1);
+		if (!wake_later)
+			hgm_resolve_wake(r, page, 1);
 		return 0;
 	}
 	return rc == -EFAULT ? rc : outcome(r, rc);
@@ -408,7 +414,7 @@ static int map_discarded(struct hgm_region *r, uint64_t page, bool *installed)
 	return outcome(r, rc);
 }
 
-int hgm_resolve_present(struct hgm_region *r, uint64_t page)
+int hgm_resolve_present(struct hgm_region *r, uint64_t page, bool wake_later)
 {
 	uint64_t step = r->map_bytes >> HGM_PAGE_SHIFT;
 	uint64_t block = hgm_region_block(r, page);
@@ -421,7 +427,7 @@ int hgm_resolve_present(struct hgm_region *r, uint64_t page)
 		installed = true;
 		rc = 0;
 	} else if (r->backing != HGM_BACKING_ANON) {
-		rc = map_around(r, page, &installed);
+		rc = map_around(r, page, wake_later, &installed);
 	}
 	if (rc == -EFAULT)
 		rc = map_discarded(r, page, &installed);

@@ -30,9 +30,9 @@ void hgm_resolve_settle(struct hgm_request *req);
 /*
  * A fault on a page whose contents are there: map it, and present neighbours with it. -EAGAIN and
  * -ENOMEM: not now; -ENOENT: there is no registered memory, at least now. Inside a section of
- * the region.
+ * the region. @wake_later: the caller wakes who waits for the page.
  */
-int hgm_resolve_present(struct hgm_region *r, uint64_t page);
+int hgm_resolve_present(struct hgm_region *r, uint64_t page, bool wake_later);
 
 /* Statistics of a range operation. */
 void hgm_resolve_count(struct hgm_region *r, const struct hgm_range *range);

@@ -2,11 +2,26 @@
 #ifndef HGM_LIB_SERVE_H
 #define HGM_LIB_SERVE_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 struct hgm;
 
-/* A message of the kernel's. 0, or -EAGAIN and the like: to be tried again. On fault threads. */
-int hgm_serve(struct hgm *h, uint64_t addr, uint64_t flags);
+/* A message of the kernel's, alone or one of several that a thread has read. */
+struct hgm_fault {
+	uint64_t addr;
+	uint64_t flags; /* HGM_UFFD_FAULT_* */
+	uint64_t
+		waiting_pages; /* from addr's page on, of the same batch: the source is asked once */
+	bool wake_later;       /* the caller wakes those who wait for owed_pages */
+
+	/* What came of it. */
+	uint64_t served_pages; /* from addr's page on: of these none needs to be served again */
+	uint64_t owed_pages;   /* of these, mapped or about to be, and not woken for */
+	bool left_to_others;   /* some come later, and wake their waiters by themselves */
+};
+
+/* 0, or -EAGAIN and the like: to be tried again. On fault threads. */
+int hgm_serve(struct hgm *h, struct hgm_fault *f);
 
 #endif
