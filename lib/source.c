@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "copy.h"
 #include "error.h"
 #include "opts.h"
 #include "source.h"
@@ -66,8 +67,12 @@ static int64_t memory_read(void *user, const struct hgm_io *io)
 {
 	const char *from = (const char *)user + io->offset;
 
-	if (io->buf != from) /* else they are copied in from where they lie */
+	if (io->buf == from)
+		; /* they are copied in from where they lie */
+	else if (io->flags & HGM_IO_DEMAND)
 		memcpy(io->buf, from, io->length);
+	else
+		hgm_copy_cold(io->buf, from, io->length);
 	return (int64_t)io->length;
 }
 
