@@ -73,6 +73,13 @@ static bool can_be_huge(const struct hgm_region *r, uint64_t block)
 	return (block + 1) * r->block_bytes <= (r->copies ? r->length : r->mapped);
 }
 
+bool hgm_collapse_will_map(const struct hgm_region *r, uint64_t block)
+{
+	return r->collapses && can_be_huge(r, block) &&
+	       !atomic_load_explicit(&r->deferred, memory_order_relaxed) &&
+	       !atomic_load_explicit(&r->guard, memory_order_relaxed);
+}
+
 void hgm_collapse_want(struct hgm_region *r, uint64_t block)
 {
 	uint8_t was = HGM_BLOCK_OPEN;
@@ -255,6 +262,15 @@ static bool becomes_huge(struct hgm_region *r, uint64_t block)
 	return false;
 }
 
+/* It was left to the collapse to map it: see hgm_collapse_will_map(). Who fails here faults. */
+static void map_split(struct hgm_region *r, uint64_t block)
+{
+	uint64_t pages = r->block_bytes >> HGM_PAGE_SHIFT;
+
+	if (!r->copies && !r->native)
+		hgm_resolve_remap(r, block * pages, pages);
+}
+
 bool hgm_collapse_outcome(struct hgm_region *r, uint64_t block, int rc, bool settled)
 {
 	_Atomic uint8_t *state = &r->block_state[block];
@@ -279,6 +295,7 @@ bool hgm_collapse_outcome(struct hgm_region *r, uint64_t block, int rc, bool set
 		atomic_store_explicit(&r->last_collapse_error, rc, memory_order_relaxed);
 		atomic_fetch_add_explicit(&r->left_split, 1, memory_order_relaxed);
 		atomic_store_explicit(state, HGM_BLOCK_SPLIT, memory_order_release);
+		map_split(r, block);
 		hgm_log_some(r->h, HGM_LOG_LEFT_SPLIT, HGM_LOG_WARNING,
 			     "the block of %llu MiB at %p stays in small pages after %u tries: %s",
 			     (unsigned long long)r->block_bytes >> 20,

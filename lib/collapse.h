@@ -31,6 +31,9 @@ void hgm_collapser_kick(struct hgm *h); /* look at all regions again */
 /* A block is full. */
 void hgm_collapse_want(struct hgm_region *r, uint64_t block);
 
+/* Once it is full its collapse will map all of it, whatever was mapped before. */
+bool hgm_collapse_will_map(const struct hgm_region *r, uint64_t block);
+
 /* A page has been mapped of a block, which was in state @before: if it was huge, it is not now. */
 void hgm_collapse_touched(struct hgm_region *r, uint64_t block, uint8_t before);
 

@@ -24,6 +24,7 @@ struct chunk {
 	uint64_t page;
 	uint64_t pages;
 	bool demand;
+	bool sequential;
 };
 
 /* As much of [page, page + pages) as one request may have: up to a chunk's border. */
@@ -85,6 +86,7 @@ static bool take_sequential(struct hgm_region *r, uint64_t chunk_bytes, struct c
 	hgm_region_hold(r);
 	c->page = r->fill_next;
 	c->pages = clip(c->page, pages - c->page, chunk_bytes);
+	c->sequential = true;
 	r->fill_next += c->pages;
 	return true;
 }
@@ -162,6 +164,7 @@ static bool fetch(struct chunk *c)
 		give_back(r, word, (mine & ~hgm_bits_low(run)) << c->page % 64);
 		req->first_page = c->page;
 		req->pages = run;
+		req->sequential = c->sequential;
 		c->page += run;
 		c->pages -= run;
 		hgm_request_run(req, true);

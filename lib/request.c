@@ -99,6 +99,7 @@ struct hgm_request *hgm_request_get(struct hgm_region *r, bool demand)
 		&pool->free, &head, next, memory_order_acq_rel, memory_order_acquire));
 	req->r = r;
 	req->demand = demand;
+	req->sequential = false;
 	req->step = HGM_STEP_ASK;
 	req->attempt = 0;
 	req->backoff_us = 0;

@@ -53,6 +53,7 @@ struct hgm_request {
 	enum hgm_request_step step;
 	uint32_t attempt;
 	bool demand;
+	bool sequential; /* fill, in order: its block will soon be full */
 	bool zero;
 	bool scribbled; /* a failed try may have left anything in the buffer */
 	bool filled_block;

@@ -314,6 +314,11 @@ static int contents_by_alias(struct hgm_request *req, uint64_t pages)
 		req->install_pages = req->filled_block ? block_pages : 0;
 	} else if (r->native) {
 		hgm_leaf_choose(req, pages);
+	} else if (req->sequential &&
+		   hgm_collapse_will_map(r, hgm_region_block(r, req->first_page))) {
+		/* no-lost-waiter: those who found the pages claimed look again */
+		hgm_resolve_wake(r, req->first_page, pages);
+		req->install_pages = 0;
 	}
 	return hgm_resolve_install(req);
 }

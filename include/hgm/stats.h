@@ -33,7 +33,7 @@ struct hgm_hist {
  * Phases of demand faults:
  * @queued:  message read -> the source was asked (or the page was found present)
  * @source:  asked -> answered
- * @install: answered -> mapped and woken
+ * @install: answered -> mapped; where several wait they are woken together, soon after
  *
  * @protect: of a write to a protected page: what it took until the page was unprotected
  *
@@ -44,7 +44,7 @@ struct hgm_hist {
  * @faults_claimed:  somebody was fetching the page already
  * @faults_unknown:  no region: its memory is being destroyed
  * @fill_requests:   requests that nobody waited for
- * @installed_pages: pages mapped by CONTINUE or COPY
+ * @installed_pages: pages mapped by CONTINUE or COPY; what a collapse maps is not among them
  * @neighbour_pages: of these, mapped together with a page that somebody waited for
  * @zero_pages:      pages that the source said are zero
  * @exist:           installs that found the page mapped (EEXIST); waiters were woken explicitly
