@@ -19,9 +19,6 @@
 #include "sys.h"
 #include "trace.h"
 
-/* Neighbours of a faulting page are mapped with it inside an aligned window of so many pages. */
-#define AROUND_PAGES 16
-
 void hgm_resolve_wake(struct hgm_region *r, uint64_t page, uint64_t pages)
 {
 	HGM_TRACE2(wake, hgm_region_at(r, page), pages << HGM_PAGE_SHIFT);
@@ -37,11 +34,7 @@ void hgm_resolve_count(struct hgm_region *r, const struct hgm_range *range)
 	hgm_stat_add(r->h, HGM_STAT_PARTIAL, range->partials);
 }
 
-/*
- * What came of an installation: 0; -EAGAIN or -ENOMEM, try the rest later; -ENOENT, there is no
- * memory any more; anything else, the kernel will not map the page where it stopped, ever.
- */
-static int outcome(struct hgm_region *r, int rc)
+int hgm_resolve_outcome(struct hgm_region *r, int rc)
 {
 	struct hgm *h = r->h;
 
@@ -109,7 +102,7 @@ static int overwrite_cached(struct hgm_request *req, bool protect)
 		range.mode |= HGM_UFFD_CONTINUE_WP;
 	hgm_stat_add(r->h, HGM_STAT_EXIST, 1);
 	if (!r->alias) /* anon: mapped by somebody else, and what it holds is not what it must */
-		return outcome(r, -EEXIST);
+		return hgm_resolve_outcome(r, -EEXIST);
 	if (req->zero)
 		memset(r->alias + (req->install_page << HGM_PAGE_SHIFT), 0, HGM_PAGE_BYTES);
 	else
@@ -117,7 +110,7 @@ static int overwrite_cached(struct hgm_request *req, bool protect)
 		       (char *)hgm_request_buffer(req) + from, HGM_PAGE_BYTES);
 	rc = hgm_uffd_continue(hgm_region_uffd(r, req->install_page), &range);
 	hgm_resolve_count(r, &range);
-	return outcome(r, rc);
+	return hgm_resolve_outcome(r, rc);
 }
 
 static void advance(struct hgm_request *req, uint64_t pages)
@@ -174,7 +167,7 @@ static int copy_alike(struct hgm_request *req)
 	hgm_resolve_count(r, &range);
 	advance(req, range.done >> HGM_PAGE_SHIFT);
 	if (rc != -EEXIST)
-		return outcome(r, rc);
+		return hgm_resolve_outcome(r, rc);
 	/* ZEROPAGE takes a mark of protection for a page, COPY does not: it tells. */
 	if (req->zero && !r->alias) {
 		zero_by_copy(req, from + range.done);
@@ -214,8 +207,6 @@ static int resolve_copy(struct hgm_request *req)
 	return 0;
 }
 
-static int map_discarded(struct hgm_region *r, uint64_t page, bool *installed);
-
 int hgm_resolve_continue_run(struct hgm_region *r, uint64_t page, uint64_t pages,
 			     uint64_t step_bytes, struct hgm_range *range)
 {
@@ -254,9 +245,9 @@ static int continue_alike(struct hgm_request *req)
 	hgm_resolve_count(r, &range);
 	advance(req, range.done >> HGM_PAGE_SHIFT);
 	if (rc != -EFAULT)
-		return outcome(r, rc);
+		return hgm_resolve_outcome(r, rc);
 	/* It was discarded between its arrival and now. */
-	rc = map_discarded(r, req->install_page, &installed);
+	rc = hgm_resolve_discarded(r, req->install_page, &installed);
 	if (!rc)
 		advance(req, step);
 	return rc;
@@ -271,7 +262,7 @@ static int resolve_continue(struct hgm_request *req)
 		int rc = hgm_leaf_install(req);
 
 		/* Anything but "not now" the pieces will tell better. */
-		if (hgm_put_off(outcome(r, rc == -EEXIST ? 0 : rc)))
+		if (hgm_put_off(hgm_resolve_outcome(r, rc == -EEXIST ? 0 : rc)))
 			return rc;
 	}
 	while (req->install_pages) {
@@ -344,122 +335,4 @@ int hgm_resolve_contents(struct hgm_request *req, uint64_t pages)
 	req->install_pages = pages;
 	req->filled_block = false;
 	return hgm_resolve_install(req);
-}
-
-/*
- * Map a present page with the present neighbours behind it. The kernel stops at the first that is
- * mapped, so one call does it.
- */
-static int map_around(struct hgm_region *r, uint64_t page, bool wake_later, bool *installed)
-{
-	uint64_t window_end = (page | (AROUND_PAGES - 1)) + 1;
-	uint64_t bits = hgm_map_present_word(r->map, page / 64) >> page % 64;
-	uint64_t run = hgm_bits_ones(bits);
-	uint64_t block_pages = r->block_bytes >> HGM_PAGE_SHIFT;
-	struct hgm_range range;
-	int rc;
-
-	if (page + run > window_end)
-		run = window_end - page;
-	if (page + run > r->mapped >> HGM_PAGE_SHIFT)
-		run = (r->mapped >> HGM_PAGE_SHIFT) - page;
-	if (hgm_region_whole_blocks(r)) {
-		page = page / block_pages * block_pages;
-		run = block_pages;
-	}
-	rc = hgm_resolve_continue_run(r, page, run, r->map_bytes, &range);
-	if (rc)
-		return rc;
-	if (wake_later)
-		range.mode |= HGM_UFFD_CONTINUE_DONTWAKE;
-	rc = hgm_range_until_exist(hgm_region_uffd(r, page), &range, HGM_VERB_CONTINUE, NULL);
-	hgm_resolve_count(r, &range);
-	*installed = range.installed;
-	if (range.done > HGM_PAGE_BYTES && !hgm_region_whole_blocks(r))
-		hgm_stat_add(r->h, HGM_STAT_NEIGHBOUR_PAGES, (range.done >> HGM_PAGE_SHIFT) - 1);
-	if (rc && range.done) /* the page that was asked for is mapped */
-		return 0;
-	if (rc == -EEXIST) {
-		hgm_stat_add(r->h, HGM_STAT_EXIST, 1);
-		if (!wake_later)
-			hgm_resolve_wake(r, page, 1);
-		return 0;
-	}
-	return rc == -EFAULT ? rc : outcome(r, rc);
-}
-
-/*
- * Not in memory any more although it had arrived: somebody discarded it (MADV_DONTNEED of anonymous
- * memory, a hole punched in the file), and discarded memory reads as zero.
- */
-static int map_discarded(struct hgm_region *r, uint64_t page, bool *installed)
-{
-	uint64_t step = r->map_bytes >> HGM_PAGE_SHIFT;
-	struct hgm_range range = { .addr = hgm_region_at(r, page / step * step),
-				   .len = r->map_bytes,
-				   .step = r->map_bytes };
-	struct hgm_uffd *u = hgm_region_uffd(r, page);
-	int rc = hgm_guard_lift(r, page);
-
-	if (rc)
-		return rc;
-	if (r->backing == HGM_BACKING_HUGETLB) { /* knows no ZEROPAGE: through the alias */
-		rc = hgm_sys->madvise(r->alias + hgm_region_block(r, page) * r->block_bytes,
-				      r->block_bytes, HGM_MADV_POPULATE_WRITE);
-		if (!rc)
-			rc = hgm_uffd_continue(u, &range);
-	} else {
-		rc = hgm_uffd_zeropage(u, &range);
-		/* A mark of protection is in its way: without it the next fault fares better. */
-		if (!rc && range.existed)
-			rc = hgm_guard_release(r, page, 1);
-	}
-	hgm_resolve_count(r, &range);
-	*installed = range.installed;
-	return outcome(r, rc);
-}
-
-int hgm_resolve_present(struct hgm_region *r, uint64_t page, bool wake_later)
-{
-	uint64_t step = r->map_bytes >> HGM_PAGE_SHIFT;
-	uint64_t block = hgm_region_block(r, page);
-	uint8_t before = atomic_load_explicit(&r->block_state[block], memory_order_acquire);
-	bool installed = false;
-	int rc = -EFAULT;
-
-	if (r->native && hgm_map_leaf_full(r->map, page / HGM_LEAF_PAGES) &&
-	    !hgm_leaf_map(r, page)) {
-		installed = true;
-		rc = 0;
-	} else if (r->backing != HGM_BACKING_ANON) {
-		rc = map_around(r, page, wake_later, &installed);
-	}
-	if (rc == -EFAULT)
-		rc = map_discarded(r, page, &installed);
-	if (rc && !hgm_put_off(rc) && rc != -ENOENT)
-		rc = hgm_poison_present(r, page / step * step, step, rc);
-	/* After the collapse, and during it, a fault that finds nothing mapped is news. */
-	if (!rc && installed && r->collapses)
-		hgm_collapse_touched(r, block, before);
-	return rc;
-}
-
-int hgm_resolve_remap(struct hgm_region *r, uint64_t page, uint64_t pages)
-{
-	int in, rc = 0;
-
-	while (pages && !rc) {
-		struct hgm_range range = { .done = 0 };
-
-		in = hgm_guard_enter(r);
-		rc = hgm_resolve_continue_run(r, page, pages, r->map_bytes, &range);
-		if (!rc) {
-			rc = hgm_uffd_continue(hgm_region_uffd(r, page), &range);
-			hgm_resolve_count(r, &range);
-		}
-		hgm_guard_exit(r, in);
-		page += range.done >> HGM_PAGE_SHIFT;
-		pages -= range.done >> HGM_PAGE_SHIFT;
-	}
-	return rc;
 }

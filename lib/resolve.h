@@ -28,11 +28,24 @@ bool hgm_resolve_publish(struct hgm_region *r, uint64_t first_page, uint64_t pag
 void hgm_resolve_settle(struct hgm_request *req);
 
 /*
- * A fault on a page whose contents are there: map it, and present neighbours with it. -EAGAIN and
+ * present.c: a fault on a page whose contents are there: map it, and present neighbours with it. -EAGAIN and
  * -ENOMEM: not now; -ENOENT: there is no registered memory, at least now. Inside a section of
  * the region. @wake_later: the caller wakes who waits for the page.
  */
 int hgm_resolve_present(struct hgm_region *r, uint64_t page, bool wake_later);
+
+/*
+ * A present page that is not in memory any more: somebody discarded it (MADV_DONTNEED of anonymous
+ * memory, a hole punched in the file), and discarded memory reads as zero. As
+ * hgm_resolve_present().
+ */
+int hgm_resolve_discarded(struct hgm_region *r, uint64_t page, bool *installed);
+
+/*
+ * What came of an installation: 0; -EAGAIN or -ENOMEM, try the rest later; -ENOENT, there is no
+ * memory any more; anything else, the kernel will not map the page where it stopped, ever.
+ */
+int hgm_resolve_outcome(struct hgm_region *r, int rc);
 
 /* Statistics of a range operation. */
 void hgm_resolve_count(struct hgm_region *r, const struct hgm_range *range);
