@@ -10,40 +10,63 @@
 #include "resolve.h"
 #include "sys.h"
 
-/* Neighbours of a faulting page are mapped with it inside an aligned window of so many pages. */
-#define AROUND_PAGES 16
-
-/*
- * Map a present page with the present neighbours behind it. The kernel stops at the first that is
- * mapped, so one call does it.
- */
-static int map_around(struct hgm_region *r, uint64_t page, bool wake_later, bool *installed)
+/* The run of present pages of the window around one: how many from *first on. */
+static uint64_t present_around(struct hgm_region *r, uint64_t page, uint64_t *first)
 {
-	uint64_t window_end = (page | (AROUND_PAGES - 1)) + 1;
-	uint64_t bits = hgm_map_present_word(r->map, page / 64) >> page % 64;
-	uint64_t run = hgm_bits_ones(bits);
-	uint64_t block_pages = r->block_bytes >> HGM_PAGE_SHIFT;
-	struct hgm_range range;
-	int rc;
+	uint64_t window = hgm_around_fault(&r->around, page);
+	uint64_t start = page & ~(window - 1), at = page - start;
+	uint64_t bits = hgm_map_present_word(r->map, page / HGM_PAGES_PER_WORD);
+	uint64_t present = bits >> start % HGM_PAGES_PER_WORD & hgm_bits_low(window);
+	uint64_t absent_below = ~present & hgm_bits_low(at);
+	uint64_t below = absent_below ? at - 64 + (uint64_t)__builtin_clzll(absent_below) : at;
+	uint64_t all = r->mapped >> HGM_PAGE_SHIFT;
+	uint64_t end = page + hgm_bits_ones(present >> at);
 
-	if (page + run > window_end)
-		run = window_end - page;
-	if (page + run > r->mapped >> HGM_PAGE_SHIFT)
-		run = (r->mapped >> HGM_PAGE_SHIFT) - page;
-	if (hgm_region_whole_blocks(r)) {
-		page = page / block_pages * block_pages;
-		run = block_pages;
-	}
-	rc = hgm_resolve_continue_run(r, page, run, r->map_bytes, &range);
+	*first = page - below;
+	return (end < all ? end : all) - *first;
+}
+
+/* Map pages up to the first that is mapped already: the kernel stops there. What it came to there. */
+static int map_run(struct hgm_region *r, uint64_t first, uint64_t pages, bool wake_later,
+		   struct hgm_range *range)
+{
+	int rc = hgm_resolve_continue_run(r, first, pages, r->map_bytes, range);
+
 	if (rc)
 		return rc;
 	if (wake_later)
-		range.mode |= HGM_UFFD_CONTINUE_DONTWAKE;
-	rc = hgm_range_until_exist(hgm_region_uffd(r, page), &range, HGM_VERB_CONTINUE, NULL);
-	hgm_resolve_count(r, &range);
-	*installed = range.installed;
-	if (range.done > HGM_PAGE_BYTES && !hgm_region_whole_blocks(r))
-		hgm_stat_add(r->h, HGM_STAT_NEIGHBOUR_PAGES, (range.done >> HGM_PAGE_SHIFT) - 1);
+		range->mode |= HGM_UFFD_CONTINUE_DONTWAKE;
+	rc = hgm_range_until_exist(hgm_region_uffd(r, first), range, HGM_VERB_CONTINUE, NULL);
+	hgm_resolve_count(r, range);
+	return rc;
+}
+
+/* Map a present page, or its whole block where that is the granularity, with present neighbours. */
+static int map_around(struct hgm_region *r, uint64_t page, bool wake_later, bool *installed)
+{
+	uint64_t block_pages = r->block_bytes >> HGM_PAGE_SHIFT;
+	bool whole = hgm_region_whole_blocks(r);
+	struct hgm_range range = { .done = 0 };
+	uint64_t first, pages, mapped;
+	int rc;
+
+	if (whole) {
+		first = page / block_pages * block_pages;
+		pages = block_pages;
+	} else {
+		pages = present_around(r, page, &first);
+	}
+	rc = map_run(r, first, pages, wake_later, &range);
+	mapped = range.installed >> HGM_PAGE_SHIFT;
+	if (!whole && range.done >> HGM_PAGE_SHIFT <= page - first && first < page) {
+		/* Stopped below the page. */
+		range.done = range.installed = 0;
+		rc = map_run(r, page, pages - (page - first), wake_later, &range);
+		mapped += range.installed >> HGM_PAGE_SHIFT;
+	}
+	*installed = mapped;
+	if (mapped > 1 && !whole)
+		hgm_stat_add(r->h, HGM_STAT_NEIGHBOUR_PAGES, mapped - 1);
 	if (rc && range.done) /* the page that was asked for is mapped */
 		return 0;
 	if (rc == -EEXIST) {

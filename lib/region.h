@@ -7,6 +7,7 @@
 
 #include <hgm/region.h>
 
+#include "around.h"
 #include "guard.h"
 #include "hugepage.h"
 #include "ladder.h"
@@ -84,6 +85,8 @@ struct hgm_region {
 	_Atomic bool complete;
 	_Atomic bool deferred;		/* full blocks are not to be collapsed yet */
 	_Atomic uint64_t refused_pages; /* arrived, but the kernel would not map them: poison */
+
+	struct hgm_around around; /* faults on pages that are there */
 
 	/* Blocks. */
 	_Atomic uint8_t *block_state;

@@ -48,6 +48,7 @@ extern const struct bench link_benches[];
 extern const struct bench map_benches[];
 extern const struct bench idle_benches[];
 extern const struct bench access_benches[];
+extern const struct bench around_benches[];
 extern const struct bench snapshot_benches[];
 
 void die(const char *what, const char *why) __attribute__((noreturn));

@@ -68,10 +68,13 @@ static void round_one(const struct bench *b)
 
 	contents(TOUCH_BYTES_ONE);
 	pin(c->pinned);
-	for (size_t i = 0; i < COUNT(servers); i++)
+	for (size_t i = 0; i < COUNT(servers); i++) {
+		const struct server *server = servers[in_turn(i, COUNT(servers))];
+
 		/* A loop that spins beside its toucher on one CPU is no sensible baseline. */
-		if (!c->pinned || servers[i] != &raw_spin)
-			run(servers[i], c, TOUCH_BYTES_ONE);
+		if (!c->pinned || server != &raw_spin)
+			run(server, c, TOUCH_BYTES_ONE);
+	}
 	pin(false);
 }
 
@@ -103,21 +106,23 @@ static void rows_one(const struct bench *b)
 static void round_many(const struct bench *b)
 {
 	static const struct server *const servers[] = {
-		&engine,       &raw_spin,	&raw_poll,   &raw_batch,
+		&engine,       &raw_spin,	&raw_poll,   &raw_batch,   &raw_wake,
 		&model_single, &model_prefault, &model_pool, &engine_fill,
 	};
 	size_t bytes = setting.quick ? TOUCH_BYTES_ONE : TOUCH_BYTES_MANY;
 
 	contents(bytes);
 	for (size_t i = 0; i < COUNT(servers); i++)
-		run(servers[i], b->arg, bytes);
+		run(servers[in_turn(i, COUNT(servers))], b->arg, bytes);
 }
+
+#define RAW_LOOPS "raw-spin raw-poll raw-batch raw-wake"
 
 static void rows_many(const struct bench *b)
 {
-	row(b, "rate", MORE, "faults/s", "libhgm", "raw-spin raw-poll raw-batch", "");
-	row(b, "p50", LESS, "us", "libhgm", "raw-spin raw-poll raw-batch", "");
-	row(b, "p99", LESS, "us", "libhgm", "raw-spin raw-poll raw-batch", "");
+	row(b, "rate", MORE, "faults/s", "libhgm", RAW_LOOPS, "");
+	row(b, "p50", LESS, "us", "libhgm", RAW_LOOPS, "");
+	row(b, "p99", LESS, "us", "libhgm", RAW_LOOPS, "");
 	row(b, "rate", MORE, "faults/s", "libhgm", "model-single", "-single");
 	row(b, "p50", LESS, "us", "libhgm", "model-single", "-single");
 	row(b, "rate", MORE, "faults/s", "libhgm", "model-pool", "-pool");

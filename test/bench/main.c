@@ -23,8 +23,8 @@
 struct setting setting = { .rounds = 5 };
 
 static const struct bench *const all[] = {
-	touch_benches, fill_benches,   restore_benches, demand_benches,	  link_benches,
-	map_benches,   access_benches, idle_benches,	snapshot_benches,
+	touch_benches, fill_benches,   restore_benches, demand_benches, link_benches,
+	map_benches,   around_benches, access_benches,	idle_benches,	snapshot_benches,
 };
 
 static const char *only[32];

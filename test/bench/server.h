@@ -27,6 +27,7 @@ extern const struct server engine_fill; /* libhgm as it is by default */
 extern const struct server raw_spin;  /* reading until there is something to read */
 extern const struct server raw_poll;  /* sleeping in poll(2) */
 extern const struct server raw_batch; /* as raw_spin, reading what there is at a time */
+extern const struct server raw_wake;  /* and waking all that were served by one call */
 
 /*
  * No userfaultfd: the toucher itself copies the page into anonymous memory, and the kernel's own
