@@ -5,6 +5,7 @@
  */
 #include <errno.h>
 #include <linux/userfaultfd.h>
+#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -68,13 +69,17 @@ static void run_engine(enum order order)
 static void *serve(void *arg)
 {
 	struct raw *raw = arg;
+	unsigned int reads = 0;
 
 	while (!raw_stopped(raw)) {
 		int64_t at = memory_next(&raw->memory);
 		struct uffdio_continue c = { .range.len = RAW_WINDOW };
 
-		if (at < 0)
+		if (at < 0) {
+			if (++reads % RAW_READS_PER_YIELD == 0)
+				sched_yield();
 			continue;
+		}
 		c.range.start =
 			(uintptr_t)raw->memory.primary + (uint64_t)at / RAW_WINDOW * RAW_WINDOW;
 		if (ioctl(raw->memory.uffd, UFFDIO_CONTINUE, &c))

@@ -15,8 +15,7 @@
 #include "raw.h"
 #include "server.h"
 
-#define BATCH		32
-#define READS_PER_YIELD 8
+#define BATCH 32
 
 static size_t next_pages(const struct raw *raw, uint64_t *addr, size_t most)
 {
@@ -67,7 +66,7 @@ static void *serve(void *arg)
 		}
 		if (served)
 			wake_span(&raw->memory, low, high);
-		else if (++reads % READS_PER_YIELD == 0)
+		else if (++reads % RAW_READS_PER_YIELD == 0)
 			sched_yield();
 	}
 	return NULL;
