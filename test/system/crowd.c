@@ -193,18 +193,22 @@ static int64_t keep(const struct hgm_io *io)
 
 static int64_t source_read(void *user, const struct hgm_io *io)
 {
+	uint64_t page = io->offset / PAGE, pages = io->length / PAGE;
+
 	(void)user;
-	note(ASK, io->offset / PAGE, io->length, false);
+	note(ASK, page, io->length, false);
 	while (atomic_load(&conduct.stalls))
 		nap_us(100);
 	if (atomic_load(&clock_ns))
 		clock_goes_on(conduct.takes_ns);
 	if (holds(io, conduct.bad_page))
 		return -EIO;
-	if (holds(io, conduct.later_page))
+	if (page == conduct.later_page)
 		return keep(io);
-	contents_write(&crowd_contents, io->offset / PAGE, io->length / PAGE, io->buf);
-	return (int64_t)io->length;
+	if (holds(io, conduct.later_page))
+		pages = conduct.later_page - page;
+	contents_write(&crowd_contents, page, pages, io->buf);
+	return (int64_t)(pages * PAGE);
 }
 
 bool source_keeps(void *unused)

@@ -248,6 +248,21 @@ static bool faults_are_read(void *arg)
 	return stats_of(f->h).faults == f->want;
 }
 
+static void assert_woken_alone(struct trial *t, uint64_t first_page)
+{
+	unsigned int before = t->count;
+	struct call call[CALLS];
+
+	forget_calls();
+	crowd_comes(t, first_page, 10, MANY);
+	for (unsigned int i = before; i < t->count; i++)
+		assert_back(t, i);
+	assert_int_equal(calls_of(CONTINUE, call), MANY);
+	for (unsigned int i = 0; i < MANY; i++)
+		assert_true(call[i].wakes);
+	assert_int_equal(calls_of(WAKE, call), 0);
+}
+
 static void later_answers_wake_nobody_in_vain(void **state)
 {
 	struct faults_read read = { .want = MANY + 1 };
@@ -266,25 +281,38 @@ static void later_answers_wake_nobody_in_vain(void **state)
 	assert_int_equal(calls_of(WAKE, call), 1);
 
 	/* From now on each alone, for a while. */
-	forget_calls();
-	crowd_comes(t, 101, 10, MANY);
-	for (unsigned int i = MANY; i < t->count; i++)
-		assert_back(t, i);
-	assert_int_equal(calls_of(CONTINUE, call), MANY);
-	for (unsigned int i = 0; i < MANY; i++)
-		assert_true(call[i].wakes);
-	assert_int_equal(calls_of(WAKE, call), 0);
+	clock_goes_on(LATER_NS - 1);
+	assert_woken_alone(t, 101);
 	assert_false(is_back(&t->crowd[2]));
 	source_give();
 	crowd_goes(t);
 	assert_int_equal(stats_of(t->h).faults, 2 * MANY + 1);
 
 	forget_calls();
-	clock_goes_on(LATER_NS);
+	clock_goes_on(1);
 	crowd_comes(t, 102, 10, MANY);
 	crowd_goes(t);
 	assert_int_equal(calls_of(WAKE, call), 1);
 	assert_int_equal(stats_of(t->h).faults, 3 * MANY + 1);
+	trial_end(t);
+}
+
+/* Of neighbours that are asked for together, too. */
+static void half_an_answer_is_a_later_one(void **state)
+{
+	struct trial *t = trial_begin(PLACE_SHMEM, 0, 0);
+	struct faults_read read = { .h = t->h, .want = MANY + MANY / 2 };
+
+	(void)state;
+	conduct.later_page = 100 + MANY / 2;
+	crowd_comes(t, 100, 1, MANY);
+	assert_true(eventually(faults_are_read, &read, 5000));
+	assert_woken_alone(t, 200);
+	for (unsigned int i = 0; i < MANY; i++)
+		assert_int_equal(is_back(&t->crowd[i]), i < MANY / 2);
+	source_give();
+	crowd_goes(t);
+	assert_int_equal(stats_of(t->h).faults, read.want + MANY);
 	trial_end(t);
 }
 
@@ -373,12 +401,19 @@ static void the_end_releases_all(void **state)
 #define CASE(fn) cmocka_unit_test_setup_teardown(fn, crowd_set_up, crowd_tear_down)
 
 static const struct CMUnitTest tests[] = {
-	CASE(one_wake_is_for_many),	      CASE(who_comes_meanwhile_is_served_too),
-	CASE(too_many_are_no_batch),	      CASE(present_pages_are_woken_together),
-	CASE(few_are_woken_at_once),	      CASE(neighbours_are_asked_for_together),
-	CASE(a_page_is_asked_for_once),	      CASE(runs_end_at_what_is_somebodys),
-	CASE(slow_sources_hold_nobody_up),    CASE(later_answers_wake_nobody_in_vain),
-	CASE(who_is_left_to_others_is_woken), CASE(neighbours_of_a_bad_page_are_woken),
+	CASE(one_wake_is_for_many),
+	CASE(who_comes_meanwhile_is_served_too),
+	CASE(too_many_are_no_batch),
+	CASE(present_pages_are_woken_together),
+	CASE(few_are_woken_at_once),
+	CASE(neighbours_are_asked_for_together),
+	CASE(a_page_is_asked_for_once),
+	CASE(runs_end_at_what_is_somebodys),
+	CASE(slow_sources_hold_nobody_up),
+	CASE(later_answers_wake_nobody_in_vain),
+	CASE(half_an_answer_is_a_later_one),
+	CASE(who_is_left_to_others_is_woken),
+	CASE(neighbours_of_a_bad_page_are_woken),
 	CASE(the_end_releases_all),
 };
 
