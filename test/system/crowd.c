@@ -42,13 +42,13 @@ void clock_runs(void)
 	atomic_store(&clock_ns, 0);
 }
 
-static void hold_back(void)
+void hold_back(void)
 {
 	pthread_mutex_lock(&gate);
 	holding = true;
 }
 
-static void let_go(void)
+void let_go(void)
 {
 	holding = false;
 	pthread_mutex_unlock(&gate);
@@ -319,22 +319,27 @@ static unsigned int pending(void)
 	return n;
 }
 
-static bool all_pending(void *arg)
+static bool are_pending(void *arg)
 {
 	return pending() == *(unsigned int *)arg;
 }
 
-void crowd_comes(struct trial *t, uint64_t first_page, uint64_t step, unsigned int count)
+void crowd_gathers(struct trial *t, uint64_t first_page, uint64_t step, unsigned int count)
 {
-	unsigned int from = t->count;
+	unsigned int all = pending() + count;
 
-	assert_true(from + count <= CROWD_MAX);
-	hold_back();
-	for (; t->count < from + count; t->count++) {
-		t->page[t->count] = first_page + (t->count - from) * step;
+	assert_true(t->count + count <= CROWD_MAX);
+	for (unsigned int i = 0; i < count; i++, t->count++) {
+		t->page[t->count] = first_page + i * step;
 		waiter_start(&t->crowd[t->count], t->f.addr + t->page[t->count] * PAGE);
 	}
-	assert_true(eventually(all_pending, &count, 5000));
+	assert_true(eventually(are_pending, &all, 5000));
+}
+
+void crowd_comes(struct trial *t, uint64_t first_page, uint64_t step, unsigned int count)
+{
+	hold_back();
+	crowd_gathers(t, first_page, step, count);
 	let_go();
 }
 

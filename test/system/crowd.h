@@ -71,7 +71,13 @@ struct trial *trial_begin(enum place place, uint32_t source_flags, uint32_t retr
 void trial_end(struct trial *t);
 void trial_forget(struct trial *t); /* the region is gone already */
 
-/* @count more, on every @step-th page: one read will bring them all. */
+/* The fault thread reads nothing in between. */
+void hold_back(void);
+void let_go(void);
+
+/* While it is held back @count more fault, on every @step-th page. */
+void crowd_gathers(struct trial *t, uint64_t first_page, uint64_t step, unsigned int count);
+/* One read will bring them all. */
 void crowd_comes(struct trial *t, uint64_t first_page, uint64_t step, unsigned int count);
 
 bool is_back(void *waiter);

@@ -75,17 +75,27 @@ static void who_comes_meanwhile_is_served_too(void **state)
 	trial_end(t);
 }
 
-static void too_many_are_no_batch(void **state)
+/* Even if messages keep coming. */
+static void nobody_waits_for_too_many(void **state)
 {
 	struct trial *t = trial_begin(PLACE_SHMEM, 0, 0);
 	struct call call[CALLS];
 
 	(void)state;
-	crowd_comes(t, 0, 20, READ_MAX + MANY);
+	atomic_store(&conduct.stalls, true);
+	crowd_comes(t, 0, 20, MANY);
+	assert_true(eventually(is_asked, NULL, 5000));
+	hold_back();
+	crowd_gathers(t, 200, 20, READ_MAX - MANY);
+	crowd_gathers(t, 700, 20, MANY);
+	let_go();
+	atomic_store(&conduct.stalls, false);
 	crowd_goes(t);
-	assert_int_equal(stats_of(t->h).fault_batches, 2);
+	assert_int_equal(stats_of(t->h).fault_batches, 3);
 	assert_int_equal(calls_of(CONTINUE, call), READ_MAX + MANY);
 	assert_int_equal(calls_of(WAKE, call), 2);
+	assert_int_equal(call[0].page, 0);
+	assert_int_equal(call[1].page, 700);
 	trial_end(t);
 }
 
@@ -403,7 +413,7 @@ static void the_end_releases_all(void **state)
 static const struct CMUnitTest tests[] = {
 	CASE(one_wake_is_for_many),
 	CASE(who_comes_meanwhile_is_served_too),
-	CASE(too_many_are_no_batch),
+	CASE(nobody_waits_for_too_many),
 	CASE(present_pages_are_woken_together),
 	CASE(few_are_woken_at_once),
 	CASE(neighbours_are_asked_for_together),
