@@ -29,12 +29,15 @@ static uint64_t claim_behind(struct hgm_region *r, uint64_t page, uint64_t waiti
 	return pages;
 }
 
-/* Pages arrive in order: the first and the last tell of all. */
+/*
+ * Pages arrive in order: the first and the last tell of all. Behind a first one that was given up
+ * the others may have come.
+ */
 static void note_outcome(struct hgm_region *r, uint64_t page, struct hgm_fault *f)
 {
 	uint64_t last = page + f->served_pages - 1;
 
-	if (hgm_map_state(r->map, page) == HGM_PAGE_PRESENT)
+	if (hgm_map_state(r->map, page) != HGM_PAGE_CLAIMED)
 		f->owed_pages = f->served_pages;
 	f->left_to_others = hgm_map_state(r->map, last) == HGM_PAGE_CLAIMED;
 }

@@ -16,6 +16,7 @@ const char *const feed_names[] = {
 	[FEED_MEMORY] = "memory",	 [FEED_FILE] = "file with holes",
 	[FEED_NOW] = "fn at once",	 [FEED_LATER] = "fn later",
 	[FEED_BLOCKING] = "fn blocking", [FEED_SHORT] = "fn short answers",
+	[FEED_MIXED] = "fn mixed",
 };
 
 struct feed {
@@ -117,6 +118,22 @@ static void *answerer(void *arg)
 	return NULL;
 }
 
+static int64_t read_mixed(void *user, const struct hgm_io *io)
+{
+	struct feed *f = user;
+
+	switch (random_of(&f->random) % 8) {
+	case 0:
+		return read_later(f, io);
+	case 1:
+		return io->attempt < 2 ? -EIO : read_now(f, io);
+	case 2:
+		return read_short(f, io);
+	default:
+		return read_now(f, io);
+	}
+}
+
 static int64_t read_never(void *user, const struct hgm_io *io)
 {
 	struct feed *f = user;
@@ -204,11 +221,11 @@ static void make_file(struct feed *f)
 	assert_ok(hgm_source_fd(&f->source, fd));
 }
 
-static void make_later(struct feed *f, const struct hgm_source_fn_opts *opts)
+static void make_later(struct feed *f, hgm_read_fn read, const struct hgm_source_fn_opts *opts)
 {
 	for (unsigned int i = 0; i < ANSWERERS; i++)
 		assert_int_equal(pthread_create(&f->answerer[i], NULL, answerer, f), 0);
-	assert_ok(hgm_source_fn(&f->source, read_later, f, opts));
+	assert_ok(hgm_source_fn(&f->source, read, f, opts));
 }
 
 struct feed *feed_make(enum feed_kind kind, const struct contents *c, uint64_t length)
@@ -234,7 +251,10 @@ struct feed *feed_make(enum feed_kind kind, const struct contents *c, uint64_t l
 		assert_ok(hgm_source_fn(&f->source, read_now, f, &opts));
 		break;
 	case FEED_LATER:
-		make_later(f, &opts);
+		make_later(f, read_later, &opts);
+		break;
+	case FEED_MIXED:
+		make_later(f, read_mixed, &opts);
 		break;
 	case FEED_BLOCKING:
 		opts.flags = HGM_SOURCE_BLOCKING;
@@ -258,7 +278,7 @@ struct hgm_source *feed_source(const struct feed *f)
 void feed_free(struct feed *f)
 {
 	hgm_source_destroy(f->source);
-	if (f->kind == FEED_LATER) {
+	if (f->kind == FEED_LATER || f->kind == FEED_MIXED) {
 		pthread_mutex_lock(&f->lock);
 		f->stop = true;
 		pthread_cond_broadcast(&f->cond);

@@ -117,6 +117,7 @@ enum feed_kind {
 	FEED_BLOCKING, /* a function that sleeps */
 	FEED_SHORT,    /* answering at most three pages at a time */
 	FEED_KINDS,
+	FEED_MIXED, /* a function that does one or the other, or fails, and not three times */
 	/*
 	 * A function that answers for the first pages only; the rest it keeps until it is
 	 * cancelled.
