@@ -165,7 +165,7 @@ static void serve_batch(struct server *s, struct hgm_uffd_event *ev, unsigned in
 		}
 		if (hgm_serve(h, &f))
 			park(s, f.addr, f.flags, now, 0);
-		else
+		else if (!(f.flags & HGM_UFFD_FAULT_WP)) /* a write let go maps nothing */
 			served_to = page_of(&ev[i]) + f.served_pages;
 		if (together || i + 1 < n)
 			now = hgm_now_ns();
