@@ -4,10 +4,18 @@
  * nothing is mapped twice, and nothing stays unmapped.
  */
 #include "collapsing.h"
+#include "sys.h"
 
 #include <errno.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#ifndef UFFD_USER_MODE_ONLY
+#define UFFD_USER_MODE_ONLY 1
+#endif
 
 #define WAIT_MS	    SMALLER(20000, 100000)
+#define SOON_MS	    SMALLER(5000, 20000)
 #define BLOCK_PAGES 512
 
 static const struct contents contents = { .seed = 121, .holes = true };
@@ -128,12 +136,68 @@ static void maps_what_is_not_to_collapse(void **state)
 	}
 }
 
+static const struct hgm_sys *kernel;
+
+static int no_device(const char *path, int flags)
+{
+	return strcmp(path, "/dev/userfaultfd") ? kernel->open(path, flags) : -EACCES;
+}
+
+static int user_mode_only(int flags)
+{
+	return flags & UFFD_USER_MODE_ONLY ? kernel->userfaultfd(flags) : -EPERM;
+}
+
+#define ARRIVED 100
+
+static bool is_mapped(void *arg)
+{
+	(void)arg;
+	return collapsing_continued(0) == ARRIVED;
+}
+
+/* Faults of the kernel's own are not served: a system call must find what has arrived mapped. */
+static void maps_for_system_calls(void **state)
+{
+	static struct hgm_sys lesser;
+	struct feed *feed = feed_make(FEED_NEVER, &contents, 2 * MIB);
+	int fd = memfd_create("written", 0);
+	uint64_t words[PAGE / sizeof(uint64_t)];
+	struct field f;
+	struct hgm *h;
+
+	(void)state;
+	kernel = hgm_sys;
+	lesser = *kernel;
+	lesser.open = no_device;
+	lesser.userfaultfd = user_mode_only;
+	hgm_sys = &lesser;
+	h = engine_with((struct hgm_opts){ .fault_threads = 1, .flags = HGM_ALLOW_USER_MODE_ONLY });
+	feed_answer_below(feed, ARRIVED);
+	field_make(&f, h, PLACE_SHMEM, 2 * MIB, feed_source(feed), 0);
+	collapsing_watch(&f);
+	assert_int_equal(info_of(f.region).user_mode_only, 1);
+	assert_ok(hgm_start(h));
+	assert_true(eventually(is_mapped, NULL, SOON_MS));
+	for (uint64_t page = 0; page < ARRIVED; page++) {
+		assert_int_equal(pwrite(fd, f.addr + page * PAGE, PAGE, 0), PAGE);
+		assert_int_equal(pread(fd, words, PAGE, 0), PAGE);
+		assert_pages(&contents, page, 1, words);
+	}
+	field_end(&f);
+	hgm_destroy(h);
+	feed_free(feed);
+	close(fd);
+	hgm_sys = kernel;
+}
+
 #define CASE(fn) cmocka_unit_test_setup_teardown(fn, collapsing_set_up, collapsing_tear_down)
 
 static const struct CMUnitTest tests[] = {
 	CASE(maps_whole_blocks_by_collapse),
 	CASE(maps_what_is_left_split),
 	CASE(maps_what_is_not_to_collapse),
+	CASE(maps_for_system_calls),
 };
 
 TEST_MAIN(tests)
