@@ -75,6 +75,9 @@ static bool can_be_huge(const struct hgm_region *r, uint64_t block)
 
 bool hgm_collapse_will_map(const struct hgm_region *r, uint64_t block)
 {
+	/* What has arrived must be mapped, or who touches it in the kernel gets EFAULT. */
+	if (r->h->user_mode_only)
+		return false;
 	return r->collapses && can_be_huge(r, block) &&
 	       !atomic_load_explicit(&r->deferred, memory_order_relaxed) &&
 	       !atomic_load_explicit(&r->guard, memory_order_relaxed);

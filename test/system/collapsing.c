@@ -1,0 +1,93 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "collapsing.h"
+
+#include "sys.h"
+
+#define BLOCK_SHIFT 21
+
+static const struct hgm_sys *kernel;
+static struct hgm_sys sys;
+
+static struct {
+	_Atomic(const char *) addr; /* NULL: nothing is watched */
+	_Atomic uint64_t length;
+	_Atomic uint64_t refused; /* bitmap of blocks */
+	_Atomic int rc;
+	_Atomic unsigned int one_in;
+	_Atomic uint64_t random;
+	_Atomic uint64_t continued[COLLAPSING_BLOCKS];
+} watched;
+
+/* Its offset in what is watched; UINT64_MAX: not inside. */
+static uint64_t offset_of(const void *at)
+{
+	const char *addr = atomic_load(&watched.addr);
+	uint64_t offset = (uintptr_t)at - (uintptr_t)addr;
+
+	return addr && offset < atomic_load(&watched.length) ? offset : UINT64_MAX;
+}
+
+static int odd_madvise(void *addr, uint64_t len, int advice)
+{
+	uint64_t offset = advice == HGM_MADV_COLLAPSE ? offset_of(addr) : UINT64_MAX;
+
+	if (offset != UINT64_MAX && atomic_load(&watched.refused) >> (offset >> BLOCK_SHIFT) & 1 &&
+	    random_of(&watched.random) % atomic_load(&watched.one_in) == 0)
+		return atomic_load(&watched.rc);
+	return kernel->madvise(addr, len, advice);
+}
+
+static int odd_continue(int fd, void *addr, uint64_t len, uint64_t mode, int64_t *done)
+{
+	int rc = kernel->uffd_continue(fd, addr, len, mode, done);
+	uint64_t offset = offset_of(addr);
+
+	for (int64_t at = 0; offset != UINT64_MAX && at < *done; at += PAGE)
+		atomic_fetch_add(&watched.continued[(offset + (uint64_t)at) >> BLOCK_SHIFT], 1);
+	return rc;
+}
+
+int collapsing_set_up(void **state)
+{
+	(void)state;
+	watch("fill whose blocks are mapped by their collapse", 100);
+	if (hgm_sys == &sys) /* and perhaps in use: a failed case leaves its engine behind */
+		return 0;
+	kernel = hgm_sys;
+	sys = *kernel;
+	sys.madvise = odd_madvise;
+	sys.uffd_continue = odd_continue;
+	hgm_sys = &sys;
+	return 0;
+}
+
+int collapsing_tear_down(void **state)
+{
+	(void)state;
+	atomic_store(&watched.addr, NULL);
+	calm();
+	return 0;
+}
+
+void collapsing_watch(const struct field *f)
+{
+	assert_true(f->length <= (uint64_t)COLLAPSING_BLOCKS << BLOCK_SHIFT);
+	atomic_store(&watched.addr, NULL);
+	collapsing_refuse(0, 0, 1);
+	for (unsigned int i = 0; i < COLLAPSING_BLOCKS; i++)
+		atomic_store(&watched.continued[i], 0);
+	atomic_store(&watched.length, f->length);
+	atomic_store(&watched.addr, f->addr);
+}
+
+void collapsing_refuse(uint64_t blocks, int rc, unsigned int one_in)
+{
+	atomic_store(&watched.rc, rc);
+	atomic_store(&watched.one_in, one_in);
+	atomic_store(&watched.refused, blocks);
+}
+
+uint64_t collapsing_continued(uint64_t block)
+{
+	return atomic_load(&watched.continued[block]);
+}

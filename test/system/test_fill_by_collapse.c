@@ -1,0 +1,203 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Sequential fill makes the pages of a block present and leaves their mapping to its collapse:
+ * nothing is mapped twice, and nothing stays unmapped.
+ */
+#include "collapsing.h"
+#include "sys.h"
+
+#include <errno.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#ifndef UFFD_USER_MODE_ONLY
+#define UFFD_USER_MODE_ONLY 1
+#endif
+
+#define WAIT_MS	    SMALLER(20000, 100000)
+#define SOON_MS	    SMALLER(5000, 20000)
+#define BLOCK_PAGES 512
+
+static const struct contents contents = { .seed = 121, .holes = true };
+
+/* Every page is mapped: reading all of it asks nothing of us. */
+static void assert_mapped(const struct field *f, struct hgm *h, const char *what)
+{
+	uint64_t faults = stats_of(h).faults;
+
+	assert_pages(&contents, 0, f->length / PAGE, f->addr);
+	if (stats_of(h).faults != faults)
+		fail_msg("%s: %llu faults of %llu pages that had arrived", what,
+			 (unsigned long long)(stats_of(h).faults - faults),
+			 (unsigned long long)(f->length / PAGE));
+}
+
+static void assert_continued(uint64_t block, uint64_t want, const char *what)
+{
+	if (collapsing_continued(block) != want)
+		fail_msg("%s: of block %llu CONTINUE mapped %llu pages instead of %llu", what,
+			 (unsigned long long)block, (unsigned long long)collapsing_continued(block),
+			 (unsigned long long)want);
+}
+
+static void fill(struct field *f, struct hgm *h, enum place place, uint64_t length,
+		 const struct feed *feed, uint32_t flags)
+{
+	field_make(f, h, place, length, feed_source(feed), flags);
+	collapsing_watch(f);
+	assert_ok(hgm_start(h));
+	assert_ok(hgm_wait(h, WAIT_MS));
+}
+
+/* A last block that is not whole cannot be huge, and is mapped; the library's own is rounded up. */
+static void maps_whole_blocks_by_collapse(void **state)
+{
+	static const enum place places[] = { PLACE_SHMEM, PLACE_FD, PLACE_MAPPING };
+	static const enum feed_kind kinds[] = { FEED_MEMORY, FEED_LATER, FEED_SHORT };
+	const uint64_t tail_pages = 100, length = 6 * MIB + tail_pages * PAGE;
+
+	(void)state;
+	for (unsigned int i = 0; i < 3 * 3; i++) {
+		enum place place = places[i / 3];
+		bool rounded = place == PLACE_SHMEM;
+		uint64_t mapped = rounded ? 0 : tail_pages;
+		struct feed *feed = feed_make(kinds[i % 3], &contents, length);
+		struct hgm *h = engine(1);
+		struct field f;
+
+		fill(&f, h, place, length, feed, 0);
+		for (uint64_t block = 0; block < 3; block++)
+			assert_continued(block, 0, place_names[place]);
+		assert_continued(3, mapped, place_names[place]);
+		assert_int_equal(stats_of(h).installed_pages, mapped);
+		assert_int_equal(info_of(f.region).huge_bytes, rounded ? length : 6 * MIB);
+		assert_mapped(&f, h, place_names[place]);
+		assert_int_equal(huge_in_smaps(f.addr, length), rounded ? 8 * MIB : 6 * MIB);
+		field_end(&f);
+		hgm_destroy(h);
+		feed_free(feed);
+	}
+}
+
+/* Once it is given up, and not sooner: its neighbours are collapsed as always. */
+static void maps_what_is_left_split(void **state)
+{
+	static const enum place places[] = { PLACE_SHMEM, PLACE_FD, PLACE_MAPPING };
+	static const int errors[] = { -EINVAL, -EAGAIN, -ENOMEM };
+
+	(void)state;
+	for (unsigned int i = 0; i < 3; i++) {
+		struct feed *feed = feed_make(FEED_MEMORY, &contents, 6 * MIB);
+		struct hgm *h = engine(1);
+		struct field f;
+
+		field_make(&f, h, places[i], 6 * MIB, feed_source(feed), 0);
+		collapsing_watch(&f);
+		collapsing_refuse(1 << 1, errors[i], 1);
+		assert_ok(hgm_start(h));
+		assert_ok(hgm_wait(h, WAIT_MS));
+		assert_int_equal(info_of(f.region).left_split, 1);
+		assert_int_equal(info_of(f.region).collapse_error, errors[i]);
+		assert_int_equal(info_of(f.region).huge_bytes, 4 * MIB);
+		assert_continued(0, 0, place_names[places[i]]);
+		assert_continued(1, BLOCK_PAGES, place_names[places[i]]);
+		assert_continued(2, 0, place_names[places[i]]);
+		assert_mapped(&f, h, place_names[places[i]]);
+		field_end(&f);
+		hgm_destroy(h);
+		feed_free(feed);
+	}
+}
+
+/* The collapse is not to come, or not yet: pages are mapped as they arrive. */
+static void maps_what_is_not_to_collapse(void **state)
+{
+	static const uint32_t flags[] = { HGM_REGION_NO_COLLAPSE, HGM_REGION_DEFER_COLLAPSE };
+
+	(void)state;
+	for (unsigned int i = 0; i < 2; i++) {
+		struct feed *feed = feed_make(FEED_NOW, &contents, 4 * MIB);
+		struct hgm *h = engine(1);
+		struct field f;
+
+		fill(&f, h, PLACE_SHMEM, 4 * MIB, feed, flags[i]);
+		assert_continued(0, BLOCK_PAGES, "not to collapse");
+		assert_continued(1, BLOCK_PAGES, "not to collapse");
+		assert_int_equal(huge_in_smaps(f.addr, 4 * MIB), 0);
+		assert_mapped(&f, h, "not to collapse");
+		if (flags[i] == HGM_REGION_DEFER_COLLAPSE) {
+			assert_ok(hgm_region_collapse(f.region));
+			assert_ok(hgm_wait(h, WAIT_MS));
+			assert_huge(&f, PLACE_SHMEM);
+		}
+		field_end(&f);
+		hgm_destroy(h);
+		feed_free(feed);
+	}
+}
+
+static const struct hgm_sys *kernel;
+
+static int no_device(const char *path, int flags)
+{
+	return strcmp(path, "/dev/userfaultfd") ? kernel->open(path, flags) : -EACCES;
+}
+
+static int user_mode_only(int flags)
+{
+	return flags & UFFD_USER_MODE_ONLY ? kernel->userfaultfd(flags) : -EPERM;
+}
+
+#define ARRIVED 100
+
+static bool is_mapped(void *arg)
+{
+	(void)arg;
+	return collapsing_continued(0) == ARRIVED;
+}
+
+/* Faults of the kernel's own are not served: a system call must find what has arrived mapped. */
+static void maps_for_system_calls(void **state)
+{
+	static struct hgm_sys lesser;
+	struct feed *feed = feed_make(FEED_NEVER, &contents, 2 * MIB);
+	int fd = memfd_create("written", 0);
+	uint64_t words[PAGE / sizeof(uint64_t)];
+	struct field f;
+	struct hgm *h;
+
+	(void)state;
+	kernel = hgm_sys;
+	lesser = *kernel;
+	lesser.open = no_device;
+	lesser.userfaultfd = user_mode_only;
+	hgm_sys = &lesser;
+	h = engine_with((struct hgm_opts){ .fault_threads = 1, .flags = HGM_ALLOW_USER_MODE_ONLY });
+	feed_answer_below(feed, ARRIVED);
+	field_make(&f, h, PLACE_SHMEM, 2 * MIB, feed_source(feed), 0);
+	collapsing_watch(&f);
+	assert_int_equal(info_of(f.region).user_mode_only, 1);
+	assert_ok(hgm_start(h));
+	assert_true(eventually(is_mapped, NULL, SOON_MS));
+	for (uint64_t page = 0; page < ARRIVED; page++) {
+		assert_int_equal(pwrite(fd, f.addr + page * PAGE, PAGE, 0), PAGE);
+		assert_int_equal(pread(fd, words, PAGE, 0), PAGE);
+		assert_pages(&contents, page, 1, words);
+	}
+	field_end(&f);
+	hgm_destroy(h);
+	feed_free(feed);
+	close(fd);
+	hgm_sys = kernel;
+}
+
+#define CASE(fn) cmocka_unit_test_setup_teardown(fn, collapsing_set_up, collapsing_tear_down)
+
+static const struct CMUnitTest tests[] = {
+	CASE(maps_whole_blocks_by_collapse),
+	CASE(maps_what_is_left_split),
+	CASE(maps_what_is_not_to_collapse),
+	CASE(maps_for_system_calls),
+};
+
+TEST_MAIN(tests)

@@ -1,0 +1,204 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Fill whose blocks are mapped by their collapse, with all at once that can happen to it: threads
+ * that read and write, a collapse that fails now and then, memory that is unmapped and discarded,
+ * guards that come and go, an end in the midst of it. Every byte is right.
+ */
+#include "collapsing.h"
+#include "crew.h"
+#include "random.h"
+
+#include <errno.h>
+#include <sys/mman.h>
+
+#define WAIT_MS	    SMALLER(20000, 100000)
+#define BLOCKS	    SMALLER(8, 4)
+#define LENGTH	    (BLOCKS * 2 * MIB + 100 * PAGE)
+#define BLOCK_PAGES 512
+#define TOUCHERS    3
+#define ROUNDS	    SMALLER(12, 6)
+#define STEPS	    SMALLER(40, 12)
+
+static const struct contents contents = { .seed = 124, .holes = true };
+
+struct scene {
+	struct random random;
+	struct feed *feed;
+	struct hgm *h;
+	struct field f;
+	struct sink sink;
+	uint64_t *discarded; /* bitmap of the last whole block */
+};
+
+static void dirty(struct scene *s)
+{
+	struct hgm_dirty_opts o = { .size = sizeof(o), .flags = HGM_DIRTY_SYNC };
+	uint64_t pages = s->f.length / PAGE;
+	uint64_t *bitmap = calloc(pages / 64 + 1, sizeof(*bitmap));
+	struct hgm_dirty *d;
+
+	if (random_one_in(&s->random, 2))
+		o.flags = 0;
+	assert_ok(hgm_dirty_start(&d, s->f.region, &o));
+	nap_us((unsigned int)random_below(&s->random, 2000));
+	assert_ok(hgm_dirty_collect(d, 0, pages, bitmap, NULL));
+	hgm_dirty_stop(d);
+	free(bitmap);
+}
+
+static void protect(struct scene *s)
+{
+	uint64_t first = random_below(&s->random, s->f.length / PAGE);
+	uint64_t pages = 1 + random_below(&s->random, s->f.length / PAGE - first);
+
+	assert_ok(hgm_region_watch(s->f.region, NULL));
+	assert_ok(hgm_region_protect(s->f.region, first * PAGE, pages * PAGE, 0, NULL));
+	nap_us((unsigned int)random_below(&s->random, 2000));
+	assert_ok(hgm_region_unwatch(s->f.region));
+}
+
+/* The touchers write on, so what is in it is not looked at here. */
+static void snapshot(struct scene *s)
+{
+	struct hgm_snapshot *snapshot;
+
+	snapshot = snapshot_of(s->h, &(struct hgm_snapshot_opts){ .write = sink_write,
+								  .user = &s->sink });
+	nap_us((unsigned int)random_below(&s->random, 1000));
+	assert_ok(hgm_snapshot_begin(snapshot));
+	if (random_one_in(&s->random, 2))
+		assert_ok(hgm_snapshot_wait(snapshot, WAIT_MS));
+	hgm_snapshot_destroy(snapshot);
+}
+
+/* Its pages are still there, and are mapped again. */
+static void unmap(struct scene *s)
+{
+	uint64_t first = random_below(&s->random, s->f.length / PAGE);
+	uint64_t pages = 1 + random_below(&s->random, s->f.length / PAGE - first);
+
+	assert_int_equal(madvise(s->f.addr + first * PAGE, pages * PAGE, MADV_DONTNEED), 0);
+}
+
+/* Of the last whole block, which nobody else uses: what had arrived is zero then. */
+static void discard(struct scene *s)
+{
+	uint64_t first = (BLOCKS - 1) * BLOCK_PAGES;
+	uint64_t page = random_below(&s->random, BLOCK_PAGES);
+	uint64_t pages = 1 + random_below(&s->random, 8), there[BLOCK_PAGES / 64];
+
+	if (page + pages > BLOCK_PAGES)
+		pages = BLOCK_PAGES - page;
+	assert_ok(hgm_region_export(s->f.region, first, BLOCK_PAGES, there));
+	for (uint64_t p = page; p < page + pages; p++) {
+		char *at = s->f.addr + (first + p) * PAGE;
+
+		if (!(there[p / 64] >> p % 64 & 1))
+			continue;
+		assert_int_equal(madvise(at, PAGE, MADV_REMOVE), 0);
+		s->discarded[p / 64] |= UINT64_C(1) << p % 64;
+		if (random_one_in(&s->random, 2))
+			assert_int_equal(*(volatile char *)at, 0);
+	}
+}
+
+static void disturb(struct scene *s)
+{
+	static void (*const blows[])(struct scene *) = { dirty, protect, snapshot,
+							 unmap, unmap,	 discard };
+
+	blows[random_below(&s->random, 6)](s);
+	collapsing_refuse(random_next(&s->random), random_one_in(&s->random, 2) ? -EAGAIN : -EINVAL,
+			  2);
+	nap_us((unsigned int)random_below(&s->random, 300));
+}
+
+static void assert_discarded_or_right(const struct scene *s)
+{
+	uint64_t first = (BLOCKS - 1) * BLOCK_PAGES;
+
+	for (uint64_t p = 0; p < BLOCK_PAGES; p++) {
+		const char *at = s->f.addr + (first + p) * PAGE;
+
+		if (!(s->discarded[p / 64] >> p % 64 & 1))
+			assert_pages(&contents, first + p, 1, at);
+		for (uint64_t i = 0; s->discarded[p / 64] >> p % 64 & 1 && i < PAGE; i++)
+			if (at[i])
+				fail_msg("discarded page %llu is not zero",
+					 (unsigned long long)(first + p));
+	}
+}
+
+static void one_life(enum place place, enum feed_kind kind, bool whole)
+{
+	uint64_t discarded[BLOCK_PAGES / 64] = { 0 };
+	struct scene s = { .random = { .state = random_seed() }, .discarded = discarded };
+	struct plan plan = { .contents = &contents,
+			     .pages = (BLOCKS - 1) * BLOCK_PAGES,
+			     .write = true };
+	_Atomic bool stop = false;
+	struct touchers touchers;
+	unsigned int steps = STEPS;
+
+	s.feed = feed_make(kind, &contents, LENGTH);
+	s.h = engine_with((struct hgm_opts){ .fault_threads = 2, .fill_window_bytes = MIB / 2 });
+	sink_clear(&s.sink, LENGTH);
+	field_make(&s.f, s.h, place, LENGTH, feed_source(s.feed), 0);
+	collapsing_watch(&s.f);
+	plan.addr = s.f.addr;
+	plan.stop = &stop;
+	assert_ok(hgm_start(s.h));
+	if (random_one_in(&s.random, 3)) /* fill alone for a while */
+		nap_us((unsigned int)random_below(&s.random, 3000));
+	touchers_start(&touchers, TOUCHERS, &plan);
+	if (!whole)
+		steps = (unsigned int)random_below(&s.random, 4);
+	for (unsigned int i = 0; i < steps; i++)
+		disturb(&s);
+	atomic_store(&stop, true);
+	touchers_join(&touchers);
+	if (whole) {
+		collapsing_refuse(0, 0, 1);
+		assert_ok(hgm_wait(s.h, WAIT_MS));
+		assert_pages(&contents, 0, plan.pages, s.f.addr);
+		assert_discarded_or_right(&s);
+		assert_pages(&contents, BLOCKS * BLOCK_PAGES, LENGTH / PAGE - BLOCKS * BLOCK_PAGES,
+			     s.f.addr + BLOCKS * 2 * MIB);
+		assert_int_equal(info_of(s.f.region).poisoned_bytes, 0);
+	}
+	field_end(&s.f);
+	hgm_destroy(s.h);
+	feed_free(s.feed);
+	free(s.sink.got);
+}
+
+static void lives(bool whole)
+{
+	static const enum place places[] = { PLACE_SHMEM, PLACE_FD, PLACE_MAPPING };
+	static const enum feed_kind kinds[] = { FEED_BLOCKING, FEED_LATER, FEED_SHORT,
+						FEED_MEMORY };
+
+	for (unsigned int i = 0; i < ROUNDS; i++)
+		one_life(places[i % 3], kinds[i % 4], whole);
+}
+
+static void all_is_right(void **state)
+{
+	(void)state;
+	lives(true);
+}
+
+static void ends_in_the_midst(void **state)
+{
+	(void)state;
+	lives(false);
+}
+
+#define CASE(fn) cmocka_unit_test_setup_teardown(fn, collapsing_set_up, collapsing_tear_down)
+
+static const struct CMUnitTest tests[] = {
+	CASE(all_is_right),
+	CASE(ends_in_the_midst),
+};
+
+TEST_MAIN(tests)
