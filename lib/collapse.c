@@ -67,29 +67,19 @@ static void mark(struct hgm_region *r, uint64_t block)
 	hgm_collapser_kick(r->h);
 }
 
-/* A last block that is not all there cannot be huge. */
-static bool can_be_huge(const struct hgm_region *r, uint64_t block)
+bool hgm_collapse_can_be_huge(const struct hgm_region *r, uint64_t block)
 {
 	return (block + 1) * r->block_bytes <= (r->copies ? r->length : r->mapped);
-}
-
-bool hgm_collapse_will_map(const struct hgm_region *r, uint64_t block)
-{
-	/* What has arrived must be mapped, or who touches it in the kernel gets EFAULT. */
-	if (r->h->user_mode_only)
-		return false;
-	return r->collapses && can_be_huge(r, block) &&
-	       !atomic_load_explicit(&r->deferred, memory_order_relaxed) &&
-	       !atomic_load_explicit(&r->guard, memory_order_relaxed);
 }
 
 void hgm_collapse_want(struct hgm_region *r, uint64_t block)
 {
 	uint8_t was = HGM_BLOCK_OPEN;
 
-	if (!can_be_huge(r, block) || !atomic_compare_exchange_strong_explicit(
-					      &r->block_state[block], &was, HGM_BLOCK_DEFERRED,
-					      memory_order_seq_cst, memory_order_relaxed))
+	if (!hgm_collapse_can_be_huge(r, block) ||
+	    !atomic_compare_exchange_strong_explicit(&r->block_state[block], &was,
+						     HGM_BLOCK_DEFERRED, memory_order_seq_cst,
+						     memory_order_relaxed))
 		return;
 	if (!atomic_load_explicit(&r->deferred, memory_order_seq_cst))
 		hgm_collapse_due(r, block);
@@ -214,6 +204,12 @@ static void map_untouched(struct hgm_region *r, uint64_t block)
 	hgm_range_until_exist(hgm_region_uffd(r, page), &range, HGM_VERB_CONTINUE, NULL);
 }
 
+static int ask_kernel(struct hgm_region *r, char *addr)
+{
+	hgm_stat_add(r->h, HGM_STAT_COLLAPSE_TRIES, 1);
+	return hgm_sys->madvise(addr, r->block_bytes, HGM_MADV_COLLAPSE);
+}
+
 /*
  * 0: mapped huge; -EINPROGRESS: smaps must tell; -EAGAIN: it returned success and is not; else the
  * kernel's word.
@@ -223,13 +219,16 @@ static int collapse_block(struct hgm_region *r, uint64_t block)
 	char *addr = r->primary + block * r->block_bytes;
 	int rc, look;
 
-	hgm_stat_add(r->h, HGM_STAT_COLLAPSE_TRIES, 1);
 	rc = hgm_guard_unregister_block(r, block);
 	if (rc)
 		return rc;
 	if (r->native)
 		map_untouched(r, block);
-	rc = hgm_sys->madvise(addr, r->block_bytes, HGM_MADV_COLLAPSE);
+	rc = ask_kernel(r, addr);
+	/* Before 6.18 it refuses where nothing of the same 1 GiB was ever mapped. */
+	if (rc == -EINVAL && hgm_collapse_is_left(r, block) &&
+	    !hgm_resolve_remap(r, block * r->block_bytes >> HGM_PAGE_SHIFT, 1))
+		rc = ask_kernel(r, addr);
 	hgm_resolve_wake(r, block * r->block_bytes >> HGM_PAGE_SHIFT,
 			 r->block_bytes >> HGM_PAGE_SHIFT);
 	/* Whoever touched it before this is seen by the look that follows. */
@@ -265,15 +264,6 @@ static bool becomes_huge(struct hgm_region *r, uint64_t block)
 	return false;
 }
 
-/* It was left to the collapse to map it: see hgm_collapse_will_map(). Who fails here faults. */
-static void map_split(struct hgm_region *r, uint64_t block)
-{
-	uint64_t pages = r->block_bytes >> HGM_PAGE_SHIFT;
-
-	if (!r->copies && !r->native)
-		hgm_resolve_remap(r, block * pages, pages);
-}
-
 bool hgm_collapse_outcome(struct hgm_region *r, uint64_t block, int rc, bool settled)
 {
 	_Atomic uint8_t *state = &r->block_state[block];
@@ -285,6 +275,7 @@ bool hgm_collapse_outcome(struct hgm_region *r, uint64_t block, int rc, bool set
 		rc = -EAGAIN;
 	if (!rc) {
 		hgm_stat_add(r->h, HGM_STAT_COLLAPSED_BLOCKS, 1);
+		hgm_collapse_mapped(r, block);
 		if (!settled)
 			atomic_store_explicit(&r->block_tries[block], 0, memory_order_relaxed);
 	} else if (tries < (settled ? FELL_MAX : HGM_COLLAPSE_TRIES) && rc != -ENOSYS) {
@@ -298,7 +289,6 @@ bool hgm_collapse_outcome(struct hgm_region *r, uint64_t block, int rc, bool set
 		atomic_store_explicit(&r->last_collapse_error, rc, memory_order_relaxed);
 		atomic_fetch_add_explicit(&r->left_split, 1, memory_order_relaxed);
 		atomic_store_explicit(state, HGM_BLOCK_SPLIT, memory_order_release);
-		map_split(r, block);
 		hgm_log_some(r->h, HGM_LOG_LEFT_SPLIT, HGM_LOG_WARNING,
 			     "the block of %llu MiB at %p stays in small pages after %u tries: %s",
 			     (unsigned long long)r->block_bytes >> 20,
@@ -320,6 +310,7 @@ static void settle_held(struct hgm_region *r, uint64_t block)
 						     memory_order_relaxed))
 		return;
 	hgm_region_settled(r);
+	hgm_collapse_map_left(r, block);
 	/* It may have been let go since. */
 	if (!hgm_guard_holds(r, block))
 		mark(r, block);
@@ -357,6 +348,8 @@ static void visit(struct hgm_region *r, uint64_t block)
 		hgm_collapse_unverified(r);
 	}
 	hgm_guard_exit(r, in);
+	if (rc && rc != -EINPROGRESS)
+		hgm_collapse_map_left(r, block);
 }
 
 /*

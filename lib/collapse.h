@@ -31,8 +31,22 @@ void hgm_collapser_kick(struct hgm *h); /* look at all regions again */
 /* A block is full. */
 void hgm_collapse_want(struct hgm_region *r, uint64_t block);
 
-/* Once it is full its collapse will map all of it, whatever was mapped before. */
-bool hgm_collapse_will_map(const struct hgm_region *r, uint64_t block);
+/* A last block that is not all there cannot be huge. */
+bool hgm_collapse_can_be_huge(const struct hgm_region *r, uint64_t block);
+
+/*
+ * collapse_map.c: pages of a block have arrived by fill. True: their mapping is left to the
+ * collapse of the block, and somebody calls one of the next two in the end.
+ */
+bool hgm_collapse_leave(struct hgm_region *r, uint64_t block);
+
+/* The collapse has mapped it. */
+void hgm_collapse_mapped(struct hgm_region *r, uint64_t block);
+
+/* The collapse failed, or does not come: map what was left to it, if anything was. */
+void hgm_collapse_map_left(struct hgm_region *r, uint64_t block);
+
+bool hgm_collapse_is_left(const struct hgm_region *r, uint64_t block);
 
 /* A page has been mapped of a block, which was in state @before: if it was huge, it is not now. */
 void hgm_collapse_touched(struct hgm_region *r, uint64_t block, uint8_t before);

@@ -118,6 +118,7 @@ static void forget_held(struct hgm_region *r)
 		atomic_store_explicit(state, HGM_BLOCK_FELL_APART, memory_order_seq_cst);
 		if (was == HGM_BLOCK_UNVERIFIED)
 			hgm_region_settled(r);
+		hgm_collapse_map_left(r, block);
 		if (!hgm_guard_holds(r, block)) /* let go since */
 			hgm_collapse_resume(r, block);
 	}
@@ -136,6 +137,10 @@ static bool judge_unless_held(struct hgm_region *r, uint64_t missing, uint64_t h
 	if (atomic_load_explicit(&r->holds, memory_order_seq_cst) == holds)
 		failed = judge(r, missing);
 	hgm_guard_exit(r, in);
+	for (uint64_t block = 0; missing && block < r->blocks; block++)
+		if (atomic_load_explicit(&r->block_state[block], memory_order_acquire) ==
+		    HGM_BLOCK_SPLIT)
+			hgm_collapse_map_left(r, block);
 	return failed;
 }
 

@@ -34,7 +34,7 @@ static inline void hgm_copy_line(char *to, const char *from)
 	_mm_stream_si128((__m128i *)to + 3, d);
 }
 
-/* @to is aligned to a page, @bytes is whole pages; @from is anything. */
+/* @to is aligned to 16 bytes, best to a page; @bytes is whole pages; @from is anything. */
 static inline void hgm_copy_cold(char *to, const char *from, size_t bytes)
 {
 	const size_t most = HGM_COPY_LANES * HGM_COPY_PAGE_BYTES;

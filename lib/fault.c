@@ -108,9 +108,11 @@ static uint64_t waiting_pages(const struct hgm_uffd_event *ev, unsigned int n)
 
 static void wake_owed(struct server *s)
 {
-	if (s->owed_to > s->owed_from)
+	if (s->owed_to > s->owed_from) {
+		HGM_TRACE2(wake, s->owed_from, s->owed_to - s->owed_from);
 		hgm_sys->uffd_wake(hgm_uffd_fd(s->uffd), (void *)(uintptr_t)s->owed_from,
 				   s->owed_to - s->owed_from);
+	}
 	s->owed_from = UINT64_MAX;
 	s->owed_to = 0;
 }
@@ -159,8 +161,8 @@ static void serve_batch(struct server *s, struct hgm_uffd_event *ev, unsigned in
 		HGM_TRACE2(fault, ev[i].addr, ev[i].flags);
 		hgm_stat_phase(h, HGM_PHASE_QUEUED, now - read_ns);
 		if (page_of(&ev[i]) < served_to && !(f.flags & HGM_UFFD_FAULT_WP)) {
-			hgm_stat_add(h, HGM_STAT_FAULTS_CLAIMED,
-				     1); /* by its neighbour's request */
+			if (page_of(&ev[i]) == page_of(&ev[i - 1])) /* another who waits for it */
+				hgm_stat_add(h, HGM_STAT_FAULTS_CLAIMED, 1);
 			continue;
 		}
 		if (hgm_serve(h, &f))

@@ -26,7 +26,7 @@ static uint64_t present_around(struct hgm_region *r, uint64_t page, uint64_t *fi
 	return (end < all ? end : all) - *first;
 }
 
-/* Map pages up to the first that is mapped already: the kernel stops there. What it came to there. */
+/* Map pages up to the first that is mapped already, where the kernel stops. */
 static int map_run(struct hgm_region *r, uint64_t first, uint64_t pages, bool wake_later,
 		   struct hgm_range *range)
 {
@@ -55,6 +55,12 @@ static int map_around(struct hgm_region *r, uint64_t page, bool wake_later, bool
 		pages = block_pages;
 	} else {
 		pages = present_around(r, page, &first);
+		/* Before 6.4 who maps a page unprotects it: only for those who asked for it. */
+		if (!r->h->can_continue_wp &&
+		    atomic_load_explicit(&r->guard, memory_order_relaxed)) {
+			pages -= page - first;
+			first = page;
+		}
 	}
 	rc = map_run(r, first, pages, wake_later, &range);
 	mapped = range.installed >> HGM_PAGE_SHIFT;

@@ -115,11 +115,12 @@ static int alloc_state(struct hgm_region *r)
 	r->block_tries = calloc(r->blocks, sizeof(r->block_tries[0]));
 	r->collapse_wanted = calloc(words, sizeof(r->collapse_wanted[0]));
 	r->collapse_failed = calloc(words, sizeof(r->collapse_failed[0]));
+	r->block_unmapped = calloc(words, sizeof(r->block_unmapped[0]));
 	r->block_urgent = calloc(words, sizeof(r->block_urgent[0]));
 	r->block_full_leaves = calloc(r->blocks, sizeof(r->block_full_leaves[0]));
 	r->prefetch = calloc(HGM_PREFETCH_MAX, sizeof(r->prefetch[0]));
 	if (!r->block_state || !r->block_tries || !r->collapse_wanted || !r->collapse_failed ||
-	    !r->block_urgent || !r->block_full_leaves || !r->prefetch ||
+	    !r->block_unmapped || !r->block_urgent || !r->block_full_leaves || !r->prefetch ||
 	    hgm_map_create(&r->map, hgm_region_pages(r)))
 		return hgm_fail(-ENOMEM, "hgm_region_create: out of memory for %llu blocks' state",
 				(unsigned long long)r->blocks);
@@ -137,6 +138,7 @@ void hgm_region_free(struct hgm_region *r)
 	free(r->block_tries);
 	free(r->collapse_wanted);
 	free(r->collapse_failed);
+	free(r->block_unmapped);
 	free(r->block_urgent);
 	free(r->block_full_leaves);
 	free(r->prefetch);

@@ -96,6 +96,7 @@ struct hgm_region {
 	uint64_t unverified_blocks;	     /* the collapser's own */
 	uint64_t verify_at_ns;		     /* the collapser's own: not later than this */
 	_Atomic uint32_t *block_full_leaves; /* blocks larger than a leaf */
+	_Atomic uint64_t *block_unmapped;    /* bitmap: its pages are left to the collapse to map */
 	_Atomic uint64_t *block_urgent;	     /* bitmap: somebody waits for the whole block */
 	_Atomic uint64_t huge_blocks;
 	_Atomic uint64_t left_split;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The only place where a page becomes present and mapped.
+ * The only place where pages become present; and where they are mapped then.
  *
  * Two ways, by the region's backing. With an alias the contents are in the page cache already: set
  * present, then CONTINUE, whose wake comes after, so that whoever found the page claimed and went
@@ -305,8 +305,7 @@ static int contents_by_alias(struct hgm_request *req, uint64_t pages)
 		req->install_pages = req->filled_block ? block_pages : 0;
 	} else if (r->native) {
 		hgm_leaf_choose(req, pages);
-	} else if (req->sequential &&
-		   hgm_collapse_will_map(r, hgm_region_block(r, req->first_page))) {
+	} else if (req->sequential && hgm_collapse_leave(r, hgm_region_block(r, req->first_page))) {
 		/* no-lost-waiter: those who found the pages claimed look again */
 		hgm_resolve_wake(r, req->first_page, pages);
 		req->install_pages = 0;

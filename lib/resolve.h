@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The only place where a page becomes present and mapped.
+ * The only place where pages become present, and, with present.c, where they are mapped.
  */
 #ifndef HGM_LIB_RESOLVE_H
 #define HGM_LIB_RESOLVE_H
@@ -28,9 +28,9 @@ bool hgm_resolve_publish(struct hgm_region *r, uint64_t first_page, uint64_t pag
 void hgm_resolve_settle(struct hgm_request *req);
 
 /*
- * present.c: a fault on a page whose contents are there: map it, and present neighbours with it. -EAGAIN and
- * -ENOMEM: not now; -ENOENT: there is no registered memory, at least now. Inside a section of
- * the region. @wake_later: the caller wakes who waits for the page.
+ * present.c: a fault on a page whose contents are there: map it, and present neighbours with it.
+ * -EAGAIN and -ENOMEM: not now; -ENOENT: there is no registered memory, at least now. Inside a
+ * section of the region. @wake_later: the caller wakes who waits for the page.
  */
 int hgm_resolve_present(struct hgm_region *r, uint64_t page, bool wake_later);
 

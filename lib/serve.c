@@ -8,6 +8,7 @@
 #include "engine.h"
 #include "resolve.h"
 #include "serve.h"
+#include "source.h"
 #include "trace.h"
 
 static int claim(struct hgm_region *r, uint64_t page, uint64_t *mine)
@@ -107,11 +108,12 @@ static int serve_page(struct hgm_region *r, uint64_t page, struct hgm_fault *f)
 			return hgm_resolve_poisoned(r, page);
 		case HGM_PAGE_CLAIMED: /* no-lost-waiter: its owner will wake */
 			hgm_stat_add(h, HGM_STAT_FAULTS_CLAIMED, 1);
+			f->left_to_others = !r->source->memory;
 			return 0;
 		case HGM_PAGE_ABSENT:
 			rc = demand_pages(r, page, f);
 			if (rc == -EINPROGRESS)
-				hgm_stat_add(h, HGM_STAT_FAULTS_DEMAND, 1);
+				hgm_stat_add(h, HGM_STAT_FAULTS_DEMAND, f->served_pages);
 			break;
 		}
 	}
@@ -129,6 +131,7 @@ static int serve_block(struct hgm_region *r, uint64_t page, struct hgm_fault *f)
 	if (hgm_region_block_present(r, block))
 		return serve_present(r, page, f);
 	hgm_stat_add(h, HGM_STAT_FAULTS_DEMAND, 1);
+	f->left_to_others = true;
 	return hgm_work_urgent(r, block);
 }
 

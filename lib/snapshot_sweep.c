@@ -359,7 +359,8 @@ static void map_again(struct hgm_snapshot *s, struct hgm_part *part)
 
 static void run(struct hgm_snapshot *s)
 {
-	struct sweep sw = { .s = s, .buf = malloc(CHUNK_PAGES << HGM_PAGE_SHIFT) };
+	struct sweep sw = { .s = s,
+			    .buf = aligned_alloc(HGM_PAGE_BYTES, CHUNK_PAGES << HGM_PAGE_SHIFT) };
 
 	hgm_snapshot_fail(s, sw.buf ? hgm_sink_begin(s) : -ENOMEM);
 	s->rate_start_ns = hgm_now_ns();

@@ -6,8 +6,8 @@
  *	fault		address, HGM_UFFD_FAULT_* flags		a message was read
  *	ask		request, offset, bytes, demand or 0	the source is asked
  *	answer		request, result				it has answered
- *	install		address, bytes, bytes that existed	mapped, and waiters woken
- *	wake		address, bytes				waiters woken for another reason
+ *	install		address, bytes, bytes that existed	mapped; waiters are woken, or soon
+ *	wake		address, bytes				waiters are woken apart from that
  *	collapse	address, bytes, result			one try at a block
  *	protect		address, result				a write to a protected page
  *

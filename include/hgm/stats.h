@@ -41,7 +41,7 @@ struct hgm_hist {
  * @fault_batches:   reads that returned at least one
  * @faults_demand:   led to a request to the source
  * @faults_present:  contents were there already: mapped at once
- * @faults_claimed:  somebody was fetching the page already
+ * @faults_claimed:  somebody was fetching the page already, or another waits for it, too
  * @faults_unknown:  no region: its memory is being destroyed
  * @fill_requests:   requests that nobody waited for
  * @installed_pages: pages mapped by CONTINUE or COPY; what a collapse maps is not among them

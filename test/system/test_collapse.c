@@ -112,7 +112,9 @@ static void collapse_fails_at_first(void **state)
 		assert_int_equal(info_of(f.region).left_split, 0);
 		assert_huge(&f, place);
 		assert_true(stats_of(h).collapse_tries >= 8);
-		assert_true(stats_of(h).collapse_retries >= 6);
+		/* EINVAL of a block with nothing mapped is asked about again at once. */
+		assert_true(stats_of(h).collapse_retries >=
+			    (place == PLACE_SHMEM && collapse.rc == -EINVAL ? 4 : 6));
 		if (!collapse.rc)
 			assert_true(stats_of(h).collapse_unproved >= 6);
 		assert_int_equal(stats_of(h).collapsed_blocks, 2);

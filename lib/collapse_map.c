@@ -1,0 +1,59 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Blocks whose mapping fill leaves to their collapse.
+ *
+ * MADV_COLLAPSE maps a block whole, whether all of its pages are mapped or none is, and is cheapest
+ * for none. So fill from front to back only makes pages present; whoever touches one before its
+ * block is full gets a fault that is answered at once. A bit per block remembers it: where the
+ * collapse fails, or will not come (a page was given up, somebody guards), what was left is mapped.
+ */
+#include "bits.h"
+#include "engine.h"
+#include "resolve.h"
+
+static uint64_t bit_of(uint64_t block)
+{
+	return UINT64_C(1) << block % 64;
+}
+
+bool hgm_collapse_leave(struct hgm_region *r, uint64_t block)
+{
+	/* What has arrived must be mapped, or who touches it in the kernel gets EFAULT. */
+	if (r->h->user_mode_only)
+		return false;
+	if (!r->collapses || !hgm_collapse_can_be_huge(r, block) ||
+	    atomic_load_explicit(&r->deferred, memory_order_relaxed) ||
+	    atomic_load_explicit(&r->guard, memory_order_relaxed) || hgm_map_poisoned_pages(r->map))
+		return false;
+	atomic_fetch_or_explicit(&r->block_unmapped[block / 64], bit_of(block),
+				 memory_order_relaxed);
+	return true;
+}
+
+bool hgm_collapse_is_left(const struct hgm_region *r, uint64_t block)
+{
+	return atomic_load_explicit(&r->block_unmapped[block / 64], memory_order_relaxed) &
+	       bit_of(block);
+}
+
+void hgm_collapse_mapped(struct hgm_region *r, uint64_t block)
+{
+	atomic_fetch_and_explicit(&r->block_unmapped[block / 64], ~bit_of(block),
+				  memory_order_relaxed);
+}
+
+void hgm_collapse_map_left(struct hgm_region *r, uint64_t block)
+{
+	uint64_t word = block * r->block_bytes >> HGM_PAGE_SHIFT >> 6, first, run;
+	uint64_t end = word + (r->block_bytes >> HGM_PAGE_SHIFT >> 6);
+
+	if (!hgm_collapse_is_left(r, block))
+		return;
+	hgm_collapse_mapped(r, block);
+	for (; word < end; word++) {
+		uint64_t bits = hgm_map_present_word(r->map, word);
+
+		while (hgm_bits_take_run(&bits, &first, &run))
+			hgm_resolve_remap(r, word * HGM_PAGES_PER_WORD + first, run);
+	}
+}
