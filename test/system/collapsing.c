@@ -3,6 +3,8 @@
 
 #include "sys.h"
 
+#include <errno.h>
+
 #define BLOCK_SHIFT 21
 
 static const struct hgm_sys *kernel;
@@ -14,6 +16,7 @@ static struct {
 	_Atomic uint64_t refused; /* bitmap of blocks */
 	_Atomic int rc;
 	_Atomic unsigned int one_in;
+	_Atomic bool needs_a_page;
 	_Atomic uint64_t random;
 	_Atomic uint64_t continued[COLLAPSING_BLOCKS];
 } watched;
@@ -27,6 +30,14 @@ static uint64_t offset_of(const void *at)
 	return addr && offset < atomic_load(&watched.length) ? offset : UINT64_MAX;
 }
 
+static bool nothing_is_mapped(void)
+{
+	for (unsigned int i = 0; i < COLLAPSING_BLOCKS; i++)
+		if (atomic_load(&watched.continued[i]))
+			return false;
+	return true;
+}
+
 static int odd_madvise(void *addr, uint64_t len, int advice)
 {
 	uint64_t offset = advice == HGM_MADV_COLLAPSE ? offset_of(addr) : UINT64_MAX;
@@ -34,6 +45,8 @@ static int odd_madvise(void *addr, uint64_t len, int advice)
 	if (offset != UINT64_MAX && atomic_load(&watched.refused) >> (offset >> BLOCK_SHIFT) & 1 &&
 	    random_of(&watched.random) % atomic_load(&watched.one_in) == 0)
 		return atomic_load(&watched.rc);
+	if (offset != UINT64_MAX && atomic_load(&watched.needs_a_page) && nothing_is_mapped())
+		return -EINVAL;
 	return kernel->madvise(addr, len, advice);
 }
 
@@ -74,6 +87,7 @@ void collapsing_watch(const struct field *f)
 	assert_true(f->length <= (uint64_t)COLLAPSING_BLOCKS << BLOCK_SHIFT);
 	atomic_store(&watched.addr, NULL);
 	collapsing_refuse(0, 0, 1);
+	atomic_store(&watched.needs_a_page, false);
 	for (unsigned int i = 0; i < COLLAPSING_BLOCKS; i++)
 		atomic_store(&watched.continued[i], 0);
 	atomic_store(&watched.length, f->length);
@@ -85,6 +99,11 @@ void collapsing_refuse(uint64_t blocks, int rc, unsigned int one_in)
 	atomic_store(&watched.rc, rc);
 	atomic_store(&watched.one_in, one_in);
 	atomic_store(&watched.refused, blocks);
+}
+
+void collapsing_needs_a_page(void)
+{
+	atomic_store(&watched.needs_a_page, true);
 }
 
 uint64_t collapsing_continued(uint64_t block)

@@ -109,6 +109,65 @@ static void maps_what_is_left_split(void **state)
 	}
 }
 
+/* Kernels that want a page table first get one, and no block is tried in vain. */
+static void makes_a_table(void **state)
+{
+	const uint64_t length = 16 * MIB;
+	struct feed *feed = feed_make(FEED_MEMORY, &contents, length);
+	struct hgm *h = engine(1);
+	uint64_t pages = 0;
+	struct field f;
+
+	(void)state;
+	field_make(&f, h, PLACE_SHMEM, length, feed_source(feed), 0);
+	collapsing_watch(&f);
+	collapsing_needs_a_page();
+	assert_ok(hgm_start(h));
+	assert_ok(hgm_wait(h, WAIT_MS));
+	for (uint64_t block = 0; block < length / (2 * MIB); block++)
+		pages += collapsing_continued(block);
+	assert_int_equal(pages, 1);
+	assert_int_equal(info_of(f.region).left_split, 0);
+	assert_int_equal(info_of(f.region).huge_bytes, length);
+	assert_mapped(&f, h, "no table");
+	field_end(&f);
+	hgm_destroy(h);
+	feed_free(feed);
+}
+
+/* The same by the kernel's own rule: nothing else lies within 1 GiB of the region. */
+static void collapses_far_from_all_else(void **state)
+{
+	const uint64_t length = 16 * MIB, gib = UINT64_C(1) << 30;
+	struct feed *feed = feed_make(FEED_MEMORY, &contents, length);
+	char *room =
+		mmap(NULL, 3 * gib, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	char *at = (char *)(((uintptr_t)room + 2 * gib - 1) & ~(gib - 1));
+	struct hgm_region_opts opts = { .size = sizeof(opts),
+					.length = length,
+					.source = feed_source(feed),
+					.backing = HGM_BACKING_MAPPING,
+					.fd = memfd_create("far", MFD_CLOEXEC),
+					.addr = at };
+	struct hgm *h = engine(1);
+	struct hgm_region *r;
+
+	(void)state;
+	assert_true(room != MAP_FAILED && opts.fd >= 0 && !ftruncate(opts.fd, (off_t)length));
+	assert_true(mmap(at, length, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, opts.fd, 0) ==
+		    at);
+	assert_ok(hgm_region_create(&r, h, &opts));
+	assert_ok(hgm_start(h));
+	assert_ok(hgm_wait(h, WAIT_MS));
+	assert_int_equal(info_of(r).left_split, 0);
+	assert_int_equal(info_of(r).huge_bytes, length);
+	assert_pages(&contents, 0, length / PAGE, at);
+	hgm_destroy(h);
+	feed_free(feed);
+	munmap(room, 3 * gib);
+	close(opts.fd);
+}
+
 /* The collapse is not to come, or not yet: pages are mapped as they arrive. */
 static void maps_what_is_not_to_collapse(void **state)
 {
@@ -194,10 +253,9 @@ static void maps_for_system_calls(void **state)
 #define CASE(fn) cmocka_unit_test_setup_teardown(fn, collapsing_set_up, collapsing_tear_down)
 
 static const struct CMUnitTest tests[] = {
-	CASE(maps_whole_blocks_by_collapse),
-	CASE(maps_what_is_left_split),
-	CASE(maps_what_is_not_to_collapse),
-	CASE(maps_for_system_calls),
+	CASE(maps_whole_blocks_by_collapse), CASE(maps_what_is_left_split),
+	CASE(maps_what_is_not_to_collapse),  CASE(makes_a_table),
+	CASE(collapses_far_from_all_else),   CASE(maps_for_system_calls),
 };
 
 TEST_MAIN(tests)
