@@ -45,6 +45,7 @@ void hgm_collapse_mapped(struct hgm_region *r, uint64_t block);
 
 /* The collapse failed, or does not come: map what was left to it, if anything was. */
 void hgm_collapse_map_left(struct hgm_region *r, uint64_t block);
+void hgm_collapse_map_all_left(struct hgm_region *r);
 
 bool hgm_collapse_is_left(const struct hgm_region *r, uint64_t block);
 

@@ -16,6 +16,12 @@ static uint64_t bit_of(uint64_t block)
 	return UINT64_C(1) << block % 64;
 }
 
+static void set_left(struct hgm_region *r, uint64_t block)
+{
+	atomic_fetch_or_explicit(&r->block_unmapped[block / 64], bit_of(block),
+				 memory_order_seq_cst);
+}
+
 bool hgm_collapse_leave(struct hgm_region *r, uint64_t block)
 {
 	/* What has arrived must be mapped, or who touches it in the kernel gets EFAULT. */
@@ -23,11 +29,11 @@ bool hgm_collapse_leave(struct hgm_region *r, uint64_t block)
 		return false;
 	if (!r->collapses || !hgm_collapse_can_be_huge(r, block) ||
 	    atomic_load_explicit(&r->deferred, memory_order_relaxed) ||
-	    atomic_load_explicit(&r->guard, memory_order_relaxed) || hgm_map_poisoned_pages(r->map))
+	    hgm_map_poisoned_pages(r->map))
 		return false;
-	atomic_fetch_or_explicit(&r->block_unmapped[block / 64], bit_of(block),
-				 memory_order_relaxed);
-	return true;
+	/* seq_cst: who begins to guard sees the bit, or we see him (hgm_collapse_map_all_left). */
+	set_left(r, block);
+	return !atomic_load_explicit(&r->guard, memory_order_seq_cst);
 }
 
 bool hgm_collapse_is_left(const struct hgm_region *r, uint64_t block)
@@ -54,6 +60,17 @@ void hgm_collapse_map_left(struct hgm_region *r, uint64_t block)
 		uint64_t bits = hgm_map_present_word(r->map, word);
 
 		while (hgm_bits_take_run(&bits, &first, &run))
-			hgm_resolve_remap(r, word * HGM_PAGES_PER_WORD + first, run);
+			if (hgm_resolve_remap(r, word * HGM_PAGES_PER_WORD + first, run))
+				set_left(r, block); /* not now */
+	}
+}
+
+void hgm_collapse_map_all_left(struct hgm_region *r)
+{
+	for (uint64_t w = 0; w < hgm_bits_words(r->blocks); w++) {
+		uint64_t bits = atomic_load_explicit(&r->block_unmapped[w], memory_order_seq_cst);
+
+		for (; bits; bits &= bits - 1)
+			hgm_collapse_map_left(r, w * 64 + (uint64_t)__builtin_ctzll(bits));
 	}
 }

@@ -66,7 +66,7 @@ static int publish(struct hgm_region *r, struct hgm_guard *g, void *user)
 	if (rc)
 		return rc;
 	r->guard_user = user;
-	atomic_store_explicit(&r->guard, g, memory_order_release);
+	atomic_store_explicit(&r->guard, g, memory_order_seq_cst);
 	return 0;
 }
 
@@ -79,9 +79,13 @@ int hgm_guard_begin(struct hgm_region *r, struct hgm_guard *g, void *user)
 	pthread_mutex_lock(&r->h->table_lock);
 	rc = publish(r, g, user);
 	pthread_mutex_unlock(&r->h->table_lock);
-	if (!rc) /* from now on all sections are counted */
-		hgm_rcu_synchronize();
-	return rc;
+	if (rc)
+		return rc;
+	/* From now on all sections are counted. */
+	hgm_rcu_synchronize();
+	/* Its collapse will not come; and what is mapped after it was protected counts as written. */
+	hgm_collapse_map_all_left(r);
+	return 0;
 }
 
 struct hgm_guard *hgm_guard_get(struct hgm_region *r, const struct hgm_guard_ops *ops)

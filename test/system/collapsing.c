@@ -17,6 +17,7 @@ static struct {
 	_Atomic int rc;
 	_Atomic unsigned int one_in;
 	_Atomic bool needs_a_page;
+	_Atomic unsigned int us;
 	_Atomic uint64_t random;
 	_Atomic uint64_t continued[COLLAPSING_BLOCKS];
 } watched;
@@ -42,6 +43,8 @@ static int odd_madvise(void *addr, uint64_t len, int advice)
 {
 	uint64_t offset = advice == HGM_MADV_COLLAPSE ? offset_of(addr) : UINT64_MAX;
 
+	if (offset != UINT64_MAX && atomic_load(&watched.us))
+		nap_us(atomic_load(&watched.us));
 	if (offset != UINT64_MAX && atomic_load(&watched.refused) >> (offset >> BLOCK_SHIFT) & 1 &&
 	    random_of(&watched.random) % atomic_load(&watched.one_in) == 0)
 		return atomic_load(&watched.rc);
@@ -88,6 +91,7 @@ void collapsing_watch(const struct field *f)
 	atomic_store(&watched.addr, NULL);
 	collapsing_refuse(0, 0, 1);
 	atomic_store(&watched.needs_a_page, false);
+	atomic_store(&watched.us, 0);
 	for (unsigned int i = 0; i < COLLAPSING_BLOCKS; i++)
 		atomic_store(&watched.continued[i], 0);
 	atomic_store(&watched.length, f->length);
@@ -99,6 +103,11 @@ void collapsing_refuse(uint64_t blocks, int rc, unsigned int one_in)
 	atomic_store(&watched.rc, rc);
 	atomic_store(&watched.one_in, one_in);
 	atomic_store(&watched.refused, blocks);
+}
+
+void collapsing_take_us(unsigned int us)
+{
+	atomic_store(&watched.us, us);
 }
 
 void collapsing_needs_a_page(void)

@@ -21,6 +21,9 @@ void collapsing_watch(const struct field *f);
 /* MADV_COLLAPSE of the blocks in the bitmap fails with @rc, each time or one in so many times. */
 void collapsing_refuse(uint64_t blocks, int rc, unsigned int one_in);
 
+/* Each collapse takes so long. */
+void collapsing_take_us(unsigned int us);
+
 /* Collapse nothing before a page of the memory is mapped, as kernels before 6.18 of each 1 GiB. */
 void collapsing_needs_a_page(void);
 

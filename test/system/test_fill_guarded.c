@@ -275,6 +275,35 @@ static void guard_begins_at_the_end(void **state)
 	each_guard(PLACE_FD, PAGES);
 }
 
+/* All is there, and its blocks wait for a collapser that is busy with the first. */
+static void guard_begins_while_blocks_wait(void **state)
+{
+	(void)state;
+	for (unsigned int kind = 0; kind < SNAPSHOT; kind++) {
+		struct scene s;
+
+		make(&s, PLACE_FD, (enum guard)kind);
+		s.arrived = PAGES;
+		collapsing_take_us(50000);
+		feed_answer_below(s.feed, PAGES);
+		assert_ok(hgm_start(s.h));
+		assert_true(eventually(has_come, &s, SOON_MS));
+		guard(&s);
+		assert_ok(hgm_wait(s.h, WAIT_MS));
+		assert_all_mapped(&s);
+		collect(&s);
+		assert_found(&s);
+		use(&s, PAGES, 1);
+		collect(&s);
+		assert_found(&s);
+		collapsing_take_us(0);
+		unguard(&s);
+		assert_huge(&s.f, PLACE_FD);
+		assert_same(s.f.addr, s.want, PAGES, guard_names[kind]);
+		end(&s);
+	}
+}
+
 /* Guarded blocks are not collapsed: what arrives is mapped at once, as without a collapse. */
 static void guard_begins_before_fill(void **state)
 {
@@ -309,6 +338,7 @@ static void guard_begins_before_fill(void **state)
 static const struct CMUnitTest tests[] = {
 	CASE(guard_begins_in_the_midst),
 	CASE(guard_begins_at_the_end),
+	CASE(guard_begins_while_blocks_wait),
 	CASE(guard_begins_before_fill),
 };
 
