@@ -28,12 +28,12 @@ bool hgm_collapse_leave(struct hgm_region *r, uint64_t block)
 	if (r->h->user_mode_only)
 		return false;
 	if (!r->collapses || !hgm_collapse_can_be_huge(r, block) ||
-	    atomic_load_explicit(&r->deferred, memory_order_relaxed) ||
-	    hgm_map_poisoned_pages(r->map))
+	    atomic_load_explicit(&r->deferred, memory_order_relaxed))
 		return false;
 	/* seq_cst: who begins to guard sees the bit, or we see him (hgm_collapse_map_all_left). */
 	set_left(r, block);
-	return !atomic_load_explicit(&r->guard, memory_order_seq_cst);
+	return !atomic_load_explicit(&r->guard, memory_order_seq_cst) &&
+	       !hgm_map_poisoned_pages(r->map);
 }
 
 bool hgm_collapse_is_left(const struct hgm_region *r, uint64_t block)
