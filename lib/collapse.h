@@ -22,6 +22,7 @@ struct hgm_collapser {
 	int pagemap; /* -1: no PAGEMAP_SCAN here */
 };
 
+/* collapser.c */
 void *hgm_collapser_thread(void *arg);
 void hgm_collapser_init(struct hgm *h);
 void hgm_collapser_destroy(struct hgm *h);
@@ -52,7 +53,10 @@ bool hgm_collapse_is_left(const struct hgm_region *r, uint64_t block);
 /* A page has been mapped of a block, which was in state @before: if it was huge, it is not now. */
 void hgm_collapse_touched(struct hgm_region *r, uint64_t block, uint8_t before);
 
-/* The collapser's own: a block's collapse came to @rc. True: it is to be tried again. */
+/* The collapser's own: try a block that was wanted. */
+void hgm_collapse_visit(struct hgm_region *r, uint64_t block);
+
+/* The same: a block's collapse came to @rc. True: it is to be tried again. */
 bool hgm_collapse_outcome(struct hgm_region *r, uint64_t block, int rc, bool settled);
 void hgm_collapse_due(struct hgm_region *r, uint64_t block);
 

@@ -168,46 +168,6 @@ static void collapses_far_from_all_else(void **state)
 	close(opts.fd);
 }
 
-#define BAD ((uint64_t)700)
-
-static int64_t read_but_bad(void *user, const struct hgm_io *io)
-{
-	uint64_t page = io->offset / PAGE, pages = io->length / PAGE;
-
-	(void)user;
-	if (page <= BAD && BAD < page + pages)
-		return -EIO;
-	contents_write(&contents, page, pages, io->buf);
-	return (int64_t)io->length;
-}
-
-/* A block with a page that is given up will never be full: nothing of it waits for its collapse. */
-static void maps_around_a_bad_page(void **state)
-{
-	struct hgm *h = engine_with((struct hgm_opts){ .retries = HGM_RETRY_NEVER });
-	struct hgm_source *src;
-	uint64_t faults;
-	struct field f;
-
-	(void)state;
-	if (!kernel_has(KERNEL_POISON))
-		skip();
-	assert_ok(hgm_source_fn(&src, read_but_bad, NULL, NULL));
-	field_make(&f, h, PLACE_SHMEM, 6 * MIB, src, 0);
-	collapsing_watch(&f);
-	assert_ok(hgm_start(h));
-	assert_int_equal(hgm_wait(h, WAIT_MS), -EIO);
-	assert_int_equal(info_of(f.region).huge_bytes, 4 * MIB);
-	assert_continued(1, BLOCK_PAGES - 1, "beside a bad page");
-	faults = stats_of(h).faults;
-	assert_pages(&contents, 0, BAD, f.addr);
-	assert_pages(&contents, BAD + 1, 6 * MIB / PAGE - BAD - 1, f.addr + (BAD + 1) * PAGE);
-	assert_int_equal(stats_of(h).faults, faults);
-	field_end(&f);
-	hgm_destroy(h);
-	hgm_source_destroy(src);
-}
-
 /* The collapse is not to come, or not yet: pages are mapped as they arrive. */
 static void maps_what_is_not_to_collapse(void **state)
 {
@@ -294,9 +254,8 @@ static void maps_for_system_calls(void **state)
 
 static const struct CMUnitTest tests[] = {
 	CASE(maps_whole_blocks_by_collapse), CASE(maps_what_is_left_split),
-	CASE(maps_around_a_bad_page),	     CASE(makes_a_table),
-	CASE(collapses_far_from_all_else),   CASE(maps_what_is_not_to_collapse),
-	CASE(maps_for_system_calls),
+	CASE(maps_what_is_not_to_collapse),  CASE(makes_a_table),
+	CASE(collapses_far_from_all_else),   CASE(maps_for_system_calls),
 };
 
 TEST_MAIN(tests)

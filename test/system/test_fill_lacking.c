@@ -5,6 +5,8 @@
  */
 #include "collapsing.h"
 
+#include <errno.h>
+
 #define WAIT_MS	    SMALLER(20000, 100000)
 #define SOON_MS	    SMALLER(5000, 20000)
 #define BLOCK_PAGES 512
@@ -222,9 +224,49 @@ static void wakes_those_who_wait_for_fill(void **state)
 	wakes_who_waits_for_fill(true);
 }
 
+#define BAD ((uint64_t)700)
+
+static int64_t read_but_bad(void *user, const struct hgm_io *io)
+{
+	uint64_t page = io->offset / PAGE, pages = io->length / PAGE;
+
+	(void)user;
+	if (page <= BAD && BAD < page + pages)
+		return -EIO;
+	contents_write(&contents, page, pages, io->buf);
+	return (int64_t)io->length;
+}
+
+/* A block with a page that is given up will never be full: nothing of it waits for its collapse. */
+static void maps_around_a_bad_page(void **state)
+{
+	struct hgm *h = engine_with((struct hgm_opts){ .retries = HGM_RETRY_NEVER });
+	struct hgm_source *src;
+	uint64_t faults;
+	struct field f;
+
+	(void)state;
+	skip_unless(KERNEL_POISON);
+	assert_ok(hgm_source_fn(&src, read_but_bad, NULL, NULL));
+	field_make(&f, h, PLACE_SHMEM, 6 * MIB, src, 0);
+	collapsing_watch(&f);
+	assert_ok(hgm_start(h));
+	assert_int_equal(hgm_wait(h, WAIT_MS), -EIO);
+	assert_int_equal(info_of(f.region).huge_bytes, 4 * MIB);
+	assert_int_equal(collapsing_continued(1), 511);
+	faults = stats_of(h).faults;
+	assert_pages(&contents, 0, BAD, f.addr);
+	assert_pages(&contents, BAD + 1, 6 * MIB / PAGE - BAD - 1, f.addr + (BAD + 1) * PAGE);
+	assert_int_equal(stats_of(h).faults, faults);
+	field_end(&f);
+	hgm_destroy(h);
+	hgm_source_destroy(src);
+}
+
 #define CASE(fn) cmocka_unit_test_setup_teardown(fn, collapsing_set_up, collapsing_tear_down)
 
 static const struct CMUnitTest tests[] = {
+	CASE(maps_around_a_bad_page),
 	CASE(serves_a_block_that_lacks_pages),
 	CASE(wakes_those_who_wait_for_fill),
 };
