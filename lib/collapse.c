@@ -18,7 +18,7 @@
 #include "sys.h"
 #include "trace.h"
 
-#define FELL_MAX       64 /* a block that falls apart again and again is left alone */
+#define FELL_MAX 64 /* a block that falls apart again and again is left alone */
 
 static void mark(struct hgm_region *r, uint64_t block)
 {

@@ -83,7 +83,7 @@ int hgm_guard_begin(struct hgm_region *r, struct hgm_guard *g, void *user)
 		return rc;
 	/* From now on all sections are counted. */
 	hgm_rcu_synchronize();
-	/* Its collapse will not come; and what is mapped after it was protected counts as written. */
+	/* Their collapse will not come; and what is mapped later would count as written. */
 	hgm_collapse_map_all_left(r);
 	return 0;
 }

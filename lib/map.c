@@ -35,8 +35,8 @@
  *	cleared and used again only after a grace period. A claim on a leaf that has been replaced
  *	by FULL finds all bits taken, so nothing can be owned through a stale leaf.
  * no-lost-waiter: who finds a page claimed may forget about its waiter. The owner will make the
- *	page present and wake, or poison and wake, or release and wake. (The map's part is that a released
- *	page can be claimed at once; the waking is the owner's duty.)
+ *	page present and wake, or poison and wake, or release and wake. (The map's part is that a
+ *	released page can be claimed at once; the waking is the owner's duty.)
  *
  * Progress: look-ups are wait-free. Claims and summaries are lock-free: they retry only when
  * another's compare-and-swap succeeded. Nothing allocates: leaves come from an arena whose address

@@ -12,7 +12,7 @@ struct hgm_fault {
 	uint64_t addr;
 	uint64_t flags; /* HGM_UFFD_FAULT_* */
 	uint64_t
-		waiting_pages; /* from addr's page on, of the same batch: the source is asked once */
+		waiting_pages; /* from addr's page on, by the same batch: to be asked for at once */
 	bool wake_later;       /* the caller wakes those who wait for owed_pages */
 
 	/* What came of it. */
