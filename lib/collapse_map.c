@@ -28,7 +28,8 @@ bool hgm_collapse_leave(struct hgm_region *r, uint64_t block)
 	if (r->h->user_mode_only)
 		return false;
 	if (!r->collapses || !hgm_collapse_can_be_huge(r, block) ||
-	    atomic_load_explicit(&r->deferred, memory_order_relaxed))
+	    atomic_load_explicit(&r->deferred, memory_order_relaxed) ||
+	    atomic_load_explicit(&r->guard, memory_order_relaxed))
 		return false;
 	/* seq_cst: who begins to guard sees the bit, or we see him (hgm_collapse_map_all_left). */
 	set_left(r, block);
@@ -48,7 +49,7 @@ void hgm_collapse_mapped(struct hgm_region *r, uint64_t block)
 				  memory_order_relaxed);
 }
 
-void hgm_collapse_map_left(struct hgm_region *r, uint64_t block)
+static void map_left(struct hgm_region *r, uint64_t block)
 {
 	uint64_t word = block * r->block_bytes >> HGM_PAGE_SHIFT >> 6, first, run;
 	uint64_t end = word + (r->block_bytes >> HGM_PAGE_SHIFT >> 6);
@@ -65,12 +66,19 @@ void hgm_collapse_map_left(struct hgm_region *r, uint64_t block)
 	}
 }
 
+void hgm_collapse_map_left(struct hgm_region *r, uint64_t block)
+{
+	/* Before 6.4 whoever maps a page unprotects it, and it would count as written. */
+	if (r->h->can_continue_wp || !atomic_load_explicit(&r->guard, memory_order_acquire))
+		map_left(r, block);
+}
+
 void hgm_collapse_map_all_left(struct hgm_region *r)
 {
 	for (uint64_t w = 0; w < hgm_bits_words(r->blocks); w++) {
 		uint64_t bits = atomic_load_explicit(&r->block_unmapped[w], memory_order_seq_cst);
 
 		for (; bits; bits &= bits - 1)
-			hgm_collapse_map_left(r, w * 64 + (uint64_t)__builtin_ctzll(bits));
+			map_left(r, w * 64 + (uint64_t)__builtin_ctzll(bits));
 	}
 }
