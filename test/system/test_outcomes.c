@@ -163,11 +163,13 @@ static struct hgm_stats restore(enum place place, enum feed_kind kind, bool writ
 	struct hgm_stats stats;
 	struct field f;
 
-	field_make(&f, h, place, LENGTH, feed_source(feed), 0);
+	/* Deferred, fill installs all that it brings. */
+	field_make(&f, h, place, LENGTH, feed_source(feed), HGM_REGION_DEFER_COLLAPSE);
 	plan.addr = f.addr;
 	assert_ok(hgm_start(h));
 	touchers_start(&touchers, 4, &plan);
 	touchers_join(&touchers);
+	assert_ok(hgm_region_collapse(f.region));
 	assert_ok(hgm_wait(h, WAIT_MS));
 	assert_pages(&contents, 0, LENGTH / PAGE, f.addr);
 	assert_huge(&f, place);
