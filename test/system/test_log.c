@@ -128,16 +128,24 @@ struct bad {
 	_Atomic uint64_t times;
 };
 
+/* Of those who come at a time each has a try of its own. */
+static bool fails_once_more(struct bad *bad)
+{
+	uint64_t times = atomic_load(&bad->times);
+
+	while (times && times != FOREVER)
+		if (atomic_compare_exchange_weak(&bad->times, &times, times - 1))
+			return true;
+	return times;
+}
+
 static int64_t fail_there(void *user, const struct hgm_io *io)
 {
 	struct bad *bad = user;
 	uint64_t page = io->offset / PAGE, pages = io->length / PAGE;
 
-	if (page + pages > bad->first_bad && atomic_load(&bad->times)) {
-		if (atomic_load(&bad->times) != FOREVER)
-			atomic_fetch_sub(&bad->times, 1);
+	if (page + pages > bad->first_bad && fails_once_more(bad))
 		return -ECONNRESET;
-	}
 	contents_write(&contents, page, pages, io->buf);
 	return (int64_t)io->length;
 }
