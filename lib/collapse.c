@@ -269,8 +269,8 @@ static void settle_held(struct hgm_region *r, uint64_t block)
 						     HGM_BLOCK_FELL_APART, memory_order_seq_cst,
 						     memory_order_relaxed))
 		return;
-	hgm_region_settled(r);
 	hgm_collapse_map_left(r, block);
+	hgm_region_settled(r);
 	/* It may have been let go since. */
 	if (!hgm_guard_holds(r, block))
 		mark(r, block);

@@ -116,9 +116,9 @@ static void forget_held(struct hgm_region *r)
 			continue;
 		r->unverified_blocks--;
 		atomic_store_explicit(state, HGM_BLOCK_FELL_APART, memory_order_seq_cst);
+		hgm_collapse_map_left(r, block);
 		if (was == HGM_BLOCK_UNVERIFIED)
 			hgm_region_settled(r);
-		hgm_collapse_map_left(r, block);
 		if (!hgm_guard_holds(r, block)) /* let go since */
 			hgm_collapse_resume(r, block);
 	}
