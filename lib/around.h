@@ -10,14 +10,13 @@
 #include <stdint.h>
 
 #define HGM_AROUND_RECENT_SHIFT 6
+#define HGM_AROUND_RECENT	(1 << HGM_AROUND_RECENT_SHIFT)
 
 struct hgm_around {
 	_Atomic uint32_t wider; /* the window is the smallest one, doubled so many times */
 	_Atomic uint32_t faults;
 	_Atomic uint32_t hits;
-	_Atomic uint64_t
-		recent[1
-		       << HGM_AROUND_RECENT_SHIFT]; /* window + 1, by the pair that it belongs to */
+	_Atomic uint64_t recent[HGM_AROUND_RECENT]; /* window + 1, by the pair that it belongs to */
 };
 
 /* A fault on @page: the window around it, in pages; a power of two, aligned to itself. */

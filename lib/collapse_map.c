@@ -51,8 +51,8 @@ void hgm_collapse_mapped(struct hgm_region *r, uint64_t block)
 
 static void map_left(struct hgm_region *r, uint64_t block)
 {
-	uint64_t word = block * r->block_bytes >> HGM_PAGE_SHIFT >> 6, first, run;
-	uint64_t end = word + (r->block_bytes >> HGM_PAGE_SHIFT >> 6);
+	uint64_t words = (r->block_bytes >> HGM_PAGE_SHIFT) / HGM_PAGES_PER_WORD;
+	uint64_t word = block * words, end = word + words, first, run;
 
 	if (!hgm_collapse_is_left(r, block))
 		return;

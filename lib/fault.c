@@ -108,12 +108,11 @@ static uint64_t waiting_pages(const struct hgm_uffd_event *ev, unsigned int n)
 
 static void wake_owed(struct server *s)
 {
-	if (s->owed_to > s->owed_from) {
-		HGM_TRACE2(wake, s->owed_from, s->owed_to - s->owed_from);
-		hgm_sys->uffd_wake(hgm_uffd_fd(s->uffd), (void *)(uintptr_t)s->owed_from,
-				   s->owed_to - s->owed_from);
-	}
-	s->owed_from = UINT64_MAX;
+	if (!s->owed_to)
+		return;
+	HGM_TRACE2(wake, s->owed_from, s->owed_to - s->owed_from);
+	hgm_sys->uffd_wake(hgm_uffd_fd(s->uffd), (void *)(uintptr_t)s->owed_from,
+			   s->owed_to - s->owed_from);
 	s->owed_to = 0;
 }
 
@@ -128,7 +127,8 @@ static void owe(struct server *s, const struct hgm_fault *f, uint64_t before, ui
 	if (f->owed_pages) {
 		if (!s->owed_to)
 			s->owed_since_ns = now;
-		s->owed_from = from < s->owed_from ? from : s->owed_from;
+		if (!s->owed_to || from < s->owed_from)
+			s->owed_from = from;
 		s->owed_to = to > s->owed_to ? to : s->owed_to;
 	}
 	if (s->owed_to && now + (now - before) > s->owed_since_ns + OWED_MAX_NS)
@@ -148,7 +148,6 @@ static void serve_batch(struct server *s, struct hgm_uffd_event *ev, unsigned in
 		struct hgm_fault f = {
 			.addr = ev[i].addr,
 			.flags = ev[i].flags,
-			.waiting_pages = waiting_pages(ev + i, n - i),
 			.wake_later = together,
 		};
 		uint64_t before = now;
@@ -165,6 +164,7 @@ static void serve_batch(struct server *s, struct hgm_uffd_event *ev, unsigned in
 				hgm_stat_add(h, HGM_STAT_FAULTS_CLAIMED, 1);
 			continue;
 		}
+		f.waiting_pages = waiting_pages(ev + i, n - i);
 		if (hgm_serve(h, &f))
 			park(s, f.addr, f.flags, now, 0);
 		else if (!(f.flags & HGM_UFFD_FAULT_WP)) /* a write let go maps nothing */
@@ -280,11 +280,7 @@ static void adapt(struct server *s, uint64_t gap_ns)
 void *hgm_fault_thread(void *arg)
 {
 	struct hgm_fault_thread *self = arg;
-	struct server s = {
-		.h = self->h,
-		.uffd = self->h->uffd[self->stripe],
-		.owed_from = UINT64_MAX,
-	};
+	struct server s = { .h = self->h, .uffd = self->h->uffd[self->stripe] };
 	struct hgm_uffd_event ev[READ_BATCH];
 	uint64_t last_ns = 0;
 

@@ -120,8 +120,7 @@ int hgm_resolve_poison(struct hgm_request *req)
 	hgm_map_set_poisoned(r->map, req->first_page, pages);
 	hgm_resolve_wake(r, req->first_page, pages);
 	hgm_stat_add(r->h, HGM_STAT_POISONED_PAGES, pages);
-	if (!hgm_region_whole_blocks(r)) /* which will never be full */
-		hgm_collapse_map_left(r, block);
+	hgm_collapse_map_left(r, block); /* which will never be full */
 	req->settling_pages = pages;
 	req->filled_block = false;
 	hgm_resolve_settle(req);

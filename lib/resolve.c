@@ -12,7 +12,6 @@
 #include <errno.h>
 #include <string.h>
 
-#include "bits.h"
 #include "engine.h"
 #include "leaf.h"
 #include "resolve.h"

@@ -13,6 +13,7 @@
 #include "clock.h"
 #include "contents.h"
 #include "memory.h"
+#include "server.h"
 
 static size_t access_bytes(void)
 {
@@ -43,21 +44,11 @@ static void measure(const char *who, const char *memory, bool huge)
 
 static void run_engine(void)
 {
-	struct hgm_region_opts opts = {
-		.size = sizeof(opts),
-		.length = access_bytes(),
-		.backing = HGM_BACKING_SHMEM,
-	};
-	struct hgm_region *r;
-	struct hgm *h;
+	char *memory;
+	void *state = engine_filled(access_bytes(), 0, &memory);
 
-	if (hgm_create(&h, NULL) ||
-	    hgm_source_memory(&opts.source, contents(opts.length), opts.length) ||
-	    hgm_region_create(&r, h, &opts) || hgm_start(h) || hgm_wait(h, -1))
-		die("libhgm", hgm_errmsg());
-	measure("libhgm", hgm_region_addr(r), true);
-	hgm_destroy(h);
-	hgm_source_destroy(opts.source);
+	measure("libhgm", memory, true);
+	engine_end(state);
 }
 
 static void run_native(const char *who, bool huge)

@@ -16,6 +16,7 @@
 #include "bench.h"
 #include "contents.h"
 #include "raw.h"
+#include "server.h"
 #include "touch.h"
 
 #define RAW_WINDOW (16 * PAGE)
@@ -46,24 +47,14 @@ static void measure(const char *who, char *memory, enum order order)
 
 static void run_engine(enum order order)
 {
-	struct hgm_region_opts opts = {
-		.size = sizeof(opts),
-		.length = around_bytes(),
-		.backing = HGM_BACKING_SHMEM,
-		.flags = HGM_REGION_DEFER_COLLAPSE,
-	};
-	struct hgm_region *r;
-	struct hgm *h;
+	size_t bytes = around_bytes();
+	char *memory;
+	void *state = engine_filled(bytes, HGM_REGION_DEFER_COLLAPSE, &memory);
 
-	if (hgm_create(&h, NULL) ||
-	    hgm_source_memory(&opts.source, contents(opts.length), opts.length) ||
-	    hgm_region_create(&r, h, &opts) || hgm_start(h) || hgm_wait(h, -1))
-		die("libhgm", hgm_errmsg());
-	if (madvise(hgm_region_addr(r), opts.length, MADV_DONTNEED))
+	if (madvise(memory, bytes, MADV_DONTNEED))
 		die("MADV_DONTNEED", strerror(errno));
-	measure("libhgm", hgm_region_addr(r), order);
-	hgm_destroy(h);
-	hgm_source_destroy(opts.source);
+	measure("libhgm", memory, order);
+	engine_end(state);
 }
 
 static void *serve(void *arg)

@@ -7,6 +7,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 /*
  * Memory of @bytes whose contents lie ready in memory: made before the clock starts, and ended
@@ -22,6 +23,13 @@ struct server {
 
 extern const struct server engine;	/* libhgm: nothing fills, nothing collapses */
 extern const struct server engine_fill; /* libhgm as it is by default */
+
+/*
+ * libhgm and prepared memory of which all has arrived: it is huge, or deferred as @flags say. Ended
+ * by the other.
+ */
+void *engine_filled(size_t bytes, uint32_t flags, char **memory);
+void engine_end(void *state);
 
 /* The shortest loops that are right: one message, memcpy and CONTINUE (fresh: COPY), again. */
 extern const struct server raw_spin;  /* reading until there is something to read */

@@ -45,7 +45,16 @@ static void *begin_fill(size_t bytes, bool fresh, char **memory)
 	return begin(bytes, fresh, memory, 0);
 }
 
-static void end(void *state)
+void *engine_filled(size_t bytes, uint32_t flags, char **memory)
+{
+	struct state *s = begin(bytes, false, memory, flags);
+
+	if (hgm_wait(s->h, -1))
+		die("libhgm", hgm_errmsg());
+	return s;
+}
+
+void engine_end(void *state)
 {
 	struct state *s = state;
 
@@ -54,5 +63,5 @@ static void end(void *state)
 	free(s);
 }
 
-const struct server engine = { "libhgm", begin_demand, end };
-const struct server engine_fill = { "libhgm-fill", begin_fill, end };
+const struct server engine = { "libhgm", begin_demand, engine_end };
+const struct server engine_fill = { "libhgm-fill", begin_fill, engine_end };
