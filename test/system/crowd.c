@@ -116,7 +116,7 @@ static uint64_t page_at(const void *addr)
 /* A page that the kernel refuses once. */
 static struct {
 	_Atomic uint64_t page;
-	int error;
+	_Atomic int error;
 } refused = { .page = NOWHERE };
 
 void kernel_refuses(uint64_t page, int error)
@@ -239,7 +239,8 @@ int crowd_set_up(void **state)
 {
 	(void)state;
 	watch("waiters that are served together", 100);
-	conduct.later_page = conduct.bad_page = NOWHERE;
+	conduct.later_page = NOWHERE;
+	conduct.bad_page = NOWHERE;
 	conduct.takes_ns = 0;
 	atomic_store(&conduct.stalls, false);
 	kept.is_there = false;

@@ -40,10 +40,10 @@ void clock_runs(void);		 /* as everywhere */
 
 /* How the source behaves; set while nobody faults. Each case begins with one that answers all. */
 struct source_conduct {
-	uint64_t later_page; /* from there on: kept once, to be given */
-	uint64_t bad_page;
-	uint64_t takes_ns;   /* of the fault thread's clock, each time */
-	_Atomic bool stalls; /* answers nothing while it is set */
+	_Atomic uint64_t later_page; /* from there on: kept once, to be given */
+	_Atomic uint64_t bad_page;
+	_Atomic uint64_t takes_ns; /* of the fault thread's clock, each time */
+	_Atomic bool stalls;	   /* answers nothing while it is set */
 };
 
 extern struct source_conduct conduct;

@@ -17,7 +17,7 @@ static struct hgm_sys sys;
 static struct {
 	_Atomic int verb; /* -1: none */
 	_Atomic int left; /* calls before it; negative: it has been made */
-	int error;
+	_Atomic int error;
 } failing;
 
 static int fails(enum failing_verb verb)

@@ -43,8 +43,8 @@ static int odd_madvise(void *addr, uint64_t len, int advice)
 /* Between the kernel's word that a block is huge and ours somebody takes it apart, once. */
 static struct {
 	_Atomic(char *) addr;
-	bool looked; /* it has PAGEMAP_SCAN for that */
-	bool taken_apart;
+	_Atomic bool looked; /* it has PAGEMAP_SCAN for that */
+	_Atomic bool taken_apart;
 } verify;
 
 static int odd_scan(int fd, const void *start, const void *end, uint64_t category,
@@ -53,11 +53,13 @@ static int odd_scan(int fd, const void *start, const void *end, uint64_t categor
 	int rc = kernel->pagemap_scan(fd, start, end, category, found, max, walk_end);
 	char *addr = atomic_load(&verify.addr);
 
-	verify.looked |= addr && start == addr && rc >= 0;
-	if (!addr || start != addr || rc <= 0 || !(found[0].categories & HGM_PAGE_IS_HUGE))
+	if (!addr || start != addr || rc < 0)
+		return rc;
+	atomic_store(&verify.looked, true);
+	if (!rc || !(found[0].categories & HGM_PAGE_IS_HUGE))
 		return rc;
 	atomic_store(&verify.addr, NULL);
-	verify.taken_apart = true;
+	atomic_store(&verify.taken_apart, true);
 	madvise(addr, PAGE, MADV_DONTNEED);
 	*(volatile char *)addr; /* served while the collapser is still here */
 	return rc;
@@ -217,7 +219,7 @@ static void taken_apart_before_we_know(void **state)
 	atomic_store(&verify.addr, f.addr);
 	assert_ok(hgm_start(h));
 	assert_ok(hgm_wait(h, WAIT_MS));
-	assert_int_equal(verify.taken_apart, verify.looked);
+	assert_int_equal(atomic_load(&verify.taken_apart), atomic_load(&verify.looked));
 	assert_true(eventually(is_huge, &f, 5000));
 	field_end(&f);
 	hgm_destroy(h);
