@@ -53,10 +53,13 @@ extern const struct bench snapshot_benches[];
 
 void die(const char *what, const char *why) __attribute__((noreturn));
 
-/* Of @count contestants the number of the @nth in this round: each is the first in turn. */
+/*
+ * Of @count contestants the number of the @nth in this round: each is the first in turn, and comes
+ * behind one neighbour in even rounds, behind the other in odd ones.
+ */
 static inline size_t in_turn(size_t nth, size_t count)
 {
-	return (setting.round + nth) % count;
+	return (setting.round + (setting.round % 2 ? count - nth : nth)) % count;
 }
 
 /* Nothing of this bench can be measured here: the round returns after it. */
