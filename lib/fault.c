@@ -149,6 +149,7 @@ static void serve_batch(struct server *s, struct hgm_uffd_event *ev, unsigned in
 			.addr = ev[i].addr,
 			.flags = ev[i].flags,
 			.wake_later = together,
+			.now_ns = now,
 		};
 		uint64_t before = now;
 
@@ -170,7 +171,7 @@ static void serve_batch(struct server *s, struct hgm_uffd_event *ev, unsigned in
 		else if (!(f.flags & HGM_UFFD_FAULT_WP)) /* a write let go maps nothing */
 			served_to = page_of(&ev[i]) + f.served_pages;
 		if (together || i + 1 < n)
-			now = hgm_now_ns();
+			now = f.ended_ns ? f.ended_ns : hgm_now_ns();
 		if (together)
 			owe(s, &f, before, now);
 	}
@@ -286,6 +287,7 @@ void *hgm_fault_thread(void *arg)
 
 	if (!hgm_thread_may_begin(s.h))
 		return NULL;
+	hgm_stat_own(s.h, self->stripe);
 	while (!atomic_load_explicit(&s.h->stopping, memory_order_acquire)) {
 		int64_t parked_ns = serve_parked(&s);
 		int n = s.spin_ns ? spin(&s, ev, parked_ns) : hgm_uffd_read(s.uffd, ev, READ_BATCH);

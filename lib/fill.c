@@ -167,7 +167,7 @@ static bool fetch(struct chunk *c)
 		req->sequential = c->sequential;
 		c->page += run;
 		c->pages -= run;
-		hgm_request_run(req, true);
+		hgm_request_run(req, true, 0);
 	}
 	return true;
 }
@@ -210,7 +210,7 @@ void *hgm_worker_thread(void *arg)
 
 			w->filling += fills;
 			pthread_mutex_unlock(&w->lock);
-			hgm_request_run(req, true);
+			hgm_request_run(req, true, 0);
 			pthread_mutex_lock(&w->lock);
 			w->filling -= fills;
 			continue;

@@ -70,7 +70,7 @@ static int demand_pages(struct hgm_region *r, uint64_t page, struct hgm_fault *f
 	if (f->wake_later)
 		hgm_region_hold(r); /* to look at what became of it */
 	hgm_rcu_read_unlock();
-	hgm_request_run(req, false);
+	f->ended_ns = hgm_request_run(req, false, f->now_ns);
 	f->served_pages = pages;
 	if (f->wake_later) {
 		note_outcome(r, page, f);
@@ -157,6 +157,7 @@ int hgm_serve(struct hgm *h, struct hgm_fault *f)
 	f->served_pages = 1;
 	f->owed_pages = 0;
 	f->left_to_others = false;
+	f->ended_ns = 0;
 	hgm_rcu_read_lock();
 	r = hgm_table_find(atomic_load_explicit(&h->table, memory_order_acquire), f->addr);
 	if (!r || atomic_load_explicit(&r->dying, memory_order_acquire)) {

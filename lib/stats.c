@@ -15,34 +15,61 @@
 _Static_assert(sizeof(struct hgm_stats) == FIRST_COUNTER + HGM_STAT_COUNT * sizeof(uint64_t),
 	       "enum hgm_stat follows struct hgm_stats");
 
-static struct hgm_stat_shard *own_shard(struct hgm *h)
+static _Thread_local struct {
+	struct hgm *h; /* the engine whose fault thread this is, if its shard is its own */
+	struct hgm_stat_shard *owned;
+	unsigned int shared; /* elsewhere; 0 before the first use */
+} mine;
+
+void hgm_stat_own(struct hgm *h, unsigned int nth)
+{
+	if (nth >= HGM_STAT_SHARDS_OWNED)
+		return;
+	mine.h = h;
+	mine.owned = &h->shards[nth];
+}
+
+static struct hgm_stat_shard *shared_shard(struct hgm *h)
 {
 	static _Atomic unsigned int threads;
-	static _Thread_local unsigned int mine;
 
-	if (!mine) /* 1 to 16, 0 before the first use */
-		mine = 1 + atomic_fetch_add_explicit(&threads, 1, memory_order_relaxed) %
-				   HGM_STAT_SHARDS;
-	return &h->shards[mine - 1];
+	if (!mine.shared)
+		mine.shared = HGM_STAT_SHARDS_OWNED +
+			      atomic_fetch_add_explicit(&threads, 1, memory_order_relaxed) %
+				      (HGM_STAT_SHARDS - HGM_STAT_SHARDS_OWNED);
+	return &h->shards[mine.shared];
+}
+
+static void count(_Atomic uint64_t *counter, uint64_t n, bool owned)
+{
+	if (owned)
+		atomic_store_explicit(counter,
+				      atomic_load_explicit(counter, memory_order_relaxed) + n,
+				      memory_order_relaxed);
+	else
+		atomic_fetch_add_explicit(counter, n, memory_order_relaxed);
 }
 
 void hgm_stat_add(struct hgm *h, enum hgm_stat stat, uint64_t n)
 {
+	bool owned = mine.h == h;
+
 	if (n)
-		atomic_fetch_add_explicit(&own_shard(h)->counter[stat], n, memory_order_relaxed);
+		count(&(owned ? mine.owned : shared_shard(h))->counter[stat], n, owned);
 }
 
 void hgm_stat_phase(struct hgm *h, enum hgm_phase phase, uint64_t ns)
 {
-	struct hgm_phase_counts *p = &own_shard(h)->phase[phase];
+	bool owned = mine.h == h;
+	struct hgm_phase_counts *p = &(owned ? mine.owned : shared_shard(h))->phase[phase];
 	unsigned int bits = ns ? 64 - (unsigned int)__builtin_clzll(ns) : 0;
 	unsigned int bucket = bits <= 8 ? 0 : bits - 8;
 	uint64_t max = atomic_load_explicit(&p->max_ns, memory_order_relaxed);
 
 	if (bucket >= HGM_HIST_BUCKETS)
 		bucket = HGM_HIST_BUCKETS - 1;
-	atomic_fetch_add_explicit(&p->bucket[bucket], 1, memory_order_relaxed);
-	atomic_fetch_add_explicit(&p->sum_ns, ns, memory_order_relaxed);
+	count(&p->bucket[bucket], 1, owned);
+	count(&p->sum_ns, ns, owned);
 	while (ns > max &&
 	       !atomic_compare_exchange_weak_explicit(&p->max_ns, &max, ns, memory_order_relaxed,
 						      memory_order_relaxed))

@@ -55,13 +55,21 @@ struct hgm_phase_counts {
 	_Atomic uint64_t bucket[HGM_HIST_BUCKETS];
 };
 
-/* Threads count in shards of their own, so that counting never moves a cache line between them. */
-#define HGM_STAT_SHARDS 16
+/*
+ * Threads count in shards of their own, so that counting never moves a cache line between them. The
+ * first shards belong to one fault thread each, which needs no locked instruction to count there;
+ * all other threads share the rest.
+ */
+#define HGM_STAT_SHARDS	      16
+#define HGM_STAT_SHARDS_OWNED 8
 
 struct hgm_stat_shard {
 	_Alignas(64) _Atomic uint64_t counter[HGM_STAT_COUNT];
 	struct hgm_phase_counts phase[HGM_PHASE_COUNT];
 };
+
+/* The calling thread is the engine's fault thread @nth, and the only one of that number. */
+void hgm_stat_own(struct hgm *h, unsigned int nth);
 
 void hgm_stat_add(struct hgm *h, enum hgm_stat stat, uint64_t n);
 void hgm_stat_phase(struct hgm *h, enum hgm_phase phase, uint64_t ns);

@@ -274,11 +274,66 @@ static void many_threads_count(void **state)
 		sum += i;
 	assert_int_equal(stats.queued.sum_ns, sum);
 	assert_int_equal(stats.queued.max_ns, THREADS * COUNTS - 1);
-	/* More threads than shards: each shard has some. */
+	/* More threads than shards: each has some, but for those that belong to one thread each. */
 	for (int i = 0; i < HGM_STAT_SHARDS; i++)
 		used += atomic_load(&h->shards[i].counter[HGM_STAT_FAULTS]) > 0;
-	assert_int_equal(used, HGM_STAT_SHARDS);
+	assert_int_equal(used, HGM_STAT_SHARDS - HGM_STAT_SHARDS_OWNED);
+	for (int i = 0; i < HGM_STAT_SHARDS_OWNED; i++)
+		assert_int_equal(atomic_load(&h->shards[i].counter[HGM_STAT_FAULTS]), 0);
 	assert_int_equal((uintptr_t)&h->shards[1] % 64, 0);
+}
+
+static void *count_owned(void *arg)
+{
+	hgm_stat_own(h, (unsigned int)*(uint64_t *)arg);
+	return count(arg);
+}
+
+/* Nothing gets lost between those who count without a lock and all others. */
+static void fault_threads_count(void **state)
+{
+	pthread_t thread[THREADS];
+	uint64_t number[THREADS];
+
+	(void)state;
+	for (uint64_t i = 0; i < THREADS; i++) {
+		number[i] = i;
+		assert_int_equal(pthread_create(&thread[i], NULL, i % 2 ? count : count_owned,
+						&number[i]),
+				 0);
+	}
+	for (uint64_t i = 0; i < THREADS; i++)
+		pthread_join(thread[i], NULL);
+	assert_int_equal(hgm_stat_read(h, HGM_STAT_FAULTS), THREADS * COUNTS);
+	for (int i = 0; i < HGM_STAT_SHARDS_OWNED; i++)
+		assert_int_equal(atomic_load(&h->shards[i].counter[HGM_STAT_FAULTS]),
+				 i % 2 ? 0 : COUNTS);
+	assert_int_equal(hgm_get_stats(h, &stats), 0);
+	assert_int_equal(stats.queued.count, THREADS * COUNTS);
+	assert_int_equal(stats.queued.max_ns, THREADS * COUNTS - 1);
+}
+
+static void *count_elsewhere(void *other)
+{
+	hgm_stat_own(h, 1);
+	hgm_stat_add(other, HGM_STAT_FAULTS, 1);
+	return NULL;
+}
+
+/* A fault thread that has to do with another engine is one of many there. */
+static void fault_thread_of_another(void **state)
+{
+	struct hgm *other = aligned_alloc(64, (sizeof(*h) + 63) / 64 * 64);
+	pthread_t thread;
+
+	(void)state;
+	assert_non_null(other);
+	memset(other, 0, sizeof(*other));
+	assert_int_equal(pthread_create(&thread, NULL, count_elsewhere, other), 0);
+	pthread_join(thread, NULL);
+	assert_int_equal(atomic_load(&other->shards[1].counter[HGM_STAT_FAULTS]), 0);
+	assert_int_equal(hgm_stat_read(other, HGM_STAT_FAULTS), 1);
+	free(other);
 }
 
 static void sizes_of_other_releases(void **state)
@@ -330,6 +385,8 @@ static const struct CMUnitTest tests[] = {
 	TEST(quantiles_of_one_value),
 	TEST(quantiles_of_many),
 	TEST(many_threads_count),
+	TEST(fault_threads_count),
+	TEST(fault_thread_of_another),
 	TEST(sizes_of_other_releases),
 	TEST(impossible_arguments),
 	TEST(text_has_every_counter),
