@@ -24,7 +24,7 @@
 #define PARKED_MAX	256
 #define PARK_MIN_NS	30000
 #define PARK_MAX_NS	5000000
-#define READS_PER_YIELD 8
+#define READS_PER_YIELD 2
 #define TOGETHER_MIN	4	 /* messages of one read; fewer are woken sooner one by one */
 #define OWED_MAX_NS	100000	 /* how long waiters wait for others: a halted CPU wakes in 40 us */
 #define APART_NS	10000000 /* while a source that did not answer at once may be asked again */
