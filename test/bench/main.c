@@ -92,12 +92,14 @@ static bool regressed(void)
 	return limits_report();
 }
 
-static int usage(void)
+static int usage(FILE *to)
 {
-	fprintf(stderr, "usage: bench [--quick] [--only NAME]... [--rounds N] [--json FILE]\n"
-			"             [--page FILE] [--limits FILE [--check]]\n"
-			"       bench --list\n");
-	return 2;
+	fprintf(to,
+		"usage: bench [--quick] [--only NAME]... [--rounds 1..%d] [--json FILE]\n"
+		"             [--page FILE] [--limits FILE [--check]]\n"
+		"       bench --list\n",
+		ROUNDS_MAX);
+	return to == stdout ? 0 : 2;
 }
 
 static void list(void)
@@ -120,6 +122,7 @@ int main(int argc, char **argv)
 		{ "limits", required_argument, NULL, 'l' },
 		{ "check", no_argument, NULL, 'c' },
 		{ "list", no_argument, NULL, 'L' },
+		{ "help", no_argument, NULL, 'h' },
 		{ NULL, 0, NULL, 0 },
 	};
 	const char *json = NULL, *page = NULL, *limits = NULL;
@@ -135,13 +138,13 @@ int main(int argc, char **argv)
 			break;
 		case 'o':
 			if (only_count == COUNT(only))
-				return usage();
+				return usage(stderr);
 			only[only_count++] = optarg;
 			break;
 		case 'r':
 			rounds = (unsigned int)strtoul(optarg, NULL, 10);
 			if (rounds < 1 || rounds > ROUNDS_MAX)
-				return usage();
+				return usage(stderr);
 			break;
 		case 'j':
 			json = optarg;
@@ -158,12 +161,14 @@ int main(int argc, char **argv)
 		case 'L':
 			list();
 			return 0;
+		case 'h':
+			return usage(stdout);
 		default:
-			return usage();
+			return usage(stderr);
 		}
 	}
 	if (optind < argc || (check && !limits))
-		return usage();
+		return usage(stderr);
 	setting.rounds = rounds ? rounds : setting.quick ? 3 : 5;
 	if (limits)
 		limits_read(limits);
