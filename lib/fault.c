@@ -116,8 +116,11 @@ static void wake_owed(struct server *s)
 	s->owed_to = 0;
 }
 
-/* A batch that takes long is woken piece by piece; the next fault may take as long as the last. */
-static void owe(struct server *s, const struct hgm_fault *f, uint64_t before, uint64_t now)
+/*
+ * A batch that takes long is woken piece by piece; the next fault may take as long as the last.
+ * True: somebody was woken, which takes a while.
+ */
+static bool owe(struct server *s, const struct hgm_fault *f, uint64_t before, uint64_t now)
 {
 	uint64_t from = f->addr & ~(HGM_PAGE_BYTES - 1);
 	uint64_t to = from + (f->owed_pages << HGM_PAGE_SHIFT);
@@ -131,8 +134,10 @@ static void owe(struct server *s, const struct hgm_fault *f, uint64_t before, ui
 			s->owed_from = from;
 		s->owed_to = to > s->owed_to ? to : s->owed_to;
 	}
-	if (s->owed_to && now + (now - before) > s->owed_since_ns + OWED_MAX_NS)
-		wake_owed(s);
+	if (!s->owed_to || now + (now - before) <= s->owed_since_ns + OWED_MAX_NS)
+		return false;
+	wake_owed(s);
+	return true;
 }
 
 static void serve_batch(struct server *s, struct hgm_uffd_event *ev, unsigned int n,
@@ -172,8 +177,8 @@ static void serve_batch(struct server *s, struct hgm_uffd_event *ev, unsigned in
 			served_to = page_of(&ev[i]) + f.served_pages;
 		if (together || i + 1 < n)
 			now = f.ended_ns ? f.ended_ns : hgm_now_ns();
-		if (together)
-			owe(s, &f, before, now);
+		if (together && owe(s, &f, before, now))
+			now = hgm_now_ns();
 	}
 }
 

@@ -104,7 +104,8 @@ void *hgm_request_buffer(const struct hgm_request *req);
  * Take the request's next step and those that follow without waiting. The request is not the
  * caller's any more. @may_sleep: false on fault threads, where a blocking source's request goes to
  * the workers instead, and so does the waking of waiters. @now_ns: the time, if the caller has just
- * looked, else 0; the same is returned of the end.
+ * looked, else 0. Returned is that of the last installation, if nothing that takes time came
+ * behind, else 0.
  */
 uint64_t hgm_request_run(struct hgm_request *req, bool may_sleep, uint64_t now_ns);
 

@@ -20,7 +20,7 @@ struct hgm_fault {
 	uint64_t served_pages; /* from addr's page on: of these none needs to be served again */
 	uint64_t owed_pages;   /* of these, mapped or about to be, and not woken for */
 	bool left_to_others;   /* some come later, and wake their waiters by themselves */
-	uint64_t ended_ns;     /* the time afterwards, if somebody has looked, else 0 */
+	uint64_t ended_ns;     /* the time at the end, if somebody has looked then, else 0 */
 };
 
 /* 0, or -EAGAIN and the like: to be tried again. On fault threads. */

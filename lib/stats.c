@@ -23,10 +23,11 @@ static _Thread_local struct {
 
 void hgm_stat_own(struct hgm *h, unsigned int nth)
 {
-	if (nth >= HGM_STAT_SHARDS_OWNED)
-		return;
-	mine.h = h;
-	mine.owned = &h->shards[nth];
+	bool owns = nth < HGM_STAT_SHARDS_OWNED;
+
+	/* In any case: the first touch of a thread's variables may allocate. */
+	mine.h = owns ? h : NULL;
+	mine.owned = owns ? &h->shards[nth] : NULL;
 }
 
 static struct hgm_stat_shard *shared_shard(struct hgm *h)

@@ -56,9 +56,8 @@ struct hgm_phase_counts {
 };
 
 /*
- * Threads count in shards of their own, so that counting never moves a cache line between them. The
- * first shards belong to one fault thread each, which needs no locked instruction to count there;
- * all other threads share the rest.
+ * Threads are spread over shards, so that counting seldom moves a cache line between them. The
+ * first shards belong to one fault thread each, which needs no locked instruction to count there.
  */
 #define HGM_STAT_SHARDS	      16
 #define HGM_STAT_SHARDS_OWNED 8

@@ -11,7 +11,7 @@
 #include "memory.h"
 
 #define RAW_POLL_MS	    100 /* how often a sleeper looks whether to stop */
-#define RAW_READS_PER_YIELD 8	/* whom it woke may wait for its CPU */
+#define RAW_READS_PER_YIELD 2	/* whom it woke may wait for its CPU */
 
 struct raw {
 	struct memory memory;

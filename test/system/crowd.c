@@ -19,6 +19,7 @@ static bool holding;
 static _Atomic int uffd = -1;
 static _Thread_local bool serving;
 static _Atomic uint64_t clock_ns; /* 0: as everywhere */
+static _Atomic uint64_t tick_ns;
 
 /* In the C library's place. */
 int clock_gettime(clockid_t id, struct timespec *ts)
@@ -27,6 +28,7 @@ int clock_gettime(clockid_t id, struct timespec *ts)
 
 	if (!now)
 		return (int)syscall(SYS_clock_gettime, id, ts);
+	clock_goes_on(atomic_load(&tick_ns));
 	*ts = (struct timespec){ .tv_sec = (time_t)(now / 1000000000),
 				 .tv_nsec = (long)(now % 1000000000) };
 	return 0;
@@ -37,8 +39,14 @@ void clock_goes_on(uint64_t ns)
 	atomic_fetch_add(&clock_ns, ns);
 }
 
+void clock_ticks(uint64_t ns)
+{
+	atomic_store(&tick_ns, ns);
+}
+
 void clock_runs(void)
 {
+	atomic_store(&tick_ns, 0);
 	atomic_store(&clock_ns, 0);
 }
 

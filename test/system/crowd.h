@@ -36,6 +36,7 @@ unsigned int calls_of(enum verb verb, struct call to[CALLS]);
 void forget_calls(void);
 
 void clock_goes_on(uint64_t ns); /* by so much */
+void clock_ticks(uint64_t ns);	 /* by so much each time it is looked at */
 void clock_runs(void);		 /* as everywhere */
 
 /* How the source behaves; set while nobody faults. Each case begins with one that answers all. */

@@ -210,6 +210,28 @@ static void runs_end_at_what_is_somebodys(void **state)
 	trial_end(t);
 }
 
+/* Whoever serves them: each is behind the last, and that is what the histograms say. */
+static void each_is_queued_behind_the_last(void **state)
+{
+	static const uint32_t flags[] = { 0, HGM_SOURCE_BLOCKING };
+	const uint64_t tick_ns = 1000;
+
+	(void)state;
+	for (unsigned int i = 0; i < 2; i++) {
+		struct trial *t = trial_begin(PLACE_SHMEM, flags[i], 0);
+		struct hgm_hist queued;
+
+		clock_ticks(tick_ns);
+		crowd_comes(t, 3, APART, MANY);
+		crowd_goes(t);
+		queued = stats_of(t->h).queued;
+		assert_int_equal(queued.count, MANY);
+		assert_true(queued.sum_ns >= MANY * (MANY - 1) / 2 * tick_ns);
+		assert_true(queued.max_ns >= (MANY - 1) * tick_ns);
+		trial_end(t);
+	}
+}
+
 /* Who has come waits for at most one more answer, and not long. */
 static void slow_sources_hold_nobody_up(void **state)
 {
@@ -419,6 +441,7 @@ static const struct CMUnitTest tests[] = {
 	CASE(neighbours_are_asked_for_together),
 	CASE(a_page_is_asked_for_once),
 	CASE(runs_end_at_what_is_somebodys),
+	CASE(each_is_queued_behind_the_last),
 	CASE(slow_sources_hold_nobody_up),
 	CASE(later_answers_wake_nobody_in_vain),
 	CASE(half_an_answer_is_a_later_one),

@@ -308,8 +308,12 @@ static void fault_threads_count(void **state)
 	for (int i = 0; i < HGM_STAT_SHARDS_OWNED; i++)
 		assert_int_equal(atomic_load(&h->shards[i].counter[HGM_STAT_FAULTS]),
 				 i % 2 ? 0 : COUNTS);
+	for (uint64_t i = 0; i < THREADS; i++)
+		assert_int_equal(number[i], i);
 	assert_int_equal(hgm_get_stats(h, &stats), 0);
 	assert_int_equal(stats.queued.count, THREADS * COUNTS);
+	assert_int_equal(stats.queued.sum_ns,
+			 (uint64_t)THREADS * COUNTS * (THREADS * COUNTS - 1) / 2);
 	assert_int_equal(stats.queued.max_ns, THREADS * COUNTS - 1);
 }
 
