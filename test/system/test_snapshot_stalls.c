@@ -36,8 +36,8 @@ static uint64_t now_ns(void)
 	return (uint64_t)ts.tv_sec * 1000000000 + (uint64_t)ts.tv_nsec;
 }
 
-/* Touch pages far from each other, each once; the median in ns. *worst: the longest. */
-static uint64_t median(char *addr, bool write, uint64_t *worst)
+/* Write to pages far from each other, each once; the median in ns. *worst: the longest. */
+static uint64_t median(char *addr, uint64_t *worst)
 {
 	uint64_t took[TOUCHED];
 
@@ -45,10 +45,7 @@ static uint64_t median(char *addr, bool write, uint64_t *worst)
 		volatile char *at = addr + (PAGES - 1 - i * 8) * PAGE;
 		uint64_t start = now_ns();
 
-		if (write)
-			*at = 1;
-		else
-			(void)*at;
+		*at = 1;
 		took[i] = now_ns() - start;
 	}
 	qsort(took, TOUCHED, sizeof(took[0]), ascending);
@@ -100,7 +97,7 @@ static uint64_t stall(uint64_t rate_bytes, unsigned int sink_nap_us, uint64_t *w
 	assert_ok(hgm_snapshot_begin(s));
 	if (rate_bytes || sink_nap_us)
 		nap_us(20000); /* all is mapped again, and the sweep far from over */
-	ns = median(g.f.addr, true, worst);
+	ns = median(g.f.addr, worst);
 	assert_int_equal(snapshot_progress(s).pool_full, 0);
 	assert_ok(hgm_snapshot_wait(s, WAIT_MS));
 	hgm_snapshot_destroy(s);
@@ -109,35 +106,24 @@ static uint64_t stall(uint64_t rate_bytes, unsigned int sink_nap_us, uint64_t *w
 	return ns;
 }
 
-/* The median of a plain minor fault: contents are there, unmapped. */
-static uint64_t minor_fault(uint64_t *worst)
-{
-	struct ground g;
-	uint64_t ns;
-
-	ground_make(&g, HGM_REGION_NO_COLLAPSE);
-	assert_int_equal(madvise(g.f.addr, LENGTH, MADV_DONTNEED), 0);
-	ns = median(g.f.addr, true, worst);
-	ground_end(&g);
-	return ns;
-}
-
+/*
+ * A sink that sleeps leaves the processor, which halts, and waking it for each write takes some 40
+ * us. Who waited for the rate would wait for 78 us a page, who waited for the sink for 2 ms.
+ */
 static void the_sink_does_not_matter(void **state)
 {
-	uint64_t worst[4], plain = minor_fault(&worst[0]), fast = stall(0, 0, &worst[1]);
-	uint64_t throttled = stall(50 * MIB, 0, &worst[2]), slow = stall(0, 2000, &worst[3]);
+	const uint64_t woken_ns = 50000;
+	uint64_t worst[3], fast = stall(0, 0, &worst[0]);
+	uint64_t throttled = stall(50 * MIB, 0, &worst[1]), slow = stall(0, 2000, &worst[2]);
 
 	(void)state;
-	printf("# ns, median (worst): minor fault %llu (%llu); write during a snapshot %llu "
-	       "(%llu), at 50 MiB/s %llu (%llu), with a slow sink %llu (%llu)\n",
-	       (unsigned long long)plain, (unsigned long long)worst[0], (unsigned long long)fast,
-	       (unsigned long long)worst[1], (unsigned long long)throttled,
-	       (unsigned long long)worst[2], (unsigned long long)slow,
-	       (unsigned long long)worst[3]);
-	/* A sleeping sink leaves the processor, an unthrottled one does not. */
-	fast = fast > plain ? fast : plain;
-	assert_true(throttled < 5 * fast + 20000);
-	assert_true(slow < 5 * fast + 20000);
+	printf("# ns, median (worst): write during a snapshot %llu (%llu), at 50 MiB/s %llu "
+	       "(%llu), with a slow sink %llu (%llu)\n",
+	       (unsigned long long)fast, (unsigned long long)worst[0],
+	       (unsigned long long)throttled, (unsigned long long)worst[1],
+	       (unsigned long long)slow, (unsigned long long)worst[2]);
+	assert_true(throttled < fast + woken_ns);
+	assert_true(slow < fast + woken_ns);
 }
 
 /* A pool of few pages, and in order: writers wait, all is equal, and it ends. */
