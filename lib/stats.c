@@ -41,9 +41,15 @@ static struct hgm_stat_shard *shared_shard(struct hgm *h)
 	return &h->shards[mine.shared];
 }
 
-static void count(_Atomic uint64_t *counter, uint64_t n, bool owned)
+static struct hgm_stat_shard *shard(struct hgm *h)
 {
-	if (owned)
+	return mine.h == h ? mine.owned : shared_shard(h);
+}
+
+/* In the thread's shard of @h. */
+static void count(const struct hgm *h, _Atomic uint64_t *counter, uint64_t n)
+{
+	if (mine.h == h)
 		atomic_store_explicit(counter,
 				      atomic_load_explicit(counter, memory_order_relaxed) + n,
 				      memory_order_relaxed);
@@ -53,24 +59,21 @@ static void count(_Atomic uint64_t *counter, uint64_t n, bool owned)
 
 void hgm_stat_add(struct hgm *h, enum hgm_stat stat, uint64_t n)
 {
-	bool owned = mine.h == h;
-
 	if (n)
-		count(&(owned ? mine.owned : shared_shard(h))->counter[stat], n, owned);
+		count(h, &shard(h)->counter[stat], n);
 }
 
 void hgm_stat_phase(struct hgm *h, enum hgm_phase phase, uint64_t ns)
 {
-	bool owned = mine.h == h;
-	struct hgm_phase_counts *p = &(owned ? mine.owned : shared_shard(h))->phase[phase];
+	struct hgm_phase_counts *p = &shard(h)->phase[phase];
 	unsigned int bits = ns ? 64 - (unsigned int)__builtin_clzll(ns) : 0;
 	unsigned int bucket = bits <= 8 ? 0 : bits - 8;
 	uint64_t max = atomic_load_explicit(&p->max_ns, memory_order_relaxed);
 
 	if (bucket >= HGM_HIST_BUCKETS)
 		bucket = HGM_HIST_BUCKETS - 1;
-	count(&p->bucket[bucket], 1, owned);
-	count(&p->sum_ns, ns, owned);
+	count(h, &p->bucket[bucket], 1);
+	count(h, &p->sum_ns, ns);
 	while (ns > max &&
 	       !atomic_compare_exchange_weak_explicit(&p->max_ns, &max, ns, memory_order_relaxed,
 						      memory_order_relaxed))

@@ -7,38 +7,21 @@
 
 #define FAULT_THREADS (HGM_STAT_SHARDS_OWNED + 4)
 #define BLOCKS	      UINT64_C(16) /* a stripe each: some threads have two */
-#define EACH	      UINT64_C(40) /* pages of a block that are touched */
+#define EACH	      UINT64_C(32) /* pages of a block that are touched */
 #define LENGTH	      (BLOCKS * 2 * MIB)
 #define CROWD	      4
 
 static const struct contents contents = { .seed = 131 };
 
 /* Once a page, however often somebody faults on it. */
-/* Once a page, however often somebody faults on it. */
 static uint64_t demanded_in(const struct hgm *h, unsigned int shard)
 {
 	return atomic_load(&h->shards[shard].counter[HGM_STAT_FAULTS_DEMAND]);
 }
 
-struct walk {
-	pthread_t thread;
-	char *addr;
-	uint64_t first;
-	uint64_t wrong;
-};
-
-/* Each page once, and no page that another walks to. */
-static void *walk(void *arg)
+static uint64_t demanded_of(unsigned int fault_thread)
 {
-	struct walk *w = arg;
-	char why[160];
-
-	for (uint64_t i = w->first; i < BLOCKS * EACH; i += CROWD) {
-		uint64_t page = i % BLOCKS * (2 * MIB / PAGE) + i / BLOCKS;
-
-		w->wrong += !page_right(&contents, page, w->addr + page * PAGE, -1, why);
-	}
-	return NULL;
+	return (1 + (fault_thread + FAULT_THREADS < BLOCKS)) * EACH;
 }
 
 /* Counted when it is done, and who waits for it is awake by then. */
@@ -51,33 +34,28 @@ static void each_thread_counts_its_stripes(void **state)
 {
 	struct feed *feed = feed_make(FEED_NOW, &contents, LENGTH);
 	struct hgm *h = engine(FAULT_THREADS);
-	uint64_t elsewhere = 0, stripes_elsewhere = 0;
-	struct walk crowd[CROWD];
+	uint64_t elsewhere = 0, by_others = 0;
+	struct plan plan = { .contents = &contents,
+			     .pages = LENGTH / PAGE,
+			     .step = 2 * MIB / PAGE / EACH };
+	struct touchers touchers;
 	struct field f;
 
 	(void)state;
 	field_make(&f, h, PLACE_SHMEM, LENGTH, feed_source(feed),
 		   HGM_REGION_NO_FILL | HGM_REGION_NO_COLLAPSE);
 	assert_ok(hgm_start(h));
-	for (uint64_t i = 0; i < CROWD; i++) {
-		crowd[i] = (struct walk){ .addr = f.addr, .first = i };
-		assert_int_equal(pthread_create(&crowd[i].thread, NULL, walk, &crowd[i]), 0);
-	}
-	for (unsigned int i = 0; i < CROWD; i++) {
-		pthread_join(crowd[i].thread, NULL);
-		assert_int_equal(crowd[i].wrong, 0);
-	}
+	plan.addr = f.addr;
+	touchers_start(&touchers, CROWD, &plan);
+	touchers_join(&touchers);
 	assert_true(eventually(all_are_counted, h, 5000));
-	for (unsigned int i = 0; i < HGM_STAT_SHARDS; i++) {
-		if (i < HGM_STAT_SHARDS_OWNED)
-			assert_int_equal(demanded_in(h, i),
-					 (1 + (i + FAULT_THREADS < BLOCKS)) * EACH);
-		else
-			elsewhere += demanded_in(h, i);
-	}
+	for (unsigned int i = 0; i < HGM_STAT_SHARDS_OWNED; i++)
+		assert_int_equal(demanded_in(h, i), demanded_of(i));
+	for (unsigned int i = HGM_STAT_SHARDS_OWNED; i < HGM_STAT_SHARDS; i++)
+		elsewhere += demanded_in(h, i);
 	for (unsigned int i = HGM_STAT_SHARDS_OWNED; i < FAULT_THREADS; i++)
-		stripes_elsewhere += 1 + (i + FAULT_THREADS < BLOCKS);
-	assert_int_equal(elsewhere, stripes_elsewhere * EACH);
+		by_others += demanded_of(i);
+	assert_int_equal(elsewhere, by_others);
 	field_end(&f);
 	hgm_destroy(h);
 	feed_free(feed);
