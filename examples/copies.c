@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: 0BSD */
 /*
- * Writing out the memory of a guest: see copies.h
+ * Writing the memory of a guest to a file: see copies.h
  *
- * copy_live() is how a VMM takes a snapshot with libhgm; the rest is measuring and comparing.
+ * copy_live() shows how a VMM takes a snapshot with libhgm. The rest measures and compares.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -19,7 +19,7 @@
 
 #define POOL (UINT64_C(64) << 20)
 
-/* What the guest writes before it is copied as it runs: then the copy cannot be of the instant. */
+/* Records to write before copying a running guest, so that the copy cannot be of the instant. */
 #define HEAD_START 64
 
 static int failed(struct machine *m, int rc, const char *what)
@@ -36,11 +36,11 @@ static int begin(struct copy *c, struct machine *m)
 	c->fd = snapshot_file(path, hgm_region_length(m->region), m->why, sizeof(m->why));
 	if (c->fd < 0)
 		return c->fd;
-	unlink(path); /* goes with its descriptor, however this program ends */
+	unlink(path); /* the file goes away with its descriptor, however this program ends */
 	return 0;
 }
 
-/* Each write that had to wait is a fault, or one that a CPU was paused in. */
+/* A write that had to wait either faulted, or its CPU was paused. */
 static int end(struct copy *c, struct machine *m)
 {
 	moment_now(&c->to, m);
@@ -139,7 +139,7 @@ int copy_stopped(struct copy *c, struct machine *m)
 	c->paused_us = resumed.us - c->from.us;
 	if (rc)
 		return rc;
-	/* What the pause cost is in the log when the writes in question have ended. */
+	/* The log shows the cost of the pause only after the interrupted writes have ended. */
 	rc = machine_write_on(m, 1);
 	if (!rc) {
 		moment_now(&resumed, m);
@@ -170,7 +170,7 @@ int copy_running(struct copy *c, struct machine *m, const struct copy *over)
 	return rc;
 }
 
-/* The file in memory. */
+/* Map the file. */
 static const uint8_t *map(const struct copy *c, struct machine *m, int *rc)
 {
 	uint64_t length = hgm_region_length(m->region);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: 0BSD */
 /*
- * Three ways to write out the memory of a guest that writes, each to a file, and each checked for
- * being of one instant
+ * Three ways to write the memory of a guest to a file while the guest writes. Each file is checked:
+ * is it of one instant?
  */
 #ifndef COPIES_H
 #define COPIES_H
@@ -9,17 +9,17 @@
 #include "machine.h"
 
 /**
- * struct copy - what it came to
+ * struct copy - a copy and its measurements
  * @fd:           the file; it has no name
- * @from:         when it began
+ * @from:         when the copy began
  * @to:           when all was in the file
- * @paused_us:    the guest stood still
- * @protected_us: of this, hgm_snapshot_begin()
+ * @paused_us:    how long the guest was paused
+ * @protected_us: how much of this hgm_snapshot_begin() took
  * @copied:       bytes that were copied before the guest wrote to them
- * @at:           the instant that it is meant to be of
- * @stalls:       of the writes meanwhile
- * @verdict:      what the file is
- * @one_instant:  there is nothing in @verdict
+ * @at:           the instant that the copy should show
+ * @stalls:       stalls of the writes in the meantime
+ * @verdict:      result of the check of the file
+ * @one_instant:  the check found nothing wrong
  */
 struct copy {
 	int fd;
@@ -35,10 +35,10 @@ struct copy {
 };
 
 /*
- * copy_live() takes a live snapshot. With @proof, room for all memory, what the memory was while
- * the guest stood still is copied there, too. copy_stopped() lets the guest stand still until all
- * is written, copy_running() lets it run, after it has written a little more; it writes over the
- * file of another one, which was checked before.
+ * copy_live() takes a live snapshot. If @proof is not NULL, it has room for all memory, and the
+ * memory of the paused guest is also copied there. copy_stopped() pauses the guest until all is
+ * written. copy_running() lets the guest write a little more, and then copies while the guest runs.
+ * It overwrites the file of @over, which must have been checked before.
  *
  * Return: 0 or a negative errno, with the reason in @m->why.
  */
@@ -46,13 +46,19 @@ int copy_live(struct copy *c, struct machine *m, uint8_t *proof);
 int copy_stopped(struct copy *c, struct machine *m);
 int copy_running(struct copy *c, struct machine *m, const struct copy *over);
 
-/* Fill in @verdict; @base is what the memory held at first. Return: likewise. */
+/*
+ * Fill in @c->verdict. @base is what the memory held at first. Return: 0 or a negative errno, with
+ * the reason in @m->why.
+ */
 int copy_check(struct copy *c, struct machine *m, const uint8_t *base);
 
-/* Compare the file with @memory, byte for byte. Return: likewise; -EILSEQ if they differ. */
+/*
+ * Compare the file with @memory, byte for byte. Return: 0, -EILSEQ if they differ, or another
+ * negative errno, with the reason in @m->why.
+ */
 int copy_compare(const struct copy *c, struct machine *m, const uint8_t *memory);
 
-/* Its file goes. */
+/* Also closes the file. */
 void copy_free(struct copy *c);
 
 #endif /* COPIES_H */

@@ -2,8 +2,9 @@
 /*
  * demo - a guest that starts at once on memory whose contents are still in a file
  *
- * The same guest on several backings, from a local file and over an imitated link: how long does it
- * wait for its pages, and does it end up on huge pages?
+ * The demo runs the same guest on several backings, with contents from a local file and over an
+ * imitated link. It shows how long the guest waits for its pages, and whether it ends up on huge
+ * pages.
  */
 #include <errno.h>
 #include <getopt.h>
@@ -55,7 +56,8 @@ static void usage(FILE *f)
 
 	fprintf(f, "usage: demo [OPTIONS]\n"
 		   "       demo snapshot [OPTIONS]\n"
-		   "       demo dirty [OPTIONS]\n\n"
+		   "       demo dirty [OPTIONS]\n"
+		   "       demo balloon [OPTIONS]\n\n"
 		   "A guest starts at once on memory whose contents are still in a file: how long "
 		   "does it\n"
 		   "wait for its pages, and does it end up on huge pages?\n\n"
@@ -71,14 +73,16 @@ static void usage(FILE *f)
 		   "  --help               this text\n\n"
 		   "demo snapshot: all memory as it was at one instant, while a guest writes to "
 		   "it\n"
-		   "demo dirty: a guest moves while it writes, round by round\n\n"
+		   "demo dirty: a guest moves while it writes, round by round\n"
+		   "demo balloon: a guest gives half of its memory back while it is "
+		   "restored\n\n"
 		   "Runs:");
 	for (i = 0; i < BACKINGS; i++)
 		fprintf(f, " %s.file %s.link", backings[i].name, backings[i].name);
 	fputc('\n', f);
 }
 
-/* All runs in the order of backings, the file first. */
+/* List all runs in the order of the backings: first those from the file, then the link. */
 static void all_jobs(struct job *job)
 {
 	unsigned int i;
@@ -91,7 +95,7 @@ static void all_jobs(struct job *job)
 	}
 }
 
-/* Mark what NAME means: a run, or both of a backing. */
+/* Mark the run called @name, or both runs of the backing called @name. */
 static bool select_jobs(const char *name, bool *wanted)
 {
 	struct job job[JOBS];
@@ -107,20 +111,7 @@ static bool select_jobs(const char *name, bool *wanted)
 	return found;
 }
 
-static bool parse_link(const char *text, struct link_opts *link)
-{
-	char *end;
-
-	link->gbps = strtod(text, &end);
-	if (end == text || *end != ':')
-		return false;
-	text = end + 1;
-	link->rtt_us = strtod(text, &end);
-	return end != text && !*end && link->gbps >= 0.001 && link->gbps <= 10000 &&
-	       link->rtt_us >= 0 && link->rtt_us <= 1e6;
-}
-
-/* Does the kernel know MADV_SPLIT? Its rows are left out otherwise, unless they are named. */
+/* Return true if the kernel knows MADV_SPLIT. If not, its rows are shown only on request. */
 static bool kernel_knows_hgm(void)
 {
 	const struct hgm_cap *cap;
@@ -135,7 +126,7 @@ static bool kernel_knows_hgm(void)
 	return knows;
 }
 
-/* Return: 0, or what to exit with, made negative for --help. */
+/* Return: 0, an exit code, or a negative value after --help. */
 static int parse(struct options *o, int argc, char **argv)
 {
 	static const struct option known[] = {
@@ -209,7 +200,7 @@ static int parse(struct options *o, int argc, char **argv)
 	return 0;
 }
 
-/* Beside the JSON, else beside this program, else in the current directory. */
+/* The picture goes next to the JSON, else next to this program, else to the current directory. */
 static void picture_path(const struct options *o, char *path, size_t size)
 {
 	ssize_t length;
@@ -335,6 +326,8 @@ int main(int argc, char **argv)
 		return demo_snapshot(argc - 1, argv + 1);
 	if (argc > 1 && !strcmp(argv[1], "dirty"))
 		return demo_dirty(argc - 1, argv + 1);
+	if (argc > 1 && !strcmp(argv[1], "balloon"))
+		return demo_balloon(argc - 1, argv + 1);
 	rc = parse(&options, argc, argv);
 	if (rc)
 		return rc < 0 ? 0 : rc;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: 0BSD */
 /*
- * Options of the demo's commands, and how those begin whose guest writes: see demo_command.h
+ * Options of the demo's commands, and the start of those whose guest writes: see demo_command.h
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -47,6 +47,19 @@ bool parse_size(const char *text, uint64_t *length)
 	return true;
 }
 
+bool parse_link(const char *text, struct link_opts *link)
+{
+	char *end;
+
+	link->gbps = strtod(text, &end);
+	if (end == text || *end != ':')
+		return false;
+	text = end + 1;
+	link->rtt_us = strtod(text, &end);
+	return end != text && !*end && link->gbps >= 0.001 && link->gbps <= 10000 &&
+	       link->rtt_us >= 0 && link->rtt_us <= 1e6;
+}
+
 int cannot_write(const char *path, int rc)
 {
 	if (rc)
@@ -66,14 +79,13 @@ bool writable(const char *path)
 
 void live_options_usage(FILE *f, const char *rate)
 {
-	fprintf(f,
-		"  --size MIB      the guest's memory, 2 to 2048, even (512)\n"
-		"  --backing NAME  what it is: " BACKING_NAMES " (shmem)\n"
-		"  --rate N        writes a second, of both CPUs together (%s)\n"
-		"  --threads       threads in place of a KVM guest\n"
-		"  --json FILE     write the results there\n"
-		"  --help          this text\n",
-		rate);
+	fprintf(f, "  --size MIB      the guest's memory, 2 to 2048, even (512)\n"
+		   "  --backing NAME  what it is: " BACKING_NAMES " (shmem)\n"
+		   "  --threads       threads in place of a KVM guest\n"
+		   "  --json FILE     write the results there\n"
+		   "  --help          this text\n");
+	if (rate)
+		fprintf(f, "  --rate N        writes a second, of both CPUs together (%s)\n", rate);
 }
 
 int live_getopt(int argc, char **argv, const struct option *own)
@@ -147,7 +159,7 @@ int live_option(struct live_options *o, int c)
 	case 'j':
 		o->json = optarg;
 		return 0;
-	default: /* getopt_long() has said it */
+	default: /* getopt_long() has printed the error */
 		fprintf(stderr, "Try %s --help\n", o->command);
 		return EXIT_USAGE;
 	}
@@ -187,8 +199,9 @@ int live_failed(const char *what, int rc, const char *why)
 {
 	fflush(stdout);
 	fprintf(stderr, "demo: %s: %s\n", what, why);
-	return rc == -EOPNOTSUPP || rc == -ENOMEM || rc == -ENODEV || rc == -ENOSPC ? EXIT_CANNOT
-										    : EXIT_WRONG;
+	return rc == -EOPNOTSUPP || rc == -ENOMEM || rc == -ENODEV || rc == -ENOSPC || rc == -EPERM
+		       ? EXIT_CANNOT
+		       : EXIT_WRONG;
 }
 
 static int begin(struct live_options *o, struct snapshot *base, struct machine *m)

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: 0BSD */
 /*
- * What the demo's commands have in common: options, the guest's first memory, exit codes
+ * Common parts of the demo's commands: options, the guest's initial memory, exit codes
  */
 #ifndef DEMO_COMMAND_H
 #define DEMO_COMMAND_H
@@ -11,6 +11,7 @@
 #include <stdint.h>
 #include <stdio.h>
 
+#include "link.h"
 #include "machine.h"
 #include "snapshot.h"
 
@@ -19,25 +20,28 @@
 enum {
 	EXIT_WRONG = 1,
 	EXIT_USAGE = 2,
-	EXIT_CANNOT = 77 /* this machine cannot; a skipped test, for meson */
+	EXIT_CANNOT = 77 /* this machine cannot do it; meson counts a skipped test */
 };
 
-/* A sentence about wrong arguments, with one %s. Return: EXIT_USAGE. */
+/* Print an error about the arguments. @format contains one %s. Return: EXIT_USAGE. */
 int misused(const char *command, const char *format, const char *argument);
 
-/* An even number of MiB from 2 to 2048. */
+/* Parse an even number of MiB from 2 to 2048. */
 bool parse_size(const char *text, uint64_t *length);
 
-/* "demo: cannot write PATH: ..." unless @rc is 0. Return: @rc. */
+/* Parse bandwidth in Gb/s and round trip in microseconds, for example "10:100". */
+bool parse_link(const char *text, struct link_opts *link);
+
+/* Print "demo: cannot write PATH: ..." unless @rc is 0. Return: @rc. */
 int cannot_write(const char *path, int rc);
 
-/* Can it be written to? Says so if not: better now than after all the work. */
+/* Check that @path is writable, before the work starts. If it is not, print an error. */
 bool writable(const char *path);
 
 /**
  * struct live_options - options of the commands whose guest writes all the time
  * @command:  "demo snapshot"
- * @machine:  from --size, --backing, --threads, --rate
+ * @machine:  set by --size, --backing, --threads, --rate
  * @threads:  --threads
  * @json:     --json, or NULL
  */
@@ -48,35 +52,40 @@ struct live_options {
 	const char *json;
 };
 
-/* getopt_long() for these and for @own, which ends with a row of zeroes, 8 at most. */
+/* getopt_long() for these options and up to 8 in @own, which ends with a row of zeroes. */
 int live_getopt(int argc, char **argv, const struct option *own);
 
-/* How --help describes them. */
+/* Print the description of these options for --help. */
 void live_options_usage(FILE *f, const char *rate);
 
 /*
- * One of them, as getopt_long() returned it, with optarg. Return: 0, or EXIT_USAGE after it was
- * said why.
+ * Handle one option: @c is the return value of getopt_long(), and optarg is set. Return: 0, or
+ * EXIT_USAGE after an error message.
  */
 int live_option(struct live_options *o, int c);
 
-/* Nothing may be left behind the options. Rounds the size to blocks. Return: likewise. */
+/*
+ * Check that no arguments follow the options, and round the size to whole blocks. Return: 0, or
+ * EXIT_USAGE after an error message.
+ */
 int live_options_end(struct live_options *o, int argc, char **argv);
 
 /*
- * Say what the guest is, make the file that its memory comes from, and the machine. It runs, and
- * all of its memory has come. Return: 0 or what to exit with, after it was said why.
+ * Print what the guest is, make the file that its memory comes from, and make the machine. On
+ * return the guest runs, and all of its memory has arrived. Return: 0, or an exit code after an
+ * error message.
  */
 int live_begin(struct live_options *o, struct snapshot *base, struct machine *m);
 
-/* What is being done, on a terminal; NULL clears it. */
+/* Show the current step if stdout is a terminal. NULL clears it. */
 void live_note(const char *note);
 
-/* "demo: WHAT: WHY". Return: EXIT_WRONG, or EXIT_CANNOT if @rc says so. */
+/* Print "demo: WHAT: WHY". Return: EXIT_CANNOT or EXIT_WRONG, depending on @rc. */
 int live_failed(const char *what, int rc, const char *why);
 
-/* The commands. Return: what to exit with. */
+/* The commands. Return: the exit code. */
 int demo_snapshot(int argc, char **argv);
 int demo_dirty(int argc, char **argv);
+int demo_balloon(int argc, char **argv);
 
 #endif /* DEMO_COMMAND_H */

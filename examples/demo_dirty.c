@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: 0BSD */
 /*
- * demo dirty - a guest moves while it writes: pre-copy live migration by dirty tracking
+ * demo dirty - move a guest while it writes: pre-copy live migration by dirty tracking
  *
- * When the guest is paused its memory is compared with what has arrived: each page that differs
- * must have been reported as dirty. After the last round nothing may differ, and the guest goes on
- * at the destination.
+ * When the guest is paused, its memory is compared with what has arrived. Each page that differs
+ * must have been reported as dirty. After the last round nothing may differ, and the guest
+ * continues at the destination.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -25,7 +25,7 @@ struct demo {
 	bool huge;
 	struct snapshot base;
 	struct machine m;
-	struct moment usual[2]; /* a second in which nothing happens */
+	struct moment usual[2]; /* both ends of a second in which nothing happens */
 	double write_us;
 	struct precopy p;
 	uint64_t there_writes;
@@ -104,7 +104,7 @@ static int parse(struct demo *d, int argc, char **argv)
 		if (rc)
 			return rc;
 	}
-	/* Whole blocks of hugetlb are dirty as a whole. */
+	/* A hugetlb block always becomes dirty as a whole. */
 	if (!d->huge && d->options.machine.backing != HGM_BACKING_HUGETLB)
 		d->how.flags |= HGM_DIRTY_EXACT;
 	return live_options_end(&d->options, argc, argv);
@@ -122,7 +122,7 @@ static int migrate(struct demo *d)
 	return precopy_run(&d->p, &d->m, &d->how);
 }
 
-/* The guest is paused, and all of it must be there. */
+/* The guest is paused. Check that all of its memory is at the destination. */
 static int check(struct demo *d)
 {
 	const uint8_t *memory = hgm_region_addr(d->m.region);
@@ -148,7 +148,7 @@ static int check(struct demo *d)
 	return rc;
 }
 
-/* Let it write a while, and look at all of its memory. */
+/* Let the guest write for a while, and check all of its memory. */
 static int live_there(struct demo *d, struct writer_vm *vm)
 {
 	struct writer *w = writer_vm_writer(vm);
@@ -175,7 +175,7 @@ static int live_there(struct demo *d, struct writer_vm *vm)
 	return rc;
 }
 
-/* The guest goes on at the destination. */
+/* Continue the guest at the destination. */
 static int go_on(struct demo *d)
 {
 	const struct machine_opts *o = &d->options.machine;
@@ -213,7 +213,7 @@ static void rounds(const struct precopy *p)
 	}
 }
 
-/* What tracking cost the guest. */
+/* Print what tracking cost the guest. */
 static void cost(const struct demo *d)
 {
 	double usual = moment_writes_per_s(&d->usual[0], &d->usual[1]);

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: 0BSD */
 /*
- * demo snapshot - all memory as it was at one instant, while a guest writes to it
+ * demo snapshot - save all memory as it was at one instant, while a guest writes to it
  *
- * The same memory is written to a file three times: by a live snapshot, with the guest stopped, and
- * as the guest runs. Each file is compared, byte for byte, with what the writes up to the instant
- * must have left; the third one cannot pass that. Then a second guest goes on from the first file.
+ * The same memory is written to a file three times: by a live snapshot, while the guest is stopped,
+ * and while the guest runs. Each file is compared, byte for byte, with what the writes up to the
+ * instant must have left. The third file cannot pass this check. Then a second guest continues from
+ * the first file.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -58,7 +59,7 @@ static int parse(struct demo *d, int argc, char **argv)
 	return live_options_end(&d->options, argc, argv);
 }
 
-/* What a write takes, and how many there are, when nothing happens. */
+/* Measure how long a write takes, and how many there are, while nothing else happens. */
 static int measure_usual(struct demo *d)
 {
 	usleep(LEARN_MS * 1000);
@@ -77,7 +78,7 @@ static int take_live(struct demo *d)
 	int rc;
 
 	if (proof)
-		memset(proof, 1, length); /* not while the guest stands still */
+		memset(proof, 1, length); /* touch the copy before the guest is paused */
 	rc = d->prove && !proof ? -ENOMEM : copy_live(&d->r.copy[LIVE], &d->m, proof);
 
 	if (!rc)
@@ -90,7 +91,7 @@ static int take_live(struct demo *d)
 	return rc;
 }
 
-/* The first guest's life, with all that is done to it. */
+/* Run the first guest, and make all three copies of its memory. */
 static int first_guest(struct demo *d)
 {
 	int rc;
@@ -118,7 +119,7 @@ static int first_guest(struct demo *d)
 	return rc;
 }
 
-/* Another one goes on from the first file, where the first one was at the instant. */
+/* Run a second guest from the first file. It continues where the first was at the instant. */
 static int second_guest(struct demo *d)
 {
 	const struct instant *at = &d->r.copy[LIVE].at;
@@ -152,7 +153,7 @@ static int second_guest(struct demo *d)
 	return rc;
 }
 
-/* Are the files what they must be? */
+/* Check the verdicts on the files. */
 static int judge(const struct demo *d)
 {
 	int i;

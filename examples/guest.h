@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: 0BSD */
 /*
- * What the guest programs (guest.S, writer_guest.S) and their host agree on, and what guest.S and
- * walk.c do. Read by the assembler too.
+ * The protocol between the guest programs (guest.S, writer_guest.S) and their host, and constants
+ * of guest.S and walk.c. The assembler reads this file, too.
  */
 #ifndef GUEST_H
 #define GUEST_H
@@ -9,7 +9,7 @@
 #define GUEST_CPUS 2
 #define GUEST_PAGE 4096
 
-/* Guest physical addresses: ordinary memory from 0 on, the memory under test at 1 GiB. */
+/* Guest physical addresses: ordinary memory starts at 0, the memory under test at 1 GiB. */
 #define GUEST_CODE   0x1000
 #define GUEST_BOXES  0x2000
 #define GUEST_TABLES 0x10000
@@ -18,22 +18,22 @@
 /* The most that fits between GUEST_MEMORY and the devices below 4 GiB. */
 #define GUEST_MAX_LENGTH 0x80000000u
 
-/* How the guest says that it is done, and that it wants to wait until the host lets it go on. */
+/* The guest uses these ports to say that it is done, or that it waits for the host. */
 #define GUEST_DONE_PORT 0xf4
 #define GUEST_WAIT_PORT 0xf5
 
-/* A page's words that are read: WORDS of them, STRIDE bytes apart, the first one timed. */
+/* The guest reads WORDS words of a page, STRIDE bytes apart, and times the first one. */
 #define GUEST_WORDS  8
 #define GUEST_STRIDE 516
 
-/* A write adds ADDEND to the word at WRITTEN, which is one of those that are read. */
+/* A write adds ADDEND to the word at WRITTEN, which is one of the words that are read. */
 #define GUEST_WRITTEN 1032
 #define GUEST_ADDEND  0x01000193
 
 /* Times are kept in ticks of 2^6 TSC cycles, so that 32 bits hold more than a minute. */
 #define GUEST_TICK_SHIFT 6
 
-/* One box per CPU: what it is told, and what it tells. EBX has its address. */
+/* One box per CPU: what the host and the CPU tell each other. EBX holds its address. */
 #define BOX_SIZE 0x100
 
 /* struct walk_box */

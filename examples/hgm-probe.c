@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: 0BSD */
 /*
- * What can this kernel do for this process, and why not? See hgm-probe(1).
+ * Show what this kernel can do for this process, and why it cannot do more. See hgm-probe(1).
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -140,7 +140,7 @@ static const char usage[] = "usage: hgm-probe [--prove] [--json] [NAME...]\n"
 struct request {
 	unsigned int flags;
 	bool json;
-	bool done; /* by --help, --version */
+	bool done; /* --help or --version did all the work */
 	char **names;
 	int count;
 };
@@ -177,7 +177,7 @@ static bool parse(struct request *q, int argc, char **argv)
 	return true;
 }
 
-/* A slip of the pen must not pass for an answer. */
+/* A mistyped name must not pass for an answer. */
 static bool know_names(const struct hgm_caps *caps, const struct request *q)
 {
 	bool all = true;
@@ -193,7 +193,7 @@ static bool know_names(const struct hgm_caps *caps, const struct request *q)
 	return all;
 }
 
-/* Named capabilities: all must be there. */
+/* Print the named capabilities. The kernel must have all of them. */
 static int print_named(const struct findings *f, const struct request *q)
 {
 	int status = STATUS_FINE;
@@ -209,7 +209,7 @@ static int print_named(const struct findings *f, const struct request *q)
 	return status;
 }
 
-/* Output that did not get through must not pass for an answer. */
+/* Lost output must not pass for an answer. */
 static int finish(int status)
 {
 	if (fflush(stdout) || ferror(stdout)) {

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: 0BSD */
 /*
- * info - what each backing comes to on this machine, and why
+ * info - what each backing gives on this machine, and why
  */
 #include <stdint.h>
 #include <stdio.h>

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: 0BSD */
 /*
- * Is it one instant? See instant.h
+ * The check that a copy of memory is of one instant: see instant.h
  */
 #include <errno.h>
 #include <stdio.h>
@@ -33,7 +33,7 @@ void instant_take(struct instant *at, const struct writer *w, bool ended)
 	}
 }
 
-/* What a page holds after its write @sequence; 0: before the first one. */
+/* Compute what a page holds after its write @sequence; 0 means before the first write. */
 static void page_after(uint8_t *page, const uint8_t *base, uint32_t number, uint32_t sequence)
 {
 	memcpy(page, base, GUEST_PAGE);
@@ -61,8 +61,8 @@ static bool same_but_for_records(const uint8_t *a, const uint8_t *b)
 }
 
 /*
- * A page that is not what it must be. What it is shows in its second word, the sequence number,
- * where it is the first to be looked at; a page without a record has a word of @base there.
+ * Classify a page that is not what it must be. Its second word is the sequence number. In a page
+ * without a record this is a word of @base.
  */
 static enum kind kind_of(const uint8_t *page, const uint8_t *expected, const uint8_t *base,
 			 uint32_t number, uint32_t sequence, uint32_t *found)

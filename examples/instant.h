@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: 0BSD */
 /*
  * The state of a guest that writes, at an instant, and the check that a copy of its memory is of
- * that very instant
+ * exactly that instant
  *
- * The CPUs were stopped wherever they happened to be. The sequence numbers that they had reached
- * tell what each page must hold, to the byte: no page may be newer, none older, none a mixture of
- * two writes. Only the page that a CPU was in the middle of writing cannot be told so: of that one
- * the instant has a copy.
+ * The CPUs can be stopped anywhere. The sequence numbers that they have reached tell what each page
+ * must hold, to the byte. No page may be newer, older, or a mixture of two writes. The sequence
+ * numbers do not tell the contents of a page that a CPU is writing at the instant. The instant
+ * holds a copy of that page.
  */
 #ifndef INSTANT_H
 #define INSTANT_H
@@ -17,10 +17,10 @@
 #define INSTANT_NO_PAGE UINT32_MAX
 
 /**
- * struct instant - all that a guest was besides its memory
+ * struct instant - the state of a guest, except its memory
  * @box:     per CPU: its box, with the sequence number that it had reached
  * @cpu:     its registers (with KVM)
- * @page:    the page that it was to write next, and may have begun with; or INSTANT_NO_PAGE
+ * @page:    the page of its next write, which it may have begun; or INSTANT_NO_PAGE
  * @writing: what that page held
  */
 struct instant {
@@ -30,16 +30,16 @@ struct instant {
 	uint8_t writing[GUEST_CPUS][GUEST_PAGE];
 };
 
-/* The boxes and the pages; the CPUs must stand still. @ended: they are between two records. */
+/* Take the boxes and pages. The CPUs must not run. @ended: the CPUs are between two records. */
 void instant_take(struct instant *at, const struct writer *w, bool ended);
 
 /**
- * struct instant_verdict - what a copy is
- * @newer: pages that a later write has been to
- * @older: pages that lack their last write
- * @torn:  pages that are a mixture of two writes
- * @other: pages that are anything else
- * @first: the first of them, in words
+ * struct instant_verdict - what is wrong with a copy
+ * @newer: number of pages that contain a later write
+ * @older: number of pages that lack their last write
+ * @torn:  number of pages that are a mixture of two writes
+ * @other: number of pages that are wrong in another way
+ * @first: a text about the first of these pages
  */
 struct instant_verdict {
 	uint64_t newer;
@@ -57,7 +57,7 @@ struct instant_verdict {
  * @copy: the copy
  * @v:    filled in
  *
- * Return: 0, -EILSEQ if there is anything in @v, -ENOMEM.
+ * Return: 0, -EILSEQ if any page is wrong, -ENOMEM.
  */
 int instant_check(const struct instant *at, const struct writer *w, const uint8_t *base,
 		  const uint8_t *copy, struct instant_verdict *v);

@@ -2,7 +2,7 @@
 /*
  * One run of the demo: see job.h
  *
- * The middle of it, run(), is how a VMM uses libhgm; the rest is measuring.
+ * The core, run(), shows how a VMM uses libhgm. The rest measures.
  */
 #include <errno.h>
 #include <stdarg.h>
@@ -16,8 +16,8 @@
 #include "progress.h"
 #include "vmm.h"
 
-/* With nothing arriving and nothing becoming huge for so long, something hangs. */
-#define PATIENCE_MS 120000 /* on a busy machine, too */
+/* If nothing arrives and nothing becomes huge for this long, something hangs. */
+#define PATIENCE_MS 120000 /* enough even on a busy machine */
 #define LOOK_MS	    50
 
 struct running {
@@ -38,7 +38,7 @@ static double now_ms(void)
 
 static bool fail(struct result *r, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
-/* Keeps the first reason. Always false. */
+/* Record a failure, and keep the first reason. Return: always false. */
 static bool fail(struct result *r, const char *format, ...)
 {
 	va_list args;
@@ -72,7 +72,7 @@ static bool create(const struct job *job, const struct setting *setting, struct 
 	};
 	struct hgm_opts engine_opts = {
 		.size = sizeof(engine_opts),
-		/* Enough for threads, but not for KVM, and to be had by everybody. */
+		/* Enough for threads, but not for KVM, and needs no privilege. */
 		.flags = setting->kvm ? 0 : HGM_ALLOW_USER_MODE_ONLY,
 	};
 	int rc;
@@ -107,7 +107,7 @@ static bool create(const struct job *job, const struct setting *setting, struct 
 	return !rc;
 }
 
-/* Wait until all is present and huge. The guest runs meanwhile. */
+/* Wait until all memory is present and huge. The guest runs in the meantime. */
 static bool wait_complete(const struct job *job, const struct setting *setting, struct running *run,
 			  struct result *r)
 {
@@ -146,7 +146,7 @@ static bool look_at(struct running *run, struct result *r)
 	r->map = info.map_bytes;
 	r->block = info.block_bytes;
 	r->blocks = info.blocks;
-	/* The page tables' word for it, where there is one; leaves below the block do not count. */
+	/* Ask the page tables if possible. Leaves smaller than a block do not count. */
 	if (hgm_mapped_huge(info.addr, info.length, &r->huge_bytes) ||
 	    r->huge_bytes > info.huge_bytes)
 		r->huge_bytes = info.huge_bytes;
@@ -227,7 +227,7 @@ void job_run(const struct job *job, const struct setting *setting, struct result
 	if (r->hangs)
 		return;
 	vmm_destroy(running.vm);
-	hgm_destroy(running.engine); /* and its regions */
+	hgm_destroy(running.engine); /* also destroys its regions */
 	hgm_source_destroy(running.source);
 	link_destroy(running.link);
 }

@@ -13,7 +13,7 @@
 #include "snapshot.h"
 #include "stalls.h"
 
-/* How large the pieces are that a fault waits for. */
+/* Size of the pieces that a fault waits for. */
 enum pieces {
 	PIECES_ANY,
 	PIECES_BLOCK,
@@ -22,13 +22,13 @@ enum pieces {
 
 /**
  * struct job - what to run
- * @name:    "shmem.link"
- * @backing: for people
- * @json:    for programs
+ * @name:    name of the run, for example "shmem.link"
+ * @backing: name of the backing for people
+ * @json:    name of the backing for programs
  * @kind:    enum hgm_backing
- * @block:   bytes
- * @pieces:  what the ladder must not go above or below
- * @link:    over the link, or straight from the file
+ * @block:   block size in bytes
+ * @pieces:  limit for the size of the pieces that a fault waits for
+ * @link:    true to fetch over the link, false to read the file
  */
 struct job {
 	char name[32];
@@ -41,14 +41,14 @@ struct job {
 };
 
 /**
- * struct setting - what is the same for all runs
- * @snapshot: what the memory holds at first
- * @length:   how much of it to restore, where the block does not want more
- * @link:     what kind of link
- * @kvm:      a real guest
- * @seed:     of the walk
+ * struct setting - settings that all runs share
+ * @snapshot: initial contents of the memory
+ * @length:   how much of it to restore; a large block may need more
+ * @link:     options of the link
+ * @kvm:      run a real guest
+ * @seed:     seed for the walk
  * @terminal: show a progress bar
- * @model:    the kernel that libhgm sees, if not the one that runs
+ * @model:    the kernel that libhgm sees, if it is not the running one
  */
 struct setting {
 	const struct snapshot *snapshot;
@@ -62,13 +62,13 @@ struct setting {
 
 enum outcome {
 	JOB_RAN,
-	JOB_SKIPPED, /* this machine cannot; the reason is in why */
-	JOB_FAILED,  /* something is wrong; likewise */
+	JOB_SKIPPED, /* this machine cannot run it; the reason is in why */
+	JOB_FAILED,  /* something is wrong; the reason is in why */
 };
 
 struct result {
 	enum outcome outcome;
-	bool hangs; /* something cannot be taken down any more: end the program without */
+	bool hangs; /* something cannot be torn down: exit without it */
 	char why[512];
 	uint64_t length;
 	uint64_t block;
@@ -79,13 +79,13 @@ struct result {
 	double complete_ms;
 	bool checksum_ok;
 	struct stalls stalls;
-	uint32_t rounds; /* how often each page was written to, at most */
+	uint32_t rounds; /* how often a page was written to, at most */
 };
 
-/* How much memory a job restores: @length, in whole blocks, at least one. */
+/* Return how much memory a job restores: @length in whole blocks, at least one block. */
 uint64_t job_length(const struct job *job, uint64_t length);
 
-/* Run it, from the creation of the engine to its end. */
+/* Run a job, from the creation of the engine to its end. */
 void job_run(const struct job *job, const struct setting *setting, struct result *r);
 
 #endif /* JOB_H */

@@ -2,8 +2,9 @@
 /*
  * A tiny virtual machine: two CPUs in 32-bit flat protected mode, two memory slots, no devices.
  *
- * libhgm's part in it is a single address: the memory of slot 1. KVM reads it as any thread would,
- * so a CPU that touches an absent page waits inside KVM_RUN until the page has come.
+ * libhgm provides only one thing, the address of the memory of slot 1. KVM accesses this memory as
+ * any thread would, so a CPU that touches an absent page waits inside KVM_RUN until the page has
+ * arrived.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -23,13 +24,13 @@ static int failed(int error, const char *what, char *why, size_t size)
 	return -error;
 }
 
-/* guest.S, writer_guest.S */
-extern const uint8_t guest_code[], writer_code[];
-extern const uint32_t guest_size, writer_size;
+/* guest.S, writer_guest.S, balloon_guest.S */
+extern const uint8_t guest_code[], writer_code[], balloon_code[];
+extern const uint32_t guest_size, writer_size, balloon_size;
 
 #define TIME_STAMP_COUNTER 0x10 /* the MSR */
 
-/* Pages below 4 GiB that KVM wants for itself on Intel processors; nothing else lies there. */
+/* KVM needs these pages below 4 GiB on Intel processors. Nothing else uses them. */
 #define IDENTITY_MAP 0xfffbc000u
 #define TASK_STATE   0xfffbd000u
 
@@ -139,10 +140,16 @@ static int create_cpu(struct kvm *kvm, int index, char *why, size_t size)
 
 static void load(const struct kvm_opts *opts)
 {
-	if (opts->program == KVM_WRITER)
-		memcpy(opts->low + GUEST_CODE, writer_code, writer_size);
-	else
-		memcpy(opts->low + GUEST_CODE, guest_code, guest_size);
+	static const struct {
+		const uint8_t *code;
+		const uint32_t *size;
+	} programs[] = {
+		[KVM_WALK] = { guest_code, &guest_size },
+		[KVM_WRITER] = { writer_code, &writer_size },
+		[KVM_BALLOON] = { balloon_code, &balloon_size },
+	};
+
+	memcpy(opts->low + GUEST_CODE, programs[opts->program].code, *programs[opts->program].size);
 }
 
 static int create(struct kvm *kvm, const struct kvm_opts *opts, char *why, size_t size)
@@ -217,7 +224,7 @@ double kvm_ticks_per_us(const struct kvm *kvm)
 	return kvm->ticks_per_us;
 }
 
-/* Why a CPU came back from KVM_RUN, when it should not have. */
+/* Describe an exit from KVM_RUN that should not happen. */
 static const char *reason(const struct kvm_run *run, unsigned long long *detail)
 {
 	switch (run->exit_reason) {
@@ -264,12 +271,12 @@ int kvm_run(struct kvm *kvm, int index, char *why, size_t size)
 	if (!rc && run->exit_reason == KVM_EXIT_IO && run->io.port == GUEST_DONE_PORT)
 		return 0;
 	if (!rc && run->exit_reason == KVM_EXIT_IO && run->io.port == GUEST_WAIT_PORT) {
-		/* Its state is whole only after the instruction has ended: when it runs again. */
+		/* The state is complete only when the CPU runs again and ends the instruction. */
 		kvm_interrupt(kvm, index, true);
 		return ioctl(cpu->fd, KVM_RUN, 0) && errno == EINTR ? 1 : -EIO;
 	}
 
-	/* EFAULT, for one: memory that cannot be had. EBP is the page. */
+	/* For example EFAULT: the memory is not available. EBP holds the page. */
 	what = rc ? "KVM_RUN failed, errno" : reason(run, &detail);
 	if (rc)
 		detail = -rc;
@@ -284,7 +291,7 @@ void kvm_interrupt(struct kvm *kvm, int cpu, bool interrupted)
 	__atomic_store_n(&kvm->cpu[cpu].run->immediate_exit, interrupted, __ATOMIC_RELEASE);
 }
 
-/* One MSR; struct kvm_msrs ends in an array without a length. */
+/* One MSR. struct kvm_msrs ends in a flexible array. */
 union time_stamp {
 	struct kvm_msrs msrs;
 	uint8_t room[sizeof(struct kvm_msrs) + sizeof(struct kvm_msr_entry)];

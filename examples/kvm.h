@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: 0BSD */
 /*
- * The part of the virtual machine that KVM runs: memory slots, CPUs, and why they stop
+ * The part of the virtual machine that KVM runs: memory slots, CPUs, and the reasons they stop
  */
 #ifndef KVM_H
 #define KVM_H
@@ -14,17 +14,18 @@
 struct kvm;
 
 enum kvm_program {
-	KVM_WALK,   /* guest.S */
-	KVM_WRITER, /* writer_guest.S */
+	KVM_WALK,    /* guest.S */
+	KVM_WRITER,  /* writer_guest.S */
+	KVM_BALLOON, /* balloon_guest.S */
 };
 
 /**
  * struct kvm_opts - what a machine is made of
- * @program:  what its CPUs run
- * @low:      ordinary memory: guest physical address 0; the program is copied into it
- * @low_size: its size
- * @memory:   the memory under test: guest physical address GUEST_MEMORY
- * @length:   its size
+ * @program:  the program that its CPUs run
+ * @low:      ordinary memory at guest physical address 0; the program is copied into it
+ * @low_size: size of @low
+ * @memory:   the memory under test, at guest physical address GUEST_MEMORY
+ * @length:   size of @memory
  */
 struct kvm_opts {
 	enum kvm_program program;
@@ -34,34 +35,35 @@ struct kvm_opts {
 	uint64_t length;
 };
 
-/* Where a CPU is: its registers as KVM_GET_REGS gives them, and its time stamp counter. */
+/* State of a CPU: its registers as KVM_GET_REGS returns them, and its time stamp counter. */
 struct kvm_state {
 	uint64_t registers[18];
 	uint64_t tsc;
 };
 
-/* Can a guest be run here? If not, @why says what is in the way. */
+/* Return true if this machine can run a guest. If not, @why says why. */
 bool kvm_usable(char *why, size_t size);
 
-/* Return: 0 or a negative errno, and @why in words. */
+/* Return: 0, or a negative errno with a text in @why. */
 int kvm_create(struct kvm **out, const struct kvm_opts *opts, char *why, size_t size);
 
-/* How many ticks (GUEST_TICK_SHIFT) a microsecond has. */
+/* Return the number of ticks (GUEST_TICK_SHIFT) per microsecond. */
 double kvm_ticks_per_us(const struct kvm *kvm);
 
 /*
- * Run a CPU, on the calling thread, until its program is done. Return: likewise; 1 if the program
- * wants to wait, and -EINTR if it is interrupted: after both it is, until it is allowed again.
+ * Run a CPU on the calling thread until its program is done. Return: 0, or a negative errno with a
+ * text in @why; 1 if the program wants to wait; -EINTR if the CPU is interrupted. After 1 and
+ * -EINTR the CPU stays interrupted until kvm_interrupt() allows it to run again.
  */
 int kvm_run(struct kvm *kvm, int cpu, char *why, size_t size);
 
 /*
- * Let kvm_run() return at once, now and when it is called again, until it is allowed again. Who is
- * in it must get a signal, too.
+ * Make kvm_run() return at once, now and when it is called again, until it is allowed again. A
+ * thread that is inside kvm_run() must also get a signal.
  */
 void kvm_interrupt(struct kvm *kvm, int cpu, bool interrupted);
 
-/* Of a CPU that does not run. Return: 0 or a negative errno. */
+/* The CPU must not run. Return: 0 or a negative errno. */
 int kvm_get_state(struct kvm *kvm, int cpu, struct kvm_state *state);
 int kvm_set_state(struct kvm *kvm, int cpu, const struct kvm_state *state);
 

@@ -2,9 +2,9 @@
 /*
  * An imitated network link: see link.h
  *
- * All that is in flight stands in one queue, in order of arrival. The link's thread takes the
- * first, copies its contents while there is time, sleeps until shortly before the arrival and spins
- * through the rest: a sleep alone would end some ten microseconds late. It learns how late.
+ * All requests in flight are in one queue, in order of arrival. The link's thread takes the first
+ * one, copies its contents while there is time, sleeps until shortly before the arrival, and spins
+ * for the rest. A sleep alone would end some ten microseconds late. The thread learns how late.
  */
 #include <errno.h>
 #include <pthread.h>
@@ -31,6 +31,7 @@ struct link {
 	uint64_t length;
 	double ns_per_byte;
 	uint64_t rtt;
+	uint64_t each;
 	int (*deliver)(const struct hgm_io *io, int64_t result);
 	pthread_t thread;
 
@@ -40,7 +41,7 @@ struct link {
 	struct flight **last;
 	struct flight *unused;
 	struct flight *current; /* taken by the thread */
-	uint64_t wire_free;	/* when the answer before has passed */
+	uint64_t wire_free;	/* when the previous answer has passed */
 	uint64_t spin;		/* how long before an arrival to stop sleeping */
 	uint64_t in_flight;
 	bool stop;
@@ -78,10 +79,10 @@ int64_t link_read(void *user, const struct hgm_io *io)
 		f->io.length = l->length - io->offset;
 	if (l->wire_free < now + l->rtt)
 		l->wire_free = now + l->rtt;
-	l->wire_free += f->io.length * l->ns_per_byte;
+	l->wire_free += l->each + f->io.length * l->ns_per_byte;
 	f->due = l->wire_free;
 
-	/* Whoever waits already waits for something earlier. */
+	/* Otherwise the thread already waits for an earlier arrival. */
 	if (!l->first && !l->current)
 		pthread_cond_signal(&l->wake);
 	*l->last = f;
@@ -97,7 +98,7 @@ static bool is_request(const struct flight *f, const struct hgm *engine, uint64_
 	return f->io.engine == engine && f->io.id == id;
 }
 
-/* Only marks and moves: the answer comes from the link's thread. */
+/* Only mark the request and move it to the front. The link's thread answers it. */
 void link_cancel(void *user, struct hgm *engine, uint64_t id)
 {
 	struct link *l = user;
@@ -123,7 +124,10 @@ void link_cancel(void *user, struct hgm *engine, uint64_t id)
 	pthread_mutex_unlock(&l->lock);
 }
 
-/* Sleep, then spin, until an arrival. Called with the lock held; true if it need not be awaited. */
+/*
+ * Sleep, then spin, until an arrival. Called with the lock held. Return: true if the arrival need
+ * not be awaited.
+ */
 static bool wait_for(struct link *l, struct flight *f)
 {
 	struct timespec t;
@@ -135,7 +139,7 @@ static bool wait_for(struct link *l, struct flight *f)
 		t.tv_nsec = until % 1000000000;
 		if (pthread_cond_timedwait(&l->wake, &l->lock, &t) != ETIMEDOUT)
 			continue;
-		/* Rise at once to what was needed, fall slowly. */
+		/* Increase at once to what was needed, decrease slowly. */
 		woke = now_ns() - until;
 		l->spin -= l->spin / 64;
 		if (l->spin < woke + SPIN_MIN_NS)
@@ -213,7 +217,7 @@ int link_create(struct link **out, const void *data, uint64_t length, const stru
 	struct link *l;
 	int rc;
 
-	if (!data || !length || !(opts->gbps > 0) || !(opts->rtt_us >= 0))
+	if (!data || !length || !(opts->gbps > 0) || !(opts->rtt_us >= 0) || !(opts->each_us >= 0))
 		return -EINVAL;
 	l = calloc(1, sizeof(*l));
 	if (!l)
@@ -222,6 +226,7 @@ int link_create(struct link **out, const void *data, uint64_t length, const stru
 	l->length = length;
 	l->ns_per_byte = 8 / opts->gbps;
 	l->rtt = opts->rtt_us * 1000;
+	l->each = opts->each_us * 1000;
 	l->deliver = opts->deliver ? opts->deliver : hgm_io_done;
 	l->last = &l->first;
 	l->spin = SPIN_MIN_NS;

@@ -1,14 +1,16 @@
 /* SPDX-License-Identifier: 0BSD */
 /*
- * An imitated network link: a source whose answers arrive as late as if they had come over a wire
+ * An imitated network link: a source whose answers arrive as late as if they came over a wire
  *
- * A request travels to the far end and its answer back: one round trip. Answers follow each other
- * on the wire at the link's bandwidth, in the order of the requests. So the last byte of an answer
- * arrives
+ * A request travels to the far end and its answer travels back: one round trip. Answers follow each
+ * other on the wire at the link's bandwidth, in the order of the requests. So the last byte of an
+ * answer arrives at
  *
- *	max(time of the request + round trip, arrival of the answer before) + bytes / bandwidth
+ *	max(time of the request + round trip, arrival of the previous answer) + each + bytes /
+ *	bandwidth
  *
- * A thread of the link's own delivers each answer at that time.
+ * where "each" is the time that the far end needs for an answer before it can send it, usually 0.
+ * The link has its own thread, which delivers each answer at that time.
  */
 #ifndef LINK_H
 #define LINK_H
@@ -21,25 +23,27 @@
 struct link;
 
 /**
- * struct link_opts - what kind of link
+ * struct link_opts - options of a link
  * @gbps:    bandwidth in 10^9 bits a second
  * @rtt_us:  round trip in microseconds
- * @deliver: what to call with each answer; NULL for hgm_io_done()
+ * @each_us: time that the far end needs for each answer, one after another, in microseconds
+ * @deliver: function to call with each answer; NULL for hgm_io_done()
  */
 struct link_opts {
 	double gbps;
 	double rtt_us;
+	double each_us;
 	int (*deliver)(const struct hgm_io *io, int64_t result);
 };
 
 /**
- * struct link_stats - what a link has done
- * @requests:	 answered
- * @cancelled:	 of these, by -ECANCELED
- * @bytes:	 delivered
+ * struct link_stats - counters of a link
+ * @requests:	 requests answered
+ * @cancelled:	 requests answered with -ECANCELED
+ * @bytes:	 bytes delivered
  * @deepest:	 the most requests in flight at a time
- * @late_ns:	 sum of how much later than computed answers were delivered
- * @late_max_ns: the largest of these
+ * @late_ns:	 sum of the delays of answers after their computed time
+ * @late_max_ns: the largest of these delays
  */
 struct link_stats {
 	uint64_t requests;
@@ -53,24 +57,24 @@ struct link_stats {
 /**
  * link_create - make a link
  * @out:    the new link
- * @data:   what lies at the far end; must stay readable
- * @length: its size in bytes
- * @opts:   what kind of link
+ * @data:   the contents at the far end; must stay readable
+ * @length: size of @data in bytes
+ * @opts:   options of the link
  *
- * Return: 0, -EINVAL impossible options, -ENOMEM, -EAGAIN no thread to be had.
+ * Return: 0; -EINVAL if the options are impossible; -ENOMEM; -EAGAIN if no thread can be created.
  */
 int link_create(struct link **out, const void *data, uint64_t length, const struct link_opts *opts);
 
 /*
- * Answers what is still in flight with -ECANCELED. Not before the engines that use it are
- * destroyed.
+ * Answer all requests that are still in flight with -ECANCELED. First destroy the engines that use
+ * the link.
  */
 void link_destroy(struct link *l);
 
-/* The source. As hgm_source_fn(). */
+/* Make a source from the link. Return: as hgm_source_fn(). */
 int link_source(struct hgm_source **out, struct link *l);
 
-/* What link_source() gives to hgm_source_fn(). */
+/* The functions that link_source() passes to hgm_source_fn(). */
 int64_t link_read(void *user, const struct hgm_io *io);
 void link_cancel(void *user, struct hgm *engine, uint64_t id);
 

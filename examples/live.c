@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: 0BSD */
 /*
- * live - a snapshot of memory that is being written to, and a second life from it
+ * live - take a snapshot of memory while it is being written to, and restore it
  *
  *	live FILE
  *
- * A thread counts in every page of a region, as a guest would. The snapshot goes to FILE while it
- * counts on; then a second region is restored from FILE, and shows the counts of the instant.
+ * A thread, in the role of a guest, increments a counter in every page of a region. It keeps
+ * counting while the snapshot is written to FILE. Then a second region is restored from FILE. It
+ * shows the counters as they were at the instant of the snapshot.
  */
 #include <fcntl.h>
 #include <pthread.h>
@@ -34,7 +35,7 @@ static void check(int rc)
 	exit(1);
 }
 
-/* One pass after another: the first word of each page says how many have been there. */
+/* Pass over the memory again and again. The first word of each page counts the passes. */
 static void *run_guest(void *arg)
 {
 	(void)arg;
@@ -50,7 +51,7 @@ static void *run_guest(void *arg)
 	return NULL;
 }
 
-/* As a VMM pauses its vCPUs. */
+/* Stands for a VMM that pauses its vCPUs. */
 static void pause_guest(void)
 {
 	atomic_store(&guest.paused, 0);
@@ -88,7 +89,7 @@ int main(int argc, char **argv)
 	zeroes = calloc(1, LENGTH);
 	if (opts.fd < 0 || !zeroes) {
 		perror(argv[1]);
-		return 1;
+		exit(1);
 	}
 	check(hgm_create(&h, NULL));
 	check(hgm_source_memory(&nothing, zeroes, LENGTH));
@@ -96,7 +97,7 @@ int main(int argc, char **argv)
 	check(hgm_start(h));
 	if (pthread_create(&thread, NULL, run_guest, NULL)) {
 		fprintf(stderr, "live: no thread\n");
-		return 1;
+		exit(1);
 	}
 	check(hgm_wait(h, -1));
 

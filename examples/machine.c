@@ -11,7 +11,7 @@
 
 #define PATIENCE_MS 60000
 
-/* What libhgm said about this thread's last call. */
+/* Keep libhgm's error text about this thread's last call. */
 static int said(struct machine *m, int rc)
 {
 	if (rc)
@@ -30,7 +30,10 @@ int machine_create(struct machine *m, const struct machine_opts *opts, struct hg
 	};
 	struct hgm_opts engine = {
 		.size = sizeof(engine),
-		/* Enough for threads, but not for KVM, and to be had by everybody. */
+		/*
+		 * Enough for threads, but not for KVM, and needs no privilege. The only kind of
+		 * protection that works with it is asynchronous dirty tracking.
+		 */
 		.flags = opts->kvm ? 0 : HGM_ALLOW_USER_MODE_ONLY,
 	};
 	int rc;
@@ -129,7 +132,7 @@ void machine_destroy(struct machine *m)
 	if (m->vm && writer_vm_finish(m->vm, ignored, sizeof(ignored)) == -ETIMEDOUT)
 		return;
 	writer_vm_destroy(m->vm);
-	hgm_destroy(m->engine); /* and its region */
+	hgm_destroy(m->engine); /* also destroys its region */
 	hgm_source_destroy(m->source);
 	*m = (struct machine){ 0 };
 }

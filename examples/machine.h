@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: 0BSD */
 /*
- * A whole small VMM whose guest writes all the time: an engine, a region, and the virtual machine
- * on it
+ * A complete small VMM whose guest writes all the time: an engine, a region, and a virtual machine
+ * that uses the region
  */
 #ifndef MACHINE_H
 #define MACHINE_H
@@ -16,13 +16,13 @@
 #include "writer_vm.h"
 
 /**
- * struct machine_opts - what a machine shall be
- * @length:  of its memory
- * @seed:    of its schedules
+ * struct machine_opts - options of a machine
+ * @length:  length of its memory
+ * @seed:    seed for its schedules
  * @backing: enum hgm_backing
- * @block:   bytes
- * @kvm:     with KVM, or by threads
- * @writes_per_s: of both CPUs together; 0 for as many as can be
+ * @block:   block size in bytes
+ * @kvm:     true to use KVM, false to use threads
+ * @writes_per_s: writes per second of both CPUs together; 0 for as many as possible
  */
 struct machine_opts {
 	uint64_t length;
@@ -38,24 +38,24 @@ struct machine {
 	struct hgm_source *source;
 	struct hgm_region *region;
 	struct writer_vm *vm;
-	bool hangs; /* it cannot be taken down any more */
+	bool hangs; /* it cannot be torn down */
 	char why[512];
 };
 
 /*
- * Make one whose memory comes from @source, which it takes over; it does not run yet. This and the
- * others return 0 or a negative errno, and leave the reason in @m->why.
+ * Make a machine whose memory comes from @source. The machine takes over @source, and does not run
+ * yet. This function and the others return 0, or a negative errno with the reason in @m->why.
  */
 int machine_create(struct machine *m, const struct machine_opts *opts, struct hgm_source *source);
 
-/* Run it, from the beginning or, unless @at is NULL, from there. */
+/* Run the machine from @at, or from the beginning if @at is NULL. */
 int machine_start(struct machine *m, const struct instant *at);
 
 int machine_pause(struct machine *m);
 void machine_resume(struct machine *m);
 int machine_get_instant(struct machine *m, struct instant *at);
 
-/* Wait until each CPU has written so many records more. */
+/* Wait until each CPU has written @records more records. */
 int machine_write_on(struct machine *m, uint32_t records);
 
 /* Wait until its memory is present and huge. */
@@ -67,11 +67,11 @@ int machine_finish(struct machine *m, const uint8_t *base);
 void machine_destroy(struct machine *m);
 
 /**
- * struct moment - what is counted, at one end of a stretch of time
+ * struct moment - the counters at one end of a time span
  * @us:     the time
- * @writes: of each CPU
- * @slow:   of these, logged as slow
- * @faults: that libhgm has served
+ * @writes: number of writes of each CPU
+ * @slow:   how many of these were logged as slow
+ * @faults: number of faults that libhgm has served
  */
 struct moment {
 	double us;
@@ -84,12 +84,12 @@ void moment_now(struct moment *t, const struct machine *m);
 double moment_writes_per_s(const struct moment *from, const struct moment *to);
 
 /*
- * What a write usually takes, in microseconds: the median of the latest. From here on a write that
- * takes STALLS_LEAST_US longer is a stall.
+ * Return the usual time of a write in microseconds: the median of the latest writes. From now on a
+ * write that takes STALLS_LEAST_US longer is a stall.
  */
 double machine_learn_usual(struct machine *m);
 
-/* The stalls between two moments; the longest @at_most of them. Return: 0 or -ENOMEM. */
+/* Collect the longest @at_most stalls between two moments. Return: 0 or -ENOMEM. */
 int moment_stalls(struct stalls *s, const struct machine *m, const struct moment *from,
 		  const struct moment *to, uint64_t at_most);
 

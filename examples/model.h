@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: 0BSD */
 /*
- * Running on the model of another kernel: only the demo of the test suite can (test/model/demo.c)
+ * Run on the model of another kernel. Only the demo of the test suite can do this
+ * (test/model/demo.c).
  */
 #ifndef MODEL_H
 #define MODEL_H
@@ -8,7 +9,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-/* From here on libhgm sees the kernel that @name models. False: there is none; @why says more. */
+/* Make libhgm see the kernel that @name models. Return: false, with a text in @why, if none. */
 bool model_use(const char *name, char *why, size_t size);
 
 #endif /* MODEL_H */

@@ -42,7 +42,7 @@ static int by_ticks(const void *a, const void *b)
 	return x < y ? -1 : x > y;
 }
 
-/* While nothing was learned yet all writes are logged. */
+/* All writes are logged until the usual time is learned. */
 static uint32_t usual_ticks(const struct writer *w, int cpu)
 {
 	uint32_t n = __atomic_load_n(&writer_box(w, cpu)->slow_writes, __ATOMIC_ACQUIRE), i;
@@ -90,10 +90,10 @@ int moment_stalls(struct stalls *s, const struct machine *m, const struct moment
 		slow = writer_box(w, cpu)->slow;
 		n = to->slow[cpu] - from->slow[cpu];
 		if (n > LOG_WORDS)
-			n = LOG_WORDS; /* the latest of them */
+			n = LOG_WORDS; /* only the latest are in the log */
 		for (i = to->slow[cpu] - n; i != to->slow[cpu]; i++) {
 			ticks = writer_log(w, cpu, i);
-			/* Less: it was being logged when it was learned what is slow. */
+			/* A shorter one was logged while the limit was being learned. */
 			if (ticks >= slow)
 				s->us[s->count++] =
 					(ticks - slow) / w->ticks_per_us + STALLS_LEAST_US;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: 0BSD */
 /*
- * Where there is no guest program for this processor: see kvm.h
+ * Replacement for kvm.c where this processor has no guest program: see kvm.h
  */
 #include <errno.h>
 #include <stdio.h>

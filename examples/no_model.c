@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: 0BSD */
 /*
- * The installed library knows only the kernel that runs: see model.h
+ * The installed library knows only the running kernel: see model.h
  */
 #include <stdio.h>
 

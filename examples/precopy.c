@@ -2,8 +2,8 @@
 /*
  * Pre-copy: see precopy.h
  *
- * rounds() is how a VMM migrates with libhgm; "sending" is copying to other memory, no faster than
- * the link.
+ * rounds() shows how a VMM migrates with libhgm. "Sending" means copying to other memory, no faster
+ * than the link.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -14,21 +14,21 @@
 
 #include "precopy.h"
 
-/* A round that is not smaller than this part of the one before does not help. */
+/* A round that is not smaller than this part of the previous round does not help. */
 #define SHRINK_PERCENT 80
-/* So many of those, and it is given up. */
+/* Stop after this many such rounds in a row. */
 #define SHRINK_TRIES 3
 
-#define LINK_CHUNK 64 /* pages that the link takes at once */
+#define LINK_CHUNK 64 /* number of pages that the link takes at once */
 
-/* One migration under way: the source's memory, and what is dirty. */
+/* A migration in progress: the source's memory, and its dirty pages. */
 struct migration {
 	struct precopy *p;
 	struct machine *m;
 	const struct precopy_opts *opts;
 	struct hgm_dirty *dirty;
-	uint64_t *bitmap; /* to be sent */
-	uint64_t *late;	  /* what was written to after that was collected */
+	uint64_t *bitmap; /* pages to send */
+	uint64_t *late;	  /* pages written to after bitmap was collected */
 	uint64_t pages;
 	uint64_t words;
 };
@@ -53,7 +53,7 @@ static bool is_set(const uint64_t *bitmap, uint64_t page)
 	return bitmap[page / 64] >> page % 64 & 1;
 }
 
-/* Wait until the link has taken so many pages since @start_us. */
+/* Wait until the link has taken @pages pages since @start_us. */
 static void keep_pace(const struct migration *g, double start_us, uint64_t pages)
 {
 	double due_us = start_us + pages * GUEST_PAGE * 8 / g->opts->gbps / 1e3;
@@ -92,13 +92,13 @@ static int collect(const struct migration *g, uint64_t *bitmap, uint64_t *dirty,
 	return said(g->m, rc);
 }
 
-/* Can the guest be paused for so many pages, if they take as long as those of the last round? */
+/* Return true if sending @pages at the speed of the last round fits into the downtime. */
 static bool is_little(const struct migration *g, uint64_t pages, const struct precopy_round *last)
 {
 	return pages * last->send_us / last->pages <= g->opts->downtime_us;
 }
 
-/* While the guest runs; what the bitmap holds in the end is still to be sent. */
+/* Send rounds while the guest runs. The pages left in the bitmap at the end are not sent yet. */
 static int rounds(struct migration *g)
 {
 	struct precopy *p = g->p;
@@ -125,7 +125,7 @@ static int rounds(struct migration *g)
 	return 0;
 }
 
-/* Which pages differ at the destination? All of them must be reported as dirty. */
+/* Find the pages that differ at the destination. All of them must be reported as dirty. */
 static void compare(const struct migration *g)
 {
 	const uint8_t *memory = hgm_region_addr(g->m->region);
@@ -140,7 +140,7 @@ static void compare(const struct migration *g)
 	}
 }
 
-/* The guest is paused: what is left. */
+/* Pause the guest and send the rest. */
 static int last_round(struct migration *g)
 {
 	struct precopy *p = g->p;

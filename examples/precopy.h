@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: 0BSD */
 /*
- * Pre-copy live migration of a guest's memory, by dirty tracking: all of it is sent while the guest
- * runs, then what was written to meanwhile, round by round, until so little is left that the guest
- * can be paused for it
+ * Pre-copy live migration of a guest's memory, by dirty tracking. The first round sends all memory
+ * while the guest runs. Each further round sends the pages that were written to in the meantime,
+ * until so little is left that the guest can be paused for it.
  */
 #ifndef PRECOPY_H
 #define PRECOPY_H
@@ -14,9 +14,9 @@
 #define PRECOPY_ROUNDS 30
 
 /**
- * struct precopy_opts - how
+ * struct precopy_opts - options of a migration
  * @gbps:        bandwidth of the imitated link, in 10^9 bits a second
- * @downtime_us: the guest may be paused when what is left takes no longer to send
+ * @downtime_us: pause the guest when sending the rest takes no longer than this
  * @flags:       HGM_DIRTY_*
  */
 struct precopy_opts {
@@ -27,9 +27,9 @@ struct precopy_opts {
 
 /**
  * struct precopy_round - one round
- * @pages:      that were sent
- * @collect_us: hgm_dirty_collect()
- * @send_us:    sending them
+ * @pages:      number of pages sent
+ * @collect_us: time of hgm_dirty_collect()
+ * @send_us:    time to send the pages
  */
 struct precopy_round {
 	uint64_t pages;
@@ -38,22 +38,22 @@ struct precopy_round {
 };
 
 /**
- * struct precopy - a migration
- * @there:    the memory at the destination; to be freed by precopy_free()
- * @round:    the rounds; the last one with the guest paused
- * @rounds:   how many
+ * struct precopy - a migration and its measurements
+ * @there:    the memory at the destination; precopy_free() frees it
+ * @round:    the rounds; the guest is paused in the last one
+ * @rounds:   number of rounds
  * @little:   little enough was left; if not, more rounds would not have helped
- * @start_us: hgm_dirty_start()
- * @pause_us: the guest stood still, but for @stale being found
+ * @start_us: time of hgm_dirty_start()
+ * @pause_us: how long the guest was paused, without the time to find @stale
  * @from:     when tracking began
  * @to:       when the guest was paused
- * @stalls:   of the writes between them
- * @stale:    pages that differed when the guest was paused
- * @missed:   of these, not reported as dirty
- * @at:       where the guest was when it was paused
+ * @stalls:   stalls of the writes between @from and @to
+ * @stale:    number of pages that differed when the guest was paused
+ * @missed:   how many of these were not reported as dirty
+ * @at:       state of the guest when it was paused
  * @unit:     bytes that one write makes dirty at most
  * @flags:    HGM_DIRTY_* in force
- * @sentence: how it was tracked
+ * @sentence: a text that says how the memory was tracked
  */
 struct precopy {
 	uint8_t *there;
@@ -74,8 +74,8 @@ struct precopy {
 };
 
 /*
- * Do it. The guest is left paused, and its memory at the destination is complete. Return: 0 or a
- * negative errno, with the reason in @m->why.
+ * Migrate the guest. On return it is paused, and its memory at the destination is complete. Return:
+ * 0 or a negative errno, with the reason in @m->why.
  */
 int precopy_run(struct precopy *p, struct machine *m, const struct precopy_opts *opts);
 void precopy_free(struct precopy *p, uint64_t length);

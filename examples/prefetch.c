@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: 0BSD */
 /*
- * prefetch - fetch what is known to be needed, and nothing else that nobody touches
+ * prefetch - fetch the ranges that are known to be needed, and otherwise only touched pages
  *
- * A snapshot often comes with a list of the pages that the guest will want first.
- * HGM_REGION_NO_FILL leaves the order, and the end, to the caller.
+ * A snapshot often comes with a list of the pages that the guest needs first. With
+ * HGM_REGION_NO_FILL the caller decides in which order to fetch, and when to stop.
  */
 #include <stdint.h>
 #include <stdio.h>
@@ -53,7 +53,7 @@ int main(void)
 	check(hgm_start(h));
 	report(h, "at first:");
 
-	/* Two ranges, as a list of hot pages would name them. */
+	/* Two ranges, as they would come from a list of hot pages. */
 	check(hgm_region_prefetch(region, 0, 1 << 20));
 	check(hgm_region_prefetch(region, 48 << 20, 256 << 10));
 	check(hgm_wait(h, -1));

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: 0BSD */
 /*
- * The parts of hgm-probe: what the capabilities amount to, what would help, and JSON.
+ * The parts of hgm-probe: the kinds of memory that work, advice, and JSON output.
  */
 #ifndef PROBE_H
 #define PROBE_H
@@ -10,7 +10,7 @@
 
 #include <hgm/caps.h>
 
-/* A kind of memory that a region can have. The best comes first. */
+/* Kinds of memory that a region can have, the best first. */
 enum rung_id {
 	RUNG_HGM,
 	RUNG_PREPARED,
@@ -25,24 +25,24 @@ struct rung {
 	const char *title; /* for people */
 	uint32_t answer;   /* enum hgm_answer */
 	uint64_t fault_bytes;
-	const char *huge_by;	    /* "remap", "copy", "born"; NULL: it does not become huge */
+	const char *huge_by;	    /* "remap", "copy", "born"; NULL if it stays small */
 	const struct hgm_cap *says; /* the capability that decided */
 };
 
 struct findings {
 	const struct hgm_caps *caps;
 	struct rung rungs[RUNGS];
-	const struct rung *best; /* that is proven; NULL: none */
+	const struct rung *best; /* the best proven one, or NULL */
 	bool no_uffd;
 	bool user_mode_only; /* faults of KVM and of system calls cannot be served */
-	bool proved;	     /* huge pages were taken to find out */
+	bool proved;	     /* the probe used huge pages to find out */
 	int status;	     /* the exit status without names */
 };
 
 /* Exit status */
 enum {
 	STATUS_FINE = 0,
-	STATUS_COARSE = 1, /* whole blocks only; or a named capability is not there */
+	STATUS_COARSE = 1, /* only whole blocks, or a named capability is missing */
 	STATUS_NO_UFFD = 2,
 	STATUS_USAGE = 64,
 	STATUS_FAILED = 70, /* no memory, output cannot be written */
@@ -53,10 +53,10 @@ bool has(const struct hgm_caps *caps, const char *name);
 
 void find_out(struct findings *f, const struct hgm_caps *caps, bool proved);
 
-/* What would help, "" if nothing is known to. */
+/* Return advice for a missing capability, or "" if there is none. */
 const char *help_for(const struct hgm_cap *cap);
 
-/* @names: the capabilities to show, which there are; all if @count is 0 */
+/* @names: the capabilities to show, which must exist; all are shown if @count is 0 */
 void print_json(const struct findings *f, char *const *names, int count, int status);
 
 #endif

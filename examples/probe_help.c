@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: 0BSD */
 /*
- * What would help where a capability is missing.
+ * Advice for missing capabilities.
  */
 #include <stdio.h>
 #include <string.h>
@@ -10,7 +10,7 @@
 
 #define POOL "/sys/kernel/mm/hugepages/hugepages-"
 
-/* Names as they begin; the first that fits counts. */
+/* Prefixes of names. The first match counts. */
 static const struct since {
 	const char *name;
 	unsigned int major, minor;
@@ -43,7 +43,7 @@ static bool begins(const char *text, const char *with)
 	return !strncmp(text, with, strlen(with));
 }
 
-/* Only a word of advice: the answers never come from a version. */
+/* This is only advice. The answers never depend on a version. */
 static const char *newer_kernel(const char *name)
 {
 	unsigned int major, minor;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: 0BSD */
 /*
- * The findings as JSON. The keys are described in hgm-probe(1) and stay.
+ * The findings as JSON. hgm-probe(1) describes the keys, so they must not change.
  */
 #include <inttypes.h>
 #include <stdio.h>
@@ -10,7 +10,7 @@
 
 #include "probe.h"
 
-/* Texts are ASCII but for what files of the kernel say: a byte outside it is shown as U+00XX. */
+/* Texts are ASCII, except those from kernel files. Other bytes are shown as U+00XX. */
 static void print_string(const char *text)
 {
 	putchar('"');

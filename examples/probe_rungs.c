@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: 0BSD */
 /*
- * What the capabilities amount to: kinds of memory, and which is the best.
+ * Which kinds of memory the capabilities allow, and which of them is the best.
  */
 #include <string.h>
 
@@ -25,7 +25,7 @@ bool has(const struct hgm_caps *caps, const char *name)
 	return cap && cap->answer == HGM_YES;
 }
 
-/* Needs both; the first that is missing decides. */
+/* The rung needs both capabilities. The first missing one decides. */
 static void needs(struct rung *r, const struct hgm_caps *caps, const char *first,
 		  const char *second)
 {
@@ -39,7 +39,7 @@ static void needs(struct rung *r, const struct hgm_caps *caps, const char *first
 	}
 }
 
-/* Of either size: what is proven before what could be, that before what cannot. */
+/* Choose a size: prefer a proven one, then one that could work, then one that cannot. */
 static void either_size(struct rung *r, const struct hgm_caps *caps)
 {
 	static const uint32_t order[] = { HGM_YES, HGM_UNPROVEN, HGM_DENIED, HGM_NO };

@@ -8,7 +8,7 @@
 
 #define WIDTH 40
 
-/* \r goes to the line's start, ESC [ K clears what is to the right. */
+/* \r goes to the start of the line, ESC [ K clears the rest of the line. */
 #define LINE "\r\033[K"
 
 void progress_show(const char *name, const struct hgm_progress *p)
@@ -22,6 +22,8 @@ void progress_show(const char *name, const struct hgm_progress *p)
 		putchar(i < present && i < huge ? '#' : i < present ? '=' : '.');
 	printf("] %3u %% present, %3u %% huge", (unsigned int)(p->present_bytes * 100 / total),
 	       (unsigned int)(p->huge_bytes * 100 / total));
+	if (p->remaining_us && p->remaining_us != UINT64_MAX)
+		printf(", %.1f s left", (double)p->remaining_us / 1e6);
 	fflush(stdout);
 }
 

@@ -16,7 +16,7 @@ static inline uint64_t random_next(uint64_t *state)
 	return z ^ (z >> 31);
 }
 
-/* A number below @limit. */
+/* Return a number below @limit. */
 static inline uint32_t random_below(uint64_t *state, uint32_t limit)
 {
 	return (random_next(state) >> 32) * limit >> 32;

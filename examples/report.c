@@ -9,7 +9,7 @@
 
 #include "report.h"
 
-/* Bars: from 1 us to 10 s, eight to a decade. */
+/* Bars: from 1 us to 10 s, eight per decade. */
 #define DECADES	   7
 #define PER_DECADE 8
 #define BARS	   (DECADES * PER_DECADE)
@@ -59,7 +59,7 @@ static void row(const struct job *job, const struct result *r)
 		printf("    FAILED: %s\n", r->why);
 }
 
-/* Who restored more or less than was asked for, one line for each kind of memory. */
+/* Print the runs with another length than requested, one line for each kind of memory. */
 static void lengths(const struct job *job, const struct result *result, unsigned int count,
 		    const struct setting *setting)
 {
@@ -88,7 +88,7 @@ static void bars(const struct result *r)
 	for (i = 0; i < BARS; i++)
 		highest = bin[i] > highest ? bin[i] : highest;
 	for (i = 0; i < BARS; i++) {
-		/* By the square root, so that the rare ones can be seen. */
+		/* Scale by the square root, so that rare stalls are visible. */
 		level = bin[i] ? 1 + 7 * sqrt((double)bin[i] / highest) : 0;
 		if (utf8)
 			fputs(block[level], stdout);
@@ -130,7 +130,7 @@ static double median_of(const struct job *job, const struct result *result, unsi
 	return 0;
 }
 
-/* What serves in pieces of a page, beside what serves in whole blocks of the same size. */
+/* Pairs of runs: one serves whole blocks, the other serves pages of blocks of the same size. */
 static const struct pair {
 	const char *whole, *pieces, *block;
 } pairs[] = {

@@ -15,8 +15,8 @@
 #include "snapshot.h"
 
 #define PAGE  4096
-#define CHUNK (64 << 10) /* what is a hole, is one of this size */
-#define SPARE (64 << 20) /* what the file system shall have left */
+#define CHUNK (64 << 10) /* size of a hole */
+#define SPARE (64 << 20) /* space to leave free in the file system */
 
 static int failed(int error, const char *what, const char *path, char *why, size_t size)
 {
@@ -24,7 +24,7 @@ static int failed(int error, const char *what, const char *path, char *why, size
 	return -error;
 }
 
-/* Of 16 chunks one is a hole; of 16 pages of the others one is zero. */
+/* One of 16 chunks is a hole. In the other chunks, one of 16 pages is a zero page. */
 static int write_chunk(int fd, uint64_t offset, uint64_t *seed)
 {
 	static uint64_t chunk[CHUNK / 8];
@@ -104,7 +104,7 @@ int snapshot_create(struct snapshot *s, uint64_t length, uint64_t seed, bool kee
 		return s->fd;
 	rc = fill(s, seed, why, size);
 	if (rc || !keep)
-		unlink(s->path); /* goes with its descriptor, however this program ends */
+		unlink(s->path); /* goes away with its descriptor, however this program ends */
 	if (rc)
 		snapshot_close(s);
 	else if (!keep)

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: 0BSD */
 /*
- * A snapshot file to restore guest memory from, made of seeded noise, zero pages and holes
+ * A snapshot file to restore guest memory from. It contains seeded noise, zero pages and holes.
  */
 #ifndef SNAPSHOT_H
 #define SNAPSHOT_H
@@ -13,9 +13,9 @@
 /**
  * struct snapshot - a snapshot file
  * @fd:	    open for reading
- * @data:   its contents, mapped
+ * @data:   mapping of its contents
  * @length: its size
- * @path:   where it is, if it was to be kept; else it has no name any more
+ * @path:   its path if the file is kept; otherwise it no longer has a name
  */
 struct snapshot {
 	int fd;
@@ -25,24 +25,24 @@ struct snapshot {
 };
 
 /**
- * snapshot_file - an empty file, in $TMPDIR or else in /var/tmp
+ * snapshot_file - make an empty file in $TMPDIR or, if that is not set, in /var/tmp
  * @path:   filled in, PATH_MAX bytes
- * @length: bytes that it will need
- * @why:    what went wrong, in words
- * @size:   its size
+ * @length: bytes that the file will need
+ * @why:    buffer for a text that says what went wrong
+ * @size:   size of @why
  *
  * Return: a descriptor, or a negative errno.
  */
 int snapshot_file(char *path, uint64_t length, char *why, size_t size);
 
 /**
- * snapshot_create - make one, where snapshot_file() does
+ * snapshot_create - make a snapshot file, in the same place as snapshot_file()
  * @s:	    filled in
  * @length: bytes, a multiple of 2 MiB
  * @seed:   equal seeds give equal files
- * @keep:   leave it in the file system
- * @why:    what went wrong, in words
- * @size:   its size
+ * @keep:   leave the file in the file system
+ * @why:    buffer for a text that says what went wrong
+ * @size:   size of @why
  *
  * Return: 0 or a negative errno.
  */

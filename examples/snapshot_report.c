@@ -24,7 +24,7 @@ static void row(const char *name, double paused_us, const struct stalls *s,
 	       max, took, per_s, 100 * per_s / usual_per_s);
 }
 
-/* Those pages of a file that are not of its instant. */
+/* Print the pages of a file that are not of its instant. */
 static void file_column(const struct copy *c)
 {
 	const struct instant_verdict *v = &c->verdict;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: 0BSD */
 /*
- * What demo snapshot came to: for people on the terminal, for programs as JSON
+ * The results of demo snapshot: for people on the terminal, for programs as JSON
  */
 #ifndef SNAPSHOT_REPORT_H
 #define SNAPSHOT_REPORT_H
@@ -17,18 +17,18 @@ enum {
 };
 
 /**
- * struct snapshot_result - all that was measured
- * @kvm:      a real guest
- * @length:   of its memory
+ * struct snapshot_result - all measurements
+ * @kvm:      the guest was a real one
+ * @length:   length of its memory
  * @proved:   the live snapshot was compared with a copy of memory
  * @usual:    two moments between which nothing happened
- * @noise:    the stalls between them
- * @write_us: what a write takes
+ * @noise:    the stalls between these two moments
+ * @write_us: usual time of a write
  * @copy:     the copies, LIVE and so on
- * @huge_us:  after the live snapshot's end until all was huge again
- * @second_first_us:    until both CPUs of the second guest had written
- * @second_complete_us: until its memory was present and huge
- * @second_writes:      what it wrote
+ * @huge_us:  time from the end of the live snapshot until all memory was huge again
+ * @second_first_us:    time until both CPUs of the second guest had written
+ * @second_complete_us: time until its memory was present and huge
+ * @second_writes:      number of its writes
  */
 struct snapshot_result {
 	bool kvm;
@@ -47,7 +47,7 @@ struct snapshot_result {
 /* "live snapshot", "stop and copy", ... */
 extern const char *const snapshot_names[COPIES];
 
-/* A row for each copy, when all are made; what else there is to say, at the end. */
+/* Print a row for each copy when all are made, and the remaining results at the end. */
 void snapshot_table(const struct snapshot_result *r);
 void snapshot_sentences(const struct snapshot_result *r);
 

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: 0BSD */
 /*
- * source_fn - contents from a function of one's own, which answers later and from another thread
+ * source_fn - contents from a function of the program, which answers later from another thread
  *
- * The function only puts the request into a queue, so the fault thread is free at once; a thread of
- * ours works the queue off. Here each page's contents are its number.
+ * The function only puts the request into a queue, so it does not hold up the fault thread. A
+ * thread of the program answers the requests in the queue. Here each page contains its number.
  */
 #include <errno.h>
 #include <pthread.h>
@@ -18,7 +18,7 @@
 static struct {
 	pthread_mutex_t lock;
 	pthread_cond_t wake;
-	struct hgm_io io[1024]; /* as many as an engine ever has unanswered */
+	struct hgm_io io[1024]; /* an engine never has more unanswered requests */
 	unsigned int count;
 	int stop;
 } queue = { .lock = PTHREAD_MUTEX_INITIALIZER, .wake = PTHREAD_COND_INITIALIZER };
@@ -31,7 +31,7 @@ static void check(int rc)
 	exit(1);
 }
 
-/* Called by libhgm: must not take long. */
+/* libhgm calls this function. It must return quickly. */
 static int64_t enqueue(void *user, const struct hgm_io *io)
 {
 	int64_t rc = HGM_IO_LATER;
@@ -39,7 +39,7 @@ static int64_t enqueue(void *user, const struct hgm_io *io)
 	(void)user;
 	pthread_mutex_lock(&queue.lock);
 	if (queue.count == sizeof(queue.io) / sizeof(queue.io[0]))
-		rc = -EBUSY; /* it will ask again */
+		rc = -EBUSY; /* libhgm asks again later */
 	else
 		queue.io[queue.count++] = *io;
 	pthread_cond_signal(&queue.wake);
@@ -97,7 +97,7 @@ int main(void)
 	check(hgm_wait(h, -1));
 	printf("all %llu MiB have been answered\n", (unsigned long long)LENGTH >> 20);
 
-	hgm_destroy(h); /* waits for what is unanswered: the thread ends after it */
+	hgm_destroy(h); /* waits for all answers, so stop the thread only afterwards */
 	hgm_source_destroy(opts.source);
 	pthread_mutex_lock(&queue.lock);
 	queue.stop = 1;

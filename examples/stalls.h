@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: 0BSD */
 /*
- * How long the guest was kept waiting: the distribution of its stalls
+ * How long the guest had to wait: the distribution of its stalls
  *
- * The guest times the first touch of each page by its own clock, and once more when all is warm. A
- * stall is what a first touch took beyond the median warm one, if that is more than
- * STALLS_LEAST_US.
+ * The guest times the first touch of each page with its own clock, and a second touch when all
+ * pages are warm. A stall is the time of a first touch beyond the median warm touch, if it is more
+ * than STALLS_LEAST_US.
  *
- * Interrupts of the host delay touches too, warm ones as well: of 1000 about one, by some ten
- * microseconds. Next to a hundred true stalls a hundred of those would count for much. So no more
- * stalls are counted than there were faults: the longest ones.
+ * Interrupts of the host also delay touches, including warm ones: about one in 1000, by some ten
+ * microseconds. A hundred of those would distort the distribution of a hundred true stalls. So the
+ * number of stalls is limited to the number of faults, and only the longest are counted.
  */
 #ifndef STALLS_H
 #define STALLS_H
@@ -23,7 +23,7 @@
 /**
  * struct stalls - a distribution
  * @us:      each stall in microseconds, sorted
- * @count:   how many
+ * @count:   number of stalls
  * @warm_us: the median warm touch
  */
 struct stalls {
@@ -32,23 +32,23 @@ struct stalls {
 	double warm_us;
 };
 
-/* From a finished walk. Return: 0 or -ENOMEM. */
+/* Collect the stalls of a finished walk. Return: 0 or -ENOMEM. */
 int stalls_collect(struct stalls *s, const struct walk *w, uint64_t faults);
 void stalls_free(struct stalls *s);
 
-/* Sort them, and keep so many of the longest. */
+/* Sort the stalls, and keep the @longest longest of them. */
 void stalls_keep(struct stalls *s, uint64_t longest);
 
-/* The value that @permille of all do not exceed; 0 if there are none. */
+/* Return the value that @permille of all stalls do not exceed, or 0 if there are none. */
 double stalls_quantile(const struct stalls *s, unsigned int permille);
 
 double stalls_total_us(const struct stalls *s);
 
-/* Count into @bins logarithmic bins, @per_decade to a decade, the first one from @from_us on. */
+/* Count into @bins logarithmic bins, @per_decade per decade. The first starts at @from_us. */
 void stalls_bins(const struct stalls *s, double from_us, unsigned int per_decade, unsigned int *bin,
 		 unsigned int bins);
 
-/* Write a time with its unit, 8 characters at most. */
+/* Write a time with its unit, at most 8 characters. */
 void stalls_format(char *text, size_t size, double us);
 
 #endif /* STALLS_H */

@@ -10,7 +10,7 @@
 
 #include "report.h"
 
-/* Measures of the picture, in its own units. */
+/* Dimensions of the picture, in its own units. */
 #define WIDTH	   960
 #define PLOT_LEFT  190
 #define PLOT_RIGHT 680

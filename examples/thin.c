@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: 0BSD */
 /*
- * thin - the thin level alone: one kernel verb per call, for a VMM with threads of its own
+ * thin - only the thin level: one kernel operation per call, for a VMM with its own threads
  *
- * A 2 MiB block of shared memory is mapped twice. Its contents are written through the alias; a
- * thread that touches the primary faults on 4 KiB; one page answers it, then the rest, then the
- * block becomes one huge mapping.
+ * A 2 MiB block of shared memory is mapped twice. A thread touches the primary mapping and faults
+ * on a 4 KiB page. The contents are written through the alias. Then the program maps the page that
+ * the thread waits for, maps the rest, and turns the block into one huge mapping.
  */
 #include <errno.h>
 #include <poll.h>
@@ -31,7 +31,7 @@ static void check(int rc, const char *what)
 	exit(1);
 }
 
-/* Map the file aligned to the block. */
+/* Map the file at an address that is aligned to the block size. */
 static uint8_t *map(int fd)
 {
 	uint8_t *at = mmap(NULL, 2 * BLOCK, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -71,7 +71,7 @@ int main(void)
 	primary = map(fd);
 	alias = map(fd);
 
-	/* A huge page from the start, so that it need not be copied later. */
+	/* Use a huge page from the start, so that the collapse does not have to copy later. */
 	alias[0] = 0;
 	check(hgm_collapse(alias, BLOCK), "collapse of the alias");
 	check(hgm_uffd_open(&uffd, &opts), "userfaultfd");

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: 0BSD */
 /*
- * A machine that walks over its memory: its CPUs' threads. What they run is in kvm.c and guest.S,
- * or, without KVM, in walk.c.
+ * A machine that walks over its memory: the threads of its CPUs. The code that they run is in kvm.c
+ * and guest.S or, without KVM, in walk.c.
  */
 #include <errno.h>
 #include <pthread.h>
@@ -23,7 +23,7 @@ struct vcpu {
 
 struct vmm {
 	struct walk walk;
-	struct kvm *kvm; /* NULL: threads do it */
+	struct kvm *kvm; /* NULL if threads do the work */
 	bool started;
 	struct vcpu cpu[GUEST_CPUS];
 };

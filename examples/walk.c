@@ -20,7 +20,7 @@ _Static_assert(offsetof(struct walk_pass, order) == PASS_ORDER, "guest.S");
 _Static_assert(sizeof(struct walk_box) <= BOX_SIZE, "guest.S");
 _Static_assert(GUEST_STRIDE * 2 == GUEST_WRITTEN, "the written word is one that is read");
 
-/* The lists of visits: one for each pass that is timed and looked at. */
+/* There is one list of visits for each pass whose times are looked at. */
 enum {
 	LISTS = PASS_LAST + 1
 };
@@ -74,7 +74,7 @@ int walk_init(struct walk *w, void *memory, uint64_t length, uint64_t seed)
 		.low_size = GUEST_TABLES + (size_t)GUEST_CPUS * LISTS * list_size,
 		.memory = memory,
 		.length = length,
-		.ticks_per_us = 1000, /* nanoseconds, until vmm.c knows better */
+		.ticks_per_us = 1000, /* nanoseconds; vmm.c sets another value for KVM */
 	};
 	w->low_size = (w->low_size + GUEST_PAGE - 1) / GUEST_PAGE * GUEST_PAGE;
 	w->low =
@@ -112,8 +112,8 @@ void walk_free(struct walk *w)
 }
 
 /*
- * Was the median warm touch shorter than a microsecond? Where instructions are emulated it is
- * not.
+ * Return true if the median warm touch took less than a microsecond. It does not where instructions
+ * are emulated.
  */
 static bool is_fast(const struct walk *w, int cpu)
 {
@@ -207,7 +207,10 @@ static void write_pass(struct walk *w, struct walk_box *box)
 	__atomic_store_n(&box->rounds, box->rounds + 1, __ATOMIC_RELEASE);
 }
 
-/* Every word of every page, as it must be after box->rounds of writes if @contents is given. */
+/*
+ * Sum up every word of every page. If @contents is given, sum up what the words must be after
+ * box->rounds rounds of writes.
+ */
 static void read_all(const struct walk *w, const struct walk_box *box, const uint8_t *contents,
 		     uint32_t *words, uint32_t *order)
 {
@@ -277,7 +280,7 @@ static bool check_pass(const struct walk *w, int cpu, int pass, const uint8_t *c
 	return false;
 }
 
-/* All memory, page by page; the owner of a page is not known here, so the rounds come by visit. */
+/* Check all memory, page by page. The visits of a CPU tell which pages it has written to. */
 static bool check_memory(const struct walk *w, const uint8_t *contents, char *why, size_t size)
 {
 	uint8_t expected[GUEST_PAGE] __attribute__((aligned(8)));

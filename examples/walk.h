@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: 0BSD */
 /*
- * The walk over all memory that the guest does (guest.S): its tables, the same work done by a
- * thread where there is no KVM, and the check of what came of it.
+ * The guest's walk over all memory (guest.S): its tables, the same work done by a thread where KVM
+ * is not available, and the check of the results.
  */
 #ifndef WALK_H
 #define WALK_H
@@ -12,21 +12,21 @@
 
 #include "guest.h"
 
-/* A page to visit, in guest physical address space, and how long its first word took. */
+/* A page to visit, as a guest physical address, and the time to read its first word. */
 struct walk_visit {
 	uint32_t page;
 	uint32_t ticks;
 };
 
-/* One pass over a CPU's pages: which, as guest physical addresses, and what was read. */
+/* One pass over a CPU's pages: its list, as guest physical addresses, and what was read. */
 struct walk_pass {
 	uint32_t first;
 	uint32_t end;
 	uint32_t words; /* sum of the words read */
-	uint32_t order; /* sum of that sum after each page (PASS_ALL: after each word) */
+	uint32_t order; /* sum of words as it was after each page (PASS_ALL: each word) */
 };
 
-/* What a CPU is told and what it tells. Several passes may share one list of visits. */
+/* What the host and a CPU tell each other. Several passes may share one list of visits. */
 struct walk_box {
 	uint32_t stop;
 	uint32_t all;
@@ -37,11 +37,11 @@ struct walk_box {
 
 /**
  * struct walk - one walk
- * @low:	  the guest's ordinary memory: code, boxes, visits; guest physical address 0
- * @low_size:	  its size
- * @memory:	  the memory under test; guest physical address GUEST_MEMORY
- * @length:	  its size
- * @ticks_per_us: what walk_visit.ticks count
+ * @low:	  the guest's ordinary memory at guest physical address 0: code, boxes, visits
+ * @low_size:	  size of @low
+ * @memory:	  the memory under test, at guest physical address GUEST_MEMORY
+ * @length:	  size of @memory
+ * @ticks_per_us: unit of walk_visit.ticks
  */
 struct walk {
 	uint8_t *low;
@@ -52,8 +52,8 @@ struct walk {
 };
 
 /**
- * walk_init - lay out the tables: every page once, in an order shuffled by @seed, dealt out to the
- * CPUs
+ * walk_init - set up the tables: every page once, in an order shuffled by @seed, distributed over
+ * the CPUs
  * @w:	    filled in
  * @memory: the memory under test; not touched
  * @length: bytes, a multiple of two pages, at most GUEST_MAX_LENGTH
@@ -66,30 +66,30 @@ void walk_free(struct walk *w);
 
 struct walk_box *walk_box(const struct walk *w, int cpu);
 
-/* The visits of a pass, and how many there are. */
+/* Return the visits of a pass, and their number in @count. */
 const struct walk_visit *walk_visits(const struct walk *w, int cpu, int pass, size_t *count);
 
 /*
- * Ask all CPUs to finish: each ends the round that it is in, and then, if it is fast enough for
- * that, reads every word of its pages.
+ * Ask all CPUs to finish. Each CPU ends its current round. Then, if it is fast enough, it reads
+ * every word of its pages.
  */
 void walk_stop(struct walk *w);
 
-/* In words where a CPU is. */
+/* Return a text that says which phase a CPU is in. */
 const char *walk_phase(const struct walk *w, int cpu);
 
-/* What guest.S does, by the calling thread. Touches memory only as the guest would. */
+/* Do the work of guest.S on the calling thread. Touches memory only as the guest would. */
 void walk_by_thread(struct walk *w, int cpu);
 
 /**
- * walk_check - does all that the guest read, and all memory now, follow from what it began with?
+ * walk_check - check all that the guest read, and all memory, against the initial contents
  * @w:	      a finished walk
  * @contents: what the memory under test held at first
- * @why:      set to what is wrong, if anything
- * @size:     its size
+ * @why:      set to a text that says what is wrong, if anything
+ * @size:     size of @why
  *
- * The checksums of each pass are computed anew from @contents and the writes, and each byte of the
- * memory is compared.
+ * Computes the checksums of each pass again from @contents and the writes, and compares each byte
+ * of the memory.
  */
 bool walk_check(const struct walk *w, const void *contents, char *why, size_t size);
 

@@ -20,7 +20,7 @@ _Static_assert(offsetof(struct writer_box, late) == BOX_LATE, "writer_guest.S");
 _Static_assert(sizeof(struct writer_box) <= BOX_SIZE, "writer_guest.S");
 _Static_assert((RECORD_WORDS - 1) * RECORD_STRIDE <= GUEST_PAGE - 4, "a record fits into a page");
 
-/* One of so many pages is written to as often as all others together. */
+/* One in this many pages is hot. The hot pages get as many writes as all others together. */
 #define HOT_SHARE 16
 
 struct writer_box *writer_box(const struct writer *w, int cpu)
@@ -48,7 +48,7 @@ uint32_t writer_log(const struct writer *w, int cpu, uint32_t index)
 	return __atomic_load_n(log_word(w, cpu, index), __ATOMIC_RELAXED);
 }
 
-/* The CPU's pages, shuffled: the hot ones, then the others. */
+/* List the CPU's pages, shuffled: first the hot ones, then the others. */
 static uint32_t *pages_of(int cpu, uint32_t n, uint64_t *seed)
 {
 	uint32_t *page = calloc(n, sizeof(*page));
@@ -76,7 +76,7 @@ static int make_schedule(struct writer *w, int cpu, uint32_t share, uint64_t *se
 		return -ENOMEM;
 	for (i = 0; i < w->scheduled; i++)
 		schedule[i] = i % 2 ? page[random_below(seed, hot)] : page[hot + i / 2];
-	/* Each at least once, so that a round leaves no page as it was. */
+	/* Write each hot page at least once, so that a round changes every page. */
 	for (i = 0; i < hot; i++)
 		schedule[2 * i + 1] = page[i];
 	free(page);
@@ -165,7 +165,7 @@ uint32_t *writer_last(const struct writer *w, const uint32_t *sequence)
 	return last;
 }
 
-/* 2^GUEST_TICK_SHIFT nanoseconds */
+/* Return the time in units of 2^GUEST_TICK_SHIFT nanoseconds. */
 static uint32_t now_ticks(void)
 {
 	struct timespec t;

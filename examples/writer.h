@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: 0BSD */
 /*
- * The guest that writes (writer_guest.S): its schedules, the same work done by a thread where there
- * is no KVM, and what its memory must look like after so many writes.
+ * The guest that writes (writer_guest.S): its schedules, the same work done by a thread where KVM
+ * is not available, and the contents that its memory must have after a number of writes.
  *
- * Which page a CPU's n-th write goes to is known beforehand: every page belongs to one CPU, and
- * half of a CPU's writes go to a sixteenth of its pages, the other half to all others by turns, in
- * a shuffled order. So the sequence numbers that the CPUs have reached tell the last write of each
+ * The page of a CPU's n-th write is known in advance. Every page belongs to one CPU. Half of a
+ * CPU's writes go to a sixteenth of its pages, the other half to all its other pages in turn, in a
+ * shuffled order. So the sequence numbers that the CPUs have reached tell the last write of each
  * page, and with it each byte of memory.
  */
 #ifndef WRITER_H
@@ -18,17 +18,17 @@
 #include "writer_guest.h"
 
 /**
- * struct writer_box - what a CPU is told and what it tells
+ * struct writer_box - what the host and a CPU tell each other
  * @first:	 guest address of its schedule: a guest address of a page for each write
- * @end:	 behind it; the schedule is gone round
- * @log:	 guest address of its log: what slow writes took, in ticks
- * @stop:	 end after the record that is being written
- * @wait_mask: wait when the sequence number has none of these bits, until the host says go on
- * @slow:	 the least that a write must take to be logged, in ticks
- * @sequence:	 the last record that is whole; the first one has 1
- * @slow_writes: how many were logged, the latest LOG_WORDS of them are there
- * @late:	 how much too late that was, in ticks
- * @ended:	 when the last write had ended; 0 if it has waited since. Only threads have it here
+ * @end:	 end of the schedule, after which it starts again
+ * @log:	 guest address of its log: the times of slow writes, in ticks
+ * @stop:	 end after the current record
+ * @wait_mask:	 wait for the host when the sequence number has none of these bits
+ * @slow:	 log a write that takes at least this many ticks
+ * @sequence:	 the last complete record; the first record has number 1
+ * @slow_writes: number of writes logged; the log holds the latest LOG_WORDS of them
+ * @late:	 how late the host ended the wait, in ticks
+ * @ended:	 when the last write ended; 0 if the CPU has waited since. Used only by threads
  */
 struct writer_box {
 	uint32_t first;
@@ -45,12 +45,12 @@ struct writer_box {
 
 /**
  * struct writer - all CPUs
- * @low:	  ordinary memory, guest physical address 0: program, boxes, schedules, logs
- * @low_size:	  its size
- * @memory:	  the memory under test, guest physical address GUEST_MEMORY
- * @length:	  its size
- * @scheduled:	  entries of a schedule
- * @ticks_per_us: what times count
+ * @low:	  ordinary memory at guest physical address 0: program, boxes, schedules, logs
+ * @low_size:	  size of @low
+ * @memory:	  the memory under test, at guest physical address GUEST_MEMORY
+ * @length:	  size of @memory
+ * @scheduled:	  number of entries in a schedule
+ * @ticks_per_us: unit of all times
  */
 struct writer {
 	uint8_t *low;
@@ -62,7 +62,7 @@ struct writer {
 };
 
 /**
- * writer_init - lay out boxes and schedules
+ * writer_init - set up boxes and schedules
  * @w:	    filled in
  * @memory: the memory under test; not touched
  * @length: bytes, a multiple of 2 MiB, at most GUEST_MAX_LENGTH
@@ -76,25 +76,25 @@ void writer_free(struct writer *w);
 struct writer_box *writer_box(const struct writer *w, int cpu);
 uint32_t writer_sequence(const struct writer *w, int cpu);
 
-/* A log entry, by how many were logged before it. */
+/* Return a log entry. @index is the number of entries logged before it. */
 uint32_t writer_log(const struct writer *w, int cpu, uint32_t index);
 
-/* The page of a CPU's write, counted from the start of the memory. */
+/* Return the page number of a CPU's write, counted from the start of the memory. */
 uint32_t writer_page(const struct writer *w, int cpu, uint32_t sequence);
 
-/* What a write leaves in its page. */
+/* Store the record of a write into @contents. */
 void writer_record(void *contents, uint32_t page, uint32_t sequence);
 
 /*
- * For each page the sequence number of its last write when the CPUs have reached @sequence; 0 for
- * none. Return: an array to free, or NULL.
+ * Find the sequence number of the last write of each page when the CPUs have reached @sequence; 0
+ * if there is none. Return: an array that the caller must free, or NULL.
  */
 uint32_t *writer_last(const struct writer *w, const uint32_t *sequence);
 
-/* What writer_guest.S does, by the calling thread: one write. */
+/* Do one write of writer_guest.S on the calling thread. */
 void writer_write(struct writer *w, int cpu);
 
-/* All of them. Return: 0 when it was told to stop, 1 to wait, -EINTR when @until is set. */
+/* Do all writes. Return: 0 to stop, 1 to wait, -EINTR when @until is set. */
 int writer_by_thread(struct writer *w, int cpu, const int *until);
 
 #endif /* WRITER_H */

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: 0BSD */
 /*
- * What the guest that writes (writer_guest.S) and its host (writer.c) agree on. Read by the
- * assembler too.
+ * The protocol between the guest that writes (writer_guest.S) and its host (writer.c). The
+ * assembler reads this file, too.
  */
 #ifndef WRITER_GUEST_H
 #define WRITER_GUEST_H
@@ -9,8 +9,8 @@
 #include "guest.h"
 
 /*
- * A record is RECORD_WORDS words, RECORD_STRIDE bytes apart, from the page's first to its last
- * bytes: the page's frame number, the sequence number of the write, and a pattern of both,
+ * A record has RECORD_WORDS words, RECORD_STRIDE bytes apart, from the first to the last bytes of
+ * the page: the frame number of the page, the sequence number of the write, and a pattern of both,
  *
  *	word i = sequence * RECORD_FACTOR + frame + (i - 1) * RECORD_ADDEND
  */
@@ -30,7 +30,7 @@
 #define BOX_SLOW_WRITES 28
 #define BOX_LATE	32
 
-/* The log of slow writes, words: a ring. */
+/* Number of words in the log of slow writes, which is a ring. */
 #define LOG_WORDS 0x40000
 
 #endif /* WRITER_GUEST_H */

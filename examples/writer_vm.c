@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: 0BSD */
 /*
- * The CPUs' threads of the machine that writes: see writer_vm.h
+ * The threads of the CPUs of the machine that writes: see writer_vm.h
  *
- * A CPU that is to be paused is brought out of KVM_RUN as every VMM does it: immediate_exit, and a
- * signal for the case that it is inside already.
+ * To pause a CPU, take it out of KVM_RUN as every VMM does: set immediate_exit, and send a signal
+ * in case the CPU is already inside KVM_RUN.
  */
 #include <errno.h>
 #include <pthread.h>
@@ -17,30 +17,30 @@
 #include "writer_vm.h"
 
 #define PATIENCE_S 30
-#define BATCH_US   2000	 /* a CPU with a pace waits about so often, ... */
-#define BATCH_MOST 256	 /* ... or after so many writes */
-#define LATE_US	   10000 /* what a CPU may be behind its pace and catch up again */
+#define BATCH_US   2000	 /* a CPU with a pace waits about this often, ... */
+#define BATCH_MOST 256	 /* ... or after this many writes */
+#define LATE_US	   10000 /* a CPU catches up if it is no later than this */
 
 struct vcpu {
 	struct writer_vm *vm;
 	pthread_t thread;
 	int index;
-	int leave;     /* for a thread without KVM: come back after the record */
-	double due_us; /* when the next batch shall begin */
+	int leave;     /* without KVM: the thread returns after the record */
+	double due_us; /* when the next batch has to begin */
 	int result;
 	char why[200];
 };
 
 struct writer_vm {
 	struct writer writer;
-	struct kvm *kvm; /* NULL: threads do it */
+	struct kvm *kvm; /* NULL if threads do the work */
 	pthread_mutex_t lock;
 	pthread_cond_t changed;
 	bool pause;
 	unsigned int running; /* CPUs that are not paused */
-	unsigned int alive;   /* whose thread has not ended */
+	unsigned int alive;   /* CPUs whose thread has not ended */
 	bool started;
-	double batch_us; /* how long the writes between two waits shall take */
+	double batch_us; /* how long the writes between two waits should take */
 	struct vcpu cpu[GUEST_CPUS];
 };
 
@@ -76,13 +76,13 @@ static double now_us(void)
 	return t.tv_sec * 1e6 + t.tv_nsec / 1e3;
 }
 
-/* It only has to interrupt. */
+/* The signal only has to interrupt. */
 static void on_signal(int number)
 {
 	(void)number;
 }
 
-/* Let the CPU run, or keep it from it. With the lock held. */
+/* Make the CPU leave the guest, or allow it to run. Called with the lock held. */
 static void set_leave(struct vcpu *cpu, bool leave)
 {
 	if (cpu->vm->kvm)
@@ -96,7 +96,7 @@ static bool is_stopped(const struct writer_box *box)
 	return __atomic_load_n(&box->stop, __ATOMIC_ACQUIRE);
 }
 
-/* With the lock held. */
+/* Called with the lock held. */
 static void wait_while_paused(struct vcpu *cpu)
 {
 	struct writer_vm *vm = cpu->vm;
@@ -111,8 +111,8 @@ static void wait_while_paused(struct vcpu *cpu)
 }
 
 /*
- * Let the CPU wait for its next batch, with the lock held. It is late only by what it was paused
- * for meanwhile: how exact the host's timers are is not the guest's affair.
+ * Let the CPU wait for its next batch. Called with the lock held. Only a pause makes the CPU late;
+ * inaccurate timers of the host do not count.
  */
 static void wait_for_batch(struct vcpu *cpu)
 {
@@ -136,7 +136,7 @@ static void wait_for_batch(struct vcpu *cpu)
 	box->ended = 0;
 }
 
-/* Return: 0 at the end of the program, 1 to wait, -EINTR for a pause, or what went wrong. */
+/* Return: 0 at the end of the program, 1 to wait, -EINTR for a pause, or another error. */
 static int run(struct vcpu *cpu)
 {
 	struct writer_vm *vm = cpu->vm;
@@ -252,7 +252,7 @@ int writer_vm_start(struct writer_vm *vm, char *why, size_t size)
 	return 0;
 }
 
-/* Wait for a count to become 0, with the lock held. */
+/* Wait for a count to become 0. Called with the lock held. */
 static int wait_for_none(struct writer_vm *vm, const unsigned int *count)
 {
 	struct timespec until;
@@ -265,7 +265,7 @@ static int wait_for_none(struct writer_vm *vm, const unsigned int *count)
 	return -rc;
 }
 
-/* What a CPU that has ended died of. */
+/* Return the error of a CPU that has failed, or 0. */
 static int deaths(const struct writer_vm *vm, char *why, size_t size)
 {
 	int i;
@@ -287,7 +287,7 @@ int writer_vm_pause(struct writer_vm *vm, char *why, size_t size)
 	vm->pause = true;
 	for (i = 0; i < GUEST_CPUS; i++)
 		set_leave(&vm->cpu[i], true);
-	pthread_cond_broadcast(&vm->changed); /* to those that wait for their next batch */
+	pthread_cond_broadcast(&vm->changed); /* wake CPUs that wait for a batch */
 	for (i = 0; vm->kvm && i < GUEST_CPUS; i++)
 		pthread_kill(vm->cpu[i].thread, SIGUSR1);
 	rc = wait_for_none(vm, &vm->running);

@@ -1,34 +1,35 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * How many present neighbours are mapped with a page.
+ * How many neighbours are handled when one page faults.
  *
- * A page more in the same call costs a hundredth of a fault. So a fault maps an aligned window, as
- * the kernel does for page cache that nobody watches (fault_around_bytes, 64 KiB), and that is the
- * smallest. Whether a wider one would pay is seen by the faults themselves: two windows side by
- * side are one of the next size, and a fault in the second soon after the first is one that the
- * wider window had spared. Threads that walk through memory make every other fault such a hit; of
- * those that jump about hardly one is. A quarter of hits doubles the window, none at all halves it.
- *
- * The widest is a word of the map: its 64 pages are mapped in 7 us, for which others wait.
+ * The faults themselves show whether a wider window would pay. Two adjacent windows form one window
+ * of the next size. A fault in the second soon after one in the first is a hit: the wider window
+ * would have avoided it. If threads walk through memory, every other fault is a hit. If they access
+ * it at random, hardly any fault is. If a quarter of the faults are hits, the window is doubled. If
+ * none is, the window is halved.
  */
 #include "around.h"
 
-#define SMALLEST_PAGES	  16
-#define WIDER_MAX	  2
 #define FAULTS_PER_CHOICE 32
+#define WIDER_BITS	  3
+
+void hgm_around_init(struct hgm_around *a, uint32_t smallest_pages, uint32_t wider_max)
+{
+	*a = (struct hgm_around){ .smallest_pages = smallest_pages, .wider_max = wider_max };
+}
 
 static void choose(struct hgm_around *a, uint32_t wider)
 {
 	uint32_t hits = atomic_exchange_explicit(&a->hits, 0, memory_order_relaxed);
 
-	if (hits >= FAULTS_PER_CHOICE / 4 && wider < WIDER_MAX)
+	if (hits >= FAULTS_PER_CHOICE / 4 && wider < a->wider_max)
 		wider++;
 	else if (!hits && wider)
 		wider--;
 	atomic_store_explicit(&a->wider, wider, memory_order_relaxed);
 }
 
-/* Spread: threads often begin at powers of two. */
+/* Hash the pair, because threads often begin at powers of two. */
 static _Atomic uint64_t *slot(struct hgm_around *a, uint64_t pair)
 {
 	return &a->recent[pair * UINT64_C(0x9e3779b97f4a7c15) >> (64 - HGM_AROUND_RECENT_SHIFT)];
@@ -37,12 +38,12 @@ static _Atomic uint64_t *slot(struct hgm_around *a, uint64_t pair)
 uint64_t hgm_around_fault(struct hgm_around *a, uint64_t page)
 {
 	uint32_t wider = atomic_load_explicit(&a->wider, memory_order_relaxed);
-	uint64_t pages = (uint64_t)SMALLEST_PAGES << wider;
+	uint64_t pages = (uint64_t)a->smallest_pages << wider;
 	uint64_t window = page / pages;
 	_Atomic uint64_t *recent = slot(a, window / 2);
-	/* What was kept when windows had another size looks like one far away. */
-	uint64_t is = (window + 1) << WIDER_MAX | wider;
-	uint64_t buddy = ((window ^ 1) + 1) << WIDER_MAX | wider;
+	/* An entry that was stored when windows had another size looks like a distant window. */
+	uint64_t is = (window + 1) << WIDER_BITS | wider;
+	uint64_t buddy = ((window ^ 1) + 1) << WIDER_BITS | wider;
 
 	if (atomic_load_explicit(recent, memory_order_relaxed) == buddy)
 		atomic_fetch_add_explicit(&a->hits, 1, memory_order_relaxed);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * How many present neighbours are mapped with a page: see around.c. Wait-free; of what several
- * threads count at a time some may be lost.
+ * How large a window around a page is useful, judged by where other faults are: see around.c.
+ * Wait-free. If several threads count at the same time, some counts may be lost.
  */
 #ifndef HGM_LIB_AROUND_H
 #define HGM_LIB_AROUND_H
@@ -13,13 +13,17 @@
 #define HGM_AROUND_RECENT	(1 << HGM_AROUND_RECENT_SHIFT)
 
 struct hgm_around {
-	_Atomic uint32_t wider; /* the window is the smallest one, doubled so many times */
+	uint32_t smallest_pages; /* a power of two */
+	uint32_t wider_max;	 /* times that smallest_pages is doubled at most; up to 7 */
+	_Atomic uint32_t wider;	 /* times that smallest_pages is doubled now */
 	_Atomic uint32_t faults;
 	_Atomic uint32_t hits;
-	_Atomic uint64_t recent[HGM_AROUND_RECENT]; /* window + 1, by the pair that it belongs to */
+	_Atomic uint64_t recent[HGM_AROUND_RECENT]; /* window + 1, indexed by its pair */
 };
 
-/* A fault on @page: the window around it, in pages; a power of two, aligned to itself. */
+void hgm_around_init(struct hgm_around *a, uint32_t smallest_pages, uint32_t wider_max);
+
+/* A fault on @page. Returns the window around it, in pages: a power of two, aligned to its size. */
 uint64_t hgm_around_fault(struct hgm_around *a, uint64_t page);
 
 #endif

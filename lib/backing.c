@@ -5,26 +5,24 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/magic.h>
+#include <stdio.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 
 #include "engine.h"
 #include "error.h"
 #include "smaps.h"
+#include "source.h"
 #include "sys.h"
 
 #define MIB2 (UINT64_C(2) << 20)
-
-#ifndef MFD_HUGE_SHIFT
-#define MFD_HUGE_SHIFT 26
-#endif
 
 static unsigned int log2_of(uint64_t power)
 {
 	return (unsigned int)__builtin_ctzll(power);
 }
 
-/* Address space for @len bytes at a multiple of @align, nothing in it yet. */
+/* Reserve address space for @len bytes at a multiple of @align, with nothing in it yet. */
 static int reserve_aligned(char **out, uint64_t len, uint64_t align)
 {
 	uint64_t head;
@@ -45,20 +43,23 @@ static int reserve_aligned(char **out, uint64_t len, uint64_t align)
 	return 0;
 }
 
-/* Map the region's memory once more. */
+/* Make one mapping of the region's memory: the primary or the alias. */
 static int map_one(struct hgm_region *r, char **out, const char *what)
 {
 	int flags = r->fd >= 0 ? MAP_SHARED : MAP_PRIVATE | MAP_ANONYMOUS;
 	void *mapped;
 	int rc;
 
-	if (r->backing != HGM_BACKING_HUGETLB) /* hugetlb: the reservation is the promise */
+	if (r->backing != HGM_BACKING_HUGETLB) /* hugetlb: the reservation guarantees the pages */
 		flags |= MAP_NORESERVE;
+	/* Nothing may be populated before it arrives. The alias maps the same memory. */
+	flags |= r->primary ? HGM_MAP_UNLOCKED : HGM_MAP_LOCK_PRESENT;
 	rc = reserve_aligned(out, r->mapped, r->block_bytes);
 	if (rc) {
 		*out = NULL;
-		return hgm_fail(rc, "no address space for the %s, %llu bytes: %s%s", what,
+		return hgm_fail(rc, "no address space for the %s, %llu bytes: %s%s%s", what,
 				(unsigned long long)r->mapped, hgm_errno_name(rc),
+				rc == -ENOMEM ? " (" HGM_AREAS_HINT ")" : "",
 				r->primary ? " (all but anon is mapped twice; use shorter regions)"
 					   : "");
 	}
@@ -76,8 +77,9 @@ static int map_one(struct hgm_region *r, char **out, const char *what)
 					what, (unsigned long long)r->blocks,
 					(unsigned long long)r->block_bytes >> 10,
 					(unsigned long long)r->block_bytes >> 10);
-		return hgm_fail(rc, "mapping the %s, %llu bytes: %s", what,
-				(unsigned long long)r->mapped, hgm_errno_name(rc));
+		return hgm_fail(rc, "mapping the %s, %llu bytes: %s%s", what,
+				(unsigned long long)r->mapped, hgm_errno_name(rc),
+				rc == -ENOMEM ? " (" HGM_AREAS_HINT ")" : "");
 	}
 	return 0;
 }
@@ -89,7 +91,7 @@ static int make_file(struct hgm_region *r)
 	int rc;
 
 	if (r->backing == HGM_BACKING_HUGETLB)
-		flags |= MFD_HUGETLB | log2_of(r->block_bytes) << MFD_HUGE_SHIFT;
+		flags |= MFD_HUGETLB | log2_of(r->block_bytes) << HGM_MFD_HUGE_SHIFT;
 	r->fd = hgm_sys->memfd_create("hgm", flags);
 	if (r->fd < 0)
 		return hgm_fail(r->fd, "memfd_create%s: %s%s",
@@ -99,12 +101,15 @@ static int make_file(struct hgm_region *r)
 						 : "");
 	rc = hgm_sys->ftruncate(r->fd, r->mapped);
 	if (rc)
-		return hgm_fail(rc, "ftruncate of the memfd to %llu bytes: %s",
-				(unsigned long long)r->mapped, hgm_errno_name(rc));
+		return hgm_fail(rc, "ftruncate of the memfd to %llu bytes: %s%s",
+				(unsigned long long)r->mapped, hgm_errno_name(rc),
+				rc == -EFBIG ? " (raise RLIMIT_FSIZE, or use HGM_BACKING_ANON)"
+					     : "");
+	hgm_sys->seal(r->fd); /* it can be opened through /proc; all kernels can seal */
 	return 0;
 }
 
-/* The caller's file: what is it, and does it hold the region? */
+/* Of which kind is the caller's file, and is it large enough for the region? */
 int hgm_backing_look(const struct hgm_region_opts *o, struct hgm_memory_kind *out)
 {
 	struct hgm_file_kind kind;
@@ -143,7 +148,10 @@ int hgm_backing_look(const struct hgm_region_opts *o, struct hgm_memory_kind *ou
 			(unsigned long long)o->length);
 	*out = (struct hgm_memory_kind){
 		.hugetlb = kind.fs_magic == HUGETLBFS_MAGIC,
+		.may_shrink = !kind.sealed,
 		.block_bytes = block,
+		.device = kind.device,
+		.inode = kind.inode,
 	};
 	return 0;
 }
@@ -157,6 +165,7 @@ static int take_file(struct hgm_region *r, const struct hgm_region_opts *o,
 		return hgm_fail(r->fd, "descriptor %d: %s", o->fd, hgm_errno_name(r->fd));
 	r->fd_offset = o->fd_offset;
 	r->holds_contents = true;
+	r->may_shrink = kind->may_shrink;
 	return 0;
 }
 
@@ -186,7 +195,7 @@ static int derive(struct hgm_region *r, const struct hgm_region_opts *o)
 
 	r->callers_mapping = o->backing == HGM_BACKING_MAPPING;
 	r->mapped = (r->length + r->block_bytes - 1) / r->block_bytes * r->block_bytes;
-	/* What is not ours is not made larger. */
+	/* Do not enlarge what belongs to the caller. */
 	if (o->backing == HGM_BACKING_FD || r->callers_mapping)
 		r->mapped = r->length;
 	r->blocks = (r->length + r->block_bytes - 1) / r->block_bytes;
@@ -195,13 +204,15 @@ static int derive(struct hgm_region *r, const struct hgm_region_opts *o)
 	if (whole_blocks || (r->native && !hgm_ladder_protects_pages(r->h, r->block_bytes)))
 		r->wp_bytes = r->block_bytes;
 	r->copies = r->backing == HGM_BACKING_ANON || r->backing == HGM_BACKING_SHMEM_LAZY;
+	r->bounces = r->may_shrink && !r->copies && !r->source->copied_by_kernel;
 	r->zeroed = !r->copies && o->backing != HGM_BACKING_FD && !r->callers_mapping;
 	r->collapses = !whole_blocks && !(r->flags & HGM_REGION_NO_COLLAPSE);
-	/* Poison is for whole huge pages only: it would take away what has arrived. */
+	/* The kernel poisons whole huge pages only, which would destroy what has arrived. */
 	r->can_poison = r->h->can_poison && !r->native;
-	r->modes = r->backing == HGM_BACKING_ANON    ? HGM_UFFD_MISSING
-		   : r->backing == HGM_BACKING_SHMEM ? HGM_UFFD_MINOR
-						     : HGM_UFFD_MISSING | HGM_UFFD_MINOR;
+	/* Prepared memory has no holes, so a missing fault there means that it was discarded. */
+	r->modes = HGM_UFFD_MISSING;
+	if (r->backing != HGM_BACKING_ANON)
+		r->modes |= HGM_UFFD_MINOR;
 	if (r->callers_mapping && (!o->addr || (uintptr_t)o->addr % r->block_bytes))
 		return hgm_fail(-EINVAL, "addr %p is not aligned to the block, %llu bytes", o->addr,
 				(unsigned long long)r->block_bytes);
@@ -209,9 +220,10 @@ static int derive(struct hgm_region *r, const struct hgm_region_opts *o)
 }
 
 /*
- * Only absent pages fault, so nothing may be mapped when the first is served: not what a caller's
- * mapping held, nor what mlockall(MCL_FUTURE) populated in ours. After registration, so that nobody
- * can map a page between the two; before anything is served, so that nothing served is lost.
+ * Only absent pages fault, so nothing may be mapped when the first page is served: neither what a
+ * caller's mapping held, nor what mlockall(MCL_FUTURE) populated in ours. A caller's mapping is
+ * dropped after registration, so that no page can be mapped between the two, and before anything
+ * is served, so that nothing served is lost.
  */
 int hgm_backing_drop_mapped(struct hgm_region *r)
 {
@@ -239,8 +251,8 @@ static int take_mapping(struct hgm_region *r, const struct hgm_region_opts *o)
 }
 
 /*
- * Once, over the whole primary, before it is registered: each call leaves a border between memory
- * areas for ever. A caller's mapping may have been split before.
+ * Split the whole primary once, before it is registered: each call leaves a permanent border
+ * between memory areas. A caller's mapping may have been split before.
  */
 static int split(struct hgm_region *r)
 {
@@ -249,6 +261,62 @@ static int split(struct hgm_region *r)
 	if (r->callers_mapping && !hgm_smaps_sum(r->primary, r->mapped, &smaps) && smaps.all_hm)
 		return 0;
 	return hgm_split(r->primary, r->mapped);
+}
+
+/* Make zeroes to copy from. Memory that is not mapped is copied through a second huge page. */
+static int make_zeroes(struct hgm_region *r)
+{
+	static const _Alignas(HGM_PAGE_BYTES) char page[HGM_PAGE_BYTES];
+	void *mem;
+	int rc;
+
+	if (r->backing != HGM_BACKING_HUGETLB) {
+		r->zeroes = page;
+		return 0;
+	}
+	rc = hgm_sys->mmap(&mem, NULL, r->block_bytes, PROT_READ,
+			   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	if (rc)
+		return hgm_fail(rc, "no address space for %llu bytes of zeroes: %s",
+				(unsigned long long)r->block_bytes, hgm_errno_name(rc));
+	r->zeroes = mem;
+	hgm_sys->madvise(mem, r->block_bytes, HGM_MADV_POPULATE_READ);
+	return 0;
+}
+
+/* lseek(2) moves the file offset, which a caller's descriptor shares with ours. */
+static void open_to_seek(struct hgm_region *r, const struct hgm_region_opts *o)
+{
+	char path[32];
+
+	if (o->backing != HGM_BACKING_FD && o->backing != HGM_BACKING_MAPPING) {
+		r->seek_fd = r->fd;
+		return;
+	}
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", r->fd);
+	r->seek_fd = hgm_sys->open(path, O_RDONLY);
+}
+
+/* Identify the file, so that no snapshot is written to it. */
+static int know_file(struct hgm_region *r)
+{
+	struct hgm_file_kind kind;
+	int rc = hgm_sys->file_kind(r->fd, &kind);
+
+	if (rc)
+		return hgm_fail(rc, "fstat of the memory's file: %s", hgm_errno_name(rc));
+	r->file = hgm_file_id(&kind);
+	return 0;
+}
+
+/* A child with this memory would keep it allocated, and its writes would change the guest's. */
+static int keep_from_children(const struct hgm_region *r, void *addr)
+{
+	int rc = hgm_sys->madvise(addr, r->mapped, MADV_DONTFORK);
+
+	return rc ? hgm_fail(rc, "MADV_DONTFORK of %llu bytes at %p: %s",
+			     (unsigned long long)r->mapped, addr, hgm_errno_name(rc))
+		  : 0;
 }
 
 int hgm_backing_make(struct hgm_region *r, const struct hgm_region_opts *o, enum hgm_rung rung,
@@ -266,15 +334,30 @@ int hgm_backing_make(struct hgm_region *r, const struct hgm_region_opts *o, enum
 		rc = map_one(r, &r->alias, "alias");
 	if (!rc && r->native)
 		rc = split(r);
+	if (!rc)
+		rc = make_zeroes(r);
+	if (!rc && r->backing != HGM_BACKING_ANON)
+		open_to_seek(r, o);
+	if (!rc && r->fd >= 0)
+		rc = know_file(r);
+	if (!rc && !r->callers_mapping)
+		rc = keep_from_children(r, r->primary);
+	if (!rc && r->alias)
+		rc = keep_from_children(r, r->alias);
 	if (rc) {
 		hgm_backing_free(r);
 		return rc;
 	}
-	if (!r->callers_mapping)
-		hgm_sys->madvise(r->primary, r->mapped, MADV_DONTFORK);
-	if (r->alias)
-		hgm_sys->madvise(r->alias, r->mapped, MADV_DONTFORK);
+	if (r->alias) /* a core dump has the same memory in the primary */
+		hgm_sys->madvise(r->alias, r->mapped, MADV_DONTDUMP);
 	return 0;
+}
+
+/* What was mapped over the primary stays. */
+static void unmap_primary(struct hgm_region *r)
+{
+	for_each_kept (r, 0, r->mapped, at, len)
+		hgm_sys->munmap(r->primary + at, len);
 }
 
 void hgm_backing_free(struct hgm_region *r)
@@ -282,9 +365,14 @@ void hgm_backing_free(struct hgm_region *r)
 	if (r->alias)
 		hgm_sys->munmap(r->alias, r->mapped);
 	if (r->primary && !r->callers_mapping)
-		hgm_sys->munmap(r->primary, r->mapped);
+		unmap_primary(r);
+	if (r->zeroes && r->backing == HGM_BACKING_HUGETLB)
+		hgm_sys->munmap((void *)(uintptr_t)r->zeroes, r->block_bytes);
+	r->zeroes = NULL;
+	if (r->seek_fd >= 0 && r->seek_fd != r->fd)
+		hgm_sys->close(r->seek_fd);
 	if (r->fd >= 0)
 		hgm_sys->close(r->fd);
 	r->alias = r->primary = NULL;
-	r->fd = -1;
+	r->fd = r->seek_fd = -1;
 }

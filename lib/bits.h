@@ -8,19 +8,19 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-/* Words that hold @bits bits. */
+/* Number of words that hold @bits bits. */
 static inline uint64_t hgm_bits_words(uint64_t bits)
 {
 	return (bits + 63) / 64;
 }
 
-/* The lowest @n bits of a word: all of it from 64 on. */
+/* The lowest @n bits of a word; all of its bits if @n is 64 or more. */
 static inline uint64_t hgm_bits_low(uint64_t n)
 {
 	return n >= 64 ? ~UINT64_C(0) : (UINT64_C(1) << n) - 1;
 }
 
-/* The bits of word @word that stand for [first, first + n), of which some lie in it. */
+/* The bits of word @word that stand for [first, first + n). Some of that range must lie in it. */
 static inline uint64_t hgm_bits_of_range(uint64_t first, uint64_t n, uint64_t word)
 {
 	uint64_t low = word * 64 > first ? 0 : first - word * 64;
@@ -28,13 +28,13 @@ static inline uint64_t hgm_bits_of_range(uint64_t first, uint64_t n, uint64_t wo
 	return hgm_bits_low(first + n - word * 64) & ~UINT64_C(0) << low;
 }
 
-/* How many bits from the lowest on are set. */
+/* Number of consecutive set bits from the lowest bit on. */
 static inline uint64_t hgm_bits_ones(uint64_t bits)
 {
 	return ~bits ? (uint64_t)__builtin_ctzll(~bits) : 64;
 }
 
-/* Take the lowest run of set bits out of a word: false, there is none. */
+/* Take the lowest run of set bits out of a word. Returns false if there is none. */
 static inline bool hgm_bits_take_run(uint64_t *bits, uint64_t *first, uint64_t *run)
 {
 	if (!*bits)

@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The capability table: every row is tried on this kernel, and says what came of it.
+ * The capability table: every row is tested on this kernel, and reports the result.
  */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
+#include "cancel.h"
 #include "caps.h"
 #include "error.h"
 
@@ -91,6 +92,7 @@ static const struct hgm_probe_row rows[] = {
 
 int hgm_caps_probe(struct hgm_caps **out, unsigned int flags)
 {
+	HGM_UNCANCELLED;
 	struct hgm_probe p = { .flags = flags, .page = (uint64_t)sysconf(_SC_PAGESIZE) };
 	struct hgm_caps *caps;
 	int fd;

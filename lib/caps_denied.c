@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * By what a userfaultfd is refused. The kernel says EPERM for all of it: what else is known of
- * this process tells sysctl, capability, seccomp filter and security module apart.
+ * Why a userfaultfd is refused. The kernel returns EPERM in all cases. Other facts about this
+ * process distinguish between sysctl, capability, seccomp filter and security module.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -14,7 +14,7 @@
 
 #define CAP_SYS_PTRACE_BIT (UINT64_C(1) << 19)
 
-/* What /proc says; -1 where it does not. */
+/* What /proc shows; -1 if unknown. */
 struct standing {
 	int sysctl;	 /* vm.unprivileged_userfaultfd */
 	int seccomp;	 /* 0 none, 1 strict, 2 a filter */
@@ -68,7 +68,10 @@ static struct standing look(void)
 	return st;
 }
 
-/* User mode needs no privilege: what refuses that as well is none of sysctl and capability. */
+/*
+ * User mode needs no privilege. If that is refused too, the cause is neither the sysctl nor the
+ * capability.
+ */
 static const char *by_filter(const struct standing *st, int rc)
 {
 	if (st->seccomp > 0)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Probes of what only a faulting thread can show. The thread touches one byte; whatever comes
- * of it, the registration then ends, which lets the thread go, and it is joined.
+ * Probes that need a thread that faults. The thread touches one byte. Whatever happens, the
+ * registration then ends, which lets the thread continue, and the thread is joined.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -17,7 +17,7 @@
 /* Longer than any scheduler keeps a runnable thread from running. */
 #define TOUCH_TIMEOUT_NS INT64_C(2000000000)
 
-/* Not the first byte of a page: an address rounded by the kernel shows. */
+/* Not the first byte of a page, so that an address rounded by the kernel is noticed. */
 #define TOUCH_OFFSET 0x123
 
 struct toucher {
@@ -29,8 +29,8 @@ struct toucher {
 
 enum came {
 	CAME_FAULT, /* a message arrived */
-	CAME_DONE,  /* the thread went through without one */
-	CAME_NONE,  /* the answer was given: it could not be tried */
+	CAME_DONE,  /* the thread continued without one */
+	CAME_NONE,  /* it could not be tried; the answer has been given */
 };
 
 static void *toucher_main(void *arg)
@@ -53,7 +53,7 @@ static int start_toucher(pthread_t *thread, struct toucher *t)
 	sigset_t old;
 	int rc;
 
-	/* The program's signals are not for this thread. */
+	/* This thread must not handle the program's signals. */
 	sigfillset(&all);
 	pthread_sigmask(SIG_SETMASK, &all, &old);
 	rc = pthread_create(thread, NULL, toucher_main, t);
@@ -166,7 +166,7 @@ void hgm_probe_thread_id(struct hgm_probe *p, const struct hgm_probe_row *row)
 	hgm_scratch_close(&s);
 }
 
-/* With WP_ASYNC a write to a protected page goes through without a message. */
+/* With WP_ASYNC, a write to a protected page succeeds without a message. */
 void hgm_probe_wp_async(struct hgm_probe *p, const struct hgm_probe_row *row)
 {
 	struct uffd_msg msg = { 0 };

@@ -2,10 +2,10 @@
 /*
  * High-granularity mapping of hugetlb memory: the stages that take no huge page, and the verdict.
  *
- * Nothing here is taken for granted. userfaultfd's feature bit 13 announced it in the first
- * drafts, and is WP_UNPOPULATED since Linux 6.4: it is not looked at. The sysfs file was proposed
- * and never written. Advice 26 is free in mainline, and may become something else. So each stage
- * can say no, and only the proof on a huge page (caps_hgm_proof.c) says yes.
+ * No single sign of support is trusted. The first drafts announced it with bit 13 of userfaultfd's
+ * features, which is WP_UNPOPULATED since Linux 6.4: it is ignored. The sysfs file was proposed and
+ * never written. Advice 26 is free in mainline, and may get another meaning. Therefore each stage
+ * can say no, but only the proof on a huge page (caps_hgm_proof.c) says yes.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -23,7 +23,7 @@ static const char *split_name(void)
 	return HGM_MADV_SPLIT == 26 ? "advice 26 (MADV_SPLIT)" : "advice 74 (MADV_SPLIT)";
 }
 
-/* Never a yes. True: the file says that it is switched off; else nothing is known. */
+/* Never answers yes. True if the file says that HGM is switched off; else nothing is known. */
 static bool sysfs_stage(struct hgm_probe *p)
 {
 	char text[64];
@@ -61,7 +61,7 @@ static void advice_stage(struct hgm_probe *p)
 		hgm_probe_answer_errno(p, rc, split_name());
 }
 
-/* A 4 KiB CONTINUE does not wake a thread that waits at the huge page's base. */
+/* A CONTINUE of 4 KiB does not wake a thread that waits at the huge page's base. */
 static void exact_address_stage(struct hgm_probe *p)
 {
 	int fd = hgm_probe_open_uffd(HGM_UFFD_FEATURE_EXACT_ADDRESS);
@@ -78,7 +78,7 @@ static void exact_address_stage(struct hgm_probe *p)
 	}
 }
 
-/* Of a mapping without pages: it takes none from the pool, and promises none. */
+/* Split a mapping without pages. It takes none from the pool, and reserves none. */
 static void split_stage(struct hgm_probe *p, enum hgm_memory memory)
 {
 	unsigned int flags = p->flags;
@@ -123,7 +123,7 @@ close:
 	p->flags = flags;
 }
 
-/* Put the stage's name before its reason. */
+/* Put the name of the stage before the reason. */
 static void name_stage(struct hgm_probe *p, const char *name)
 {
 	char reason[sizeof(p->reason)];
@@ -133,7 +133,7 @@ static void name_stage(struct hgm_probe *p, const char *name)
 		 (int)(sizeof(p->reason) - 1 - strlen(name) - 2), reason);
 }
 
-/* The rows of the proof: pages one by one, collapse. */
+/* The names of the rows of the proof: single pages, and collapse. */
 static const char *const *proof_names(enum hgm_memory memory)
 {
 	static const char *const small[] = { "hgm.2m.minor.4k", "hgm.2m.collapse" };
@@ -159,7 +159,7 @@ bool hgm_probe_hgm_stages(struct hgm_probe *p, enum hgm_memory memory)
 		return false;
 	}
 	split_stage(p, memory);
-	/* Where only the mark could not be seen, the proof shows more than it would. */
+	/* If only the mark could not be checked, the proof shows more than the mark would. */
 	if (p->answer == HGM_NO || p->answer == HGM_DENIED ||
 	    (p->answer == HGM_UNPROVEN && !(p->flags & HGM_CAPS_USE_HUGE_PAGES))) {
 		name_stage(p, "hgm.split");
@@ -199,7 +199,7 @@ void hgm_probe_hgm(struct hgm_probe *p, const struct hgm_probe_row *row)
 	hgm_probe_hgm_verdict(p, UINT64_C(1) << 21);
 	if (p->answer != HGM_UNPROVEN || !(p->flags & HGM_CAPS_USE_HUGE_PAGES))
 		return;
-	/* No free page of 2 MiB, perhaps: one of 1 GiB will do. */
+	/* Perhaps no 2 MiB page is free; a 1 GiB page is sufficient too. */
 	other = *p;
 	hgm_probe_hgm_verdict(&other, UINT64_C(1) << 30);
 	if (other.answer == HGM_YES)

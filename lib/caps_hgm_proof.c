@@ -1,12 +1,16 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * High-granularity mapping, tried on a huge page of the pool.
+ * High-granularity mapping, tested on a huge page from the pool.
  *
- * The rules, each of which the one kernel that had it needs:
- * the page is written through the alias before any CONTINUE (one that fails leaves a page table
- * behind that is in the way of larger mappings); all of it is in place before it is collapsed
- * (collapse maps holes too); collapse never gets less than the whole huge page; what waits is woken
- * afterwards; a page that has been write-protected is never written; no fork.
+ * The only kernel that had it needs each of these rules:
+ *
+ *	- The page is written through the alias before any CONTINUE. A CONTINUE that fails leaves
+ *	  a page table behind, which prevents larger mappings.
+ *	- All of the page is in place before it is collapsed, because collapse maps holes too.
+ *	- Collapse never gets less than the whole huge page.
+ *	- Threads that wait are woken afterwards.
+ *	- A page that has been write-protected is never written.
+ *	- No fork.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -15,7 +19,7 @@
 #include "error.h"
 #include "smaps.h"
 
-/* As many words of the block have contents of their own: of 2 MiB one in each page. */
+/* This many words of the block have contents of their own: in 2 MiB, one per page. */
 #define MARKS 512
 
 #define CONTINUE_TRIES 4
@@ -30,7 +34,7 @@ static uint64_t mark_value(unsigned int i)
 	return (i + 1) * UINT64_C(0x9e3779b97f4a7c15);
 }
 
-/* A huge page in the page cache, split and registered, nothing of it mapped. */
+/* Put a huge page into the page cache, split and register its mapping; map nothing of it. */
 static bool begin(struct hgm_probe *p, struct hgm_scratch *s, enum hgm_memory memory,
 		  uint64_t modes)
 {
@@ -48,7 +52,7 @@ static bool begin(struct hgm_probe *p, struct hgm_scratch *s, enum hgm_memory me
 	return hgm_scratch_register(p, s, HGM_UFFD_FEATURE_EXACT_ADDRESS, modes);
 }
 
-/* Do the page tables show the second page, and it alone? Gives the answer. */
+/* Answer whether the page tables show the second page, and only that page. */
 static void see_one_page(struct hgm_probe *p, struct hgm_scratch *s)
 {
 	int64_t before = hgm_probe_pagemap(p, s->primary);
@@ -91,7 +95,7 @@ static void see_one_page(struct hgm_probe *p, struct hgm_scratch *s)
 				 have_counters ? "smaps" : "");
 }
 
-/* Map the second page, of which no rounding gives the block's beginning. */
+/* Map the second page, so that an address rounded to the start of the block is noticed. */
 static bool map_one_page(struct hgm_probe *p, struct hgm_scratch *s)
 {
 	int64_t done = 0;
@@ -142,7 +146,7 @@ static bool map_range(struct hgm_probe *p, struct hgm_scratch *s, uint64_t from,
 	return true;
 }
 
-/* How the block is mapped: by the counters of HGM kernels, or by what can be told apart. */
+/* How the block is mapped, by the counters of HGM kernels, or by what else can be seen. */
 struct look {
 	bool counters;
 	uint64_t small; /* bytes in mappings below the size of the block */
@@ -209,7 +213,7 @@ bool hgm_prove_collapse(struct hgm_probe *p, enum hgm_memory memory)
 	rc = hgm_probe_try_collapse(s.primary, s.block);
 	hgm_sys->uffd_wake(s.uffd, s.primary, s.block);
 	after = look_at(&s, memory);
-	/* What it returns can be about the memory beside it: the page tables decide. */
+	/* The return value can be about adjacent memory, so the page tables decide. */
 	judge_collapse(p, &s, rc, &before, &after);
 
 	hgm_scratch_unregister(&s);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Probes: huge page pools, what shmem does by itself, collapse, PAGEMAP_SCAN.
+ * Probes: huge page pools, whether shmem uses huge pages by itself, collapse, PAGEMAP_SCAN.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -16,7 +16,7 @@
 
 #define SHMEM_ENABLED "/sys/kernel/mm/transparent_hugepage/shmem_enabled"
 
-/* The kernel says EAGAIN, EBUSY and even EINVAL for what passes. */
+/* The kernel returns EAGAIN, EBUSY and even EINVAL for temporary conditions. */
 #define COLLAPSE_TRIES 4
 
 static int read_pool(uint64_t kib, const char *file, uint64_t *value)
@@ -115,7 +115,7 @@ int hgm_probe_try_collapse(void *addr, uint64_t len)
 	return rc;
 }
 
-/* Before Linux 6.7 there is no PAGEMAP_SCAN, but smaps. */
+/* Linux before 6.7 has no PAGEMAP_SCAN, but it has smaps. */
 static int64_t huge_bytes_by_any_way(const struct hgm_scratch *s, const char **way)
 {
 	int64_t huge = hgm_probe_huge_bytes(s->primary, s->block);
@@ -145,7 +145,7 @@ static void answer_refused(struct hgm_probe *p, const struct hgm_scratch *s, int
 			 how, *text ? ": shmem_enabled is " : "", text);
 }
 
-/* Collapse the primary and see whether that made it huge, and harmed no byte. */
+/* Collapse the primary. Check that this made it huge and changed no contents. */
 static void collapse_primary(struct hgm_probe *p, struct hgm_scratch *s, const char *how)
 {
 	const char *way;
@@ -181,7 +181,7 @@ static void collapse_primary(struct hgm_probe *p, struct hgm_scratch *s, const c
 				 how, way, huge);
 }
 
-/* Every page gets a byte of its own. */
+/* Give every page a byte of its own. */
 static bool fill(struct hgm_probe *p, struct hgm_scratch *s, char *addr)
 {
 	if (!hgm_scratch_populate(p, s, addr, s->block))
@@ -201,8 +201,8 @@ void hgm_probe_collapse(struct hgm_probe *p, const struct hgm_probe_row *row)
 }
 
 /*
- * The way that regions of prepared shmem go: the page cache gets its huge page while the block is
- * empty, 4 KiB pieces of it are mapped as they come, and collapse then has nothing to copy.
+ * Do what regions of prepared shmem do: the page cache gets its huge page while the block is empty,
+ * and 4 KiB pieces of it are mapped as they arrive. Collapse then has nothing to copy.
  */
 void hgm_probe_collapse_prepared(struct hgm_probe *p, const struct hgm_probe_row *row)
 {

@@ -1,15 +1,14 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Probes: the ways to a userfaultfd, and the features it offers.
+ * Probes: the ways to open a userfaultfd, and the features that it offers.
  */
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <linux/userfaultfd.h>
 
 #include "caps.h"
 #include "error.h"
-
-#define UFFD_USER_MODE_ONLY 1
 
 static int open_any_way(void)
 {
@@ -93,7 +92,7 @@ void hgm_probe_uffd_device(struct hgm_probe *p, const struct hgm_probe_row *row)
 		return;
 	}
 	if (fd == -EPERM || fd == -EACCES) {
-		/* The kernel asks for nothing once the device is open. */
+		/* The kernel itself requires no privilege once the device is open. */
 		hgm_probe_denied_by(cause, sizeof(cause), fd, true);
 		hgm_probe_answer(p, HGM_DENIED, "USERFAULTFD_IOC_NEW on /dev/userfaultfd: %s; %s",
 				 hgm_errno_name(fd), cause);

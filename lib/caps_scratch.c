@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * What the probes stand on: scratch mappings, throw-away userfaultfds, and the giving of answers.
+ * What the probes share: scratch mappings, temporary userfaultfds, and answers.
  *
- * The rule for all of them: a registered page is touched by no thread that must not wait.
- * Contents are looked at after the registration has ended; until then /proc/self/pagemap tells.
+ * One rule applies to all of them: a thread that must not wait never touches a registered page.
+ * Contents are checked after the registration has ended. Until then, /proc/self/pagemap shows the
+ * state.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -15,11 +16,6 @@
 
 #include "caps.h"
 #include "error.h"
-
-#ifndef MFD_HUGETLB
-#define MFD_HUGETLB 0x0004U
-#endif
-#define MFD_LOG2_SHIFT 26
 
 void hgm_probe_answer(struct hgm_probe *p, enum hgm_answer answer, const char *format, ...)
 {
@@ -91,16 +87,16 @@ static int open_memory(struct hgm_scratch *s, enum hgm_memory memory)
 	unsigned int flags = 0;
 
 	if (memory == HGM_MEMORY_HUGETLB_2M)
-		flags = MFD_HUGETLB | 21U << MFD_LOG2_SHIFT;
+		flags = MFD_HUGETLB | 21U << HGM_MFD_HUGE_SHIFT;
 	if (memory == HGM_MEMORY_HUGETLB_1G)
-		flags = MFD_HUGETLB | 30U << MFD_LOG2_SHIFT;
+		flags = MFD_HUGETLB | 30U << HGM_MFD_HUGE_SHIFT;
 	s->memfd = hgm_sys->memfd_create("hgm-probe", flags);
 	if (s->memfd < 0)
 		return s->memfd;
 	return hgm_sys->ftruncate(s->memfd, s->block);
 }
 
-/* Replace a part of the reservation by memory. */
+/* Replace a part of the reservation with memory. */
 static int map_over(const struct hgm_scratch *s, char *addr)
 {
 	int flags = MAP_FIXED | (s->reserved ? 0 : MAP_NORESERVE);
@@ -155,7 +151,7 @@ bool hgm_scratch_populate(struct hgm_probe *p, struct hgm_scratch *s, char *addr
 	uint64_t unit = s->memfd < 0 ? p->page : len;
 	int rc;
 
-	/* An error where a plain write would raise SIGBUS: control groups, broken memory. */
+	/* Fails where a plain write would raise SIGBUS: control groups, broken memory. */
 	rc = hgm_sys->madvise(addr, len, HGM_MADV_POPULATE_WRITE);
 	if (rc) {
 		hgm_probe_answer(p, HGM_UNPROVEN, "writing scratch memory: %s", hgm_errno_name(rc));
@@ -197,7 +193,10 @@ void hgm_scratch_unregister(struct hgm_scratch *s)
 {
 	if (s->uffd < 0)
 		return;
-	/* Closing alone would do, were there no fork() in another thread that took a copy along. */
+	/*
+	 * Closing would be enough, were it not for a fork() in another thread, which duplicates
+	 * the descriptor.
+	 */
 	hgm_sys->uffd_unregister(s->uffd, s->primary, s->block);
 	hgm_sys->uffd_wake(s->uffd, s->primary, s->block);
 	hgm_sys->close(s->uffd);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Probes: the verbs of userfaultfd, per kind of memory and size of piece.
+ * Probes: userfaultfd operations, per kind of memory and size of the piece.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -12,8 +12,8 @@
 #include "error.h"
 
 /*
- * The answer to a range verb that ended with @rc and dealt with @done of @len bytes. A success is
- * believed when the page table shows it too, where that can be seen.
+ * Answer for a range operation that ended with @rc and processed @done of @len bytes. A success
+ * must also show in the page table, where the page table can be read.
  */
 static void judge(struct hgm_probe *p, const struct hgm_scratch *s, const char *verb, int rc,
 		  int64_t done, uint64_t len, int64_t want)
@@ -76,7 +76,7 @@ void hgm_probe_copy(struct hgm_probe *p, const struct hgm_probe_row *row)
 				 "as " HGM_SAY_USE_HUGE_PAGES);
 		goto close;
 	}
-	/* Never written: zeroes that take no memory. */
+	/* Never written to: zeroes that take no memory. */
 	rc = hgm_sys->mmap(&src, NULL, step, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
 			   -1, 0);
 	if (rc) {
@@ -84,8 +84,8 @@ void hgm_probe_copy(struct hgm_probe *p, const struct hgm_probe_row *row)
 		goto close;
 	}
 	/*
-	 * Mapped before: where the kernel cannot read the source at once, it takes a second huge
-	 * page to copy to. Should this fail, the copy tells.
+	 * Map the source first: if the kernel cannot read it at once, it takes a second huge page
+	 * to copy to. If this fails, the copy reports it.
 	 */
 	hgm_sys->madvise(src, step, HGM_MADV_POPULATE_READ);
 	rc = hgm_sys->uffd_copy(s.uffd, s.primary, src, step, 0, &done);
@@ -169,7 +169,7 @@ void hgm_probe_writeprotect(struct hgm_probe *p, const struct hgm_probe_row *row
 	if (!hgm_scratch_open(p, &s, row->memory))
 		goto close;
 	step = step_of(p, &s, row);
-	/* Hugetlb without a page: protecting what is absent is tried, and takes none. */
+	/* On hugetlb without a page to spare, absent memory is protected, which takes no page. */
 	if (s.reserved &&
 	    !hgm_scratch_populate(p, &s, s.primary,
 				  row->memory >= HGM_MEMORY_HUGETLB_2M ? s.block : p->page))
@@ -184,8 +184,8 @@ close:
 }
 
 /*
- * A poison marker shows itself only to whoever touches it: let the kernel do that, which gets
- * EFAULT where a thread would get SIGBUS. The registration is over by then: nothing can wait.
+ * A poison marker shows only when it is accessed. Let the kernel access it: the kernel gets EFAULT
+ * where a thread would get SIGBUS. The registration has ended by then, so nothing can wait.
  */
 static void touch_poison(struct hgm_probe *p, struct hgm_scratch *s, uint64_t step)
 {
@@ -218,7 +218,7 @@ void hgm_probe_poison(struct hgm_probe *p, const struct hgm_probe_row *row)
 		goto close;
 	step = step_of(p, &s, row);
 	rc = hgm_sys->uffd_poison(s.uffd, s.primary, step, 0, &done);
-	/* Of hugetlb memory EINVAL can be about the size of the piece. */
+	/* On hugetlb, EINVAL can be about the size of the piece. */
 	if (rc == -ENOTTY || (rc == -EINVAL && (row->block || row->memory < HGM_MEMORY_HUGETLB_2M)))
 		hgm_probe_answer(p, HGM_NO, "UFFDIO_POISON: %s; this kernel does not know it",
 				 hgm_errno_name(rc));

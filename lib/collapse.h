@@ -1,77 +1,134 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The collapser of an engine: a thread that makes full blocks huge.
+ * The collapser of an engine: the threads that make full blocks huge.
  */
 #ifndef HGM_LIB_COLLAPSE_H
 #define HGM_LIB_COLLAPSE_H
 
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 
+#define HGM_COLLAPSERS_MAX 16
+
 struct hgm;
 struct hgm_region;
+struct hgm_smaps_turns;
 
 struct hgm_collapser {
 	pthread_mutex_t lock;
 	pthread_cond_t cond;
 	bool stop;
 	bool wanted;
-	bool resting; /* until some blocks more are full */
-	pthread_t thread;
-	int pagemap; /* -1: no PAGEMAP_SCAN here */
+	bool resting; /* until a few more blocks are full */
+	pthread_cond_t help_cond;
+	uint64_t help; /* how often help was requested */
+	unsigned int helpers_asleep;
+	_Atomic bool failed; /* some blocks must be tried again */
+	pthread_t thread[HGM_COLLAPSERS_MAX];
+	int pagemap;				 /* -1: PAGEMAP_SCAN is not available */
+	_Atomic(struct hgm_smaps_turns *) turns; /* collapse_verify.c; NULL: not needed yet */
+	uint64_t smaps_next_ns;			 /* full regions are not verified before */
+	uint64_t look_again_at_ns;		 /* when to look at blocks that were left split */
 };
 
 /* collapser.c */
 void *hgm_collapser_thread(void *arg);
+void *hgm_collapser_helper(void *arg); /* the threads other than the first */
 void hgm_collapser_init(struct hgm *h);
 void hgm_collapser_destroy(struct hgm *h);
 void hgm_collapser_stop(struct hgm *h);
 void hgm_collapser_kick(struct hgm *h); /* look at all regions again */
+void hgm_collapser_wanted(const struct hgm_region *r);
+void hgm_collapser_try_again(struct hgm *h);
 
 /* A block is full. */
 void hgm_collapse_want(struct hgm_region *r, uint64_t block);
 
-/* A last block that is not all there cannot be huge. */
+/* A last block that is incomplete cannot be huge. */
 bool hgm_collapse_can_be_huge(const struct hgm_region *r, uint64_t block);
 
 /*
- * collapse_map.c: pages of a block have arrived by fill. True: their mapping is left to the
- * collapse of the block, and somebody calls one of the next two in the end.
+ * collapse_map.c: pages of a block have arrived by fill. True: the collapse of the block will map
+ * them. hgm_collapse_mapped() or hgm_collapse_map_left() is called in the end.
  */
 bool hgm_collapse_leave(struct hgm_region *r, uint64_t block);
 
-/* The collapse has mapped it. */
+/*
+ * Pages of a block are present because the caller says so. It may be that none of them is mapped.
+ */
+void hgm_collapse_imported(struct hgm_region *r, uint64_t block);
+
+/*
+ * The kernel has collapsed a block that does not count as huge. If the block is protected now,
+ * which removes a huge mapping, it must be mapped again.
+ */
+void hgm_collapse_in_doubt(struct hgm_region *r, uint64_t block);
+
+/* The collapse has mapped the block. */
 void hgm_collapse_mapped(struct hgm_region *r, uint64_t block);
 
-/* The collapse failed, or does not come: map what was left to it, if anything was. */
+/* The collapse failed, or will not happen: map the pages that were left to it, if any. */
 void hgm_collapse_map_left(struct hgm_region *r, uint64_t block);
 void hgm_collapse_map_all_left(struct hgm_region *r);
 
 bool hgm_collapse_is_left(const struct hgm_region *r, uint64_t block);
 
-/* A page has been mapped of a block, which was in state @before: if it was huge, it is not now. */
+/*
+ * A page of a block has been mapped; the block was in state @before. If it was huge, it no longer
+ * is.
+ */
 void hgm_collapse_touched(struct hgm_region *r, uint64_t block, uint8_t before);
 
-/* The collapser's own: try a block that was wanted. */
-void hgm_collapse_visit(struct hgm_region *r, uint64_t block);
+/* Does a collapse copy the region's pages? */
+bool hgm_collapse_copies(const struct hgm_region *r);
 
-/* The same: a block's collapse came to @rc. True: it is to be tried again. */
-bool hgm_collapse_outcome(struct hgm_region *r, uint64_t block, int rc, bool settled);
+/* For the collapser only: try the first blocks of a word that are wanted. Returns the others. */
+uint64_t hgm_collapse_visit(struct hgm_region *r, uint64_t word, uint64_t bits);
+
+/* For the collapser only: the collapse of a block returned @rc. */
+void hgm_collapse_outcome(struct hgm_region *r, uint64_t block, int rc, bool settled);
 void hgm_collapse_due(struct hgm_region *r, uint64_t block);
 
 /*
- * Write-protection takes a block's huge mapping away. False: it had none. Later the block may
+ * Write-protection removes a block's huge mapping. False: the block had none. Later the block may
  * become huge again.
  */
 bool hgm_collapse_suspend(struct hgm_region *r, uint64_t block);
 void hgm_collapse_resume(struct hgm_region *r, uint64_t block);
 
-/* collapse_verify.c: a block more that smaps is to be asked about. */
+/*
+ * Can a block's mapping be huge although the block does not count as huge? This is so if the kernel
+ * has collapsed it, and a page was touched meanwhile or smaps has not been read yet.
+ */
+bool hgm_collapse_may_be_huge(const struct hgm_region *r, uint64_t block);
+
+/*
+ * Memory of these pages is about to be dropped: leave their blocks alone until one of their pages
+ * is touched. The kernel cannot take a huge page apart while it is being collapsed, and would keep
+ * its memory. @may_wait: wait for a collapse that is under way. It must be false on a thread that
+ * reads events.
+ */
+void hgm_collapse_discarded(struct hgm_region *r, uint64_t page, uint64_t pages, bool may_wait);
+
+/*
+ * For memory that is mapped by whole blocks: all of a block is present, or the block has been
+ * mapped again.
+ */
+void hgm_collapse_whole(struct hgm_region *r, uint64_t block);
+
+/* Look again at all blocks that were left split, and at all that count as huge. */
+void hgm_collapse_look_again(struct hgm_region *r);
+
+/* collapse_verify.c: one more block has to be verified by smaps. */
 void hgm_collapse_unverified(struct hgm_region *r);
 
-/* Ask smaps, if it is time. True: blocks are to be tried again. */
-bool hgm_collapse_verify(struct hgm_region *r);
+/* Call this before a region is verified by smaps. -errno: smaps cannot be used. */
+int hgm_collapse_need_smaps(struct hgm *h);
+
+/* Verify all regions that are due by smaps. *at is lowered to the time when the others are due. */
+void hgm_collapse_verify(struct hgm *h, uint64_t *at);
 
 #define HGM_COLLAPSE_TRIES 12 /* then the block is left split */
 

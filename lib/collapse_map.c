@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Blocks whose mapping fill leaves to their collapse.
+ * Blocks that fill does not map, but leaves to their collapse.
  *
- * MADV_COLLAPSE maps a block whole, whether all of its pages are mapped or none is, and is cheapest
- * for none. So fill from front to back only makes pages present; whoever touches one before its
- * block is full gets a fault that is answered at once. A bit per block remembers it: where the
- * collapse fails, or will not come (a page was given up, somebody guards), what was left is mapped.
+ * MADV_COLLAPSE maps a whole block, whether all of its pages are mapped or none, and is cheapest if
+ * none is. So fill from front to back only makes pages present. A thread that touches a page before
+ * its block is full gets a fault that is answered at once. One bit per block records that pages
+ * were left. If the collapse fails or will not happen (a page was given up, or the region is
+ * guarded), the pages that were left are mapped.
  */
 #include "bits.h"
 #include "engine.h"
@@ -24,17 +25,34 @@ static void set_left(struct hgm_region *r, uint64_t block)
 
 bool hgm_collapse_leave(struct hgm_region *r, uint64_t block)
 {
-	/* What has arrived must be mapped, or who touches it in the kernel gets EFAULT. */
+	/*
+	 * Pages that have arrived must be mapped: otherwise a touch by the kernel fails with
+	 * EFAULT.
+	 */
 	if (r->h->user_mode_only)
 		return false;
 	if (!r->collapses || !hgm_collapse_can_be_huge(r, block) ||
 	    atomic_load_explicit(&r->deferred, memory_order_relaxed) ||
 	    atomic_load_explicit(&r->guard, memory_order_relaxed))
 		return false;
-	/* seq_cst: who begins to guard sees the bit, or we see him (hgm_collapse_map_all_left). */
+	/*
+	 * seq_cst: either a thread that begins to guard sees the bit, or we see its guard
+	 * (hgm_collapse_map_all_left).
+	 */
 	set_left(r, block);
 	return !atomic_load_explicit(&r->guard, memory_order_seq_cst) &&
 	       !hgm_map_poisoned_pages(r->map);
+}
+
+void hgm_collapse_in_doubt(struct hgm_region *r, uint64_t block)
+{
+	set_left(r, block);
+}
+
+void hgm_collapse_imported(struct hgm_region *r, uint64_t block)
+{
+	if (r->collapses && hgm_collapse_can_be_huge(r, block))
+		set_left(r, block);
 }
 
 bool hgm_collapse_is_left(const struct hgm_region *r, uint64_t block)
@@ -45,8 +63,9 @@ bool hgm_collapse_is_left(const struct hgm_region *r, uint64_t block)
 
 void hgm_collapse_mapped(struct hgm_region *r, uint64_t block)
 {
+	/* acq_rel: after this, we see the pages of the thread that set the bit as present. */
 	atomic_fetch_and_explicit(&r->block_unmapped[block / 64], ~bit_of(block),
-				  memory_order_relaxed);
+				  memory_order_acq_rel);
 }
 
 static void map_left(struct hgm_region *r, uint64_t block)
@@ -68,7 +87,7 @@ static void map_left(struct hgm_region *r, uint64_t block)
 
 void hgm_collapse_map_left(struct hgm_region *r, uint64_t block)
 {
-	/* Before 6.4 whoever maps a page unprotects it, and it would count as written. */
+	/* Before 6.4, mapping a page unprotects it, and the page would count as written. */
 	if (r->h->can_continue_wp || !atomic_load_explicit(&r->guard, memory_order_acquire))
 		map_left(r, block);
 }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Dirty tracking's life.
+ * The life of dirty tracking.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -9,6 +9,7 @@
 
 #include <hgm/error.h>
 
+#include "cancel.h"
 #include "bits.h"
 #include "dirty.h"
 #include "engine.h"
@@ -33,8 +34,9 @@ static struct hgm_dirty *make(struct hgm_region *r, uint32_t flags)
 	d->words = hgm_bits_words(r->mapped >> HGM_PAGE_SHIFT);
 	d->granule_pages = r->wp_bytes >> HGM_PAGE_SHIFT;
 	d->pending = calloc(d->words, sizeof(d->pending[0]));
+	d->again = calloc(d->words, sizeof(d->again[0]));
 	d->piece = calloc(HGM_DIRTY_PIECE_WORDS, sizeof(d->piece[0]));
-	if (!d->pending || !d->piece) {
+	if (!d->pending || !d->again || !d->piece) {
 		hgm_guard_put(&d->guard);
 		return NULL;
 	}
@@ -49,7 +51,7 @@ static void describe_async(struct hgm_dirty *d)
 		      hgm_region_huge_bytes(r));
 
 	d->unit_bytes = whole ? r->block_bytes : HGM_PAGE_BYTES;
-	d->granule_pages = d->unit_bytes >> HGM_PAGE_SHIFT; /* less of it would split it */
+	d->granule_pages = d->unit_bytes >> HGM_PAGE_SHIFT; /* protecting less would split it */
 	snprintf(d->sentence, sizeof(d->sentence), "asynchronous: the kernel notes writes by %s%s",
 		 whole ? "huge pages" : "4 KiB",
 		 whole && r->backing != HGM_BACKING_HUGETLB
@@ -76,7 +78,16 @@ static void describe_sync(struct hgm_dirty *d, const char *why)
 		 why);
 }
 
-/* Locked: who destroys the region meanwhile waits for us. */
+static int check_faults(const struct hgm_region *r, const char *why_synchronous)
+{
+	char name[256];
+
+	snprintf(name, sizeof(name), "hgm_dirty_start: not asynchronous: %s, and not synchronous",
+		 why_synchronous);
+	return hgm_guard_check_faults(r, name);
+}
+
+/* Called with the lock held: a thread that destroys the region meanwhile waits for us. */
 static int begin(struct hgm_dirty *d)
 {
 	const char *lacks = hgm_dirty_async_lacks(d);
@@ -93,12 +104,14 @@ static int begin(struct hgm_dirty *d)
 		snprintf(why, sizeof(why), "%s", hgm_errmsg());
 		lacks = why;
 	}
-	rc = hgm_dirty_sync_begin(d);
+	rc = check_faults(d->r, lacks);
+	if (!rc)
+		rc = hgm_dirty_sync_begin(d);
 	describe_sync(d, lacks);
 	return rc;
 }
 
-/* Locked. */
+/* Called with the lock held. */
 static void end(struct hgm_dirty *d)
 {
 	if (d->uffd)
@@ -128,12 +141,54 @@ void hgm_dirty_free(struct hgm_guard *g)
 
 	pthread_mutex_destroy(&d->lock);
 	free(d->pending);
+	free(d->again);
 	free(d->piece);
 	free(d);
 }
 
+static void mark(struct hgm_dirty *d, _Atomic uint64_t *bitmap, uint64_t page, uint64_t pages)
+{
+	uint64_t end = page + pages;
+
+	end = end < d->pages ? end : d->pages;
+	for (uint64_t w = page / 64; w * 64 < end; w++)
+		atomic_fetch_or_explicit(&bitmap[w], hgm_bits_of_range(page, end - page, w),
+					 memory_order_release);
+}
+
+/*
+ * A page that is dropped has changed. The kernel drops it after the event. A collection between the
+ * two may be followed by a read of the old contents. So the next collection has to report the page,
+ * too.
+ */
+void hgm_dirty_removed(struct hgm_guard *g, struct hgm_region *r, uint64_t page, uint64_t pages)
+{
+	struct hgm_dirty *d = dirty_of(g);
+
+	hgm_guard_allow(r, page, pages);
+	mark(d, d->again, page, pages);
+	mark(d, d->pending, page, pages);
+}
+
+int hgm_dirty_mark(struct hgm_dirty *d, uint64_t offset, uint64_t length)
+{
+	uint64_t bytes;
+
+	if (!d)
+		return hgm_fail(-EINVAL, "hgm_dirty_mark: dirty tracking is NULL");
+	bytes = d->pages << HGM_PAGE_SHIFT;
+	if (offset > bytes || length > bytes - offset)
+		return hgm_fail(-EINVAL, "hgm_dirty_mark: [%llu, +%llu) is not inside the region",
+				(unsigned long long)offset, (unsigned long long)length);
+	if (length)
+		mark(d, d->pending, offset >> HGM_PAGE_SHIFT,
+		     ((offset + length - 1) >> HGM_PAGE_SHIFT) - (offset >> HGM_PAGE_SHIFT) + 1);
+	return 0;
+}
+
 int hgm_dirty_start(struct hgm_dirty **out, struct hgm_region *r, const struct hgm_dirty_opts *opts)
 {
+	HGM_UNCANCELLED;
 	struct hgm_dirty_opts o;
 	struct hgm_dirty *d;
 	int rc;
@@ -170,7 +225,7 @@ int hgm_dirty_start(struct hgm_dirty **out, struct hgm_region *r, const struct h
 	return rc;
 }
 
-/* Hand out what is pending of a range: how many bits. */
+/* Take the pending pages of a range. Returns the number of bits. */
 static uint64_t take(struct hgm_dirty *d, uint64_t first, uint64_t pages, uint64_t *bitmap)
 {
 	uint64_t found = 0;
@@ -178,14 +233,21 @@ static uint64_t take(struct hgm_dirty *d, uint64_t first, uint64_t pages, uint64
 	for (uint64_t w = 0; w * 64 < pages; w++) {
 		uint64_t mask = hgm_bits_low(pages - w * 64);
 
-		bitmap[w] = d->pending[first / 64 + w] & mask;
-		d->pending[first / 64 + w] &= ~mask;
+		_Atomic uint64_t *pending = &d->pending[first / 64 + w];
+		_Atomic uint64_t *again = &d->again[first / 64 + w];
+
+		bitmap[w] = mask & atomic_fetch_and_explicit(pending, ~mask, memory_order_acq_rel);
+		if (atomic_load_explicit(again, memory_order_relaxed))
+			atomic_fetch_or_explicit(pending,
+						 mask & atomic_fetch_and_explicit(
+								again, ~mask, memory_order_acq_rel),
+						 memory_order_relaxed);
 		found += (uint64_t)__builtin_popcountll(bitmap[w]);
 	}
 	return found;
 }
 
-/* Locked. What was found outside the range stays pending. */
+/* Called with the lock held. Pages that were found outside the range stay pending. */
 static int collect(struct hgm_dirty *d, uint64_t first, uint64_t pages)
 {
 	uint64_t granule = d->granule_pages, all = d->r->mapped >> HGM_PAGE_SHIFT;
@@ -197,9 +259,15 @@ static int collect(struct hgm_dirty *d, uint64_t first, uint64_t pages)
 		       : hgm_dirty_sync_collect(d, first, end - first);
 }
 
+static int destroyed(void)
+{
+	return hgm_fail(-ECANCELED, "hgm_dirty_collect: the region was destroyed");
+}
+
 int hgm_dirty_collect(struct hgm_dirty *d, uint64_t first_page, uint64_t pages, uint64_t *bitmap,
 		      uint64_t *dirty)
 {
+	HGM_UNCANCELLED;
 	uint64_t found = 0;
 	int rc;
 
@@ -210,10 +278,20 @@ int hgm_dirty_collect(struct hgm_dirty *d, uint64_t first_page, uint64_t pages, 
 	if (rc)
 		return rc;
 	pthread_mutex_lock(&d->lock);
-	if (!d->r)
-		rc = hgm_fail(-ECANCELED, "hgm_dirty_collect: the region was destroyed");
-	else if (pages)
+	if (!d->r) {
+		rc = destroyed();
+	} else if (pages) {
 		rc = collect(d, first_page, pages);
+		/*
+		 * A thread that discards continues when the event is read, before its pages are
+		 * marked. So wait here: afterwards, all pages that were gone when the kernel's
+		 * records were collected are marked.
+		 */
+		hgm_events_settle(d->r->h);
+		/* A region that is being destroyed is no longer told of discards. */
+		if (!rc && atomic_load_explicit(&d->r->dying, memory_order_acquire))
+			rc = destroyed();
+	}
 	if (!rc) {
 		found = take(d, first_page, pages, bitmap);
 		d->collections++;
@@ -244,6 +322,8 @@ int hgm_dirty_get_info(struct hgm_dirty *d, struct hgm_dirty_info *out)
 
 void hgm_dirty_stop(struct hgm_dirty *d)
 {
+	HGM_UNCANCELLED;
+
 	if (!d)
 		return;
 	pthread_mutex_lock(&d->lock);

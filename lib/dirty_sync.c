@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Dirty tracking by guarded pages: who writes to one waits for a fault thread, which takes the
- * guard off. So a page that is present and not guarded was written to.
+ * Dirty tracking by guarded pages: a thread that writes to a guarded page waits for a fault thread,
+ * which stops guarding the page. So a page that is present and not guarded was written to.
  *
- * Absent pages are guarded too, that their arrival does not count: they are mapped protected. If
- * arrivals shall count they are left alone, and are found unguarded once they are present.
+ * Absent pages are guarded too, so that their arrival does not count: they are mapped protected. If
+ * arrivals are to count, absent pages are not guarded, and are found unguarded once they are
+ * present.
  */
 #include "bits.h"
 #include "dirty.h"
@@ -51,7 +52,10 @@ static uint64_t dirty_word(const struct hgm_region *r, uint64_t word)
 	       ~atomic_load_explicit(&r->guarded[word], memory_order_acquire);
 }
 
-/* Protect again what is dirty in a range: pages that lie near are taken together. */
+/*
+ * Protect the dirty pages of a range again. Pages that are close to each other are protected by one
+ * call.
+ */
 static int protect_again(struct hgm_dirty *d, uint64_t page, uint64_t end, const uint64_t *dirty)
 {
 	uint64_t first = page / 64, from = 0, upto = 0;
@@ -99,7 +103,10 @@ static int collect_piece(struct hgm_dirty *d, uint64_t page, uint64_t end)
 	}
 	if (!any)
 		return 0;
-	/* Who saw clear bits has mapped, or has released: what is protected now stays so. */
+	/*
+	 * Threads that saw clear bits have mapped or released their pages by now. Pages that are
+	 * protected from here on stay protected.
+	 */
 	hgm_guard_wait(r);
 	rc = protect_again(d, page, end, dirty);
 	for (uint64_t w = first; w * 64 < end; w++) {
@@ -107,7 +114,8 @@ static int collect_piece(struct hgm_dirty *d, uint64_t page, uint64_t end)
 			atomic_fetch_and_explicit(&r->guarded[w], ~dirty[w - first],
 						  memory_order_acq_rel);
 		else
-			d->pending[w] |= dirty[w - first];
+			atomic_fetch_or_explicit(&d->pending[w], dirty[w - first],
+						 memory_order_relaxed);
 	}
 	return rc;
 }
@@ -129,6 +137,7 @@ int hgm_dirty_sync_collect(struct hgm_dirty *d, uint64_t page, uint64_t pages)
 
 const struct hgm_guard_ops hgm_dirty_guard_ops = {
 	.write = written,
+	.removed = hgm_dirty_removed,
 	.leave = hgm_dirty_leave,
 	.free = hgm_dirty_free,
 };

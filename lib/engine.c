@@ -3,68 +3,75 @@
  * The engine: options, userfaultfds, threads, waiting.
  */
 #include <errno.h>
-#include <sched.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
+#include "cancel.h"
 #include "clock.h"
 #include "engine.h"
 #include "error.h"
 #include "opts.h"
 #include "sys.h"
+#include "thread.h"
 
-#define DEFAULT_WORKERS	       3
-#define DEFAULT_SPIN_US	       100
-#define DEFAULT_RETRIES	       5
-#define DEFAULT_RETRY_FIRST_US 1000
-#define FAULT_THREADS_AUTO_MAX 8
-#define RETRY_FIRST_MAX_US     1000000
-#define SPIN_MAX_US	       1000000
+#define DEFAULT_WORKERS		  3
+#define DEFAULT_SPIN_US		  100
+#define DEFAULT_RETRIES		  64 /* about 3 seconds, see backoff_us() in request.c */
+#define DEFAULT_OUTAGE_MS	  30000
+#define OUTAGE_MAX_MS		  (UINT64_C(1) << 32) /* 49 days */
+#define DEFAULT_RETRY_FIRST_US	  1000
+#define FAULT_THREADS_AUTO_MAX	  8
+#define COLLAPSE_THREADS_AUTO_MAX 4
+#define RETRY_FIRST_MAX_US	  1000000
+#define SPIN_MAX_US		  1000000
 
 #define WANTED_FEATURES                                                             \
 	(HGM_UFFD_FEATURE_MISSING_HUGETLBFS | HGM_UFFD_FEATURE_MISSING_SHMEM |      \
 	 HGM_UFFD_FEATURE_MINOR_HUGETLBFS | HGM_UFFD_FEATURE_MINOR_SHMEM |          \
 	 HGM_UFFD_FEATURE_EXACT_ADDRESS | HGM_UFFD_FEATURE_POISON |                 \
 	 HGM_UFFD_FEATURE_PAGEFAULT_FLAG_WP | HGM_UFFD_FEATURE_WP_HUGETLBFS_SHMEM | \
-	 HGM_UFFD_FEATURE_WP_UNPOPULATED)
-
-static unsigned int usable_cpus(void)
-{
-	cpu_set_t set;
-
-	if (sched_getaffinity(0, sizeof(set), &set))
-		return 1;
-	return (unsigned int)CPU_COUNT(&set);
-}
+	 HGM_UFFD_FEATURE_EVENT_REMOVE | HGM_UFFD_FEATURE_EVENT_UNMAP |             \
+	 HGM_UFFD_FEATURE_EVENT_REMAP)
 
 static int check_opts(struct hgm_opts *o)
 {
-	unsigned int cpus = usable_cpus();
+	unsigned int cpus = hgm_cpus();
 
 	if (o->flags & ~HGM_ALLOW_USER_MODE_ONLY)
 		return hgm_fail(-EINVAL, "hgm_create: unknown flags 0x%x", o->flags);
-	if (o->fault_threads > HGM_THREADS_MAX || o->workers > HGM_THREADS_MAX)
-		return hgm_fail(-EINVAL,
-				"hgm_create: %u fault threads, %u workers; at most %d each",
-				o->fault_threads, o->workers, HGM_THREADS_MAX);
+	if (o->fault_threads > HGM_THREADS_MAX || o->workers > HGM_THREADS_MAX ||
+	    o->collapse_threads > HGM_COLLAPSERS_MAX)
+		return hgm_fail(
+			-EINVAL,
+			"hgm_create: %u fault threads, %u workers, %u threads for collapse; at "
+			"most %d, %d, %d",
+			o->fault_threads, o->workers, o->collapse_threads, HGM_THREADS_MAX,
+			HGM_THREADS_MAX, HGM_COLLAPSERS_MAX);
 	if (o->spin_us > SPIN_MAX_US && o->spin_us != HGM_SPIN_NEVER)
 		return hgm_fail(-EINVAL, "hgm_create: spin_us %u is more than %d", o->spin_us,
 				SPIN_MAX_US);
 	if (o->retry_first_us > RETRY_FIRST_MAX_US)
 		return hgm_fail(-EINVAL, "hgm_create: retry_first_us %u is more than %d",
 				o->retry_first_us, RETRY_FIRST_MAX_US);
-	if (o->log_level > HGM_LOG_INFO || o->reserved)
-		return hgm_fail(-EINVAL,
-				"hgm_create: log_level %u is more than HGM_LOG_INFO, or reserved "
-				"is not 0",
+	if (o->log_level > HGM_LOG_INFO)
+		return hgm_fail(-EINVAL, "hgm_create: log_level %u is more than HGM_LOG_INFO",
 				o->log_level);
+	if (o->outage_ms > OUTAGE_MAX_MS && o->outage_ms != HGM_OUTAGE_NEVER)
+		return hgm_fail(-EINVAL, "hgm_create: outage_ms %llu is more than 2^32",
+				(unsigned long long)o->outage_ms);
 	if (!o->fault_threads) {
 		o->fault_threads = cpus / 2 ? cpus / 2 : 1;
 		if (o->fault_threads > FAULT_THREADS_AUTO_MAX)
 			o->fault_threads = FAULT_THREADS_AUTO_MAX;
+	}
+	if (!o->collapse_threads) {
+		o->collapse_threads = cpus / 4 ? cpus / 4 : 1;
+		if (o->collapse_threads > COLLAPSE_THREADS_AUTO_MAX)
+			o->collapse_threads = COLLAPSE_THREADS_AUTO_MAX;
 	}
 	if (!o->workers)
 		o->workers = DEFAULT_WORKERS;
@@ -76,6 +83,10 @@ static int check_opts(struct hgm_opts *o)
 		o->retries = 0;
 	else if (!o->retries)
 		o->retries = DEFAULT_RETRIES;
+	if (o->outage_ms == HGM_OUTAGE_NEVER)
+		o->outage_ms = 0;
+	else if (!o->outage_ms)
+		o->outage_ms = DEFAULT_OUTAGE_MS;
 	if (!o->retry_first_us)
 		o->retry_first_us = DEFAULT_RETRY_FIRST_US;
 	return 0;
@@ -83,6 +94,7 @@ static int check_opts(struct hgm_opts *o)
 
 static int open_uffds(struct hgm *h)
 {
+	char path[40];
 	struct hgm_uffd_opts uo = {
 		.size = sizeof(uo),
 		.optional = WANTED_FEATURES,
@@ -95,25 +107,41 @@ static int open_uffds(struct hgm *h)
 
 		if (rc)
 			return rc;
+		snprintf(path, sizeof(path), "/proc/self/fdinfo/%d", hgm_uffd_fd(h->uffd[i]));
+		h->fault[i].fdinfo = hgm_sys->open(path, O_RDONLY);
 	}
-	/* One release brought both; how it is done in the first place, hgm_caps tells. */
-	h->can_continue_wp = hgm_uffd_features(h->uffd[0]) & HGM_UFFD_FEATURE_WP_UNPOPULATED;
+	/*
+	 * WP_UNPOPULATED shows that the kernel is Linux 6.4 or later, which CONTINUE needs to
+	 * install protected pages. The feature is not enabled: it would leave markers in the holes
+	 * of anonymous memory (memory.c). They are not needed, because anonymous memory is
+	 * registered for missing pages.
+	 */
+	h->can_continue_wp = hgm_uffd_supported(h->uffd[0]) & HGM_UFFD_FEATURE_WP_UNPOPULATED;
 	h->user_mode_only = hgm_uffd_get_via(h->uffd[0]) == HGM_UFFD_VIA_USER_MODE_ONLY;
 	h->can_poison = hgm_uffd_features(h->uffd[0]) & HGM_UFFD_FEATURE_POISON;
-	return 0;
+	return hgm_events_start(h, &uo);
 }
 
 static void free_engine(struct hgm *h)
 {
-	for (unsigned int i = 0; i < h->stripes; i++)
+	hgm_events_stop(h);
+	hgm_events_destroy(h);
+	for (unsigned int i = 0; i < h->stripes; i++) {
+		if (h->uffd[i] && h->fault[i].fdinfo >= 0)
+			hgm_sys->close(h->fault[i].fdinfo);
 		hgm_uffd_close(h->uffd[i]);
+	}
 	if (h->event_fd >= 0)
 		hgm_sys->close(h->event_fd);
 	if (h->stop_fd >= 0)
 		hgm_sys->close(h->stop_fd);
+	if (h->mem_fd >= 0)
+		hgm_sys->close(h->mem_fd);
 	hgm_requests_destroy(h);
 	hgm_work_destroy(h);
 	hgm_collapser_destroy(h);
+	if (h->pagemap_fd >= 0)
+		hgm_sys->close(h->pagemap_fd);
 	pthread_mutex_destroy(&h->abilities.lock);
 	pthread_mutex_destroy(&h->gate);
 	pthread_mutex_destroy(&h->table_lock);
@@ -134,13 +162,14 @@ static void log_engine(const struct hgm *h)
 
 int hgm_create(struct hgm **out, const struct hgm_opts *opts)
 {
+	HGM_UNCANCELLED;
 	struct hgm_opts o;
 	struct hgm *h;
 	int rc;
 
 	if (!out)
 		return hgm_fail(-EINVAL, "hgm_create: out is NULL");
-	rc = hgm_opts_in(&o, sizeof(o), HGM_FIRST_SIZE(struct hgm_opts, reserved), opts,
+	rc = hgm_opts_in(&o, sizeof(o), HGM_FIRST_SIZE(struct hgm_opts, outage_ms), opts,
 			 "hgm_create");
 	if (!rc)
 		rc = check_opts(&o);
@@ -162,9 +191,16 @@ int hgm_create(struct hgm **out, const struct hgm_opts *opts)
 	pthread_mutex_init(&h->done_lock, NULL);
 	hgm_cond_init(&h->done_cond);
 	hgm_work_init(h);
+	hgm_events_init(h);
+	h->pagemap_fd = hgm_pagemap_open();
 	hgm_collapser_init(h);
 	h->event_fd = hgm_sys->eventfd();
 	h->stop_fd = hgm_sys->eventfd();
+	/*
+	 * Protected anonymous memory is read through it. Open it now, because later the process may
+	 * have lost /proc or its rights. Without it, a snapshot of such memory is refused.
+	 */
+	h->mem_fd = hgm_sys->open("/proc/self/mem", O_RDONLY);
 	atomic_init(&h->table, &h->tables[0]);
 	if (h->event_fd < 0 || h->stop_fd < 0) {
 		rc = h->event_fd < 0 ? h->event_fd : h->stop_fd;
@@ -190,12 +226,16 @@ int hgm_thread_start(pthread_t *thread, const char *name, unsigned int index, vo
 		     void *arg)
 {
 	char full[16];
-	sigset_t all, before;
+	static const int synchronous[] = { SIGBUS, SIGSEGV, SIGFPE, SIGILL, SIGTRAP, SIGSYS };
+	sigset_t most, before;
 	int rc;
 
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &before);
-	rc = -pthread_create(thread, NULL, fn, arg);
+	/* A blocked synchronous signal kills the process without calling the caller's handler. */
+	sigfillset(&most);
+	for (size_t i = 0; i < sizeof(synchronous) / sizeof(synchronous[0]); i++)
+		sigdelset(&most, synchronous[i]);
+	pthread_sigmask(SIG_SETMASK, &most, &before);
+	rc = hgm_thread_create(thread, fn, arg);
 	pthread_sigmask(SIG_SETMASK, &before, NULL);
 	if (rc)
 		return hgm_fail(rc, "starting thread %s: %s; " HGM_THREAD_HINT, name,
@@ -205,13 +245,21 @@ int hgm_thread_start(pthread_t *thread, const char *name, unsigned int index, vo
 	return 0;
 }
 
+static _Thread_local bool is_own;
+
+bool hgm_thread_is_own(void)
+{
+	return is_own;
+}
+
 bool hgm_thread_may_begin(struct hgm *h)
 {
+	is_own = true;
 	pthread_mutex_lock(&h->gate);
 	pthread_mutex_unlock(&h->gate);
 	/*
-	 * The first read-side section registers the thread, which allocates: not on its first
-	 * fault.
+	 * The first read-side section registers the thread, which allocates. This must not happen
+	 * on its first fault.
 	 */
 	hgm_rcu_read_lock();
 	hgm_rcu_read_unlock();
@@ -230,27 +278,40 @@ static void stop_threads(struct hgm *h)
 		pthread_join(h->fault[i].thread, NULL);
 	for (unsigned int i = 0; i < h->started_workers; i++)
 		pthread_join(h->worker[i], NULL);
-	if (h->started_collapser)
-		pthread_join(h->collapser.thread, NULL);
+	for (unsigned int i = 0; i < h->started_collapsers; i++)
+		pthread_join(h->collapser.thread[i], NULL);
 }
 
-/* Make it startable again after threads could not be had. */
+/* Make the engine startable again after some thread could not be started. */
 static void unstart(struct hgm *h)
 {
 	uint64_t drained;
 
 	stop_threads(h);
 	hgm_sys->read(h->stop_fd, &drained, sizeof(drained));
-	h->started_faults = h->started_workers = 0;
-	h->started_collapser = false;
+	hgm_events_take_faults(h);
+	h->started_faults = h->started_workers = h->started_collapsers = 0;
 	h->work.stop = h->collapser.stop = false;
 	atomic_store_explicit(&h->stopping, false, memory_order_release);
 	atomic_store_explicit(&h->running, false, memory_order_release);
 }
 
+/* Make faults that were raised before the fault threads existed be raised again. */
+static void wake_all_regions(struct hgm *h)
+{
+	struct hgm_table *t;
+
+	hgm_rcu_read_lock();
+	t = atomic_load_explicit(&h->table, memory_order_acquire);
+	for (unsigned int i = 0; i < t->count; i++)
+		hgm_region_wake_all(t->region[i]);
+	hgm_rcu_read_unlock();
+}
+
 int hgm_start(struct hgm *h)
 {
-	int rc;
+	HGM_UNCANCELLED;
+	int rc = 0;
 
 	if (!h)
 		return hgm_fail(-EINVAL, "hgm_start: the engine is NULL");
@@ -258,8 +319,14 @@ int hgm_start(struct hgm *h)
 		return hgm_fail(-EALREADY, "hgm_start: the engine was started before");
 	/* All threads or none: nothing begins before the gate opens. */
 	pthread_mutex_lock(&h->gate);
-	rc = hgm_thread_start(&h->collapser.thread, "hgm-collapse", 0, hgm_collapser_thread, h);
-	h->started_collapser = !rc;
+	hgm_events_give_faults(h);
+	while (!rc && h->started_collapsers < h->opts.collapse_threads) {
+		unsigned int n = h->started_collapsers;
+
+		rc = hgm_thread_start(&h->collapser.thread[n], "hgm-collapse", n,
+				      n ? hgm_collapser_helper : hgm_collapser_thread, h);
+		h->started_collapsers += !rc;
+	}
 	while (!rc && h->started_workers < h->opts.workers) {
 		rc = hgm_thread_start(&h->worker[h->started_workers], "hgm-work",
 				      h->started_workers, hgm_worker_thread, h);
@@ -278,19 +345,27 @@ int hgm_start(struct hgm *h)
 	pthread_mutex_unlock(&h->gate);
 	if (rc)
 		unstart(h);
+	else
+		wake_all_regions(h);
 	return rc;
 }
 
 void hgm_destroy(struct hgm *h)
 {
-	struct hgm_table *t;
+	HGM_UNCANCELLED;
+	struct hgm_region *region[HGM_REGIONS_MAX];
+	const struct hgm_table *t;
+	unsigned int count;
 
 	if (!h)
 		return;
-	/* Regions first, while there are threads to finish what is under way. */
-	while ((t = atomic_load_explicit(&h->table, memory_order_acquire))->count)
-		hgm_region_destroy(t->region[t->count - 1]);
+	/* Regions first, while threads can still finish what is in progress. */
+	t = atomic_load_explicit(&h->table, memory_order_acquire);
+	count = t->count;
+	memcpy(region, t->region, count * sizeof(region[0]));
+	hgm_regions_end(region, count);
 	stop_threads(h);
+	hgm_log_flush(h, &h->log_counts);
 	free_engine(h);
 }
 

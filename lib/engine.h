@@ -10,8 +10,11 @@
 #include <hgm/source.h>
 
 #include "collapse.h"
+#include "events.h"
 #include "ladder.h"
+#include "line.h"
 #include "log.h"
+#include "memory.h"
 #include "rcu.h"
 #include "region.h"
 #include "request.h"
@@ -20,20 +23,39 @@
 #include "work.h"
 
 #define HGM_THREADS_MAX 64
+_Static_assert(HGM_THREADS_MAX <= HGM_STAT_SHARDS_OWNED, "each fault thread has a shard");
 
 #define HGM_REGIONS_MAX 1024
 
-/* Regions by address; replaced whole, read under RCU. */
+/* Regions by address; replaced as a whole, read under RCU. */
 struct hgm_table {
 	unsigned int count;
 	struct hgm_region *region[HGM_REGIONS_MAX];
 };
 
 struct hgm_fault_thread {
-	struct hgm *h;
+	_Alignas(64) struct hgm *h;
 	unsigned int stripe;
 	pthread_t thread;
+	/* Odd: the thread is reading messages, or has not handled the events among them yet. */
+	_Atomic uint32_t reads;
+	/* Like reads, but even as soon as the pages that the events take away are marked. */
+	_Atomic uint32_t marks;
+	_Atomic uint32_t holders;  /* hgm_fault_hold_events() */
+	_Atomic bool events_first; /* no new holders: the thread waits to read an event */
+	int fdinfo;		   /* of its userfaultfd; negative: not available */
 };
+
+HGM_WHOLE_LINES(struct hgm_fault_thread);
+
+/* Memory of a region at another address. */
+struct hgm_moved {
+	uint64_t addr;
+	uint64_t step;
+	_Atomic uint64_t len; /* 0: not valid yet */
+};
+
+#define HGM_MOVED_MAX 64
 
 struct hgm {
 	struct hgm_opts opts; /* defaults filled in */
@@ -41,19 +63,24 @@ struct hgm {
 	struct hgm_uffd *uffd[HGM_THREADS_MAX];
 	bool user_mode_only;
 	bool can_poison;
+	int pagemap_fd;	      /* /proc/self/pagemap, -1: not available */
 	bool can_continue_wp; /* UFFDIO_CONTINUE can install protected pages */
 	int event_fd;	      /* the caller's */
+	int mem_fd;	      /* /proc/self/mem, opened while that is possible */
 	int stop_fd;	      /* ends the fault threads' sleep */
 
-	/* Writers of the table; never held across an ioctl, never taken on the fault path. */
+	/* For writers of the table. Never held across an ioctl, never taken on the fault path. */
 	pthread_mutex_t table_lock;
-	_Atomic(struct hgm_table *) table; /* one of these */
+	_Atomic(struct hgm_table *) table; /* one of the two below */
 	struct hgm_table tables[2];
+	struct hgm_claim *claims; /* of all regions, also of those that are being made */
+	_Atomic uint64_t areas;	  /* memory areas that they cost */
 
-	/* Somebody waits in hgm_wait(). */
+	/* Threads that wait in hgm_wait(). */
 	pthread_mutex_t done_lock;
 	pthread_cond_t done_cond;
 	uint64_t done_generation;
+	_Atomic unsigned int waiters;
 
 	pthread_mutex_t gate; /* held while threads are being started */
 	_Atomic bool running;
@@ -62,12 +89,15 @@ struct hgm {
 	pthread_t worker[HGM_THREADS_MAX];
 	unsigned int started_faults;
 	unsigned int started_workers;
-	bool started_collapser;
+	unsigned int started_collapsers;
 
 	struct hgm_request_pool requests;
 	struct hgm_work work;
 	struct hgm_collapser collapser;
+	struct hgm_events events;
 	struct hgm_abilities abilities;
+	struct hgm_moved moved[HGM_MOVED_MAX];
+	_Atomic unsigned int moved_count;
 
 	_Atomic int last_error;
 	_Atomic uint64_t failing_requests;
@@ -75,34 +105,61 @@ struct hgm {
 	struct hgm_stat_shard shards[HGM_STAT_SHARDS];
 };
 
-/* Inside a read-side section: the region that holds @addr, or NULL. */
+HGM_OWN_LINES(struct hgm, requests.free, work);
+
+/* The region that contains @addr, or NULL. Call it inside a read-side section. */
 struct hgm_region *hgm_table_find(const struct hgm_table *table, uint64_t addr);
 
-/* Put a region in (-ENOSPC), take it out and wait until nobody can find it any more. */
+/* Add a region (-ENOSPC). Remove it, and wait until no thread can find it any more. */
 int hgm_table_add(struct hgm *h, struct hgm_region *r);
 void hgm_table_remove(struct hgm *h, struct hgm_region *r);
 
-/* Have those who wait in hgm_wait() look again. */
+/* Make the threads that wait in hgm_wait() look again. */
 void hgm_something_is_done(struct hgm *h);
 
-/* A region may have become complete: say so to those who wait. */
+/* A count of the region is now 0: if the region is complete, tell the threads that wait. */
 void hgm_region_check_complete(struct hgm_region *r);
-/* Something of the region is not decided yet, although its pages may all be counted off: and is. */
+/* The region is in no table any more, so the remaining ones may be complete. */
+void hgm_region_gone(struct hgm_region *r);
+/*
+ * Something in the region is not decided yet, although all its pages may be counted off. The second
+ * function: now it is decided.
+ */
 void hgm_region_unsettle(struct hgm_region *r);
 void hgm_region_settled(struct hgm_region *r);
 
-/* Something that hgm_event_fd() reports. */
+/* Signal something that hgm_event_fd() reports. */
 void hgm_notify(struct hgm *h);
 
-/* A thread with a name, all signals blocked. */
+/* Start a thread with a name. All signals are blocked except those that it raises itself. */
 int hgm_thread_start(pthread_t *thread, const char *name, unsigned int index, void *(*fn)(void *),
 		     void *arg);
 
-/* What each of the engine's threads does first; false: it must end at once. */
+/* Each thread of the engine calls this first; false: the thread must end at once. */
 bool hgm_thread_may_begin(struct hgm *h);
+
+/* Does the calling thread belong to any engine? */
+bool hgm_thread_is_own(void);
 
 /* fault.c */
 void *hgm_fault_thread(void *arg);
+
+/*
+ * For threads other than the page's fault thread. Between these two calls no event of the page's
+ * memory is read, so a page that is not discarded in the map was not dropped either. Must not be
+ * called inside a read-side section, because it may have to wait.
+ */
+void hgm_fault_hold_events(struct hgm_region *r, uint64_t page);
+void hgm_fault_release_events(struct hgm_region *r, uint64_t page);
+
+/*
+ * Between these two calls, after a copy: wait until the pages of an event that was read all the
+ * same are marked. Meanwhile the fault thread waits only for threads that drop pages of the file.
+ */
+void hgm_fault_wait_marks(struct hgm_region *r, uint64_t page);
+
+/* Wait until the fault thread has handled what it has read. */
+void hgm_fault_wait_reads(const struct hgm_fault_thread *f);
 
 /* fill.c */
 void *hgm_worker_thread(void *arg);

@@ -10,7 +10,7 @@
 
 #include "error.h"
 
-/* Longest text: opening a userfaultfd names three ways with a remedy each. */
+/* The longest text: opening a userfaultfd names three ways, with a remedy for each. */
 static _Thread_local char text[1024];
 
 const char *hgm_errmsg(void)

@@ -8,12 +8,14 @@
  */
 int hgm_fail(int rc, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
-/* What helps when something runs out. */
+/* Hints for texts about a resource that has run out. */
 #define HGM_FD_HINT \
-	"raise RLIMIT_NOFILE: an engine needs 4, 2 for each fault thread, 1 for each region"
+	"raise RLIMIT_NOFILE: an engine needs 5, 2 for each fault thread, 1 for each region"
+#define HGM_AREAS_HINT \
+	"no memory, or as many memory areas as vm.max_map_count allows; see libhgm(7), LIMITS"
 #define HGM_THREAD_HINT "raise RLIMIT_NPROC, the pids cgroup's limit, or RLIMIT_AS"
 
-/* The name of an errno ("ENOMEM"), for texts; @rc may be negative. */
+/* The name of an errno ("ENOMEM"), for texts. @rc may be negative. */
 const char *hgm_errno_name(int rc);
 
 #endif

@@ -3,37 +3,39 @@
  * Write-protection of a region.
  *
  * A page is guarded while its bit in r->guarded is set. The rule: a guarded page is never mapped
- * writable. It has two sides,
+ * writable. Two sides keep this rule:
  *
- *	installing	whoever maps a page looks at its bit and maps it in one section of the
- *			region (hgm_guard_enter), protected if it is set or if r->guard_all is;
- *	guarding	the bits are set; all sections are waited for; then UFFDIO_WRITEPROTECT.
+ *	installing	a thread that maps a page looks at the page's bit and maps the page in
+ *			one section of the region (hgm_guard_enter). It maps the page protected
+ *			if the bit or r->guard_all is set;
+ *	guarding	sets the bits, waits for all sections, then calls UFFDIO_WRITEPROTECT.
  *
- * After the wait nobody is left who looked before, so none of the pages is mapped writable, or
- * unprotected, after the WRITEPROTECT. Sections are counted only while somebody guards: who begins
- * to guard waits for those that are not counted, by RCU.
+ * After the wait, no thread is left that looked at the bits before. So none of the pages is mapped
+ * writable, or unprotected, after the WRITEPROTECT. Sections are counted only while the region has
+ * a guard. A thread that begins to guard waits by RCU for sections that are not counted.
  *
- * Bits are cleared, by those who have dealt with the page, before it is unprotected: on fault
- * threads both in one section, elsewhere by those who alone could set them again. Who sees a clear
- * bit may map the page writable.
+ * A page's bit is cleared by a thread that has dealt with the page, before the page is unprotected.
+ * Fault threads do both in one section. Elsewhere both are done by the only thread that could set
+ * the bit again. A thread that sees a clear bit may map the page writable.
  *
- * A snapshot guards what is present at an instant. It sets guard_all; waits; sets the bits;
- * then UFFDIO_WRITEPROTECT; then guard_all is cleared. So nothing can be mapped writable
- * between the bits and the WRITEPROTECT. Nor is a page left that is mapped and not present: COPY
- * and the publication of what it copied are in one section, so that what the guest can have written
- * to is guarded. While guard_all is set some faults must wait: not for long.
+ * A snapshot guards the pages that are present at an instant. It sets guard_all, waits, sets the
+ * bits, calls UFFDIO_WRITEPROTECT, and then clears guard_all. So nothing can be mapped writable
+ * between the bits and the WRITEPROTECT. Nor can a page be mapped but not present: COPY and the
+ * publication of what it copied are in one section, so every page that the guest can have written
+ * to is guarded. While guard_all is set some faults must wait, for a short time.
  *
- * Where the kernel cannot install protected pages (UFFDIO_CONTINUE before 6.4) blocks that are all
- * there are registered for write-protection alone: the kernel itself maps their pages, protected.
- * In other blocks a guarded page is dealt with, as if it were written to, before it is mapped.
+ * Where the kernel cannot install protected pages (UFFDIO_CONTINUE before 6.4), blocks that are
+ * completely present are registered for write-protection only: the kernel itself maps their pages,
+ * protected. In other blocks a guarded page is dealt with, as if it were written to, before it is
+ * mapped.
  *
- * The kernel forgets protection when it collapses, and refuses to collapse shmem that is registered
- * for it. So guarded blocks are held back from the collapser (hgm_guard_holds, same reasoning), and
- * a full block's registration is renewed without it before it is collapsed: for a moment the block
- * is registered not at all, which is harmless only because all its pages are present.
+ * The kernel drops protection when it collapses, and refuses to collapse shmem that is registered
+ * for write-protection. So the collapser must not collapse guarded blocks (hgm_guard_holds, by the
+ * same reasoning). The registration of a full block is renewed without write-protection before the
+ * block is collapsed. For a moment the block is not registered at all. This is harmless only
+ * because all its pages are present.
  */
 #include <errno.h>
-#include <string.h>
 
 #include "bits.h"
 #include "engine.h"
@@ -65,13 +67,18 @@ int hgm_guard_release(struct hgm_region *r, uint64_t page, uint64_t pages)
 	uint64_t unit = unit_pages(r);
 	uint64_t first = page / unit * unit;
 	uint64_t end = (page + pages + unit - 1) / unit * unit;
-	int rc = hgm_sys->uffd_writeprotect(hgm_uffd_fd(hgm_region_uffd(r, page)),
-					    hgm_region_at(r, first),
-					    (end - first) << HGM_PAGE_SHIFT, 0);
+	int fd = hgm_uffd_fd(hgm_region_uffd(r, page)), rc = 0;
 
-	/* Gone, or not registered for it any more: who waits must look again. */
-	if (rc && rc != -EAGAIN) {
-		hgm_resolve_wake(r, first, end - first);
+	for_each_kept (r, first << HGM_PAGE_SHIFT, end << HGM_PAGE_SHIFT, at, len) {
+		rc = hgm_sys->uffd_writeprotect(fd, r->primary + at, len, 0);
+		if (rc == -EAGAIN)
+			break;
+		/*
+		 * The memory is gone, or no longer registered for it: waiting threads must look
+		 * again.
+		 */
+		if (rc)
+			hgm_resolve_wake(r, at >> HGM_PAGE_SHIFT, len >> HGM_PAGE_SHIFT);
 		rc = 0;
 	}
 	return rc;
@@ -88,7 +95,7 @@ int hgm_guard_fault(struct hgm_region *r, uint64_t page)
 {
 	int rc = hgm_guard_write(r, page);
 
-	if (rc == HGM_GUARD_WAITS) /* who guards lets it go */
+	if (rc == HGM_GUARD_WAITS) /* the guard releases it */
 		return 0;
 	return rc ? rc : hgm_guard_release(r, page, 1);
 }
@@ -98,7 +105,7 @@ int hgm_guard_write(struct hgm_region *r, uint64_t page)
 	uint64_t unit = unit_pages(r), first = page / unit * unit;
 	struct hgm_guard *g = guard_of(r);
 
-	/* A page of a unit that is being dealt with cannot be let go before the others. */
+	/* A page of a unit that is being dealt with cannot be released before the others. */
 	return g && hgm_guard_any(r, first, unit) ? g->ops->write(g, r, first, unit) : 0;
 }
 
@@ -109,6 +116,28 @@ int hgm_guard_lift(struct hgm_region *r, uint64_t page)
 	if (atomic_load_explicit(&r->guard_all, memory_order_seq_cst))
 		return -EAGAIN;
 	return hgm_guard_write(r, page) ? -EAGAIN : 0;
+}
+
+void hgm_guard_removed(struct hgm_region *r, uint64_t page, uint64_t pages)
+{
+	struct hgm_guard *g;
+
+	hgm_rcu_read_lock(); /* the guard cannot be freed meanwhile */
+	g = guard_of(r);
+	if (g && g->ops->removed)
+		g->ops->removed(g, r, page, pages);
+	hgm_rcu_read_unlock();
+}
+
+void hgm_guard_holes(struct hgm_region *r, uint64_t word, uint64_t bits)
+{
+	struct hgm_guard *g;
+
+	hgm_rcu_read_lock(); /* the guard cannot be freed meanwhile */
+	g = guard_of(r);
+	if (g && g->ops->holes)
+		g->ops->holes(g, r, word, bits);
+	hgm_rcu_read_unlock();
 }
 
 int hgm_guard_enter(struct hgm_region *r)
@@ -127,7 +156,7 @@ void hgm_guard_exit(struct hgm_region *r, int in)
 uint64_t hgm_guard_run(struct hgm_region *r, uint64_t page, uint64_t pages, bool able,
 		       bool *protect)
 {
-	/* What is mapped as a whole is mapped by the strictest of its pages. */
+	/* Pages that are mapped as a whole are all mapped as the strictest of them requires. */
 	uint64_t grain = r->map_bytes >> HGM_PAGE_SHIFT, n = grain - page % grain;
 
 	*protect = false;
@@ -142,7 +171,7 @@ uint64_t hgm_guard_run(struct hgm_region *r, uint64_t page, uint64_t pages, bool
 	n = n < pages ? n : pages;
 	if (!*protect || able)
 		return n;
-	/* Protected pages cannot be installed here: the first are dealt with, and are none. */
+	/* Protected pages cannot be installed here: make the first ones unguarded. */
 	*protect = false;
 	if (hgm_guard_write(r, page))
 		return 0;
@@ -154,23 +183,4 @@ bool hgm_guard_holds(const struct hgm_region *r, uint64_t block)
 {
 	return guard_of(r) &&
 	       atomic_load_explicit(&r->held[block / 64], memory_order_seq_cst) >> block % 64 & 1;
-}
-
-/*
- * Anonymous memory has no second mapping to read it by. /proc/self/mem reads it as a stranger: a
- * page that is not there is an error (EIO) and not a fault for us to serve.
- */
-int hgm_guard_read(const struct hgm_region *r, uint64_t page, void *buf)
-{
-	ssize_t n;
-
-	if (r->alias) {
-		memcpy(buf, r->alias + (page << HGM_PAGE_SHIFT), HGM_PAGE_BYTES);
-		return 0;
-	}
-	n = hgm_sys->pread(r->mem_fd, buf, HGM_PAGE_BYTES, (uintptr_t)hgm_region_at(r, page));
-	if (n == (ssize_t)HGM_PAGE_BYTES)
-		return 0;
-	memset(buf, 0, HGM_PAGE_BYTES); /* discarded by the guest: reads as zero */
-	return n < 0 ? (int)n : -EIO;
 }

@@ -1,17 +1,18 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Write-protection of a region: its life. Who guards a region, which of its blocks are registered
- * for protection and held back from the collapser, and what becomes guarded. The rule that all this
- * serves is told in guard.c.
+ * The life of a region's write-protection: which guard a region has, which of its blocks are
+ * registered for protection and kept from the collapser, and which pages become guarded. guard.c
+ * explains the rule that all this serves.
  */
 #include <errno.h>
-#include <fcntl.h>
 #include <stdlib.h>
 
 #include "bits.h"
 #include "engine.h"
 #include "error.h"
+#include "events.h"
 #include "guard.h"
+#include "holes.h"
 #include "resolve.h"
 #include "sys.h"
 
@@ -22,17 +23,10 @@ static int make_planes(struct hgm_region *r)
 			calloc(hgm_bits_words(r->mapped >> HGM_PAGE_SHIFT), sizeof(r->guarded[0]));
 	if (!r->held)
 		r->held = calloc(hgm_bits_words(r->blocks), sizeof(r->held[0]));
-	if (!r->wp_registered) /* the collapser may be looking */
+	if (!r->wp_registered) /* the collapser may be reading it */
 		r->wp_registered = calloc(hgm_bits_words(r->blocks), sizeof(_Atomic uint64_t));
 	if (!r->guarded || !r->held || !r->wp_registered)
 		return hgm_fail(-ENOMEM, "write-protection: out of memory for the bitmaps");
-	if (!r->alias && r->mem_fd < 0)
-		r->mem_fd = hgm_sys->open("/proc/self/mem", O_RDONLY);
-	if (!r->alias && r->mem_fd < 0)
-		return hgm_fail(r->mem_fd,
-				"write-protection: anonymous memory is read through "
-				"/proc/self/mem: %s",
-				hgm_errno_name(r->mem_fd));
 	return 0;
 }
 
@@ -52,7 +46,18 @@ static int check_kernel(struct hgm_region *r)
 	return 0;
 }
 
-/* Before anybody can see the guard, all that goes with it is there. */
+int hgm_guard_check_faults(const struct hgm_region *r, const char *name)
+{
+	if (!r->h->user_mode_only)
+		return 0;
+	return hgm_fail(-EPERM,
+			"%s: this engine's userfaultfd is for faults of user mode only "
+			"(HGM_ALLOW_USER_MODE_ONLY): system calls and KVM that write to protected "
+			"memory would fail with EFAULT; hgm-probe tells what would help",
+			name);
+}
+
+/* Everything that goes with the guard must be there before the guard is visible. */
 static int publish(struct hgm_region *r, struct hgm_guard *g, void *user)
 {
 	const struct hgm_guard *other = atomic_load_explicit(&r->guard, memory_order_relaxed);
@@ -76,6 +81,8 @@ int hgm_guard_begin(struct hgm_region *r, struct hgm_guard *g, void *user)
 
 	if (rc)
 		return rc;
+	/* Memory that others have mapped over the region must not be registered with the rest. */
+	hgm_events_settle(r->h);
 	pthread_mutex_lock(&r->h->table_lock);
 	rc = publish(r, g, user);
 	pthread_mutex_unlock(&r->h->table_lock);
@@ -83,7 +90,10 @@ int hgm_guard_begin(struct hgm_region *r, struct hgm_guard *g, void *user)
 		return rc;
 	/* From now on all sections are counted. */
 	hgm_rcu_synchronize();
-	/* Their collapse will not come; and what is mapped later would count as written. */
+	/*
+	 * These blocks will not be collapsed, and pages that are mapped later would count as
+	 * written.
+	 */
 	hgm_collapse_map_all_left(r);
 	return 0;
 }
@@ -92,7 +102,7 @@ struct hgm_guard *hgm_guard_get(struct hgm_region *r, const struct hgm_guard_ops
 {
 	struct hgm_guard *g;
 
-	pthread_mutex_lock(&r->h->table_lock); /* it cannot end meanwhile */
+	pthread_mutex_lock(&r->h->table_lock); /* the guard cannot end meanwhile */
 	g = atomic_load_explicit(&r->guard, memory_order_relaxed);
 	if (g && g->ops != ops)
 		g = NULL;
@@ -112,7 +122,7 @@ void hgm_guard_leave(struct hgm_region *r)
 {
 	struct hgm_guard *g;
 
-	pthread_mutex_lock(&r->h->table_lock); /* it cannot end meanwhile */
+	pthread_mutex_lock(&r->h->table_lock); /* the guard cannot end meanwhile */
 	g = atomic_load_explicit(&r->guard, memory_order_relaxed);
 	if (g && g->ops->hurry) {
 		g->ops->hurry(g);
@@ -147,16 +157,18 @@ static bool bit_of(const _Atomic uint64_t *bitmap, uint64_t bit)
 }
 
 /*
- * All of it is there, so nobody need serve its minor faults: the kernel does, and keeps it
- * protected.
+ * Before 6.4, the engine need not serve the minor faults of a block of shared memory that is
+ * completely present: the kernel serves them, and keeps the block protected. Holes would be filled
+ * while the block is not registered at all, and raise SIGBUS where there is no memory for them.
  */
 static bool needs_no_minor(const struct hgm_region *r, uint64_t block)
 {
 	return !r->h->can_continue_wp && r->modes & HGM_UFFD_MINOR &&
-	       hgm_region_block_present(r, block);
+	       hgm_region_block_present(r, block) &&
+	       (r->backing == HGM_BACKING_HUGETLB || !hgm_holes_in_block(r, block));
 }
 
-/* How many blocks from @block on are not registered yet, and alike. */
+/* How many blocks from @block on are not registered yet, and can be registered alike. */
 static uint64_t unregistered_run(const struct hgm_region *r, uint64_t block, uint64_t end,
 				 bool *alone)
 {
@@ -170,23 +182,29 @@ static uint64_t unregistered_run(const struct hgm_region *r, uint64_t block, uin
 }
 
 /*
- * These kernels protect nothing of a huge mapping that somebody faults in again while they take it
- * apart. As long as minor faults are ours nobody can: so it is taken apart before.
+ * These kernels fail to protect a huge mapping if a thread faults it in again while the kernel
+ * takes it apart. No thread can do so as long as we serve the minor faults. So take the mapping
+ * apart before that ends.
  */
 static int register_alone(struct hgm_region *r, struct hgm_uffd *u, uint64_t at, uint64_t len)
 {
-	uint64_t ioctls;
+	uint64_t ioctls, modes = HGM_UFFD_WP;
 	int rc = 0;
 
-	if (r->backing != HGM_BACKING_HUGETLB)
+	if (r->backing != HGM_BACKING_HUGETLB) {
+		modes |= r->modes & HGM_UFFD_MISSING; /* holes may appear later */
 		rc = hgm_guard_writeprotect(r, at >> HGM_PAGE_SHIFT, len >> HGM_PAGE_SHIFT,
 					    HGM_UFFD_WP_PROTECT);
-	/* A mode is never given up by registering again. */
-	if (!rc)
-		rc = hgm_uffd_unregister(u, r->primary + at, len);
-	if (!rc)
-		rc = hgm_uffd_register(u, r->primary + at, len, HGM_UFFD_WP, &ioctls);
-	return rc;
+	}
+	if (rc)
+		return rc;
+	/* Registering again never removes a mode. */
+	for_each_kept (r, at, at + len, from, piece) {
+		rc = hgm_uffd_unregister(u, r->primary + from, piece);
+		if (rc)
+			return rc;
+	}
+	return hgm_region_register_kept(r, u, at, at + len, modes, &ioctls);
 }
 
 static int register_run(struct hgm_region *r, uint64_t block, uint64_t blocks, bool alone)
@@ -197,7 +215,7 @@ static int register_run(struct hgm_region *r, uint64_t block, uint64_t blocks, b
 	int rc;
 
 	len = len < r->mapped - at ? len : r->mapped - at;
-	rc = hgm_uffd_register(u, r->primary + at, len, r->modes | HGM_UFFD_WP, &ioctls);
+	rc = hgm_region_register_kept(r, u, at, at + len, r->modes | HGM_UFFD_WP, &ioctls);
 	if (!rc && alone)
 		rc = register_alone(r, u, at, len);
 	for (uint64_t b = block; !rc && b < block + blocks; b++)
@@ -227,24 +245,27 @@ int hgm_guard_unregister_block(struct hgm_region *r, uint64_t block)
 	uint64_t at = block * r->block_bytes, bit = UINT64_C(1) << block % 64, ioctls;
 	struct hgm_uffd *u = hgm_region_uffd(r, at >> HGM_PAGE_SHIFT);
 	_Atomic uint64_t *registered = r->wp_registered;
-	int rc;
+	int error = 0, rc;
 
 	if (!registered || r->backing == HGM_BACKING_HUGETLB || !bit_of(registered, block))
 		return 0;
-	rc = hgm_uffd_unregister(u, r->primary + at, r->block_bytes);
-	if (rc)
+	if (hgm_uffd_unregister(u, r->primary + at, r->block_bytes))
 		return -EAGAIN;
 	/*
-	 * Linux 6.1 leaves all pages read-only when their protection ends, and collapses no
-	 * anonymous block without a writable one. Now, as nobody serves a fault of it: if the page
-	 * was discarded, it is zero.
+	 * Linux 6.1 leaves all pages read-only when their protection ends, and does not collapse an
+	 * anonymous block without a writable page. So make one writable now, while faults of the
+	 * block are not served: if the page was discarded, it is zero. If that fails, the block
+	 * stays as it was, for another try.
 	 */
 	if (r->backing == HGM_BACKING_ANON && !r->h->can_continue_wp)
-		hgm_sys->madvise(r->primary + at, HGM_PAGE_BYTES, HGM_MADV_POPULATE_WRITE);
-	/* If it cannot be registered again now, who guards it next does that. */
+		error = hgm_sys->madvise(r->primary + at, HGM_PAGE_BYTES, HGM_MADV_POPULATE_WRITE);
+	/* If the block cannot be registered again now, the next guard registers it. */
 	atomic_fetch_and_explicit(&registered[block / 64], ~bit, memory_order_acq_rel);
-	rc = hgm_uffd_register(u, r->primary + at, r->block_bytes, r->modes, &ioctls);
-	return rc ? -EAGAIN : 0;
+	rc = hgm_uffd_register(u, r->primary + at, r->block_bytes,
+			       error ? r->modes | HGM_UFFD_WP : r->modes, &ioctls);
+	if (error && !rc)
+		atomic_fetch_or_explicit(&registered[block / 64], bit, memory_order_acq_rel);
+	return rc || error ? -EAGAIN : 0;
 }
 
 void hgm_guard_hush(struct hgm_region *r)
@@ -257,7 +278,7 @@ static void settle(struct hgm_region *r)
 	atomic_store_explicit(&r->guard_all, false, memory_order_release);
 }
 
-/* EAGAIN: the address space is changing; that passes. */
+/* EAGAIN: the address space is changing. This passes. */
 static int writeprotect_once(struct hgm_region *r, uint64_t at, uint64_t len, uint64_t mode)
 {
 	int fd = hgm_uffd_fd(hgm_region_uffd(r, at >> HGM_PAGE_SHIFT));
@@ -270,8 +291,8 @@ static int writeprotect_once(struct hgm_region *r, uint64_t at, uint64_t len, ui
 }
 
 /*
- * Blocks that are registered in different ways are different memory areas, and before 6.4 the
- * kernel takes one at a time: ENOENT.
+ * Blocks that are registered in different ways are different memory areas. Before 6.4 the kernel
+ * accepts only one area at a time, and returns ENOENT otherwise.
  */
 static int writeprotect(struct hgm_region *r, uint64_t at, uint64_t len, uint64_t mode)
 {
@@ -297,26 +318,32 @@ int hgm_guard_writeprotect(struct hgm_region *r, uint64_t page, uint64_t pages, 
 
 	while (at < end) {
 		uint64_t stripe_end = (at / r->stripe_bytes + 1) * r->stripe_bytes;
-		uint64_t len = (end < stripe_end ? end : stripe_end) - at;
-		int rc = writeprotect(r, at, len, mode);
+		uint64_t upto = end < stripe_end ? end : stripe_end;
 
-		if (rc)
-			return hgm_fail(rc, "UFFDIO_WRITEPROTECT of %llu bytes at %p: %s",
-					(unsigned long long)len, (void *)(r->primary + at),
-					hgm_errno_name(rc));
-		at += len;
+		for_each_kept (r, at, upto, from, len) {
+			int rc = writeprotect(r, from, len, mode);
+
+			if (rc)
+				return hgm_fail(rc, "UFFDIO_WRITEPROTECT of %llu bytes at %p: %s",
+						(unsigned long long)len,
+						(void *)(r->primary + from), hgm_errno_name(rc));
+		}
+		at = upto;
 	}
 	return 0;
 }
 
-int hgm_guard_arm(struct hgm_region *r, uint64_t *armed)
+int hgm_guard_arm(struct hgm_region *r, uint64_t *armed, uint64_t *discarded)
 {
 	uint64_t pages = hgm_region_pages(r);
 	int rc;
 
 	for (uint64_t w = 0; w < hgm_bits_words(pages); w++) {
-		/* Of a full leaf all bits are set, those behind the region's end too. */
+		/* Read this first: it means nothing for pages that are present. */
+		discarded[w] = hgm_map_discarded_word(r->map, w);
+		/* A full leaf has all bits set, also those beyond the region's end. */
 		armed[w] = hgm_map_present_word(r->map, w) & hgm_bits_low(pages - w * 64);
+		discarded[w] &= ~armed[w];
 		atomic_store_explicit(&r->guarded[w], armed[w], memory_order_relaxed);
 	}
 	rc = hgm_guard_writeprotect(r, 0, r->mapped >> HGM_PAGE_SHIFT, HGM_UFFD_WP_PROTECT);
@@ -329,7 +356,10 @@ int hgm_guard_pages(struct hgm_region *r, uint64_t page, uint64_t pages)
 	for (uint64_t w = page / 64; w * 64 < page + pages; w++)
 		atomic_fetch_or_explicit(&r->guarded[w], hgm_bits_of_range(page, pages, w),
 					 memory_order_acq_rel);
-	/* Who saw clear bits has mapped, or has released: what is protected now stays so. */
+	/*
+	 * Threads that saw clear bits have mapped or released their pages by now. Pages that are
+	 * protected from here on stay protected.
+	 */
 	hgm_guard_wait(r);
 	return hgm_guard_writeprotect(r, page, pages, HGM_UFFD_WP_PROTECT);
 }
@@ -337,22 +367,25 @@ int hgm_guard_pages(struct hgm_region *r, uint64_t page, uint64_t pages)
 void hgm_guard_map_again(struct hgm_region *r, uint64_t block)
 {
 	uint64_t pages = r->block_bytes >> HGM_PAGE_SHIFT;
+	bool unmapped = hgm_collapse_suspend(r, block) || hgm_collapse_may_be_huge(r, block);
 
-	/* Of hugetlb memory protection unmaps nothing. */
-	if (hgm_collapse_suspend(r, block) && r->alias && r->backing != HGM_BACKING_HUGETLB &&
-	    r->h->can_continue_wp)
+	/* Protection of hugetlb memory unmaps nothing. */
+	if (unmapped && r->alias && r->backing != HGM_BACKING_HUGETLB && r->h->can_continue_wp)
 		hgm_resolve_remap(r, block * pages, pages);
 }
 
 void hgm_guard_block_out(struct hgm_region *r, uint64_t block)
 {
-	/* seq_cst: whoever wants it collapsed sees that it is held no more, or we see that. */
+	/*
+	 * seq_cst: either a thread that wants the block collapsed sees that it is no longer held,
+	 * or we see that the block is wanted.
+	 */
 	atomic_fetch_and_explicit(&r->held[block / 64], ~(UINT64_C(1) << block % 64),
 				  memory_order_seq_cst);
 	hgm_collapse_resume(r, block);
 }
 
-/* What the collapser may be at holds nothing that is protected. */
+/* Blocks that the collapser may be working on hold no protected pages. */
 static bool may_be_protected(const struct hgm_region *r, uint64_t block)
 {
 	return bit_of(r->held, block) && bit_of(r->wp_registered, block);
@@ -378,7 +411,7 @@ void hgm_guard_unprotect(struct hgm_region *r, uint64_t page, uint64_t pages)
 		hgm_region_wake_all(r);
 }
 
-/* The guard goes last: who guards next must find nothing of it. */
+/* Remove the guard last: the next guard must find no trace of it. */
 void hgm_guard_end(struct hgm_region *r)
 {
 	uint64_t words = hgm_bits_words(r->mapped >> HGM_PAGE_SHIFT);
@@ -400,6 +433,4 @@ void hgm_guard_free(struct hgm_region *r)
 	free(r->guarded);
 	free(r->held);
 	free(r->wp_registered);
-	if (r->mem_fd >= 0)
-		hgm_sys->close(r->mem_fd);
 }

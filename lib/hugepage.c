@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Huge mappings: split, collapse, and looking at what the page tables really hold.
+ * Huge mappings: split, collapse, and reading what the page tables contain.
  */
 #include <errno.h>
 #include <fcntl.h>
 
 #include <hgm/uffd.h>
 
+#include "cancel.h"
 #include "error.h"
 #include "hugepage.h"
 #include "smaps.h"
@@ -64,14 +65,14 @@ int hgm_pagemap_huge(int pagemap, const void *addr, uint64_t len, uint64_t *huge
 			return n;
 		for (int i = 0; i < n; i++)
 			*huge_bytes += found[i].end - found[i].start;
-		if (walked <= at) /* hugetlb and a range below its page: no progress */
+		if (walked <= at) /* no progress: on hugetlb, a range smaller than the huge page */
 			return -EINVAL;
 		at = walked;
 	}
 	return 0;
 }
 
-/* Before PAGEMAP_SCAN: smaps counts, but for whole memory areas only. */
+/* For kernels without PAGEMAP_SCAN: smaps has counters, but only for whole memory areas. */
 static int smaps_huge(const void *addr, uint64_t len, uint64_t *huge_bytes)
 {
 	struct hgm_smaps s;
@@ -89,6 +90,7 @@ static int smaps_huge(const void *addr, uint64_t len, uint64_t *huge_bytes)
 
 int hgm_mapped_huge(const void *addr, uint64_t len, uint64_t *huge_bytes)
 {
+	HGM_UNCANCELLED;
 	int fd, rc;
 
 	if (!huge_bytes || (uintptr_t)addr % 4096 || len % 4096 || (uintptr_t)addr + len < len)

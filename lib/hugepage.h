@@ -4,10 +4,13 @@
 
 #include <stdint.h>
 
-/* /proc/self/pagemap for hgm_pagemap_huge(), or a negative errno. */
+/* Open /proc/self/pagemap for hgm_pagemap_huge(). Returns the descriptor or a negative errno. */
 int hgm_pagemap_open(void);
 
-/* As hgm_mapped_huge(), on an open pagemap, the kernel's own errno (-ENOTTY: no PAGEMAP_SCAN). */
+/*
+ * Like hgm_mapped_huge(), but on an open pagemap, and returns the kernel's own errno (-ENOTTY: no
+ * PAGEMAP_SCAN).
+ */
 int hgm_pagemap_huge(int pagemap, const void *addr, uint64_t len, uint64_t *huge_bytes);
 
 #endif

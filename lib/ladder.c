@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The ladder: which kinds of memory a region may be of, best first, and why it is not a better one.
+ * The ladder: the kinds of memory that a region can use, best first, and why it does not use a
+ * better one.
  *
- * A rung is refused for what the caller asked, or for what the kernel was seen to do, before
- * anything is allocated for it. One that turns out not to be had (no huge pages free) is given up,
- * and the next is tried.
+ * A rung is refused before anything is allocated for it, because of what the caller asked for, or
+ * because of what a test of the kernel has shown. A rung that turns out to be unavailable (no huge
+ * pages free) is given up, and the next one is tried.
  */
 #include <errno.h>
 #include <stdarg.h>
@@ -42,7 +43,7 @@ static uint64_t block_of(const struct hgm_ladder *l)
 	return l->opts->block_bytes ? l->opts->block_bytes : MIB2;
 }
 
-/* The rungs that a backing stands for. */
+/* The rungs that the requested backing stands for. */
 static uint32_t rungs_of(const struct hgm_ladder *l)
 {
 	const struct hgm_region_opts *o = l->opts;
@@ -120,7 +121,7 @@ static int check_wishes(const struct hgm_ladder *l, enum hgm_rung rung, char why
 	return 0;
 }
 
-/* What is asked of the kernel. */
+/* What the kernel is tested for. */
 enum question {
 	IS_NATIVE,
 	PROTECTS_PAGES,
@@ -151,8 +152,8 @@ static void try_kernel(struct hgm_probe *p, enum question question, uint64_t blo
 }
 
 /*
- * Try something on scratch memory, once for an engine: two callers at a time may both try it. What
- * could not be tried now is tried again the next time.
+ * Test the kernel on scratch memory, once per engine. Two concurrent callers may both run the test.
+ * A test that could not be run now is run again the next time.
  */
 static int ask(struct hgm *h, struct hgm_ability *known, enum question question, uint64_t block,
 	       char why[512])
@@ -167,7 +168,7 @@ static int ask(struct hgm *h, struct hgm_ability *known, enum question question,
 
 		try_kernel(&p, question, block);
 		a.known = p.answer != HGM_UNPROVEN;
-		/* For want of memory at the moment nobody need go without huge mappings. */
+		/* A shortage of memory at the moment is no reason to do without huge mappings. */
 		a.have = p.answer == HGM_YES ||
 			 (p.answer == HGM_UNPROVEN && question >= COLLAPSES_ANON);
 		memcpy(a.reason, p.reason, sizeof(a.reason));
@@ -182,7 +183,7 @@ static int check_collapse(const struct hgm_ladder *l, enum hgm_rung rung, char w
 {
 	struct hgm_abilities *a = &l->h->abilities;
 
-	/* Who named a backing gets it, huge or not, unless huge was asked for too. */
+	/* A backing that the caller named is used, huge or not, unless HGM_REQUIRE_HUGE is set. */
 	if (is_hugetlb(rung) || (!(l->opts->require & HGM_REQUIRE_HUGE) &&
 				 (l->opts->backing != HGM_BACKING_AUTO || rung != HGM_RUNG_SHMEM)))
 		return 0;
@@ -207,7 +208,7 @@ static int check_kernel(const struct hgm_ladder *l, enum hgm_rung rung, char why
 		return refuse(why, -EOPNOTSUPP,
 			      "this kernel's userfaultfd has no MINOR_SHMEM (5.14 or later has); "
 			      "use HGM_BACKING_ANON");
-	/* Without it faults are reported, and wait, at the start of the huge page. */
+	/* Without it, faults are reported, and threads wait, at the start of the huge page. */
 	if (rung == HGM_RUNG_NATIVE && !(have & HGM_UFFD_FEATURE_EXACT_ADDRESS))
 		return refuse(why, -EOPNOTSUPP,
 			      "this kernel's userfaultfd has no EXACT_ADDRESS (5.18 or later has)");
@@ -222,7 +223,7 @@ bool hgm_ladder_protects_pages(struct hgm *h, uint64_t block)
 	struct hgm_abilities *a = &h->abilities;
 	char why[512];
 
-	/* Pages that are protected must be mapped protected, too. */
+	/* It must also be possible to map such pages write-protected. */
 	return h->can_continue_wp &&
 	       !ask(h, block == GIB1 ? &a->protect_1g : &a->protect_2m, PROTECTS_PAGES, block, why);
 }

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The ladder: which kinds of memory a region may be of, best first, and why it is not a better one.
+ * The ladder: the kinds of memory that a region can use, best first, and why it does not use a
+ * better one.
  */
 #ifndef HGM_LIB_LADDER_H
 #define HGM_LIB_LADDER_H
@@ -8,6 +9,7 @@
 #include <pthread.h>
 #include <stdbool.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 #include <hgm/region.h>
 
@@ -26,10 +28,13 @@ enum hgm_rung {
 /* What a caller's file is. */
 struct hgm_memory_kind {
 	bool hugetlb;
+	bool may_shrink; /* the file can be truncated */
 	uint64_t block_bytes;
+	dev_t device; /* which file it is */
+	uint64_t inode;
 };
 
-/* What was found out about the kernel, once for an engine. */
+/* The result of a test of the kernel, made once per engine. */
 struct hgm_ability {
 	bool known;
 	bool have;
@@ -37,7 +42,7 @@ struct hgm_ability {
 };
 
 struct hgm_abilities {
-	pthread_mutex_t lock; /* of the structs' contents; nothing is tried under it */
+	pthread_mutex_t lock; /* protects the structs' contents; not held during a test */
 	struct hgm_ability native_2m;
 	struct hgm_ability native_1g;
 	struct hgm_ability protect_2m; /* pages of native memory, one by one */
@@ -46,31 +51,31 @@ struct hgm_abilities {
 	struct hgm_ability collapse_anon;
 };
 
-/* One climb, for one region. */
+/* One climb of the ladder, for one region. */
 struct hgm_ladder {
 	struct hgm *h;
 	const struct hgm_region_opts *opts;
 	struct hgm_memory_kind kind; /* of the caller's file */
-	uint32_t left;		     /* rungs still to be looked at, as bits */
-	bool single;		     /* there was one only: its own text says it all */
-	bool tried;		     /* one was possible, and could not be had */
+	uint32_t left;		     /* rungs not looked at yet, as bits */
+	bool single;		     /* there is only one rung: its own text is enough */
+	bool tried;		     /* a rung was possible, but could not be had */
 	int rc;			     /* what to return when nothing is left */
-	char refused[768];	     /* why it was none of those before, for people */
+	char refused[768];	     /* why the rungs before were not used, as text */
 };
 
-/* -errno with text: the options contradict themselves. */
+/* Begin a climb. Returns -errno, with a text, if the options contradict each other. */
 int hgm_ladder_begin(struct hgm_ladder *l, struct hgm *h, const struct hgm_region_opts *opts);
 
 /*
- * The next rung that this kernel and the options allow. Nothing was allocated for it. -errno with
- * text: there is none, and why.
+ * Find the next rung that this kernel and the options allow. Nothing has been allocated for it.
+ * Returns -errno, with a text that says why, if there is none.
  */
 int hgm_ladder_next(struct hgm_ladder *l, enum hgm_rung *rung);
 
 /* Can the pages of native memory be write-protected one by one? */
 bool hgm_ladder_protects_pages(struct hgm *h, uint64_t block_bytes);
 
-/* It could not be had after all; hgm_errmsg() says why. */
+/* Record that a rung could not be had after all. hgm_errmsg() says why. */
 void hgm_ladder_failed(struct hgm_ladder *l, enum hgm_rung rung, int rc);
 
 #endif

@@ -2,14 +2,15 @@
 /*
  * Installing on hugetlb memory with high-granularity mapping.
  *
- * There UFFDIO_CONTINUE maps by the largest leaf that fits the range, and never makes a leaf larger
- * afterwards: one 4 KiB page mapped costs its 2 MiB a collapse. So only pages that somebody waits
- * for are mapped one by one. What fill brings stays unmapped until its leaf of the map (2 MiB) is
- * full; then one CONTINUE maps it. Whoever touches it before gets a fault that is answered at once.
+ * On this memory UFFDIO_CONTINUE maps with the largest leaf that fits the range, and never makes a
+ * leaf larger afterwards. One mapped 4 KiB page costs its 2 MiB a collapse. So only pages that a
+ * thread waits for are mapped one by one. Pages that fill brings stay unmapped until their leaf of
+ * the map (2 MiB) is full. Then one CONTINUE maps it. A thread that touches them before that gets a
+ * fault, which is answered at once.
  *
- * EEXIST of a 2 MiB CONTINUE says that there is a table already, not that anything is mapped: an
- * empty table remains of a 4 KiB CONTINUE that failed, and of memory that was discarded. The same
- * range by 4 KiB pieces tells the true state of each.
+ * EEXIST from a 2 MiB CONTINUE means that a table already exists, not that anything is mapped. A
+ * failed 4 KiB CONTINUE leaves an empty table, and so does discarded memory. The same range in
+ * 4 KiB pieces shows the true state of each piece.
  */
 #include <errno.h>
 
@@ -35,7 +36,7 @@ int hgm_leaf_map(struct hgm_region *r, uint64_t page)
 	return rc;
 }
 
-/* Is a collapse of the leaf's block on its way, as soon as the leaf is full? */
+/* Will the leaf's block be collapsed as soon as the leaf is full? */
 static bool collapse_is_next(const struct hgm_region *r)
 {
 	return r->collapses && r->block_bytes == HGM_LEAF_BYTES &&
@@ -52,7 +53,7 @@ void hgm_leaf_choose(struct hgm_request *req, uint64_t pages)
 		req->install_page = req->first_page / HGM_LEAF_PAGES * HGM_LEAF_PAGES;
 		req->install_pages = HGM_LEAF_PAGES;
 	} else if (!req->demand) {
-		/* no-lost-waiter: those who found the pages claimed look again */
+		/* no-lost-waiter: threads that found the pages claimed look again */
 		hgm_resolve_wake(r, req->first_page, pages);
 		req->install_pages = 0;
 	}

@@ -11,16 +11,16 @@
 struct hgm_region;
 struct hgm_request;
 
-/* What of a request, whose @pages are present now, is to be installed. */
+/* Choose what to install of a request whose @pages are present now. */
 void hgm_leaf_choose(struct hgm_request *req, uint64_t pages);
 
 /*
- * Install a whole leaf. -EEXIST: what is left in the request is to be installed by 4 KiB pieces;
- * other errors as UFFDIO_CONTINUE says.
+ * Install a whole leaf. -EEXIST: the caller must install what is left in the request in 4 KiB
+ * pieces. Other errors are those of UFFDIO_CONTINUE.
  */
 int hgm_leaf_install(struct hgm_request *req);
 
-/* Map the full leaf that holds @page, if nothing of it is mapped: 0, else -EEXIST and others. */
+/* Map the full leaf that holds @page, if no part of it is mapped. 0, else -EEXIST and others. */
 int hgm_leaf_map(struct hgm_region *r, uint64_t page);
 
 #endif

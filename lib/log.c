@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Lines for the caller's log. Nothing is formatted unless somebody listens.
+ * Lines for the caller's log. Nothing is formatted unless the caller has a log function.
  */
 #include <inttypes.h>
 #include <stdarg.h>
@@ -12,8 +12,14 @@
 #include "engine.h"
 #include "log.h"
 
-#define SOME_NS	 UINT64_C(1000000000)
-#define TEXT_MAX 1200 /* a region's sentence and what goes with it */
+#define SOME_NS UINT64_C(1000000000)
+
+/* States of a kept line. A thread that changes NONE or KEPT has the line to itself. */
+enum {
+	NONE,
+	BUSY,
+	KEPT,
+};
 
 static bool wanted(const struct hgm *h, enum hgm_log_level level)
 {
@@ -22,7 +28,7 @@ static bool wanted(const struct hgm *h, enum hgm_log_level level)
 
 void hgm_log(const struct hgm *h, enum hgm_log_level level, const char *format, ...)
 {
-	char text[TEXT_MAX];
+	char text[HGM_LOG_TEXT_MAX];
 	va_list ap;
 
 	if (!wanted(h, level))
@@ -33,7 +39,7 @@ void hgm_log(const struct hgm *h, enum hgm_log_level level, const char *format, 
 	h->opts.log(h->opts.log_user, level, text);
 }
 
-/* May one more of that kind be told? If so, how many were not before it. */
+/* May another line of this kind be reported? If so, set *unsaid to how many were not before. */
 static bool is_due(struct hgm_log_counts *c, enum hgm_log_kind kind, uint64_t *unsaid)
 {
 	uint64_t due = atomic_load_explicit(&c->due_ns[kind], memory_order_relaxed);
@@ -52,19 +58,49 @@ static bool is_due(struct hgm_log_counts *c, enum hgm_log_kind kind, uint64_t *u
 void hgm_log_some(struct hgm *h, enum hgm_log_kind kind, enum hgm_log_level level,
 		  const char *format, ...)
 {
-	char text[TEXT_MAX];
+	struct hgm_log_counts *c = &h->log_counts;
+	struct hgm_log_line *line = &c->line[kind];
+	int none = NONE;
 	uint64_t unsaid;
 	size_t length;
 	va_list ap;
 
-	if (!wanted(h, level) || !is_due(&h->log_counts, kind, &unsaid))
+	if (!wanted(h, level) || !is_due(c, kind, &unsaid))
 		return;
+	/* The last line has not been passed on yet. */
+	if (!atomic_compare_exchange_strong_explicit(&line->state, &none, BUSY,
+						     memory_order_acquire, memory_order_relaxed)) {
+		atomic_fetch_add_explicit(&c->unsaid[kind], unsaid + 1, memory_order_relaxed);
+		return;
+	}
+	line->level = level;
 	va_start(ap, format);
-	vsnprintf(text, sizeof(text), format, ap);
+	vsnprintf(line->text, sizeof(line->text), format, ap);
 	va_end(ap);
-	length = strlen(text);
+	length = strlen(line->text);
 	if (unsaid)
-		snprintf(text + length, sizeof(text) - length,
+		snprintf(line->text + length, sizeof(line->text) - length,
 			 " (%" PRIu64 " more like it since the last)", unsaid);
-	h->opts.log(h->opts.log_user, level, text);
+	atomic_store_explicit(&line->state, KEPT, memory_order_release);
+	atomic_store_explicit(&c->any, true, memory_order_release);
+}
+
+void hgm_log_flush_kept(struct hgm *h, struct hgm_log_counts *c)
+{
+	struct hgm_log_line copy;
+
+	if (!atomic_exchange_explicit(&c->any, false, memory_order_acq_rel))
+		return;
+	for (unsigned int kind = 0; kind < HGM_LOG_KINDS; kind++) {
+		struct hgm_log_line *line = &c->line[kind];
+		int kept = KEPT;
+
+		if (!atomic_compare_exchange_strong_explicit(
+			    &line->state, &kept, BUSY, memory_order_acquire, memory_order_relaxed))
+			continue;
+		copy.level = line->level;
+		memcpy(copy.text, line->text, sizeof(copy.text));
+		atomic_store_explicit(&line->state, NONE, memory_order_release);
+		h->opts.log(h->opts.log_user, copy.level, copy.text);
+	}
 }

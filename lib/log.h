@@ -3,31 +3,60 @@
 #define HGM_LIB_LOG_H
 
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stdint.h>
 
 #include <hgm/log.h>
 
 struct hgm;
 
-/* What may happen by the thousand, and is told of once a second. */
+/* Events that may occur in thousands, and are reported once a second. */
 enum hgm_log_kind {
 	HGM_LOG_SOURCE_FAILED,
 	HGM_LOG_GIVEN_UP,
 	HGM_LOG_LEFT_SPLIT,
+	HGM_LOG_MOVED,
+	HGM_LOG_SHRUNK,
+	HGM_LOG_NO_MEMORY,
+	HGM_LOG_DROPPED,
 	HGM_LOG_KINDS,
+};
+
+#define HGM_LOG_TEXT_MAX 1200 /* a region's sentence and the text around it */
+
+/* A line that is kept until a thread gets to a place where it may call the caller's function. */
+struct hgm_log_line {
+	_Atomic int state;
+	enum hgm_log_level level;
+	char text[HGM_LOG_TEXT_MAX];
 };
 
 struct hgm_log_counts {
 	_Atomic uint64_t due_ns[HGM_LOG_KINDS];
-	_Atomic uint64_t unsaid[HGM_LOG_KINDS]; /* since the last one */
+	_Atomic uint64_t unsaid[HGM_LOG_KINDS]; /* not reported since the last line */
+	_Atomic bool any;
+	struct hgm_log_line line[HGM_LOG_KINDS];
 };
 
-/* A line for the engine's log, if it has one that wants to know. */
+/* Write a line to the engine's log, if it has one and reports this level. */
 void hgm_log(const struct hgm *h, enum hgm_log_level level, const char *format, ...)
 	__attribute__((format(printf, 3, 4)));
 
-/* The same, at most once a second of each kind. */
+/*
+ * The same, at most once a second for each kind. May be called anywhere: the line is kept until a
+ * thread calls hgm_log_flush(), because the caller's function may block, and must not do so inside
+ * a read-side section.
+ */
 void hgm_log_some(struct hgm *h, enum hgm_log_kind kind, enum hgm_log_level level,
 		  const char *format, ...) __attribute__((format(printf, 4, 5)));
+
+/* Pass kept lines to the caller's function. Must be called outside of all sections and locks. */
+void hgm_log_flush_kept(struct hgm *h, struct hgm_log_counts *c);
+
+static inline void hgm_log_flush(struct hgm *h, struct hgm_log_counts *c)
+{
+	if (atomic_load_explicit(&c->any, memory_order_relaxed))
+		hgm_log_flush_kept(h, c);
+}
 
 #endif

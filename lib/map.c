@@ -5,44 +5,65 @@
  * Shape
  *
  *	words[]     one per leaf (2 MiB): EMPTY, FULL, or a pointer to a leaf
- *	leaf        bit planes of 512 bits, one cache line each: claimed, present, poisoned; a count
+ *	leaf        bit planes of 512 bits, one cache line each: claimed, discarded, present; a
+ *		    count
+ *	poisoned[]  a bit per page
  *
- * Idle memory is 8 bytes per 2 MiB, of which the kernel gives only what was touched; a leaf is 256
- * bytes, half a byte per page, and lives only while its 2 MiB are neither untouched nor full.
+ * Idle memory takes 8 bytes per 2 MiB, of which the kernel allocates only what was touched. A leaf
+ * takes 256 bytes, half a byte per page, and exists only while its 2 MiB are neither untouched nor
+ * full. Of poisoned[], too, the kernel allocates only the pages in which a bit was ever set.
  *
- * States of a page and who may change them
+ * States of a page, and the threads that may change them
  *
- *	absent    claimed 0                          -> claimed, by anybody
- *	claimed   claimed 1, present 0, poisoned 0   -> present, poisoned, absent, by its owner only
- *	present   claimed 1, present 1               for ever
- *	poisoned  claimed 1, poisoned 1              for ever
+ *	absent     all bits 0                    -> claimed, by any thread
+ *	claimed    claimed                       -> present, poisoned, absent, by its owner only;
+ *						 -> discarded, by any thread
+ *	discarded  discarded, claimed or not     -> present, by its owner only
+ *	present    claimed, present              forever
+ *	poisoned   claimed, poisoned             -> claimed, by the thread that clears the
+ *						    poisoned bit
  *
- * States of a leaf's word: EMPTY -> leaf -> FULL, never back. FULL says that all 512 pages are
- * present; what the page tables hold is another matter: a full block can fault again after a split,
- * reclaim or migration, and is then mapped again, never fetched again.
+ * A page is discarded when the guest's owner gives it back before it has arrived. From then on its
+ * contents are zeroes, and it is never fetched. It becomes present as soon as no thread can write
+ * other contents to it. If the page has no owner, that is at once: the thread that discards it also
+ * claims it and makes it present. If the page has an owner, an answer of the source may be on its
+ * way. The owner finds the discarded bit, drops the answer, and makes the page present. A page that
+ * was present before it was discarded stays present; that its memory is gone shows when it faults.
+ *
+ * States of a leaf's word: EMPTY -> leaf -> FULL, or EMPTY -> FULL if all of it is discarded. A
+ * word never goes back. FULL says that all 512 pages are present. It says nothing about the page
+ * tables: a full block can fault again after a split, reclaim, migration or discard. It is then
+ * mapped again, but never fetched again.
  *
  * Guarantees, by name
  *
- * claim-once: of all who claim a page, exactly one gets it until it is released. The claim is a
- *	fetch_or, and only the one who turned the bit on owns it.
- * contents-first: whoever sees a page present sees its contents. The owner writes them, then sets
- *	the bit with release; readers load it with acquire.
- * full-last: whoever sees FULL sees the contents of all 512 pages. The count is raised with acq_rel
- *	after each present bit, so that the one who brings it to 512 has everything before it, and
- *	stores FULL with release.
+ * claim-once: of all threads that claim a page, exactly one gets it until it is released. The claim
+ *	is a fetch_or, and only the thread that turned the bit on owns the page.
+ * discarded-wins: a page that is discarded before its owner publishes it never keeps the contents
+ *	that the owner brings. The discarded bit is set (A) before the memory is dropped (B), which
+ *	is a system call. The owner writes the contents (C) and then loads the bit (D). If D does
+ *	not see A, then C came before B, and B drops what C wrote. If D sees A, the owner drops it.
+ *	A page that its owner releases keeps the bit, and the next thread that claims it looks at
+ *	the bit before it asks the source.
+ * contents-first: a thread that sees a page present sees its contents. The owner writes them, then
+ *	sets the bit with release; readers load it with acquire.
+ * full-last: a thread that sees FULL sees the contents of all 512 pages. The count is raised with
+ *	acq_rel after each present bit. So the thread that raises it to 512 has everything before
+ *	it, and stores FULL with release.
  * full-once: exactly one caller is told that a leaf became full: the one whose addition made 512.
- * leaf-life: a leaf found in words[] inside a read-side section stays readable to its end; it is
- *	cleared and used again only after a grace period. A claim on a leaf that has been replaced
- *	by FULL finds all bits taken, so nothing can be owned through a stale leaf.
- * no-lost-waiter: who finds a page claimed may forget about its waiter. The owner will make the
- *	page present and wake, or poison and wake, or release and wake. (The map's part is that a
- *	released page can be claimed at once; the waking is the owner's duty.)
+ * leaf-life: a leaf that is found in words[] inside a read-side section stays readable to the end
+ *	of that section. It is cleared and used again only after a grace period. A claim on a leaf
+ *	that has been replaced by FULL finds all bits taken, so nothing can be owned through a stale
+ *	leaf.
+ * no-lost-waiter: a thread that finds a page claimed may forget about the page's waiter. The owner
+ *	will make the page present and wake, or poison and wake, or release and wake. (The map only
+ *	ensures that a released page can be claimed at once. Waking is the owner's duty.)
  *
- * Progress: look-ups are wait-free. Claims and summaries are lock-free: they retry only when
- * another's compare-and-swap succeeded. Nothing allocates: leaves come from an arena whose address
- * space is reserved when the map is made, and used leaves come back through a lock-free stack. A
- * pop is safe from ABA because it runs inside a read-side section while a leaf is pushed only after
- * a grace period (leaf-life).
+ * Progress: look-ups are wait-free. Claims and summaries are lock-free: they retry only when the
+ * compare-and-swap of another thread succeeded. Nothing allocates: leaves come from an arena whose
+ * address space is reserved when the map is created, and used leaves come back through a lock-free
+ * stack. A pop is safe from ABA because it runs inside a read-side section, while a leaf is pushed
+ * only after a grace period (leaf-life).
  */
 #include <errno.h>
 #include <stdatomic.h>
@@ -52,6 +73,7 @@
 #include <time.h>
 
 #include "bits.h"
+#include "line.h"
 #include "map.h"
 #include "rcu.h"
 #include "sys.h"
@@ -59,7 +81,7 @@
 #define WORD_EMPTY ((uintptr_t)0)
 #define WORD_FULL  ((uintptr_t)1)
 
-/* Leaves beyond one per word: replaced ones that wait for their grace period, and lost races. */
+/* Leaves beyond two per word. Each word takes one leaf, once, except for lost races. */
 #define SPARE_LEAVES 1024
 
 struct leaf {
@@ -68,28 +90,40 @@ struct leaf {
 	struct leaf *next_free;
 	_Atomic uint32_t present_count;
 	_Alignas(64) _Atomic uint64_t claimed[HGM_LEAF_WORDS];
+	_Atomic uint64_t discarded[HGM_LEAF_WORDS];
 	_Atomic uint64_t present[HGM_LEAF_WORDS];
-	_Atomic uint64_t poisoned[HGM_LEAF_WORDS];
 };
 
 _Static_assert(sizeof(struct leaf) == 256, "half a byte per page");
+HGM_WHOLE_LINES(struct leaf);
+HGM_OWN_LINES(struct leaf, claimed, discarded);
+HGM_OWN_LINES(struct leaf, discarded, present);
 
 struct hgm_map {
 	uint64_t pages;
 	uint64_t leaves;
 	_Atomic uintptr_t *words;
+	_Atomic uint64_t *poisoned;
 	struct leaf *arena;
 	uint64_t arena_leaves;
-	_Alignas(64) _Atomic uint64_t arena_next; /* first never used */
+	_Alignas(64) _Atomic uint64_t arena_next; /* the first leaf that was never used */
 	_Atomic(struct leaf *) free_leaves;
-	_Atomic uint64_t deferred; /* leaves that wait for their grace period */
+	_Atomic uint64_t deferred; /* leaves that wait for a grace period */
 	_Alignas(64) _Atomic uint64_t present_pages;
 	_Atomic uint64_t poisoned_pages;
 };
 
+HGM_WHOLE_LINES(struct hgm_map);
+HGM_OWN_LINES(struct hgm_map, arena_next, present_pages);
+
 static uint64_t words_bytes(const struct hgm_map *map)
 {
 	return map->leaves * sizeof(map->words[0]);
+}
+
+static uint64_t poisoned_bytes(const struct hgm_map *map)
+{
+	return map->leaves * HGM_LEAF_WORDS * sizeof(map->poisoned[0]);
 }
 
 static uint64_t arena_bytes(const struct hgm_map *map)
@@ -100,33 +134,42 @@ static uint64_t arena_bytes(const struct hgm_map *map)
 static int reserve(void **out, uint64_t bytes)
 {
 	return hgm_sys->mmap(out, NULL, bytes, PROT_READ | PROT_WRITE,
-			     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+			     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | HGM_MAP_UNLOCKED, -1, 0);
 }
 
 int hgm_map_create(struct hgm_map **out, uint64_t pages)
 {
 	struct hgm_map *map = aligned_alloc(64, sizeof(*map));
 	void *mem;
+	int rc;
 
 	if (!map)
 		return -ENOMEM;
 	memset(map, 0, sizeof(*map));
 	map->pages = pages;
 	map->leaves = (pages + HGM_LEAF_PAGES - 1) / HGM_LEAF_PAGES;
-	map->arena_leaves = map->leaves + SPARE_LEAVES;
-	if (reserve(&mem, words_bytes(map)))
-		goto fail;
+	map->arena_leaves = 2 * map->leaves + SPARE_LEAVES;
+	rc = reserve(&mem, words_bytes(map));
+	if (rc)
+		goto no_words;
 	map->words = mem;
-	if (reserve(&mem, arena_bytes(map))) {
-		hgm_sys->munmap(map->words, words_bytes(map));
-		goto fail;
-	}
+	rc = reserve(&mem, arena_bytes(map));
+	if (rc)
+		goto no_arena;
 	map->arena = mem;
+	rc = reserve(&mem, poisoned_bytes(map));
+	if (rc)
+		goto no_poisoned;
+	map->poisoned = mem;
 	*out = map;
 	return 0;
-fail:
+no_poisoned:
+	hgm_sys->munmap(map->arena, arena_bytes(map));
+no_arena:
+	hgm_sys->munmap(map->words, words_bytes(map));
+no_words:
 	free(map);
-	return -ENOMEM;
+	return rc;
 }
 
 void hgm_map_destroy(struct hgm_map *map)
@@ -134,12 +177,12 @@ void hgm_map_destroy(struct hgm_map *map)
 	if (!map)
 		return;
 	/*
-	 * Replaced leaves are on their way back into the arena. A reclaim's last access is the
-	 * count.
+	 * Wait until all replaced leaves are back in the arena. reclaim() accesses this count last.
 	 */
 	while (atomic_load_explicit(&map->deferred, memory_order_acquire))
 		nanosleep(&(struct timespec){ .tv_nsec = 200000 }, NULL);
 	hgm_sys->munmap(map->arena, arena_bytes(map));
+	hgm_sys->munmap(map->poisoned, poisoned_bytes(map));
 	hgm_sys->munmap(map->words, words_bytes(map));
 	free(map);
 }
@@ -172,8 +215,8 @@ static void reclaim(struct rcu_head *head)
 	atomic_store_explicit(&leaf->present_count, 0, memory_order_relaxed);
 	for (int i = 0; i < HGM_LEAF_WORDS; i++) {
 		atomic_store_explicit(&leaf->claimed[i], 0, memory_order_relaxed);
+		atomic_store_explicit(&leaf->discarded[i], 0, memory_order_relaxed);
 		atomic_store_explicit(&leaf->present[i], 0, memory_order_relaxed);
-		atomic_store_explicit(&leaf->poisoned[i], 0, memory_order_relaxed);
 	}
 	first = atomic_load_explicit(&map->free_leaves, memory_order_relaxed);
 	do
@@ -204,7 +247,7 @@ static struct leaf *new_leaf(struct hgm_map *map, uint64_t index)
 		leaf = &map->arena[n];
 		leaf->map = map;
 	}
-	/* Behind the region's end there is nothing to fetch. */
+	/* There is nothing to fetch beyond the region's end. */
 	for (uint64_t page = tail; page < HGM_LEAF_PAGES; page++) {
 		leaf->claimed[page / 64] |= UINT64_C(1) << page % 64;
 		leaf->present[page / 64] |= UINT64_C(1) << page % 64;
@@ -214,8 +257,8 @@ static struct leaf *new_leaf(struct hgm_map *map, uint64_t index)
 }
 
 /*
- * Inside a read-side section: the leaf of a word, made if there is none; NULL for FULL or no
- * memory.
+ * Return the leaf of a word, and make one if there is none. NULL: the word is FULL, or there is no
+ * memory. Inside a read-side section.
  */
 static struct leaf *get_leaf(struct hgm_map *map, uint64_t index, bool *full)
 {
@@ -232,7 +275,8 @@ static struct leaf *get_leaf(struct hgm_map *map, uint64_t index, bool *full)
 						    memory_order_acq_rel, memory_order_acquire))
 		return leaf;
 	/*
-	 * Somebody was faster. Ours goes the long way round: another popper may be looking at it.
+	 * Another thread was faster. Our leaf must go through a grace period: another thread that
+	 * pops may be looking at it.
 	 */
 	retire(leaf);
 	*full = word == WORD_FULL;
@@ -257,9 +301,84 @@ int hgm_map_claim(struct hgm_map *map, uint64_t word, uint64_t want, uint64_t *m
 	return rc;
 }
 
+/* Pages beyond the region's end are not counted. */
+static uint64_t leaf_pages(const struct hgm_map *map, uint64_t index)
+{
+	uint64_t tail = map->pages - index * HGM_LEAF_PAGES;
+
+	return tail < HGM_LEAF_PAGES ? tail : HGM_LEAF_PAGES;
+}
+
+/* Take those poisoned pages of a word that are in @want. They become the caller's claim. */
+static uint64_t take_poisoned(struct hgm_map *map, uint64_t word, uint64_t want)
+{
+	uint64_t taken;
+
+	if (!(atomic_load_explicit(&map->poisoned[word], memory_order_seq_cst) & want))
+		return 0;
+	taken = want & atomic_fetch_and_explicit(&map->poisoned[word], ~want, memory_order_acq_rel);
+	atomic_fetch_sub_explicit(&map->poisoned_pages, (uint64_t)__builtin_popcountll(taken),
+				  memory_order_relaxed);
+	return taken;
+}
+
+int hgm_map_discard(struct hgm_map *map, uint64_t word, uint64_t want, uint64_t *mine,
+		    uint64_t *poisoned, uint64_t *in_flight)
+{
+	unsigned int w = word % HGM_LEAF_WORDS;
+	struct leaf *leaf;
+	bool full;
+	int rc = 0;
+
+	*mine = *poisoned = *in_flight = 0;
+	hgm_rcu_read_lock();
+	leaf = get_leaf(map, word / HGM_LEAF_WORDS, &full);
+	if (leaf) {
+		/*
+		 * discarded-wins: set the bit first. A thread that claims the page from here on
+		 * finds it, and so does an owner that releases the page.
+		 */
+		atomic_fetch_or_explicit(&leaf->discarded[w], want, memory_order_seq_cst);
+		*mine = want &
+			~atomic_fetch_or_explicit(&leaf->claimed[w], want, memory_order_seq_cst);
+		*poisoned = take_poisoned(map, word, want & ~*mine);
+		*mine |= *poisoned;
+		*in_flight = want & ~*mine &
+			     ~atomic_load_explicit(&leaf->present[w], memory_order_acquire);
+	} else if (!full) {
+		rc = -ENOMEM;
+	}
+	hgm_rcu_read_unlock();
+	return rc;
+}
+
+void hgm_map_mark_discarded(struct hgm_map *map, uint64_t word, uint64_t want)
+{
+	uintptr_t leaf;
+
+	hgm_rcu_read_lock();
+	leaf = atomic_load_explicit(&map->words[word / HGM_LEAF_WORDS], memory_order_acquire);
+	if (leaf != WORD_EMPTY && leaf != WORD_FULL)
+		atomic_fetch_or_explicit(&((struct leaf *)leaf)->discarded[word % HGM_LEAF_WORDS],
+					 want, memory_order_seq_cst);
+	hgm_rcu_read_unlock();
+}
+
+uint64_t hgm_map_discard_leaf(struct hgm_map *map, uint64_t leaf)
+{
+	uint64_t pages = leaf_pages(map, leaf);
+	uintptr_t word = WORD_EMPTY;
+
+	if (!atomic_compare_exchange_strong_explicit(&map->words[leaf], &word, WORD_FULL,
+						     memory_order_acq_rel, memory_order_relaxed))
+		return 0;
+	atomic_fetch_add_explicit(&map->present_pages, pages, memory_order_relaxed);
+	return pages;
+}
+
 /*
- * The leaf that holds pages of the caller's claim. It exists, and it cannot become full or be
- * reclaimed while one of them is not present, so no read-side section is needed: see leaf-life.
+ * The leaf that holds pages claimed by the caller. It exists, and it cannot become full or be
+ * reclaimed while one of them is not present, so no read-side section is needed (leaf-life).
  */
 static struct leaf *claimed_leaf(struct hgm_map *map, uint64_t page)
 {
@@ -288,7 +407,10 @@ bool hgm_map_set_present(struct hgm_map *map, uint64_t first_page, uint64_t page
 		atomic_fetch_or_explicit(&leaf->present[w % HGM_LEAF_WORDS],
 					 hgm_bits_of_range(first_page, pages, w),
 					 memory_order_release); /* contents-first */
-	/* Ours until the addition: afterwards another may summarise and retire the leaf. */
+	/*
+	 * The leaf is ours until the addition. Afterwards another thread may summarise and retire
+	 * it.
+	 */
 	before = atomic_fetch_add_explicit(&leaf->present_count, (uint32_t)pages,
 					   memory_order_acq_rel);
 	atomic_fetch_add_explicit(&map->present_pages, pages, memory_order_relaxed);
@@ -303,13 +425,16 @@ bool hgm_map_set_present(struct hgm_map *map, uint64_t first_page, uint64_t page
 
 void hgm_map_set_poisoned(struct hgm_map *map, uint64_t first_page, uint64_t pages)
 {
-	struct leaf *leaf = claimed_leaf(map, first_page);
-
-	for (uint64_t w = first_page / 64; w <= (first_page + pages - 1) / 64; w++)
-		atomic_fetch_or_explicit(&leaf->poisoned[w % HGM_LEAF_WORDS],
-					 hgm_bits_of_range(first_page, pages, w),
-					 memory_order_release);
+	/* Count them before another thread can take them. */
 	atomic_fetch_add_explicit(&map->poisoned_pages, pages, memory_order_relaxed);
+	for (uint64_t w = first_page / 64; w <= (first_page + pages - 1) / 64; w++)
+		atomic_fetch_or_explicit(&map->poisoned[w], hgm_bits_of_range(first_page, pages, w),
+					 memory_order_seq_cst);
+}
+
+uint64_t hgm_map_take_poisoned(struct hgm_map *map, uint64_t word)
+{
+	return take_poisoned(map, word, ~UINT64_C(0));
 }
 
 enum hgm_page_state hgm_map_state(const struct hgm_map *map, uint64_t page)
@@ -328,8 +453,11 @@ enum hgm_page_state hgm_map_state(const struct hgm_map *map, uint64_t page)
 
 		if (atomic_load_explicit(&leaf->present[w], memory_order_acquire) & bit)
 			state = HGM_PAGE_PRESENT;
-		else if (atomic_load_explicit(&leaf->poisoned[w], memory_order_acquire) & bit)
+		else if (atomic_load_explicit(&map->poisoned[page / 64], memory_order_acquire) &
+			 bit)
 			state = HGM_PAGE_POISONED;
+		else if (atomic_load_explicit(&leaf->discarded[w], memory_order_acquire) & bit)
+			state = HGM_PAGE_DISCARDED;
 		else if (atomic_load_explicit(&leaf->claimed[w], memory_order_acquire) & bit)
 			state = HGM_PAGE_CLAIMED;
 	}
@@ -349,6 +477,20 @@ uint64_t hgm_map_present_word(const struct hgm_map *map, uint64_t w)
 	else if (word != WORD_EMPTY)
 		bits = atomic_load_explicit(&((struct leaf *)word)->present[w % HGM_LEAF_WORDS],
 					    memory_order_acquire);
+	hgm_rcu_read_unlock();
+	return bits;
+}
+
+uint64_t hgm_map_discarded_word(const struct hgm_map *map, uint64_t w)
+{
+	uint64_t bits = 0;
+	uintptr_t word;
+
+	hgm_rcu_read_lock();
+	word = atomic_load_explicit(&map->words[w / HGM_LEAF_WORDS], memory_order_acquire);
+	if (word != WORD_EMPTY && word != WORD_FULL)
+		bits = atomic_load_explicit(&((struct leaf *)word)->discarded[w % HGM_LEAF_WORDS],
+					    memory_order_seq_cst);
 	hgm_rcu_read_unlock();
 	return bits;
 }

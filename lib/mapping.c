@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Is a caller's mapping what the caller says it is? A wrong descriptor would have the library write
- * contents into a file that the guest never sees. /proc/self/maps knows.
+ * Check that a caller's mapping is what the caller says it is. With a wrong descriptor, the library
+ * would write contents into a file that the guest never sees. /proc/self/maps has the truth.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -15,6 +15,8 @@
 #include "region.h"
 #include "sys.h"
 
+#define NOT_MAPPED (-EADDRNOTAVAIL) /* nothing is mapped at a part of the range */
+
 struct area {
 	uint64_t start;
 	uint64_t end;
@@ -26,16 +28,16 @@ struct area {
 };
 
 struct want {
-	uint64_t at; /* how far the range has been found */
+	uint64_t at; /* the range has been found up to here */
 	uint64_t end;
-	uint64_t offset; /* of at */
+	uint64_t offset; /* file offset of @at */
 	struct hgm_file_kind kind;
 	bool file;
 };
 
 /*
- * Does the area hold the next part of the range? 1 yes, 0 it lies elsewhere, -EINVAL it is
- * something else.
+ * Does the area contain the next part of the range? Returns 1 if so, 0 if the area lies elsewhere,
+ * and -EINVAL if the area is something else.
  */
 static int check_area(struct want *w, const struct area *a)
 {
@@ -64,7 +66,7 @@ static int check_line(struct want *w, const char *line)
 	return check_area(w, &a);
 }
 
-/* All lines of the file, with a buffer that holds the longest. */
+/* Check all lines of the file, with a buffer that holds the longest line. */
 static int check_lines(struct want *w, int fd)
 {
 	char buf[8192];
@@ -75,8 +77,10 @@ static int check_lines(struct want *w, int fd)
 		ssize_t n = hgm_sys->read(fd, buf + have, sizeof(buf) - 1 - have);
 		char *line = buf, *eol;
 
+		if (n == -EINTR)
+			continue;
 		if (n <= 0)
-			return n < 0 ? (int)n : -ENOMEM;
+			return n < 0 ? (int)n : NOT_MAPPED;
 		have += (size_t)n;
 		buf[have] = 0;
 		while (rc >= 0 && w->at < w->end && (eol = strchr(line, '\n'))) {
@@ -112,7 +116,7 @@ int hgm_mapping_check(const void *addr, uint64_t len, int fd, uint64_t offset)
 		return hgm_fail(maps, "open /proc/self/maps: %s", hgm_errno_name(maps));
 	rc = check_lines(&w, maps);
 	hgm_sys->close(maps);
-	if (rc == -ENOMEM)
+	if (rc == NOT_MAPPED)
 		return hgm_fail(-EINVAL, "the mapping at %p: nothing is mapped at %#llx", addr,
 				(unsigned long long)w.at);
 	if (rc == -EINVAL)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Sized structs at the border of the library: they grow at the end, and neither side may read
- * what the other does not know.
+ * Sized structs of the public interface. They grow at the end, and neither side may read what the
+ * other does not know.
  */
 #include <errno.h>
 #include <string.h>
@@ -9,7 +9,7 @@
 #include "error.h"
 #include "opts.h"
 
-/* Larger than any struct will ever be: a size beyond it is garbage, not a newer release. */
+/* Larger than any struct will ever be: a larger size is garbage, not a newer release. */
 #define OPTS_SIZE_MAX 4096
 
 static int check_size(size_t size, size_t min_size, const char *function)

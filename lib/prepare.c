@@ -1,19 +1,24 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Before the guest starts every block is put into the page cache, by several threads: a hole would
- * read as zero without a fault where only MINOR is registered. shmem blocks are made huge here,
- * while they are empty, which makes the later collapse a matter of page tables; one that cannot be
- * is committed in small pages.
+ * Before the guest starts, several threads put every block into the page cache: a hole would read
+ * as zeroes without a fault where only MINOR is registered. shmem blocks are made huge here, while
+ * they are empty, so that the later collapse only changes page tables. A block that cannot be made
+ * huge is committed in small pages.
  */
 #include <errno.h>
 #include <fcntl.h>
-#include <sched.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
+#include "bits.h"
+#include "cgroup.h"
 #include "engine.h"
 #include "error.h"
 #include "sys.h"
+#include "thread.h"
 
 #define PREPARERS_MAX 16
 
@@ -21,7 +26,7 @@ struct job {
 	struct hgm_region *r;
 	_Atomic uint64_t next_block;
 	_Atomic uint64_t huge;
-	_Atomic int failed;	   /* the first error that memory could not be had */
+	_Atomic int failed;	   /* an error: memory could not be allocated */
 	_Atomic int last_collapse; /* why a block is not huge */
 };
 
@@ -35,7 +40,7 @@ static int prepare_block(struct job *job, uint64_t block)
 	if (block * r->block_bytes + len > r->mapped)
 		len = r->mapped - block * r->block_bytes;
 	if (r->backing == HGM_BACKING_SHMEM && r->collapses && len == r->block_bytes) {
-		/* A block with nothing in the cache cannot be collapsed: one page first. */
+		/* A block with nothing in the cache cannot be collapsed, so allocate one page. */
 		rc = hgm_sys->madvise(addr, HGM_PAGE_BYTES, HGM_MADV_POPULATE_WRITE);
 		if (rc)
 			return rc;
@@ -69,16 +74,13 @@ static void *preparer(void *arg)
 
 static unsigned int helpers(const struct hgm_region *r)
 {
-	cpu_set_t set;
-	unsigned int n = 1;
+	unsigned int n = hgm_cpus();
 
-	if (!sched_getaffinity(0, sizeof(set), &set))
-		n = (unsigned int)CPU_COUNT(&set);
 	n = n < PREPARERS_MAX ? n : PREPARERS_MAX;
 	return (n < r->blocks ? n : (unsigned int)r->blocks) - 1; /* and the caller */
 }
 
-/* A line of /proc/meminfo, in bytes; 0 if it cannot be had. */
+/* The value of a line of /proc/meminfo, in bytes; 0 if it is missing. */
 static uint64_t meminfo(const char *text, const char *name)
 {
 	const char *line = strstr(text, name);
@@ -87,46 +89,107 @@ static uint64_t meminfo(const char *text, const char *name)
 }
 
 /*
- * shmem is not refused when memory runs out: the kernel kills somebody instead. Better to look
- * before.
+ * When memory runs out, the kernel does not refuse shmem but kills a process. So check before.
  */
-static int check_memory(const struct hgm_region *r)
+static int check_memory(uint64_t need)
 {
 	int fd = hgm_sys->open("/proc/meminfo", O_RDONLY);
+	uint64_t free, swap, allowed;
 	char text[4096];
-	uint64_t free;
-	ssize_t n;
+	ssize_t n = 0;
 
-	if (fd < 0)
-		return 0;
-	n = hgm_sys->read(fd, text, sizeof(text) - 1);
-	hgm_sys->close(fd);
-	if (n <= 0)
-		return 0;
-	text[n] = 0;
-	free = meminfo(text, "MemAvailable:") + meminfo(text, "SwapFree:");
-	if (!free || r->mapped <= free)
-		return 0;
-	return hgm_fail(-ENOMEM,
-			"%llu MiB are to be committed, %llu MiB of memory are "
-			"available; HGM_BACKING_SHMEM_LAZY commits nothing up front",
-			(unsigned long long)r->mapped >> 20, (unsigned long long)free >> 20);
+	if (fd >= 0) {
+		n = hgm_sys->read(fd, text, sizeof(text) - 1);
+		hgm_sys->close(fd);
+	}
+	text[n > 0 ? n : 0] = 0;
+	swap = meminfo(text, "SwapFree:");
+	free = meminfo(text, "MemAvailable:") + swap;
+	if (free && need > free)
+		return hgm_fail(-ENOMEM,
+				"%llu MiB are to be committed, %llu MiB of memory are "
+				"available; HGM_BACKING_SHMEM_LAZY commits nothing up front",
+				(unsigned long long)need >> 20, (unsigned long long)free >> 20);
+	allowed = hgm_cgroup_room(swap);
+	if (need > allowed)
+		return hgm_fail(-ENOMEM,
+				"%llu MiB are to be committed, the memory cgroup allows %llu MiB; "
+				"raise its limit, or use HGM_BACKING_SHMEM_LAZY, which commits "
+				"nothing up front",
+				(unsigned long long)need >> 20, (unsigned long long)allowed >> 20);
+	return 0;
 }
 
-int hgm_prepare(struct hgm_region *r)
+/*
+ * List the pages of a caller's file that hold data. All others are given back if not all memory can
+ * be allocated. Uses a descriptor with a position of its own, which needs /proc.
+ */
+static uint64_t *list_held(struct hgm_region *r)
+{
+	uint64_t pages = r->mapped >> HGM_PAGE_SHIFT, end = r->fd_offset + r->mapped;
+	uint64_t *held = calloc(hgm_bits_words(pages), sizeof(*held));
+	int64_t at = (int64_t)r->fd_offset, hole;
+	char path[32];
+	int fd;
+
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", r->fd);
+	fd = held ? hgm_sys->open(path, O_RDONLY) : -ENOMEM;
+	if (fd < 0) {
+		free(held);
+		return NULL;
+	}
+	while (at >= 0 && (uint64_t)at < end) {
+		at = hgm_sys->lseek(fd, at, SEEK_DATA);
+		if (at < 0 || (uint64_t)at >= end)
+			break;
+		hole = hgm_sys->lseek(fd, at, SEEK_HOLE);
+		if (hole <= at)
+			hole = (int64_t)end;
+		for (; at < hole && (uint64_t)at < end; at += (int64_t)HGM_PAGE_BYTES) {
+			uint64_t page = ((uint64_t)at - r->fd_offset) >> HGM_PAGE_SHIFT;
+
+			held[page / 64] |= UINT64_C(1) << page % 64;
+		}
+		at = hole;
+	}
+	hgm_sys->close(fd);
+	return held;
+}
+
+static uint64_t not_held(const struct hgm_region *r, const uint64_t *held)
+{
+	uint64_t words = hgm_bits_words(r->mapped >> HGM_PAGE_SHIFT), bytes = r->mapped;
+
+	for (uint64_t w = 0; w < words; w++)
+		bytes -= (uint64_t)__builtin_popcountll(held[w]) << HGM_PAGE_SHIFT;
+	return bytes;
+}
+
+/* After a failure: give back what was allocated. */
+static void free_unheld(struct hgm_region *r, const uint64_t *held)
+{
+	uint64_t pages = r->mapped >> HGM_PAGE_SHIFT, page = 0, from;
+
+	while (page < pages) {
+		while (page < pages && held[page / 64] >> page % 64 & 1)
+			page++;
+		from = page;
+		while (page < pages && !(held[page / 64] >> page % 64 & 1))
+			page++;
+		if (page > from)
+			hgm_sys->madvise(r->alias + (from << HGM_PAGE_SHIFT),
+					 (page - from) << HGM_PAGE_SHIFT, MADV_REMOVE);
+	}
+}
+
+static int prepare(struct hgm_region *r)
 {
 	struct job job = { .r = r };
 	pthread_t thread[PREPARERS_MAX];
 	unsigned int started = 0;
-	int rc;
+	int rc = 0;
 
-	if (r->copies)
-		return 0;
-	/* A caller's file may hold most of it already. */
-	rc = r->backing == HGM_BACKING_SHMEM && !r->holds_contents ? check_memory(r) : 0;
-	if (rc)
-		return rc;
-	/* A thread that cannot be had makes it slower, not impossible. */
+	/* If a thread cannot be started, preparation is slower but still possible. */
 	while (started < helpers(r) &&
 	       !hgm_thread_start(&thread[started], "hgm-prepare", started, preparer, &job))
 		started++;
@@ -147,4 +210,27 @@ int hgm_prepare(struct hgm_region *r)
 				: rc == -EINVAL ? " (MADV_POPULATE_WRITE needs kernel 5.14)"
 						: "");
 	return 0;
+}
+
+int hgm_prepare(struct hgm_region *r)
+{
+	uint64_t *held, need = r->mapped;
+	int rc = 0;
+
+	if (r->copies)
+		return 0;
+	held = r->holds_contents ? list_held(r) : NULL;
+	/* A caller's file may hold most of the pages already. */
+	if (held)
+		need = not_held(r, held);
+	else if (r->holds_contents)
+		need = 0;
+	if (r->backing == HGM_BACKING_SHMEM)
+		rc = check_memory(need);
+	if (!rc)
+		rc = prepare(r);
+	if (rc && held)
+		free_unheld(r, held);
+	free(held);
+	return rc;
 }

@@ -1,16 +1,17 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * A caller's watch over a region: parts of it are protected, and the caller is asked what becomes
- * of a write to them.
+ * A caller's watch of a region: parts of the region are protected, and the caller is asked what
+ * happens to a write to them.
  *
- * The watch is the region's own. Whoever uses it holds it, and sees under its lock whether it has
- * ended: by hgm_region_unwatch(), or with the region.
+ * The watch belongs to the region. A thread that uses the watch holds a reference to it, and checks
+ * under the watch's lock whether it has ended. It ends by hgm_region_unwatch(), or with the region.
  */
 #include <errno.h>
 #include <stdlib.h>
 
 #include <hgm/protect.h>
 
+#include "cancel.h"
 #include "engine.h"
 #include "error.h"
 #include "opts.h"
@@ -19,11 +20,16 @@ struct watch {
 	struct hgm_guard guard;
 	struct hgm_watch_opts opts;
 	pthread_mutex_t lock;
-	struct hgm_region *r; /* NULL: it has ended */
+	struct hgm_region *r; /* NULL: the watch has ended */
 };
 
 /* This thread is inside a caller's hgm_write_fn, and must not wait for fault threads. */
 static _Thread_local bool asking;
+
+bool hgm_protect_asks(void)
+{
+	return asking;
+}
 
 static struct watch *watch_of(struct hgm_guard *g)
 {
@@ -89,6 +95,7 @@ static int check_thread(const char *function)
 
 int hgm_region_watch(struct hgm_region *r, const struct hgm_watch_opts *opts)
 {
+	HGM_UNCANCELLED;
 	struct hgm_watch_opts o = { 0 };
 	struct watch *w;
 	int rc = 0;
@@ -104,6 +111,9 @@ int hgm_region_watch(struct hgm_region *r, const struct hgm_watch_opts *opts)
 			      o.verdict);
 	if (rc)
 		return rc;
+	rc = hgm_guard_check_faults(r, "hgm_region_watch");
+	if (rc)
+		return rc;
 	w = calloc(1, sizeof(*w));
 	if (!w)
 		return hgm_fail(-ENOMEM, "hgm_region_watch: out of memory");
@@ -111,7 +121,7 @@ int hgm_region_watch(struct hgm_region *r, const struct hgm_watch_opts *opts)
 	w->opts = o;
 	w->r = r;
 	pthread_mutex_init(&w->lock, NULL);
-	pthread_mutex_lock(&w->lock); /* nobody guards before it has begun */
+	pthread_mutex_lock(&w->lock); /* no thread may use the watch before it has begun */
 	rc = hgm_guard_begin(r, &w->guard, NULL);
 	pthread_mutex_unlock(&w->lock);
 	if (rc)
@@ -119,7 +129,7 @@ int hgm_region_watch(struct hgm_region *r, const struct hgm_watch_opts *opts)
 	return rc;
 }
 
-/* The pages of a range: whole units of protection. */
+/* The pages of a range, in whole units of protection. */
 struct pages {
 	uint64_t first;
 	uint64_t count;
@@ -153,7 +163,7 @@ static void tell(const struct hgm_region *r, const struct pages *p, struct hgm_s
 		return;
 	what->offset = p->first << HGM_PAGE_SHIFT;
 	what->length = p->count << HGM_PAGE_SHIFT;
-	if (what->length > r->length - what->offset) /* the unit ends behind the region */
+	if (what->length > r->length - what->offset) /* the unit ends beyond the region */
 		what->length = r->length - what->offset;
 }
 
@@ -171,7 +181,7 @@ static bool is_guarded_block(const struct hgm_region *r, uint64_t block)
 	return hgm_guard_any(r, first, pages < left ? pages : left);
 }
 
-/* Blocks in which nothing is guarded become huge again. */
+/* Let blocks become huge again if none of their pages is guarded. */
 static void let_go(struct hgm_region *r, uint64_t block, uint64_t blocks)
 {
 	for (uint64_t b = block; b < block + blocks; b++)
@@ -188,7 +198,7 @@ static int protect(struct hgm_region *r, const struct pages *p)
 	rc = hgm_guard_register(r, block, blocks);
 	if (!rc)
 		rc = hgm_guard_pages(r, p->first, p->count);
-	if (rc) { /* who waits to write to what was protected before goes on */
+	if (rc) { /* threads that wait to write to pages protected earlier continue */
 		hgm_guard_allow(r, p->first, p->count);
 		hgm_guard_unprotect(r, p->first, p->count);
 	}
@@ -209,7 +219,7 @@ static int unprotect(struct hgm_region *r, const struct pages *p)
 	return 0;
 }
 
-/* Do something with a range, under the watch's lock. */
+/* Call @verb for a range, under the watch's lock. */
 static int with_watch(struct hgm_region *r, const struct pages *p,
 		      int (*verb)(struct hgm_region *, const struct pages *), const char *function)
 {
@@ -234,11 +244,12 @@ static int with_watch(struct hgm_region *r, const struct pages *p,
 	return rc;
 }
 
-/* The region stays while we are in here. */
+/* Keeps the region alive while a thread is in here. */
 static int change(struct hgm_region *r, uint64_t offset, uint64_t length, uint32_t flags,
 		  struct hgm_span *what, int (*verb)(struct hgm_region *, const struct pages *),
 		  const char *function)
 {
+	HGM_UNCANCELLED;
 	struct pages p = { 0 };
 	int rc;
 
@@ -274,6 +285,7 @@ int hgm_region_unprotect(struct hgm_region *r, uint64_t offset, uint64_t length,
 
 int hgm_region_unwatch(struct hgm_region *r)
 {
+	HGM_UNCANCELLED;
 	int rc = check_thread("hgm_region_unwatch");
 	struct hgm_guard *g;
 	bool ended;

@@ -1,15 +1,17 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The one walker of all range operations.
+ * The walk that all range operations share.
  *
- * The result field of these ioctls has three encodings: the full length; a positive partial length
- * (the ioctl says EAGAIN, whatever the true reason was); a negative errno. The walk goes on until
- * the range is dealt with or an outcome stands that only the caller can answer:
+ * The result field of these ioctls has three encodings: the full length, a positive partial length
+ * (the ioctl returns EAGAIN, whatever the true reason was), or a negative errno. The walk continues
+ * until the whole range is processed, or until an outcome remains that only the caller can handle:
  *
  *	full		done
- *	partial n > 0	advance n and call again: the next answer is the true one
- *	EEXIST		mapped already, but its waiter may still sleep: WAKE it, advance one step
- *	ENOENT		no one memory area holds the whole piece: halve it; at one step it is true
+ *	partial n > 0	advance by n and call again: the next result is the true one
+ *	EEXIST		already mapped, or so it seems (hgm/uffd.h), but a thread may still wait
+ *			for the page: WAKE, and advance one step
+ *	ENOENT		no single memory area contains the whole piece: halve it; for a piece of
+ *			one step, the error is true
  *	anything else	stop there
  */
 #include <errno.h>
@@ -25,7 +27,7 @@ struct walk {
 	const char *src;
 	enum hgm_verb verb;
 	bool until_exist;
-	uint64_t wake_from; /* [wake_from, wake_to): existing pages whose waiters are to be woken */
+	uint64_t wake_from; /* [wake_from, wake_to): existing pages whose waiters must be woken */
 	uint64_t wake_to;
 };
 
@@ -111,7 +113,7 @@ static int walk(struct walk *w)
 
 		rc = call(w, r->done, len, &got);
 		if (!rc || got > 0) {
-			/* A success that reports nothing would have us walk for ever. */
+			/* Without this, a success that reports no length would loop forever. */
 			uint64_t n = got > 0 ? (uint64_t)got : len;
 
 			n = n < len ? n : len;
@@ -178,7 +180,7 @@ int hgm_range_until_exist(struct hgm_uffd *u, struct hgm_range *r, enum hgm_verb
 	return start(u, r, verb, src, true);
 }
 
-/* No result field here, and no partial results: the kernel looks for holes before it begins. */
+/* No result field and no partial results: the kernel looks for holes before it begins. */
 int hgm_uffd_writeprotect(struct hgm_uffd *u, struct hgm_range *r)
 {
 	int rc;

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The library's RCU: liburcu's "bulletproof" flavour, whose readers register themselves, so that
- * callers' threads need to know nothing of it. Private: no public header names it.
+ * The library's RCU is liburcu's "bulletproof" flavour. Its readers register themselves, so that
+ * callers' threads need not know of it. It is private: no public header names it.
  *
- * ThreadSanitizer does not see liburcu's barriers; the annotations tell it the one thing that RCU
- * promises: what a reader did before unlocking happens before what a callback does.
+ * ThreadSanitizer does not see liburcu's barriers. The annotations tell it the one thing that RCU
+ * promises: what a reader did before it unlocks happens before what a callback does.
  */
 #ifndef HGM_LIB_RCU_H
 #define HGM_LIB_RCU_H
@@ -18,7 +18,7 @@
 #endif
 
 #if !defined(HGM_TSAN) && !defined(__SANITIZE_ADDRESS__) && !defined(__clang_analyzer__)
-/* liburcu's inline readers; out of line, the checkers leave their internals alone */
+/* Use liburcu's inline readers. Out of line, the checkers leave their internals alone. */
 #define _LGPL_SOURCE
 #endif
 #include <urcu/urcu-bp.h>
@@ -34,6 +34,13 @@ extern char hgm_rcu_tsan_tag;
 #define hgm_rcu_tsan_release() ((void)0)
 #endif
 
+/*
+ * liburcu looks for membarrier(2) when it is loaded, and aborts the process if a sandbox's filter
+ * denies it later. So the library tries it before each grace period. Once it is denied, readers use
+ * the barriers instead.
+ */
+void hgm_rcu_may_wait(void);
+
 static inline void hgm_rcu_read_lock(void)
 {
 	urcu_bp_read_lock();
@@ -45,24 +52,26 @@ static inline void hgm_rcu_read_unlock(void)
 	urcu_bp_read_unlock();
 }
 
-/* Wait until all who are reading now have stopped. Never inside a read-side section. */
+/* Wait until all current readers have finished. Must not be called inside a read-side section. */
 static inline void hgm_rcu_synchronize(void)
 {
+	hgm_rcu_may_wait();
 	hgm_rcu_tsan_release();
 	urcu_bp_synchronize_rcu();
 	hgm_rcu_tsan_acquire();
 }
 
-/* Call @fn(@head) after a grace period. A callback begins with hgm_rcu_tsan_acquire(). */
+/* Call @fn(@head) after a grace period. A callback must begin with hgm_rcu_tsan_acquire(). */
 static inline void hgm_rcu_defer(struct rcu_head *head, void (*fn)(struct rcu_head *))
 {
+	hgm_rcu_may_wait();
 	hgm_rcu_tsan_release();
 	urcu_bp_call_rcu(head, fn);
 }
 
 /*
- * Start liburcu's callback thread with all signals blocked, if it does not run yet. -EAGAIN: no
- * thread can be had.
+ * Start liburcu's callback thread with all signals blocked, unless it runs already. -EAGAIN: no
+ * thread can be created.
  */
 int hgm_rcu_init(void);
 

@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Regions: made, registered, served, ended.
+ * Regions: creation and registration.
  */
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/mman.h>
 
+#include "cancel.h"
 #include "bits.h"
 #include "engine.h"
 #include "error.h"
@@ -15,11 +17,24 @@
 #include "source.h"
 #include "sys.h"
 
-#define STRIPES_PER_REGION 64 /* each may cost a memory area; a process has 65530 of them */
+/*
+ * Each stripe costs a memory area, of which a process has 65530 (vm.max_map_count). The engine uses
+ * at most half of them, and a region at most a sixteenth of what is left of that half.
+ */
+#define AREAS_BUDGET	   32768
+#define AREAS_SHARE	   16
+#define STRIPES_PER_REGION 64
+#define STRIPES_MAX	   1024
+#define STRIPE_BYTES	   (UINT64_C(256) << 20) /* no larger, if enough are left */
+
+unsigned int hgm_region_stripe(const struct hgm_region *r, uint64_t page)
+{
+	return (unsigned int)((page << HGM_PAGE_SHIFT) / r->stripe_bytes % r->h->stripes);
+}
 
 struct hgm_uffd *hgm_region_uffd(const struct hgm_region *r, uint64_t page)
 {
-	return r->h->uffd[(page << HGM_PAGE_SHIFT) / r->stripe_bytes % r->h->stripes];
+	return r->h->uffd[hgm_region_stripe(r, page)];
 }
 
 static int check_opts(const struct hgm_region_opts *o)
@@ -75,31 +90,41 @@ static bool overlaps(const struct hgm_source *src, uint64_t start, uint64_t leng
 	return from && from < start + length && from + src->length > start;
 }
 
+static bool same_mapping(const struct hgm_claim *a, const struct hgm_claim *b)
+{
+	return a->addr && b->addr && a->addr < b->addr + b->length && a->addr + a->length > b->addr;
+}
+
+static bool same_file(const struct hgm_claim *a, const struct hgm_claim *b)
+{
+	return a->has_file && b->has_file && a->device == b->device && a->inode == b->inode &&
+	       a->offset < b->offset + b->length && a->offset + a->length > b->offset;
+}
+
 /*
  * The engine's threads must not read from memory that they serve: they would wait for themselves.
- * Nor can memory be served twice: the kernel would not mind one userfaultfd registering it again.
+ * Memory must not be served twice either: contents that arrive for one region would overwrite what
+ * the guest has written through the other, and the kernel lets one userfaultfd register the same
+ * memory again. Runs under the table's lock. Includes regions that are being made or are ending.
  */
-static int check_overlaps(const struct hgm *h, const struct hgm_region_opts *o)
+static int check_overlaps(const struct hgm *h, const struct hgm_claim *claim)
 {
-	uint64_t addr = (uintptr_t)o->addr; /* 0 unless the mapping is the caller's */
-	bool served = addr && overlaps(o->source, addr, o->length);
-	bool twice = false;
-	struct hgm_table *t;
+	const struct hgm_table *t = atomic_load_explicit(&h->table, memory_order_relaxed);
+	bool served = claim->addr && overlaps(claim->source, claim->addr, claim->length);
 
-	hgm_rcu_read_lock();
-	t = atomic_load_explicit(&h->table, memory_order_acquire);
+	for (const struct hgm_claim *c = h->claims; c; c = c->next) {
+		if (same_mapping(c, claim) || same_file(c, claim))
+			return hgm_fail(-EBUSY,
+					"hgm_region_create: a region of this engine has this %s",
+					same_mapping(c, claim) ? "memory" : "part of the file");
+		served |= (c->addr && overlaps(claim->source, c->addr, c->length)) ||
+			  (claim->addr && overlaps(c->source, claim->addr, claim->length));
+	}
 	for (unsigned int i = 0; i < t->count; i++) {
 		const struct hgm_region *r = t->region[i];
-		uint64_t at = (uintptr_t)r->primary;
 
-		twice |= addr && addr < at + r->mapped && addr + o->length > at;
-		served |= overlaps(o->source, (uintptr_t)r->primary, r->mapped) ||
-			  (addr && overlaps(r->source, addr, o->length));
+		served |= overlaps(claim->source, (uintptr_t)r->primary, r->mapped);
 	}
-	hgm_rcu_read_unlock();
-	if (twice)
-		return hgm_fail(-EBUSY,
-				"hgm_region_create: a region of this engine has this memory");
 	if (served)
 		return hgm_fail(-EINVAL,
 				"hgm_region_create: a memory source lies in a region of this "
@@ -107,7 +132,51 @@ static int check_overlaps(const struct hgm *h, const struct hgm_region_opts *o)
 	return 0;
 }
 
-static int alloc_state(struct hgm_region *r)
+/* Reserve the memory for this region alone, before anything is made of it or dropped. */
+static int claim_memory(struct hgm_claim **out, struct hgm *h, const struct hgm_ladder *l)
+{
+	const struct hgm_region_opts *o = l->opts;
+	struct hgm_claim *claim = calloc(1, sizeof(*claim));
+	int rc;
+
+	if (!claim)
+		return hgm_fail(-ENOMEM, "hgm_region_create: out of memory");
+	claim->source = o->source;
+	claim->addr = (uintptr_t)o->addr; /* 0 unless the mapping is the caller's */
+	claim->length = o->length;
+	claim->has_file = l->kind.block_bytes;
+	claim->device = l->kind.device;
+	claim->inode = l->kind.inode;
+	claim->offset = o->fd_offset;
+	pthread_mutex_lock(&h->table_lock);
+	rc = check_overlaps(h, claim);
+	if (!rc) {
+		claim->next = h->claims;
+		h->claims = claim;
+	}
+	pthread_mutex_unlock(&h->table_lock);
+	if (rc)
+		free(claim);
+	else
+		*out = claim;
+	return rc;
+}
+
+static void give_memory_back(struct hgm *h, struct hgm_claim *claim)
+{
+	struct hgm_claim **link = &h->claims;
+
+	if (!claim)
+		return;
+	pthread_mutex_lock(&h->table_lock);
+	while (*link != claim)
+		link = &(*link)->next;
+	*link = claim->next;
+	pthread_mutex_unlock(&h->table_lock);
+	free(claim);
+}
+
+static int alloc_blocks(struct hgm_region *r)
 {
 	uint64_t words = hgm_bits_words(r->blocks);
 
@@ -115,34 +184,57 @@ static int alloc_state(struct hgm_region *r)
 	r->block_tries = calloc(r->blocks, sizeof(r->block_tries[0]));
 	r->collapse_wanted = calloc(words, sizeof(r->collapse_wanted[0]));
 	r->collapse_failed = calloc(words, sizeof(r->collapse_failed[0]));
+	r->block_gone = calloc(words, sizeof(r->block_gone[0]));
 	r->block_unmapped = calloc(words, sizeof(r->block_unmapped[0]));
 	r->block_urgent = calloc(words, sizeof(r->block_urgent[0]));
 	r->block_full_leaves = calloc(r->blocks, sizeof(r->block_full_leaves[0]));
 	r->prefetch = calloc(HGM_PREFETCH_MAX, sizeof(r->prefetch[0]));
-	if (!r->block_state || !r->block_tries || !r->collapse_wanted || !r->collapse_failed ||
-	    !r->block_unmapped || !r->block_urgent || !r->block_full_leaves || !r->prefetch ||
-	    hgm_map_create(&r->map, hgm_region_pages(r)))
-		return hgm_fail(-ENOMEM, "hgm_region_create: out of memory for %llu blocks' state",
-				(unsigned long long)r->blocks);
-	if (r->copies && hgm_requests_need_bounce(r->h))
-		return hgm_fail(-ENOMEM, "hgm_region_create: out of memory for bounce buffers");
-	return 0;
+	return !r->block_state || !r->block_tries || !r->collapse_wanted || !r->collapse_failed ||
+			       !r->block_gone || !r->block_unmapped || !r->block_urgent ||
+			       !r->block_full_leaves || !r->prefetch
+		       ? -ENOMEM
+		       : 0;
+}
+
+static int alloc_state(struct hgm_region *r)
+{
+	int rc = alloc_blocks(r);
+
+	if (!rc)
+		rc = hgm_map_create(&r->map, hgm_region_pages(r));
+	if (!rc)
+		rc = hgm_feed_join(r);
+	if (!rc)
+		rc = hgm_lost_init(r);
+	if (rc)
+		return hgm_fail(rc, "no memory for the state of %llu blocks: %s",
+				(unsigned long long)r->blocks, hgm_errno_name(rc));
+	if (r->copies || r->bounces)
+		rc = hgm_requests_need_bounce(r->h);
+	return rc ? hgm_fail(rc, "no memory for bounce buffers: %s", hgm_errno_name(rc)) : 0;
 }
 
 void hgm_region_free(struct hgm_region *r)
 {
 	hgm_map_destroy(r->map);
+	hgm_feed_leave(r);
 	hgm_backing_free(r);
+	hgm_lost_free(r);
+	hgm_suspects_destroy(r);
+	give_memory_back(r->h, r->claim);
+	atomic_fetch_sub_explicit(&r->h->areas, r->areas, memory_order_relaxed);
 	hgm_source_destroy(r->source);
 	free(r->block_state);
 	free(r->block_tries);
 	free(r->collapse_wanted);
 	free(r->collapse_failed);
+	free(r->block_gone);
 	free(r->block_unmapped);
 	free(r->block_urgent);
 	free(r->block_full_leaves);
 	free(r->prefetch);
 	hgm_guard_free(r);
+	pthread_mutex_destroy(&r->retry_lock);
 	free(r);
 }
 
@@ -150,27 +242,45 @@ void hgm_region_count_off(struct hgm_region *r, uint64_t pages)
 {
 	bool last = atomic_fetch_sub_explicit(&r->open_pages, pages, memory_order_seq_cst) == pages;
 
-	/* Now is the time to verify: see collapse_verify.c. */
+	/* The time to verify is now: see collapse_verify.c. */
 	if (last && r->verify == HGM_VERIFY_SMAPS)
 		hgm_collapser_kick(r->h);
-	hgm_region_check_complete(r);
+	if (last)
+		hgm_region_check_complete(r);
 }
 
 void hgm_region_block_filled(struct hgm_region *r, uint64_t block)
 {
 	if (r->collapses)
 		hgm_collapse_want(r, block);
-	else if (hgm_region_whole_blocks(r))
-		atomic_fetch_add_explicit(&r->huge_blocks, 1, memory_order_relaxed);
+	else
+		hgm_collapse_whole(r, block);
+}
+
+/* How many stripes are worth their memory areas. */
+static uint64_t stripes_wanted(const struct hgm_region *r)
+{
+	uint64_t wanted = r->mapped / STRIPE_BYTES;
+
+	if (r->h->stripes == 1)
+		return 1;
+	if (wanted < STRIPES_PER_REGION)
+		return STRIPES_PER_REGION;
+	return wanted < STRIPES_MAX ? wanted : STRIPES_MAX;
 }
 
 static void stripe(struct hgm_region *r)
 {
-	uint64_t blocks = (r->blocks + STRIPES_PER_REGION - 1) / STRIPES_PER_REGION;
+	uint64_t wanted = stripes_wanted(r), used, share, blocks;
+	_Atomic uint64_t *areas = &r->h->areas;
 
+	used = atomic_load_explicit(areas, memory_order_relaxed);
+	share = used < AREAS_BUDGET ? (AREAS_BUDGET - used) / AREAS_SHARE : 0;
+	wanted = wanted < share ? wanted : share ? share : 1;
+	blocks = (r->blocks + wanted - 1) / wanted;
 	r->stripe_bytes = blocks * r->block_bytes;
-	if (r->h->stripes == 1)
-		r->stripe_bytes = r->blocks * r->block_bytes;
+	r->areas = (r->blocks + blocks - 1) / blocks;
+	atomic_fetch_add_explicit(areas, r->areas, memory_order_relaxed);
 }
 
 void hgm_region_wake_all(struct hgm_region *r)
@@ -180,13 +290,49 @@ void hgm_region_wake_all(struct hgm_region *r)
 				 hgm_region_stripe_length(r, at) >> HGM_PAGE_SHIFT);
 }
 
+/* If something else is mapped in the range now, the kernel refuses all of it: halve the range. */
+static void unregister_piece(struct hgm_region *r, struct hgm_uffd *u, uint64_t at, uint64_t len)
+{
+	uint64_t unit = r->backing == HGM_BACKING_HUGETLB ? r->block_bytes : HGM_PAGE_BYTES;
+	uint64_t half = len / 2 / unit * unit;
+
+	if (hgm_uffd_unregister(u, r->primary + at, len) != -EINVAL || !half)
+		return;
+	unregister_piece(r, u, at, half);
+	unregister_piece(r, u, at + half, len - half);
+}
+
 void hgm_region_unregister(struct hgm_region *r, uint64_t upto)
 {
 	for (uint64_t at = 0; at < upto; at += r->stripe_bytes) {
-		uint64_t len = upto - at < r->stripe_bytes ? upto - at : r->stripe_bytes;
+		uint64_t end = upto - at < r->stripe_bytes ? upto : at + r->stripe_bytes;
+		struct hgm_uffd *u = hgm_region_uffd(r, at >> HGM_PAGE_SHIFT);
 
-		hgm_uffd_unregister(hgm_region_uffd(r, at >> HGM_PAGE_SHIFT), r->primary + at, len);
+		for_each_kept (r, at, end, from, len)
+			unregister_piece(r, u, from, len);
 	}
+}
+
+void hgm_region_unregister_from(struct hgm_region *r, struct hgm_uffd *u)
+{
+	for_each_kept (r, 0, r->mapped, at, len)
+		unregister_piece(r, u, at, len);
+}
+
+int hgm_region_register_kept(struct hgm_region *r, struct hgm_uffd *u, uint64_t from, uint64_t to,
+			     uint64_t modes, uint64_t *ioctls)
+{
+	uint64_t offered;
+	int rc = 0;
+
+	*ioctls = UINT64_MAX;
+	for_each_kept (r, from, to, at, len) {
+		rc = hgm_uffd_register(u, r->primary + at, len, modes, &offered);
+		if (rc)
+			break;
+		*ioctls &= offered;
+	}
+	return rc;
 }
 
 int hgm_region_register(struct hgm_region *r)
@@ -196,8 +342,8 @@ int hgm_region_register(struct hgm_region *r)
 	for (uint64_t at = 0; at < r->mapped; at += r->stripe_bytes) {
 		uint64_t len = hgm_region_stripe_length(r, at);
 		uint64_t ioctls;
-		int rc = hgm_uffd_register(hgm_region_uffd(r, at >> HGM_PAGE_SHIFT),
-					   r->primary + at, len, r->modes, &ioctls);
+		int rc = hgm_region_register_kept(r, hgm_region_uffd(r, at >> HGM_PAGE_SHIFT), at,
+						  at + len, r->modes, &ioctls);
 
 		if (!rc && !(ioctls & needed)) {
 			rc = hgm_fail(-EOPNOTSUPP,
@@ -218,36 +364,46 @@ int hgm_region_register(struct hgm_region *r)
 static enum hgm_verify verify_by(const struct hgm_region *r)
 {
 	struct hgm_smaps smaps;
+	bool tells = !r->native ||
+		     (!hgm_smaps_sum(r->primary, r->mapped, &smaps) && smaps.has_leaf_counters);
 
-	/* What PAGE_IS_HUGE says of hugetlb memory, it says of its smallest pieces too. */
+	/* For hugetlb memory, PAGE_IS_HUGE is set even for the smallest pieces. */
 	if (r->h->collapser.pagemap >= 0 && !r->native)
 		return HGM_VERIFY_PAGEMAP;
-	if (!hgm_smaps_sum(r->primary, r->mapped, &smaps) &&
-	    (!r->native || smaps.has_leaf_counters))
+	if (tells && !hgm_collapse_need_smaps(r->h))
 		return HGM_VERIFY_SMAPS;
 	return r->h->collapser.pagemap >= 0 ? HGM_VERIFY_PAGEMAP : HGM_VERIFY_NOT;
 }
 
-/* A region of one kind of memory: registered, not served yet. */
+/* Make a region of one kind of memory: registered, but not served yet. */
 static int make(struct hgm_region **out, const struct hgm_ladder *l, enum hgm_rung rung)
 {
 	const struct hgm_region_opts *o = l->opts;
-	struct hgm_region *r = calloc(1, sizeof(*r));
+	struct hgm_region *r = aligned_alloc(_Alignof(struct hgm_region), sizeof(*r));
 	int rc;
 
 	if (!r)
 		return hgm_fail(-ENOMEM, "hgm_region_create: out of memory");
+	memset(r, 0, sizeof(*r));
 	r->h = l->h;
-	r->fd = r->mem_fd = -1;
+	r->fd = r->seek_fd = -1;
+	hgm_suspects_init(r);
+	hgm_present_init(&r->around);
+	hgm_readahead_init(&r->readahead);
 	r->length = o->length;
 	r->flags = o->flags;
 	r->source = o->source;
 	r->source_offset = o->source_offset;
+	pthread_mutex_init(&r->retry_lock, NULL);
+	r->fill_end = hgm_region_pages(r);
 	hgm_source_hold(r->source);
 	atomic_init(&r->open_pages, hgm_region_pages(r));
+	atomic_init(&r->event_due, true);
 	atomic_init(&r->deferred, o->flags & HGM_REGION_DEFER_COLLAPSE);
 
 	rc = hgm_backing_make(r, o, rung, &l->kind);
+	if (!rc && r->fd < 0)
+		hgm_memory_open(r->h); /* only snapshots need it, and they report a failure */
 	if (!rc)
 		rc = alloc_state(r);
 	if (!rc)
@@ -255,13 +411,22 @@ static int make(struct hgm_region **out, const struct hgm_ladder *l, enum hgm_ru
 	if (!rc) {
 		stripe(r);
 		hgm_region_describe(r, o->backing, l->refused);
+		rc = hgm_events_watch_alias(r);
+	}
+	/*
+	 * No other thread knows our own memory yet, so drop it before registration: a drop of
+	 * registered memory raises an event.
+	 */
+	if (!rc && !r->callers_mapping)
+		rc = hgm_backing_drop_mapped(r);
+	if (!rc) {
 		rc = hgm_region_register(r);
 	}
 	if (rc) {
 		hgm_region_free(r);
 		return rc;
 	}
-	rc = hgm_backing_drop_mapped(r);
+	rc = r->callers_mapping ? hgm_backing_drop_mapped(r) : 0;
 	if (rc) {
 		hgm_region_unregister(r, r->mapped);
 		hgm_region_free(r);
@@ -275,8 +440,10 @@ static int make(struct hgm_region **out, const struct hgm_ladder *l, enum hgm_ru
 
 int hgm_region_create(struct hgm_region **out, struct hgm *h, const struct hgm_region_opts *opts)
 {
+	HGM_UNCANCELLED;
 	struct hgm_region_opts o;
 	struct hgm_region *r = NULL;
+	struct hgm_claim *claim = NULL;
 	struct hgm_ladder ladder;
 	enum hgm_rung rung;
 	int rc;
@@ -291,19 +458,29 @@ int hgm_region_create(struct hgm_region **out, struct hgm *h, const struct hgm_r
 	if (!rc)
 		rc = check_opts(&o);
 	if (!rc)
-		rc = check_overlaps(h, &o);
-	if (!rc)
 		rc = hgm_ladder_begin(&ladder, h, &o);
+	if (!rc)
+		rc = claim_memory(&claim, h, &ladder);
 	if (rc)
 		return rc;
 	while (!r) {
 		rc = hgm_ladder_next(&ladder, &rung);
-		if (rc)
+		if (rc) {
+			give_memory_back(h, claim);
 			return rc;
+		}
 		rc = make(&r, &ladder, rung);
 		if (rc)
 			hgm_ladder_failed(&ladder, rung, rc);
 	}
+	/*
+	 * Earlier events do not concern the region: the event of the drop, and events of what was
+	 * here before.
+	 */
+	hgm_events_settle(h);
+	if (r->fd >= 0)
+		hgm_suspects_look(r);
+	r->claim = claim;
 	rc = hgm_table_add(h, r);
 	if (rc) {
 		hgm_region_unregister(r, r->mapped);
@@ -311,7 +488,7 @@ int hgm_region_create(struct hgm_region **out, struct hgm *h, const struct hgm_r
 		return hgm_fail(rc, "hgm_region_create: an engine has at most %d regions",
 				HGM_REGIONS_MAX);
 	}
-	/* Faults of a caller's mapping that came before the table knew it were passed over. */
+	/* Faults on a caller's mapping were ignored until the region was in the table. */
 	hgm_region_wake_all(r);
 	hgm_work_add_region(r);
 	hgm_log(h, HGM_LOG_INFO, "region of %llu KiB at %p: %s",

@@ -2,67 +2,96 @@
 #ifndef HGM_LIB_REGION_H
 #define HGM_LIB_REGION_H
 
+#include <pthread.h>
 #include <stdatomic.h>
 #include <stdbool.h>
+#include <sys/types.h>
 
 #include <hgm/region.h>
 
 #include "around.h"
+#include "file_id.h"
+#include "fill_control.h"
 #include "guard.h"
 #include "hugepage.h"
 #include "ladder.h"
+#include "line.h"
 #include "map.h"
+#include "readahead.h"
 #include "section.h"
+#include "suspects.h"
 
 /*
- * What a block is, beyond its pages' states: one byte, changed by compare-and-swap. Settled blocks
- * are those that hgm_wait() need not wait for any more.
+ * The state of a block, in addition to the states of its pages. One byte, changed by
+ * compare-and-swap. hgm_wait() need not wait for settled blocks any more.
  */
 enum hgm_block_state {
 	HGM_BLOCK_OPEN = 0,   /* not full yet */
 	HGM_BLOCK_WAITING,    /* full, to be collapsed */
-	HGM_BLOCK_COLLAPSING, /* the collapser is at it */
-	HGM_BLOCK_TOUCHED,    /* the same, and a page has been mapped: perhaps afterwards */
+	HGM_BLOCK_COLLAPSING, /* the collapser works on it */
+	HGM_BLOCK_TOUCHED,    /* the same, and a page was mapped, perhaps after the collapse */
 	HGM_BLOCK_HUGE,	      /* settled: mapped huge when last looked at */
 	HGM_BLOCK_SPLIT,      /* settled: left split */
-	HGM_BLOCK_FELL_APART, /* settled before: was huge, is to be collapsed again */
+	HGM_BLOCK_FELL_APART, /* settled before: was huge, will be collapsed again */
 	HGM_BLOCK_POISONED,   /* settled: holds poison; whole-block regions only */
-	HGM_BLOCK_DEFERRED,   /* full, not to be collapsed yet */
-	HGM_BLOCK_UNVERIFIED, /* collapsed, by the kernel's word; smaps has not been read yet */
-	HGM_BLOCK_UNVERIFIED_AGAIN, /* settled before: as HGM_BLOCK_UNVERIFIED */
+	HGM_BLOCK_DEFERRED,   /* full, must not be collapsed yet */
+	HGM_BLOCK_UNVERIFIED, /* collapsed, as the kernel reported; smaps was not read yet */
+	HGM_BLOCK_UNVERIFIED_AGAIN, /* settled before: like HGM_BLOCK_UNVERIFIED */
+	HGM_BLOCK_HOLES,	    /* settled: left alone until its holes are used again */
 };
 
 /* How a collapse is verified. */
 enum hgm_verify {
-	HGM_VERIFY_NOT,	    /* the kernel shows nothing: its return code is believed */
+	HGM_VERIFY_NOT,	    /* the kernel shows nothing, so its return code is believed */
 	HGM_VERIFY_PAGEMAP, /* block by block, by PAGE_IS_HUGE */
-	HGM_VERIFY_SMAPS,   /* all blocks of the region at a time, by the counters of smaps */
+	HGM_VERIFY_SMAPS,   /* all blocks of the region at once, by the counters of smaps */
 };
 
 struct hgm_prefetch {
 	uint64_t first_page;
 	uint64_t pages;
+	uint32_t tries; /* failed ones */
 };
 
 #define HGM_PREFETCH_MAX 4096
 
+/* Memory that belongs, or will belong, to a region, and must not belong to another one. */
+struct hgm_claim {
+	const struct hgm_source *source;
+	uint64_t addr; /* the caller's mapping, or 0 */
+	uint64_t length;
+	bool has_file; /* the caller's file, identified by the next fields */
+	dev_t device;
+	uint64_t inode;
+	uint64_t offset;
+	struct hgm_claim *next;
+};
+
 struct hgm_region {
 	struct hgm *h;
+	struct hgm_claim *claim;
 	char *primary;
-	char *alias; /* NULL: contents are copied in by UFFDIO_COPY */
-	int fd;	     /* our own descriptor of the backing, -1 for anon */
+	char *alias;	    /* NULL: contents are copied in by UFFDIO_COPY */
+	int fd;		    /* our own descriptor of the backing, -1 for anon */
+	const void *zeroes; /* a page, for hugetlb a block */
+	int seek_fd;	    /* has its own file offset, for SEEK_HOLE; -1: none */
 	uint64_t fd_offset;
+	struct hgm_file_id file;
 	uint64_t length; /* as asked for */
 	uint64_t mapped; /* rounded up to the block */
 	uint64_t block_bytes;
 	uint64_t map_bytes;
 	uint64_t stripe_bytes;
-	uint32_t backing; /* what it really is */
+	uint64_t areas;	  /* stripes */
+	uint32_t backing; /* the actual type */
 	uint32_t flags;
 	bool callers_mapping;
-	bool copies;	     /* pages are installed by COPY, not CONTINUE */
-	bool zeroed;	     /* the alias was all zero when it was made */
-	bool holds_contents; /* the caller's file: may hold contents from before */
+	bool copies;		/* pages are installed by COPY, not CONTINUE */
+	bool may_shrink;	/* the caller's file, which can be truncated */
+	bool bounces;		/* so system calls copy contents into the alias: shrunk.c */
+	bool zeroed;		/* the alias was all zero when it was made */
+	_Atomic bool scribbled; /* but may now hold anything where contents are missing */
+	bool holds_contents;	/* the caller's file, which may hold older contents */
 	bool collapses;
 	bool native;	 /* hugetlb with high-granularity mapping: the primary is split */
 	bool can_poison; /* page by page */
@@ -74,30 +103,43 @@ struct hgm_region {
 	struct hgm_source *source;
 	uint64_t source_offset;
 
-	/* Destruction waits until both are 0. */
-	_Atomic uint64_t refs;	 /* requests and queue entries: work that is under way */
-	_Atomic uint64_t visits; /* the collapser looks at it */
 	_Atomic bool dying;
+	struct hgm_region *next_ending; /* events.c */
+
+	/*
+	 * Each fault changes these, so they have cache lines of their own. Destruction waits until
+	 * both are 0.
+	 */
+	_Alignas(64) _Atomic uint64_t refs; /* requests and queue entries in progress */
+	_Atomic uint64_t visits;	    /* the collapser looks at it */
 
 	/* Progress. A region is complete when both are 0. */
-	_Atomic uint64_t open_pages; /* neither present nor poisoned */
-	_Atomic uint64_t unsettled;  /* full blocks not yet decided, pages being given up */
-	_Atomic bool complete;
-	_Atomic bool deferred;		/* full blocks are not to be collapsed yet */
-	_Atomic uint64_t refused_pages; /* arrived, but the kernel would not map them: poison */
+	_Alignas(64) _Atomic uint64_t open_pages; /* neither present nor poisoned */
+	_Atomic uint64_t unsettled; /* undecided full blocks, and pages being given up */
 
-	struct hgm_around around; /* faults on pages that are there */
+	_Alignas(64) pthread_mutex_t retry_lock; /* one hgm_region_retry() at a time */
+	_Atomic bool event_due;	      /* without fill: the region's completion must be reported */
+	struct hgm_section giving_up; /* threads that poison pages before the map says so */
+	_Atomic uint64_t retried; /* first page + 1 of the piece whose poison is going; 0: none */
+	_Atomic bool deferred;	  /* full blocks must not be collapsed yet */
+	_Atomic uint64_t refused_pages; /* arrived, but poison: the kernel refused to map them */
+
+	_Atomic bool starved; /* no memory for contents that arrived, and this was reported */
+
+	struct hgm_around around;	/* faults on pages that are present */
+	struct hgm_readahead readahead; /* faults on pages that are not */
 
 	/* Blocks. */
 	_Atomic uint8_t *block_state;
 	_Atomic uint8_t *block_tries;
 	_Atomic uint64_t *collapse_wanted;   /* bitmap */
-	uint64_t *collapse_failed;	     /* bitmap, the collapser's own: to be tried again */
+	_Atomic uint64_t *collapse_failed;   /* bitmap: will be tried again */
+	_Atomic uint64_t *block_gone;	     /* bitmap, for whole blocks: see discard.c */
 	uint64_t unverified_blocks;	     /* the collapser's own */
-	uint64_t verify_at_ns;		     /* the collapser's own: not later than this */
+	uint64_t verify_at_ns;		     /* the collapser's own: no later than this */
 	_Atomic uint32_t *block_full_leaves; /* blocks larger than a leaf */
-	_Atomic uint64_t *block_unmapped;    /* bitmap: its pages are left to the collapse to map */
-	_Atomic uint64_t *block_urgent;	     /* bitmap: somebody waits for the whole block */
+	_Atomic uint64_t *block_unmapped;    /* bitmap: the collapse maps its pages */
+	_Atomic uint64_t *block_urgent;	     /* bitmap: a thread waits for the whole block */
 	_Atomic uint64_t huge_blocks;
 	_Atomic uint64_t left_split;
 	_Atomic int last_collapse_error;
@@ -105,50 +147,117 @@ struct hgm_region {
 
 	/* Fill, under the work queue's lock. */
 	uint64_t fill_next; /* page */
+	uint64_t fill_end;
+	/* If not empty, fill has failed somewhere in [fill_low, fill_high), and a round follows. */
+	uint64_t fill_low;
+	uint64_t fill_high;
+	uint64_t fill_rest;	    /* in a round: where fill continues after it */
+	bool fill_again;	    /* this is a round */
+	bool fill_onwards;	    /* a round has just ended: no other one before something new */
+	uint32_t fill_tries;	    /* consecutive rounds without success */
+	uint32_t fill_round_us;	    /* how long the next round waits when nothing else is left */
+	uint32_t fill_pause_us;	    /* pause after failures, which grows; 0: none */
+	uint64_t fill_paused_ns;    /* when the pause began */
+	uint64_t fill_resume_ns;    /* when it ends; 0: fill does not pause */
+	_Atomic uint32_t peeks;	    /* a snapshot's requests, which are kept: fill yields to them */
+	_Atomic uint64_t peeked_ns; /* when the last of them ended */
+	_Atomic uint64_t fill_failed; /* failed requests that must be made again */
+	struct hgm_fill_control fill_control;
+	struct hgm_fill_near fill_near;
 	struct hgm_prefetch *prefetch;
 	unsigned int prefetch_first;
 	_Atomic unsigned int prefetch_count;
-	struct hgm_region *fill_link; /* ring; NULL: not in it */
+	struct hgm_region *fill_link; /* the feed's ring; NULL: not in it */
+	struct hgm_feed *feed;
 
 	/* Write-protection: guard.c */
 	_Atomic(struct hgm_guard *) guard;
-	_Atomic(void *) guard_user; /* what the guard keeps of this region */
-	struct hgm_section section; /* who looks at the guard, and maps or collapses by it */
+	_Atomic(void *) guard_user; /* the guard's data for this region */
+	struct hgm_section section; /* threads that map or collapse as the guard says */
 	_Atomic bool guard_all;	    /* install everything protected */
 	_Atomic uint64_t *guarded;  /* bitmap of pages; these three come with the first guard */
-	_Atomic uint64_t *held;	    /* bitmap of blocks: not to be collapsed */
-	_Atomic uint64_t holds;	    /* how often that was added to */
+	_Atomic uint64_t *held;	    /* bitmap of blocks that must not be collapsed */
+	_Atomic uint64_t holds;	    /* how often blocks were added to it */
 	_Atomic(_Atomic uint64_t *) wp_registered; /* bitmap of blocks */
 	uint64_t wp_bytes;			   /* unit of protection */
-	int mem_fd; /* /proc/self/mem, where there is no alias to read by */
+
+	struct hgm_suspects suspects;
+	_Atomic uint64_t *lost; /* bitmap of pages: lost.c */
+	_Atomic bool has_lost;
+	_Atomic bool has_poison; /* has had poison at some time */
 
 	char sentence[1024];
 };
+
+HGM_WHOLE_LINES(struct hgm_region);
+HGM_OWN_LINES(struct hgm_region, refs, open_pages);
+HGM_OWN_LINES(struct hgm_region, open_pages, retry_lock);
+
+/*
+ * retry.c: an event says that these pages are dropped. Returns true if hgm_region_retry() raised
+ * it: that takes poison away, and nothing was discarded.
+ */
+bool hgm_retry_dropped(struct hgm_region *r, uint64_t page, uint64_t pages);
 
 void hgm_region_hold(struct hgm_region *r);
 void hgm_region_drop(struct hgm_region *r);
 void hgm_region_visit(struct hgm_region *r);
 void hgm_region_leave(struct hgm_region *r);
 
-/* Wait until nobody holds a region that is in no table any more. */
-void hgm_region_wait_refs(struct hgm_region *r);
+/*
+ * Wait until regions of one engine, which are in no table any more, are no longer held. Cancels
+ * their requests.
+ */
+void hgm_regions_wait_refs(struct hgm_region **r, unsigned int count);
 
-/* Each page of a block is present, and installed if whole blocks are. */
+/* region_end.c: hgm_region_destroy() for several regions of one engine. */
+void hgm_regions_end(struct hgm_region **r, unsigned int count);
+
+/* Each page of a block is present, and installed if whole blocks are installed. */
 void hgm_region_block_filled(struct hgm_region *r, uint64_t block);
 
-/* Pages are dealt with for good: after their block was reported as filled. */
+/* Pages are done for good. Call it after their block was reported as filled. */
 void hgm_region_count_off(struct hgm_region *r, uint64_t pages);
 
-/* Everybody who waits for a page of it looks again. */
+/* Make each thread that waits for a page of the region look again. */
 void hgm_region_wake_all(struct hgm_region *r);
 
 /* Bytes that raise SIGBUS. */
 uint64_t hgm_region_poisoned_bytes(const struct hgm_region *r);
 
-/* Bytes that are mapped by huge leaves, as far as is known. */
+/* Bytes that are mapped by huge leaves, as far as known. */
 uint64_t hgm_region_huge_bytes(const struct hgm_region *r);
 
-/* The userfaultfd that serves a page; a block always has one. */
+/*
+ * lost.c. Both run on the thread that has read the event. Bytes [from, to) of a region were
+ * unmapped, or belong to another mapping now. Memory of a region was moved to @addr.
+ */
+void hgm_region_lost(struct hgm_region *r, uint64_t from, uint64_t to);
+void hgm_region_moved(struct hgm_region *r, uint64_t addr, uint64_t len);
+
+int hgm_lost_init(struct hgm_region *r);
+void hgm_lost_free(struct hgm_region *r);
+bool hgm_lost_page(const struct hgm_region *r, uint64_t page);
+
+/* The next run of bytes in [at, end) that still belongs to the region; *len 0: there is none. */
+uint64_t hgm_lost_next(const struct hgm_region *r, uint64_t at, uint64_t end, uint64_t *len);
+
+/* Runs of @len bytes at @at in [@from, @to) that still belong to the region. */
+#define for_each_kept(r, from, to, at, len)                                      \
+	for (uint64_t len, at = hgm_lost_next((r), (from), (to), &(len)); (len); \
+	     at = hgm_lost_next((r), (at) + (len), (to), &(len)))
+
+/*
+ * A fault on memory that does not belong to the region any more: it was mapped a moment before the
+ * region was registered again. From now on the kernel serves it. -EAGAIN: try again later.
+ */
+int hgm_lost_release(struct hgm_region *r, uint64_t page);
+
+/* A fault outside all regions. -EAGAIN: try again later. */
+int hgm_lost_fault(struct hgm *h, unsigned int stripe, uint64_t addr);
+
+/* The number of the userfaultfd that serves a page, and the userfaultfd; a block has one only. */
+unsigned int hgm_region_stripe(const struct hgm_region *r, uint64_t page);
 struct hgm_uffd *hgm_region_uffd(const struct hgm_region *r, uint64_t page);
 
 static inline uint64_t hgm_region_pages(const struct hgm_region *r)
@@ -186,34 +295,54 @@ static inline bool hgm_region_whole_blocks(const struct hgm_region *r)
 }
 
 /*
- * backing.c: memory of a region, of the rung that was chosen, from options; @kind of a caller's
- * file, as hgm_backing_look() told. -errno with text, nothing left behind.
+ * backing.c: make the memory of a region, of the rung that was chosen, from options. @kind is that
+ * of a caller's file, as hgm_backing_look() returned it. -errno with text: nothing is left behind.
  */
 int hgm_backing_make(struct hgm_region *r, const struct hgm_region_opts *opts, enum hgm_rung rung,
 		     const struct hgm_memory_kind *kind);
 void hgm_backing_free(struct hgm_region *r);
 int hgm_backing_drop_mapped(struct hgm_region *r);
 
-/* The caller's file: is it fit for a region, and what is it? -errno with text. */
+/* Is the caller's file fit for a region, and of which kind is it? -errno with text. */
 int hgm_backing_look(const struct hgm_region_opts *opts, struct hgm_memory_kind *kind);
 
-/* mapping.c: is [addr, addr + len) mapped from that file and offset (fd -1: private anonymous)? */
+/* mapping.c: is [addr, addr + len) mapped from this file and offset (fd -1: private anonymous)? */
 int hgm_mapping_check(const void *addr, uint64_t len, int fd, uint64_t offset);
 
-/* prepare.c: have every block in the page cache, huge where it can be; -errno with text. */
+/*
+ * shrunk.c: is a page beyond the end of its file, which was truncated? Such a page raises SIGBUS,
+ * with or without poison.
+ */
+bool hgm_shrunk(const struct hgm_region *r, uint64_t page);
+
+/* Report that pages which had not arrived are given up because of this. */
+void hgm_shrunk_tell(struct hgm_region *r, uint64_t page, uint64_t pages);
+
+/* prepare.c: put every block into the page cache, huge where possible; -errno with text. */
 int hgm_prepare(struct hgm_region *r);
 
-/* region.c, for its end */
+/* region.c, used when the region ends */
 void hgm_region_unregister(struct hgm_region *r, uint64_t upto);
+void hgm_region_unregister_from(struct hgm_region *r, struct hgm_uffd *u); /* the whole region */
 
-/* With the engine, and without write-protection; -errno with text: nothing of it is. */
+/*
+ * Register the region with the engine, without write-protection. -errno with text: nothing is
+ * registered.
+ */
 int hgm_region_register(struct hgm_region *r);
+
+/*
+ * Register what of [@from, @to) still belongs to the region with @u. *ioctls: the ioctls offered
+ * everywhere.
+ */
+int hgm_region_register_kept(struct hgm_region *r, struct hgm_uffd *u, uint64_t from, uint64_t to,
+			     uint64_t modes, uint64_t *ioctls);
 void hgm_region_free(struct hgm_region *r);
 
-/* region_info.c: may a bitmap stand for these of @all pages? -errno with text. */
+/* region_info.c: may a bitmap describe these pages, of @all pages? -errno with text. */
 int hgm_region_check_pages(uint64_t all, uint64_t first, uint64_t pages, const char *function);
 
-/* region_info.c: the sentence; @refused says why it is nothing better, or is empty. */
+/* region_info.c: write the sentence; @refused says why the type is no better, or is empty. */
 void hgm_region_describe(struct hgm_region *r, uint32_t asked, const char *refused);
 
 #endif

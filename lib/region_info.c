@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Regions as their users see them: address, what they got and why, which pages have arrived.
+ * What users see of a region: its address, its actual type and why, which pages have arrived.
  */
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
 
+#include "cancel.h"
 #include "bits.h"
 #include "engine.h"
 #include "error.h"
@@ -27,7 +28,7 @@ uint64_t hgm_region_huge_bytes(const struct hgm_region *r)
 	uint64_t bytes =
 		atomic_load_explicit(&r->huge_blocks, memory_order_relaxed) * r->block_bytes;
 
-	return bytes < r->length ? bytes : r->length; /* the last block may reach behind the end */
+	return bytes < r->length ? bytes : r->length; /* the last block may exceed the end */
 }
 
 uint64_t hgm_region_poisoned_bytes(const struct hgm_region *r)
@@ -37,7 +38,7 @@ uint64_t hgm_region_poisoned_bytes(const struct hgm_region *r)
 	       << HGM_PAGE_SHIFT;
 }
 
-/* What of a shmem region's blocks could be prepared. */
+/* Describe how many of a shmem region's blocks were prepared. */
 static void describe_shmem(struct hgm_region *r, const char *of)
 {
 	int collapse = atomic_load_explicit(&r->last_collapse_error, memory_order_relaxed);
@@ -149,12 +150,14 @@ int hgm_region_export(const struct hgm_region *r, uint64_t first, uint64_t pages
 	return 0;
 }
 
-/* Declare a run of claimed pages, all of one word, as having arrived. */
+/* Declare that a run of claimed pages, all of one word, has arrived. */
 static void import_run(struct hgm_region *r, uint64_t page, uint64_t run)
 {
 	uint64_t block = hgm_region_block(r, page);
-	bool full = hgm_resolve_publish(r, page, run);
+	bool full;
 
+	hgm_collapse_imported(r, block); /* before the block can be full */
+	full = hgm_resolve_publish(r, page, run);
 	if (full)
 		hgm_region_block_filled(r, block);
 	hgm_resolve_wake(r, page, run);
@@ -163,6 +166,7 @@ static void import_run(struct hgm_region *r, uint64_t page, uint64_t run)
 
 int hgm_region_import(struct hgm_region *r, uint64_t first, uint64_t pages, const uint64_t *bitmap)
 {
+	HGM_UNCANCELLED;
 	int rc = check_pages(r, first, pages, bitmap, "hgm_region_import");
 
 	if (rc)

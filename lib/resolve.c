@@ -1,28 +1,42 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The only place where pages become present; and where they are mapped then.
+ * The only place where pages become present, and where they are then mapped.
  *
- * Two ways, by the region's backing. With an alias the contents are in the page cache already: set
- * present, then CONTINUE, whose wake comes after, so that whoever found the page claimed and went
- * away is woken (no-lost-waiter). Without one, COPY brings contents and mapping at once: DONTWAKE,
- * set present, then an explicit wake, for the same reason.
+ * There are two ways, depending on the region's backing. With an alias the contents are already in
+ * the page cache: set the page present, then call CONTINUE. Its wake comes after the page is
+ * present, so that a thread that found the page claimed and went away is woken (no-lost-waiter).
+ * Without an alias, COPY brings contents and mapping at once: call it with DONTWAKE, set the page
+ * present, then wake explicitly, for the same reason.
  *
- * Where the map granularity is the block, nothing is installed before all its pages are present.
+ * Where the map granularity is the block, nothing is installed before all pages of the block are
+ * present.
  */
 #include <errno.h>
 #include <string.h>
 
+#include "discard.h"
 #include "engine.h"
 #include "leaf.h"
 #include "resolve.h"
+#include "source.h"
 #include "sys.h"
 #include "trace.h"
 
+/* Events wait for a COPY: hgm_fault_hold_events(). */
+#define PIECE_PAGES 16
+
+/* It is soon known whether pages are being dropped from the file, unless there is no free CPU. */
+#define SUSPECT_US 1000
+#define EXIST_TOLD 3
+
 void hgm_resolve_wake(struct hgm_region *r, uint64_t page, uint64_t pages)
 {
-	HGM_TRACE2(wake, hgm_region_at(r, page), pages << HGM_PAGE_SHIFT);
-	hgm_sys->uffd_wake(hgm_uffd_fd(hgm_region_uffd(r, page)), hgm_region_at(r, page),
-			   pages << HGM_PAGE_SHIFT);
+	/* The kernel reports and wakes by the first address of what is mapped as a whole. */
+	uint64_t step = r->map_bytes >> HGM_PAGE_SHIFT, first = page / step * step;
+	uint64_t bytes = ((page + pages - first + step - 1) / step * step) << HGM_PAGE_SHIFT;
+
+	HGM_TRACE2(wake, hgm_region_at(r, first), bytes);
+	hgm_sys->uffd_wake(hgm_uffd_fd(hgm_region_uffd(r, first)), hgm_region_at(r, first), bytes);
 }
 
 void hgm_resolve_count(struct hgm_region *r, const struct hgm_range *range)
@@ -31,6 +45,29 @@ void hgm_resolve_count(struct hgm_region *r, const struct hgm_range *range)
 	hgm_stat_add(r->h, HGM_STAT_INSTALLED_PAGES, range->installed >> HGM_PAGE_SHIFT);
 	hgm_stat_add(r->h, HGM_STAT_EXIST, range->existed >> HGM_PAGE_SHIFT);
 	hgm_stat_add(r->h, HGM_STAT_PARTIAL, range->partials);
+}
+
+/*
+ * There is no memory. Log this once, until there is some again. The kernel returns ENOMEM for a
+ * full tmpfs, too.
+ */
+static void starve(struct hgm_region *r, int rc)
+{
+	struct hgm_file_kind kind;
+
+	if (rc == -ENOMEM && r->fd >= 0 && !hgm_sys->file_kind(r->fd, &kind) && kind.full)
+		rc = -ENOSPC;
+	/* Set this before counting: a thread that sees the count may ask for the reason. */
+	atomic_store_explicit(&r->h->last_error, rc, memory_order_release);
+	hgm_stat_add(r->h, HGM_STAT_NO_MEMORY, 1);
+	if (atomic_exchange_explicit(&r->starved, true, memory_order_relaxed))
+		return;
+	hgm_log_some(r->h, HGM_LOG_NO_MEMORY, HGM_LOG_WARNING,
+		     "%s: what has arrived for the region at %p is put into memory when there is "
+		     "some again; until then whoever touches it waits",
+		     rc == -ENOSPC ? "ENOSPC: the file system of the region's file is full"
+				   : "ENOMEM: there is no memory",
+		     (void *)r->primary);
 }
 
 int hgm_resolve_outcome(struct hgm_region *r, int rc)
@@ -49,38 +86,42 @@ int hgm_resolve_outcome(struct hgm_region *r, int rc)
 		return -ENOENT;
 	case -ENOMEM:
 	case -ENOSPC:
-		hgm_stat_add(h, HGM_STAT_NO_MEMORY, 1);
-		rc = -ENOMEM;
+		starve(r, rc);
+		return -ENOMEM;
 	}
 	atomic_store_explicit(&h->last_error, rc, memory_order_relaxed);
 	return rc;
 }
 
-/* The request's part of its region is dealt with for good. */
+/* The request's part of its region is finished for good. */
 void hgm_resolve_settle(struct hgm_request *req)
 {
 	struct hgm_region *r = req->r;
 
-	/* Before the pages are counted off, so that the region cannot look complete in between. */
+	/* Before the pages are counted off, or the region could look complete in between. */
 	if (req->filled_block)
 		hgm_region_block_filled(r, hgm_region_block(r, req->first_page));
 	hgm_region_count_off(r, req->settling_pages);
 }
 
-bool hgm_resolve_publish(struct hgm_region *r, uint64_t first_page, uint64_t pages)
+bool hgm_resolve_leaf_full(struct hgm_region *r, uint64_t leaf)
 {
 	uint64_t leaves = r->block_bytes >> HGM_LEAF_SHIFT;
-	_Atomic uint32_t *full = &r->block_full_leaves[hgm_region_block(r, first_page)];
+	_Atomic uint32_t *full = &r->block_full_leaves[hgm_region_block(r, leaf * HGM_LEAF_PAGES)];
 
-	if (!hgm_map_set_present(r->map, first_page, pages))
-		return false;
 	return atomic_fetch_add_explicit(full, 1, memory_order_acq_rel) + 1 == leaves;
 }
 
+bool hgm_resolve_publish(struct hgm_region *r, uint64_t first_page, uint64_t pages)
+{
+	return hgm_map_set_present(r->map, first_page, pages) &&
+	       hgm_resolve_leaf_full(r, first_page / HGM_LEAF_PAGES);
+}
+
 /*
- * A page that is in the page cache although nobody has installed it: another mapping of the
- * caller's file has touched it. Its contents are not ours: overwrite them through the alias, then
- * map.
+ * A page is in the page cache although it was not installed, because another mapping of the
+ * caller's file has touched it. Its contents are not ours. Overwrite them through the alias, then
+ * map the page.
  */
 static int overwrite_cached(struct hgm_request *req, bool protect)
 {
@@ -100,16 +141,16 @@ static int overwrite_cached(struct hgm_request *req, bool protect)
 	if (protect)
 		range.mode |= HGM_UFFD_CONTINUE_WP;
 	hgm_stat_add(r->h, HGM_STAT_EXIST, 1);
-	if (!r->alias) /* anon: mapped by somebody else, and what it holds is not what it must */
+	if (!r->alias) /* anon: something else mapped it, and its contents are wrong */
 		return hgm_resolve_outcome(r, -EEXIST);
-	if (req->zero)
-		memset(r->alias + (req->install_page << HGM_PAGE_SHIFT), 0, HGM_PAGE_BYTES);
-	else
-		memcpy(r->alias + (req->install_page << HGM_PAGE_SHIFT),
-		       (char *)hgm_request_buffer(req) + from, HGM_PAGE_BYTES);
+	if (hgm_shrunk_copy(r, r->alias + (req->install_page << HGM_PAGE_SHIFT),
+			    req->zero ? r->zeroes : (char *)hgm_request_buffer(req) + from,
+			    HGM_PAGE_BYTES) != HGM_PAGE_BYTES)
+		return -EAGAIN; /* it is no longer there */
+	hgm_discard_drop(r, req->install_page, 1);
 	rc = hgm_uffd_continue(hgm_region_uffd(r, req->install_page), &range);
 	hgm_resolve_count(r, &range);
-	return hgm_resolve_outcome(r, rc);
+	return rc == -EFAULT ? 0 : hgm_resolve_outcome(r, rc); /* a hole, which reads as zero */
 }
 
 static void advance(struct hgm_request *req, uint64_t pages)
@@ -118,56 +159,95 @@ static void advance(struct hgm_request *req, uint64_t pages)
 	req->install_pages -= pages;
 }
 
-/* What is left of the request, from @from of its buffer on, is copied as zeroes. */
+/* Copy the rest of the request, from @from in its buffer on, as zeroes. */
 static void zero_by_copy(struct hgm_request *req, uint64_t from)
 {
-	memset((char *)hgm_request_buffer(req) + from, 0, req->install_pages << HGM_PAGE_SHIFT);
+	if (!req->peek) /* else the buffer is zero already, and another thread reads it */
+		memset((char *)hgm_request_buffer(req) + from, 0,
+		       req->install_pages << HGM_PAGE_SHIFT);
 	req->zero = false;
 }
 
-/* Pages that were copied so far become present; those who found them claimed are woken. */
-static void publish_copied(struct hgm_request *req)
+/* Make the copied pages present, and wake the threads that found them claimed. */
+static void publish_copied(struct hgm_request *req, uint64_t pages)
 {
-	uint64_t pages = req->install_page - req->publish_page;
-
-	if (!pages)
-		return;
 	req->filled_block |= hgm_resolve_publish(req->r, req->publish_page, pages);
 	if (!req->wake_later)
 		hgm_resolve_wake(req->r, req->publish_page, pages);
-	req->publish_page = req->install_page;
+	req->publish_page += pages;
 }
 
 /*
- * One walk of COPY or ZEROPAGE over what is left and alike; what it came to at req->install_page.
- * Inside a section of the region.
+ * Since 6.14 MADV_DONTNEED frees empty page tables, and a COPY that meets this returns EEXIST
+ * although nothing is there. Believe EEXIST only if immediate retries return it again.
  */
-static int copy_alike(struct hgm_request *req)
+static int copy_run(struct hgm_uffd *u, struct hgm_range *range, enum hgm_verb verb,
+		    const char *src)
+{
+	unsigned int told = 0; /* times in a row, for one page */
+	int rc;
+
+	do {
+		struct hgm_range rest = { .addr = (char *)range->addr + range->done,
+					  .len = range->len - range->done,
+					  .step = range->step,
+					  .mode = range->mode };
+
+		rc = hgm_range_until_exist(u, &rest, verb, src + range->done);
+		range->done += rest.done;
+		range->installed += rest.installed;
+		range->partials += rest.partials;
+		told = rest.done ? 1 : told + 1;
+	} while (rc == -EEXIST && told < EXIST_TOLD);
+	return rc;
+}
+
+/*
+ * One walk of COPY or ZEROPAGE over the remaining pages that are alike. Returns the outcome at
+ * req->install_page. Called inside a section of the region.
+ */
+static int copy_alike(struct hgm_request *req, uint64_t *copied)
 {
 	struct hgm_region *r = req->r;
 	uint64_t from = (req->install_page - req->first_page) << HGM_PAGE_SHIFT;
-	bool protect;
-	uint64_t pages = hgm_guard_run(r, req->install_page, req->install_pages, true, &protect);
+	bool suspect = hgm_suspects_check(r, req->install_page, req->install_pages);
+	bool protect, discarded;
+	uint64_t most = req->on_fault_thread || req->install_pages < PIECE_PAGES
+				? req->install_pages
+				: PIECE_PAGES;
+	uint64_t alike = hgm_discard_run(r, req->install_page, most, &discarded);
+	uint64_t pages = hgm_guard_run(r, req->install_page, alike, true, &protect);
 	struct hgm_range range = { .addr = hgm_region_at(r, req->install_page),
 				   .len = pages << HGM_PAGE_SHIFT,
 				   .step = HGM_PAGE_BYTES,
 				   .mode = HGM_UFFD_COPY_DONTWAKE };
 	int rc;
 
-	if (!pages)
+	if (discarded) { /* present, and not in memory: a touch gets zeroes */
+		if (r->holds_contents)
+			hgm_discard_drop(r, req->install_page, alike);
+		advance(req, alike);
+		return 0;
+	}
+	if (!pages || (suspect && req->backoff_us < SUSPECT_US))
 		return -EAGAIN;
 	if (protect && req->zero) /* the kernel has no protected ZEROPAGE */
 		zero_by_copy(req, from);
 	if (protect)
 		range.mode |= HGM_UFFD_COPY_WP;
-	rc = hgm_range_until_exist(hgm_region_uffd(r, req->install_page), &range,
-				   req->zero ? HGM_VERB_ZEROPAGE : HGM_VERB_COPY,
-				   (char *)hgm_request_buffer(req) + from);
+	rc = copy_run(hgm_region_uffd(r, req->install_page), &range,
+		      req->zero ? HGM_VERB_ZEROPAGE : HGM_VERB_COPY,
+		      (char *)hgm_request_buffer(req) + from);
 	hgm_resolve_count(r, &range);
+	/* A read may have returned an event in place of a fault that was woken. */
+	if (!req->on_fault_thread)
+		hgm_fault_wait_marks(r, req->install_page);
+	hgm_suspects_check(r, req->install_page, pages);
+	*copied = range.done >> HGM_PAGE_SHIFT;
 	advance(req, range.done >> HGM_PAGE_SHIFT);
 	if (rc != -EEXIST)
 		return hgm_resolve_outcome(r, rc);
-	/* ZEROPAGE takes a mark of protection for a page, COPY does not: it tells. */
+	/* ZEROPAGE mistakes a protection mark for a page. COPY does not, so ask it. */
 	if (req->zero && !r->alias) {
 		zero_by_copy(req, from + range.done);
 		return 0;
@@ -178,23 +258,93 @@ static int copy_alike(struct hgm_request *req)
 	return rc;
 }
 
-/* What was copied is present before the section ends: whoever guards finds it (guard.c). */
-static int copy_on(struct hgm_request *req)
+/* Fault in the rest of a memory source's contents. If that fails, COPY will report why. */
+static void populate_source(const struct hgm_request *req)
 {
-	int in = hgm_guard_enter(req->r);
-	int rc = copy_alike(req);
+	uint64_t from = (req->install_page - req->first_page) << HGM_PAGE_SHIFT;
+	uint64_t at = (uintptr_t)hgm_request_buffer(req) + from, start = at & ~(HGM_PAGE_BYTES - 1);
+	uint64_t end = at + (req->install_pages << HGM_PAGE_SHIFT);
 
-	publish_copied(req);
+	hgm_sys->madvise((void *)(uintptr_t)start,
+			 (end - start + HGM_PAGE_BYTES - 1) & ~(HGM_PAGE_BYTES - 1),
+			 HGM_MADV_POPULATE_READ);
+}
+
+/* A fault thread reads the events of its pages itself, between its faults. */
+static int enter_to_copy(struct hgm_request *req, uint64_t page)
+{
+	if (!req->on_fault_thread)
+		hgm_fault_hold_events(req->r, page);
+	return hgm_guard_enter(req->r);
+}
+
+static void leave_copy(struct hgm_request *req, uint64_t page, int in)
+{
 	hgm_guard_exit(req->r, in);
+	if (!req->on_fault_thread)
+		hgm_fault_release_events(req->r, page);
+}
+
+/*
+ * Make the pages that were handled present, up to the first that was copied and discarded
+ * meanwhile. Returns the number of such pages from there on. The kernel usually drops them after
+ * the copy. But if it returned an event although a fault was pending a moment ago, it may have
+ * dropped them before the copy.
+ */
+static uint64_t publish_kept(struct hgm_request *req, uint64_t copied_to)
+{
+	while (req->publish_page < req->install_page) {
+		uint64_t run = req->install_page - req->publish_page;
+		bool discarded = false;
+
+		if (req->publish_page < copied_to)
+			run = hgm_discard_run(req->r, req->publish_page,
+					      copied_to - req->publish_page, &discarded);
+		if (discarded)
+			return run;
+		publish_copied(req, run);
+	}
+	return 0;
+}
+
+/*
+ * Copied pages become present before the section ends, so that a thread that begins to guard finds
+ * them (guard.c). A thread that begins a snapshot waits for sections while the guest is stopped. So
+ * a COPY inside a section must not wait for a source that is a mapped file.
+ */
+static int copy_on(struct hgm_request *req, bool *populated)
+{
+	uint64_t page = req->install_page, copied = 0, dropped;
+	int in, rc;
+
+	in = enter_to_copy(req, page);
+	if (in >= 0 && !*populated && req->r->source->memory) {
+		leave_copy(req, page, in);
+		populate_source(req);
+		*populated = true;
+		in = enter_to_copy(req, page);
+	}
+	rc = copy_alike(req, &copied);
+	if (req->on_fault_thread) /* no other thread reads the events of its pages */
+		copied = 0;
+	while ((dropped = publish_kept(req, page + copied))) {
+		leave_copy(req, page, in);
+		hgm_discard_drop(req->r, req->publish_page, dropped);
+		in = enter_to_copy(req, page);
+		publish_copied(req, dropped);
+	}
+	leave_copy(req, page, in);
 	return rc;
 }
 
 static int resolve_copy(struct hgm_request *req)
 {
-	while (req->install_pages) {
-		int rc = copy_on(req);
+	bool populated = false;
 
-		if (rc && !hgm_put_off(rc)) { /* never: this page is given up, the rest goes on */
+	while (req->install_pages) {
+		int rc = copy_on(req, &populated);
+
+		if (rc && !hgm_put_off(rc)) { /* never: give up this page, go on with the rest */
 			rc = hgm_poison_uncopied(req, rc);
 			if (!rc)
 				advance(req, 1);
@@ -212,7 +362,7 @@ int hgm_resolve_continue_run(struct hgm_region *r, uint64_t page, uint64_t pages
 	bool protect;
 	uint64_t run = hgm_guard_run(r, page, pages, r->h->can_continue_wp, &protect);
 
-	/* A piece above a page is mapped as a whole: by the strictest of its pages. */
+	/* A piece larger than a page is mapped as a whole, as its strictest page requires. */
 	if (run < step_bytes >> HGM_PAGE_SHIFT)
 		return -EAGAIN;
 	*range = (struct hgm_range){ .addr = hgm_region_at(r, page),
@@ -223,16 +373,16 @@ int hgm_resolve_continue_run(struct hgm_region *r, uint64_t page, uint64_t pages
 }
 
 /*
- * Inside a section of the region: map what is left and alike. What it came to at req->install_page.
+ * Map the remaining pages that are alike. Returns the outcome at req->install_page. Called inside a
+ * section of the region.
  */
 static int continue_alike(struct hgm_request *req)
 {
 	struct hgm_region *r = req->r;
 	uint64_t step = r->map_bytes >> HGM_PAGE_SHIFT;
-	/* A whole leaf would be refused again, and its first page taken for mapped. */
+	/* A whole leaf would be refused again, and its first page would be mistaken for mapped. */
 	bool piece = r->native && req->install_pages == HGM_LEAF_PAGES;
 	struct hgm_range range;
-	bool installed;
 	int rc = hgm_resolve_continue_run(r, req->install_page, piece ? 1 : req->install_pages,
 					  r->map_bytes, &range);
 
@@ -245,11 +395,10 @@ static int continue_alike(struct hgm_request *req)
 	advance(req, range.done >> HGM_PAGE_SHIFT);
 	if (rc != -EFAULT)
 		return hgm_resolve_outcome(r, rc);
-	/* It was discarded between its arrival and now. */
-	rc = hgm_resolve_discarded(r, req->install_page, &installed);
-	if (!rc)
-		advance(req, step);
-	return rc;
+	/* It was discarded. A thread that touches it gets zeroes, and only then memory. */
+	hgm_resolve_wake(r, req->install_page, step);
+	advance(req, step);
+	return 0;
 }
 
 static int resolve_continue(struct hgm_request *req)
@@ -260,7 +409,7 @@ static int resolve_continue(struct hgm_request *req)
 	if (r->native && req->install_pages == HGM_LEAF_PAGES) {
 		int rc = hgm_leaf_install(req);
 
-		/* Anything but "not now" the pieces will tell better. */
+		/* For any error but "not now", the smaller pieces give a better answer. */
 		if (hgm_put_off(hgm_resolve_outcome(r, rc == -EEXIST ? 0 : rc)))
 			return rc;
 	}
@@ -283,6 +432,8 @@ int hgm_resolve_install(struct hgm_request *req)
 {
 	int rc = req->r->copies ? resolve_copy(req) : resolve_continue(req);
 
+	if (!rc && atomic_load_explicit(&req->r->starved, memory_order_relaxed))
+		atomic_store_explicit(&req->r->starved, false, memory_order_relaxed);
 	if (!rc)
 		hgm_resolve_settle(req);
 	return rc;
@@ -293,9 +444,13 @@ static int contents_by_alias(struct hgm_request *req, uint64_t pages)
 	struct hgm_region *r = req->r;
 	uint64_t block_pages = r->block_bytes >> HGM_PAGE_SHIFT;
 
-	/* Memory of our own is zero until somebody writes it; a failed try may have. */
-	if (req->zero && (!r->zeroed || req->scribbled))
+	/* The library's own memory is zero until it is written, maybe by a failed try. */
+	if (req->zero && !r->may_shrink &&
+	    (!r->zeroed || req->scribbled ||
+	     atomic_load_explicit(&r->scribbled, memory_order_acquire)))
 		memset(hgm_request_buffer(req), 0, pages << HGM_PAGE_SHIFT);
+	hgm_suspects_check(r, req->first_page, pages);
+	hgm_discard_drop(r, req->first_page, pages);
 	req->filled_block = hgm_resolve_publish(r, req->first_page, pages);
 	req->install_page = req->first_page;
 	req->install_pages = pages;
@@ -305,11 +460,40 @@ static int contents_by_alias(struct hgm_request *req, uint64_t pages)
 	} else if (r->native) {
 		hgm_leaf_choose(req, pages);
 	} else if (req->sequential && hgm_collapse_leave(r, hgm_region_block(r, req->first_page))) {
-		/* no-lost-waiter: those who found the pages claimed look again */
+		/* no-lost-waiter: threads that found the pages claimed look again */
 		hgm_resolve_wake(r, req->first_page, pages);
 		req->install_pages = 0;
 	}
 	return hgm_resolve_install(req);
+}
+
+/*
+ * First drop what failed tries have written. Poison is replaced by a page that the guest can write
+ * to. So nothing may be dropped after that, and each page is published before the next one is
+ * replaced.
+ */
+int hgm_resolve_dropped(struct hgm_request *req, uint64_t *pages)
+{
+	struct hgm_region *r = req->r;
+	uint64_t page = req->first_page, run;
+	int rc;
+
+	if (atomic_load_explicit(&r->has_poison, memory_order_seq_cst))
+		*pages = 1;
+	run = *pages;
+	if (!r->copies || r->holds_contents)
+		hgm_discard_drop(r, page, run);
+	rc = hgm_poison_undo(r, page, run);
+	if (hgm_put_off(rc))
+		return rc;
+	req->settling_pages = run;
+	req->filled_block = hgm_resolve_publish(r, page, run);
+	if (hgm_region_whole_blocks(r))
+		req->filled_block = false; /* it becomes huge when it is used */
+	/* no-lost-waiter: a thread that touches it finds a hole and gets zeroes */
+	hgm_resolve_wake(r, page, run);
+	hgm_resolve_settle(req);
+	return 0;
 }
 
 int hgm_resolve_contents(struct hgm_request *req, uint64_t pages)
@@ -322,15 +506,13 @@ int hgm_resolve_contents(struct hgm_request *req, uint64_t pages)
 	if (!r->copies)
 		return contents_by_alias(req, pages);
 	/*
-	 * The kernel counts zero pages of anonymous memory as holes, and collapses no holes of
-	 * registered memory: where the block is to become huge, zeroes are copied.
+	 * The kernel counts zero pages of anonymous memory as holes, and does not collapse holes in
+	 * registered memory. So zeroes are copied if the block is to become huge.
 	 */
-	if (req->zero && !r->alias && r->collapses) {
-		memset(hgm_request_buffer(req), 0, pages << HGM_PAGE_SHIFT);
-		req->zero = false;
-	}
 	req->install_page = req->publish_page = req->first_page;
 	req->install_pages = pages;
+	if (req->zero && !r->alias && r->collapses)
+		zero_by_copy(req, 0);
 	req->filled_block = false;
 	return hgm_resolve_install(req);
 }

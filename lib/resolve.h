@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The only place where pages become present, and, with present.c, where they are mapped.
+ * The only place where pages become present and, together with present.c, where they are mapped.
  */
 #ifndef HGM_LIB_RESOLVE_H
 #define HGM_LIB_RESOLVE_H
@@ -14,80 +14,124 @@ struct hgm_region;
 struct hgm_request;
 
 /*
- * Contents of @pages from req->first_page on are in the request's buffer (or are zero): make them
- * present and map them. On -EAGAIN and -ENOMEM the rest is in req->install_page and install_pages,
- * to be gone on with by hgm_resolve_install().
+ * The contents of @pages from req->first_page on are in the request's buffer (or are zero). Make
+ * them present and map them. On -EAGAIN and -ENOMEM the rest is in req->install_page and
+ * install_pages, and hgm_resolve_install() continues with it.
  */
 int hgm_resolve_contents(struct hgm_request *req, uint64_t pages);
 int hgm_resolve_install(struct hgm_request *req);
 
-/* Claimed pages of one leaf have their contents: true for the caller who made their block full. */
-bool hgm_resolve_publish(struct hgm_region *r, uint64_t first_page, uint64_t pages);
+/*
+ * shrunk.c: called before hgm_resolve_contents(), where contents go into the alias by system calls
+ * only. Puts the request's first pages there, perhaps fewer than *pages. -errno: none.
+ */
+int hgm_shrunk_place(struct hgm_request *req, uint64_t *pages);
 
-/* The request's settling pages are dealt with for good. */
-void hgm_resolve_settle(struct hgm_request *req);
+/* Copy into the alias without dying of SIGBUS. Returns the bytes in whole pages, or -errno. */
+int64_t hgm_shrunk_copy(const struct hgm_region *r, void *to, const void *from, uint64_t bytes);
+
+/* The same for pages of the alias. @buf NULL: zeroes. Returns the pages written, or -errno. */
+int64_t hgm_shrunk_write(const struct hgm_region *r, uint64_t page, uint64_t pages,
+			 const void *buf);
 
 /*
- * present.c: a fault on a page whose contents are there: map it, and present neighbours with it.
- * -EAGAIN and -ENOMEM: not now; -ENOENT: there is no registered memory, at least now. Inside a
- * section of the region. @wake_later: the caller wakes who waits for the page.
+ * @pages of a request from req->first_page on were discarded. Make them present, with nothing in
+ * memory. Sets *pages to the number of pages handled. -EAGAIN, -ENOMEM: not now, and no page was
+ * handled.
+ */
+int hgm_resolve_dropped(struct hgm_request *req, uint64_t *pages);
+
+/* Claimed pages of one leaf have their contents. True for the caller that made their block full. */
+bool hgm_resolve_publish(struct hgm_region *r, uint64_t first_page, uint64_t pages);
+
+/* The same for a leaf that the map made full by itself. */
+bool hgm_resolve_leaf_full(struct hgm_region *r, uint64_t leaf);
+
+/* The request's settling pages are finished for good. */
+void hgm_resolve_settle(struct hgm_request *req);
+
+/* present.c: set up how many present neighbours are mapped with a page. */
+void hgm_present_init(struct hgm_around *a);
+
+/*
+ * A fault on a page whose contents are there. Map it, and present neighbours with it. -EAGAIN and
+ * -ENOMEM: not now. -ENOENT: there is no registered memory, at least not now. Call it inside a
+ * section of the region. @wake_later: the caller wakes the threads that wait for the page.
  */
 int hgm_resolve_present(struct hgm_region *r, uint64_t page, bool wake_later);
 
 /*
- * A present page that is not in memory any more: somebody discarded it (MADV_DONTNEED of anonymous
- * memory, a hole punched in the file), and discarded memory reads as zero. As
- * hgm_resolve_present().
+ * A present page is no longer in memory because it was discarded (MADV_DONTNEED of anonymous
+ * memory, a hole punched in the file). Discarded memory reads as zero. Write-protected pages are
+ * installed write-protected. Otherwise as hgm_resolve_present().
  */
 int hgm_resolve_discarded(struct hgm_region *r, uint64_t page, bool *installed);
 
 /*
- * What came of an installation: 0; -EAGAIN or -ENOMEM, try the rest later; -ENOENT, there is no
- * memory any more; anything else, the kernel will not map the page where it stopped, ever.
+ * The outcome of an installation. 0: success. -EAGAIN or -ENOMEM: try the rest later. -ENOENT: the
+ * memory no longer exists. Any other error: the kernel will never map the page where it stopped.
  */
 int hgm_resolve_outcome(struct hgm_region *r, int rc);
 
-/* Statistics of a range operation. */
+/* Update the statistics after a range operation. */
 void hgm_resolve_count(struct hgm_region *r, const struct hgm_range *range);
 
 /*
- * The range of a CONTINUE in steps of @step_bytes: pages from @page on that are to be installed
- * alike, at most @pages, protected if they are guarded. -EAGAIN: not now. Inside the same section
- * as the installation.
+ * Set up the range of a CONTINUE in steps of @step_bytes: pages from @page on that are installed
+ * alike, at most @pages, protected if they are guarded. -EAGAIN: not now. Call it inside the same
+ * section as the installation.
  */
 int hgm_resolve_continue_run(struct hgm_region *r, uint64_t page, uint64_t pages,
 			     uint64_t step_bytes, struct hgm_range *range);
 
-/* Map present pages that nobody has asked for, as they are guarded. -errno: not all. */
+/* Map present pages that were not requested, protected if guarded. -errno: not all are mapped. */
 int hgm_resolve_remap(struct hgm_region *r, uint64_t page, uint64_t pages);
 
-/* Wake whoever waits for a page. */
+/* Wake all threads that wait for one of these pages, or for a block that contains one. */
 void hgm_resolve_wake(struct hgm_region *r, uint64_t page, uint64_t pages);
 
-/* Outcomes that mean "later, on another turn". */
+/* Outcomes that mean "try again later". */
 static inline bool hgm_put_off(int rc)
 {
 	return rc == -EAGAIN || rc == -ENOMEM;
 }
 
 /*
- * poison.c: pages that are given up. All return -EAGAIN or -ENOMEM for "not now".
+ * poison.c: pages that are given up. All functions return -EAGAIN or -ENOMEM for "not now".
  *
- * The source failed for good: the pages that the request asks for. -EOPNOTSUPP and others: this
- * kernel cannot poison here.
+ * The source failed for good for the pages that the request asks for. -EOPNOTSUPP and other errors:
+ * this kernel cannot poison here.
  */
 int hgm_resolve_poison(struct hgm_request *req);
 
 /* A fault on a page that was given up. */
 int hgm_resolve_poisoned(struct hgm_region *r, uint64_t page);
 
-/* Present pages that the kernel will not map; @why is what it said. */
+/* Present pages that the kernel will not map; @why is its error. */
 int hgm_poison_present(struct hgm_region *r, uint64_t page, uint64_t pages, int why);
 
 /* The page at which COPY stopped for good. */
 int hgm_poison_uncopied(struct hgm_request *req, int why);
 
-/* UFFDIO_POISON, and nothing else; -EOPNOTSUPP: not on this kernel. */
+/* UFFDIO_POISON, and nothing else. -EOPNOTSUPP: not on this kernel. */
 int hgm_poison_range(struct hgm_region *r, uint64_t page, uint64_t pages);
+
+/*
+ * Claimed pages may be poison already. Undo the poison of those at the front that were discarded.
+ * -EAGAIN, -ENOMEM: later.
+ */
+int hgm_poison_undo(struct hgm_region *r, uint64_t page, uint64_t pages);
+
+/*
+ * Remove poison from the page table, in whole pieces of the map granularity around the pages.
+ * Raises an event. Returns -errno of madvise(2).
+ */
+int hgm_poison_unmap(struct hgm_region *r, uint64_t page, uint64_t pages);
+
+/*
+ * For whole blocks: is any page of the block still given up? If not, the block is fetched as any
+ * other from now on. The caller removes the kernel's mark, or has found it gone.
+ */
+bool hgm_poison_left(struct hgm_region *r, uint64_t block);
 
 #endif

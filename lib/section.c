@@ -2,13 +2,14 @@
 /*
  * Waiting for sections.
  *
- * Whoever entered before us is counted on one of the sides, so each is waited for to be empty once.
- * The other side first: those who read the side before the last wait turned it, and entered after.
- * Whoever comes to it later has read it long ago, and that ends. Then the sides are turned, and the
- * side that all used until now runs empty, too.
+ * Every reader that entered before us is counted on one of the sides, so we wait once for each side
+ * to be empty. The other side comes first. It holds readers that read the side before the last wait
+ * switched it, and entered after. Any reader that joins them later also read the side long ago, and
+ * such readers run out. Then we switch the sides, and the side that all readers used until now runs
+ * empty, too.
  *
- * Our last look at a counter is a read-modify-write: who enters after it reads what it wrote, and
- * so sees what was written before the wait; who left before it is seen by us.
+ * Our last look at a counter is a read-modify-write. A reader that enters after it reads what it
+ * wrote, and so sees what was written before the wait. We see a reader that left before it.
  */
 #include <sched.h>
 #include <time.h>

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Sections of readers whom a writer can wait for, as with sleepable RCU: two counters of who is
- * inside, and a writer that turns those who come to the other one.
+ * Read-side sections that a writer can wait for, as with sleepable RCU: two counters of the readers
+ * inside, and a writer that directs new readers to the other counter.
  *
- * liburcu's grace period would do, but for its patience: a reader that has not left after some
- * hundred looks, because the kernel copies 2 MiB for it, has it sleep for 10 ms. Here the guest
+ * liburcu's grace period would do, except for its patience. If a reader has not left after some
+ * hundred looks, because the kernel copies 2 MiB for it, liburcu sleeps for 10 ms. Here the guest
  * stands still meanwhile.
  */
 #ifndef HGM_LIB_SECTION_H
@@ -12,15 +12,18 @@
 
 #include <stdatomic.h>
 
-/* All zero: nobody is inside. */
+/* All zero: no reader is inside. */
 struct hgm_section {
-	char alone[64];		   /* in the cache: so much on both sides */
-	_Atomic unsigned int side; /* whoever enters is counted there */
+	char alone[64];		   /* padding on both sides, for cache lines of its own */
+	_Atomic unsigned int side; /* new readers are counted there */
 	_Atomic unsigned int inside[2];
 	char too[64];
 };
 
-/* Returns the side, for hgm_section_leave(). What was written before a wait is seen after it. */
+/*
+ * Returns the side, for hgm_section_leave(). A reader that enters after a wait sees what was
+ * written before it.
+ */
 static inline unsigned int hgm_section_enter(struct hgm_section *s)
 {
 	unsigned int side = atomic_load_explicit(&s->side, memory_order_relaxed);
@@ -35,8 +38,8 @@ static inline void hgm_section_leave(struct hgm_section *s, unsigned int side)
 }
 
 /*
- * Wait until all who are inside now have left; not for those who enter meanwhile. One caller at a
- * time, and never from inside.
+ * Wait until all readers that are inside now have left. Readers that enter meanwhile are not waited
+ * for. Only one caller at a time, and never from inside a section.
  */
 void hgm_section_wait(struct hgm_section *s);
 

@@ -10,7 +10,8 @@ struct hgm;
 /* A message of the kernel's, alone or one of several that a thread has read. */
 struct hgm_fault {
 	uint64_t addr;
-	uint64_t flags; /* HGM_UFFD_FAULT_* */
+	uint64_t flags;	     /* HGM_UFFD_FAULT_* */
+	unsigned int stripe; /* whose thread this is */
 	uint64_t
 		waiting_pages; /* from addr's page on, by the same batch: to be asked for at once */
 	bool wake_later;       /* the caller wakes those who wait for owed_pages */

@@ -7,23 +7,22 @@
 #include "sys.h"
 
 /*
- * Longer than every line that is looked at, VmFlags with all of 64 flags included. What is longer
- * is a path: its beginning, the addresses, is enough.
+ * Longer than every line that is parsed, including VmFlags with all 64 flags. A longer line
+ * contains a path; its beginning, the addresses, is enough.
  */
 #define LINE_MAX_BYTES 256
 
-/* The kernel says EINTR to the dying only; somebody else's idea of a kernel may go on with it. */
+/* The kernel returns EINTR only to a dying task. An emulated kernel may keep returning it. */
 #define INTERRUPTS 16
 
 struct parser {
-	uint64_t start; /* the range */
-	uint64_t end;
-	struct hgm_smaps *out;
+	struct hgm_smaps_range *range; /* the ranges that are still ahead */
+	unsigned int left;
 
-	bool inside; /* the area that is being read touches the range, */
-	bool whole;  /* and lies in it */
-	bool hm;     /* and has been seen to be marked */
-	bool beyond; /* areas come in ascending order: no more of them */
+	unsigned int touched; /* the number of ranges that the current area touches */
+	bool whole;	      /* the area lies inside the first range */
+	bool hm;	      /* the area has flag `hm` */
+	bool beyond;	      /* the area is beyond all ranges: areas come in ascending order */
 
 	char line[LINE_MAX_BYTES];
 	unsigned int used;
@@ -37,7 +36,10 @@ static int digit_of(char c)
 	return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
 }
 
-/* A number at *@text, which is moved behind it; false if there is none, or it is too large. */
+/*
+ * Parse a number at *@text, and move *@text behind it. False if there is none, or if it is too
+ * large.
+ */
 static bool number(const char **text, unsigned int base, uint64_t *value)
 {
 	const char *at = *text;
@@ -56,49 +58,57 @@ static bool number(const char **text, unsigned int base, uint64_t *value)
 
 static void end_area(struct parser *p)
 {
-	if (p->inside && !p->hm)
-		p->out->all_hm = false;
-	p->inside = false;
+	for (unsigned int i = 0; i < p->touched && !p->hm; i++)
+		p->range[i].sum.all_hm = false;
+	p->touched = 0;
 }
 
-/* "7f0000000000-7f0000200000 rw-s ...": no field's name looks like that. */
+static void touch(struct hgm_smaps_range *range, uint64_t from, uint64_t to, bool whole)
+{
+	struct hgm_smaps *sum = &range->sum;
+	uint64_t low = from > range->start ? from : range->start;
+	uint64_t high = to < range->end ? to : range->end;
+
+	sum->all_hm = !sum->areas++ || sum->all_hm;
+	sum->mapped_bytes += high - low;
+	sum->partial |= !whole;
+}
+
+/* "7f0000000000-7f0000200000 rw-s ...": no field name looks like this. */
 static bool take_header(struct parser *p)
 {
 	const char *at = p->line;
-	uint64_t from, to, low, high;
+	uint64_t from, to;
 
 	if (!number(&at, 16, &from) || *at++ != '-' || !number(&at, 16, &to) || *at != ' ')
 		return false;
 	end_area(p);
-	low = from > p->start ? from : p->start;
-	high = to < p->end ? to : p->end;
-	p->beyond = from >= p->end;
-	p->inside = low < high;
-	p->whole = from >= p->start && to <= p->end;
+	for (; p->left && p->range->end <= from; p->left--)
+		p->range++;
+	p->beyond = !p->left;
+	p->whole = p->left && from >= p->range->start && to <= p->range->end;
 	p->hm = false;
-	if (p->inside) {
-		p->out->all_hm = !p->out->areas++ || p->out->all_hm;
-		p->out->mapped_bytes += high - low;
-		p->out->partial |= !p->whole;
-	}
+	for (; p->touched < p->left && p->range[p->touched].start < to; p->touched++)
+		touch(&p->range[p->touched], from, to, p->whole);
 	return true;
 }
 
-/* Flags are words: `hm` is none of "hmx", "ahm". */
+/* Flags are words: `hm` must not match "hmx" or "ahm". */
 static void take_flags(struct parser *p, const char *at)
 {
 	while (*at) {
 		size_t n = strcspn(at, " ");
 
-		if (n == 2 && !memcmp(at, "hm", 2) && !(p->cut && !at[n]))
-			p->hm = p->out->any_hm = true;
+		p->hm |= n == 2 && !memcmp(at, "hm", 2) && !(p->cut && !at[n]);
 		at += n + !!at[n];
 	}
+	for (unsigned int i = 0; i < p->touched; i++)
+		p->range[i].sum.any_hm |= p->hm;
 }
 
 static void take_field(struct parser *p)
 {
-	struct hgm_smaps *out = p->out;
+	struct hgm_smaps *out = &p->range->sum;
 	const struct {
 		const char *name;
 		uint64_t *sum;
@@ -115,7 +125,7 @@ static void take_field(struct parser *p)
 		take_flags(p, p->line + 8);
 		return;
 	}
-	/* By name: the width of the columns is not the same in all kernels. */
+	/* Match by name: the width of the columns differs between kernels. */
 	for (unsigned int i = 0; i < sizeof(fields) / sizeof(fields[0]); i++) {
 		const char *at = p->line + strlen(fields[i].name);
 
@@ -124,7 +134,8 @@ static void take_field(struct parser *p)
 		at += strspn(at, " \t");
 		if (!number(&at, 10, &kib) || strcmp(at, " kB") != 0 || kib > UINT64_MAX >> 10)
 			return;
-		out->has_leaf_counters |= fields[i].leaf;
+		for (unsigned int k = 0; k < p->touched; k++)
+			p->range[k].sum.has_leaf_counters |= fields[i].leaf;
 		if (p->whole)
 			*fields[i].sum += kib << 10;
 		return;
@@ -134,7 +145,7 @@ static void take_field(struct parser *p)
 static void take_line(struct parser *p)
 {
 	p->line[p->used] = '\0';
-	if (!take_header(p) && p->inside)
+	if (!take_header(p) && p->touched)
 		take_field(p);
 	p->used = 0;
 	p->cut = false;
@@ -152,17 +163,16 @@ static void take_bytes(struct parser *p, const char *buf, size_t n)
 	}
 }
 
-int hgm_smaps_sum(const void *addr, uint64_t len, struct hgm_smaps *out)
+int hgm_smaps_sums(struct hgm_smaps_range *range, unsigned int count)
 {
-	struct parser p = { .start = (uintptr_t)addr, .end = (uintptr_t)addr + len, .out = out };
+	struct parser p = { .range = range, .left = count };
 	unsigned int interrupts = 0;
 	char buf[4096];
 	ssize_t n;
 	int fd;
 
-	*out = (struct hgm_smaps){ 0 };
-	if (p.end <= p.start)
-		return -EINVAL;
+	for (unsigned int i = 0; i < count; i++)
+		range[i].sum = (struct hgm_smaps){ 0 };
 	fd = hgm_sys->open("/proc/self/smaps", O_RDONLY);
 	if (fd < 0)
 		return fd;
@@ -172,7 +182,16 @@ int hgm_smaps_sum(const void *addr, uint64_t len, struct hgm_smaps *out)
 			take_bytes(&p, buf, (size_t)n);
 	} while ((n > 0 && !p.beyond) || (n == -EINTR && interrupts++ < INTERRUPTS));
 	hgm_sys->close(fd);
-	/* A last line without its newline is not whole, and not taken. */
+	/* A last line without a newline is incomplete, and is ignored. */
 	end_area(&p);
 	return n < 0 ? (int)n : 0;
+}
+
+int hgm_smaps_sum(const void *addr, uint64_t len, struct hgm_smaps *out)
+{
+	struct hgm_smaps_range range = { .start = (uintptr_t)addr, .end = (uintptr_t)addr + len };
+	int rc = range.end <= range.start ? -EINVAL : hgm_smaps_sums(&range, 1);
+
+	*out = range.sum;
+	return rc;
 }

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The pool of a snapshot: old contents of pages, copied before somebody writes to them.
+ * The pool of a snapshot: old contents of pages, copied before the pages are written to.
  *
- * Fault threads take slots and hand them over when they are filled; both are lock-free stacks. The
- * snapshot's thread takes all that are ready at a time, so their stack needs no tag: nobody but it
- * ever takes from there.
+ * Fault threads take free slots and hand them over when they are filled. Free and ready slots are
+ * on lock-free stacks. Only the snapshot's thread takes from the stack of ready slots, and it takes
+ * all of them at once, so this stack needs no tag.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -28,7 +28,7 @@ int hgm_pool_make(struct hgm_pool *p, uint64_t bytes, bool ordered)
 	void *data;
 	int rc;
 
-	/* First: what can never be had is refused here. */
+	/* First, because a size that can never be allocated is refused here. */
 	rc = hgm_sys->mmap(&data, NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
 			   -1, 0);
 	if (rc)
@@ -39,10 +39,10 @@ int hgm_pool_make(struct hgm_pool *p, uint64_t bytes, bool ordered)
 	p->slot = calloc(p->slots, sizeof(p->slot[0]));
 	if (!p->slot || (ordered && make_index(p)))
 		return -ENOMEM;
-	/* Now, and not while somebody waits for it. Before 5.14 it happens then. */
+	/* Allocate now and not while a writer waits, which is when it happens before 5.14. */
 	rc = hgm_sys->madvise(data, bytes, HGM_MADV_POPULATE_WRITE);
 	if (rc && rc != -EINVAL)
-		return -ENOMEM;
+		return rc;
 	for (uint32_t i = 0; i < p->slots; i++)
 		atomic_init(&p->slot[i].next, i + 1 < p->slots ? i + 2 : 0);
 	atomic_init(&p->free, p->slots ? 1 : 0);
@@ -133,7 +133,7 @@ void hgm_pool_index(struct hgm_pool *p, uint32_t slot)
 	p->index[at] = slot + 1;
 }
 
-/* Taking out leaves no gap: what was pushed on by the one taken out moves back. */
+/* Close the gap that a removed entry leaves: entries that it had displaced move back. */
 static void close_gap(struct hgm_pool *p, uint32_t gap)
 {
 	for (uint32_t at = (gap + 1) & p->index_mask; p->index[at]; at = (at + 1) & p->index_mask) {

@@ -1,22 +1,23 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The thread of a snapshot: first it maps again what the instant has unmapped, then it sweeps over
+ * The thread of a snapshot. First it maps again what the instant has unmapped. Then it sweeps over
  * all pages and gives their contents at the instant to the sink.
  *
- * A guarded page has one who copies it: whoever sets its bit in part->saving. Its contents are
- * copied first, then the page is no longer guarded, then it is unprotected, which wakes those who
- * wait to write. So whoever finds the bit set by somebody else need only come again.
+ * Exactly one thread copies a guarded page: the one that sets its bit in part->saving. It copies
+ * the contents first, then clears the guarded bit, then unprotects the page, which wakes the
+ * threads that wait to write. So a thread that finds the bit set by another one only has to try
+ * again.
  */
 #include <errno.h>
 #include <pthread.h>
 #include <sched.h>
-#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
 #include "bits.h"
 #include "clock.h"
+#include "discard.h"
 #include "engine.h"
 #include "resolve.h"
 #include "snapshot.h"
@@ -24,6 +25,7 @@
 #define CHUNK_PAGES HGM_LEAF_PAGES /* at most; less where a page is the unit of protection */
 #define NAP_NS	    1000000
 #define TINY_NAP_NS 20000
+#define LONG_NAP_NS 20000000
 
 struct sweep {
 	struct hgm_snapshot *s;
@@ -37,10 +39,17 @@ static void nap(uint64_t ns)
 
 static bool failed(const struct hgm_snapshot *s)
 {
-	return atomic_load_explicit(&((struct hgm_snapshot *)s)->error, memory_order_acquire);
+	return hgm_snapshot_failed(s);
 }
 
-/* What was copied before writes: to the sink, or into the index to wait for its turn. */
+/* A thread that destroys a region waits for us. */
+static void check_alive(const struct hgm_part *part)
+{
+	if (atomic_load_explicit(&part->r->dying, memory_order_acquire))
+		hgm_snapshot_fail(part->s, -ECANCELED);
+}
+
+/* Give what was copied before writes to the sink, or put it into the index until its turn. */
 static void drain(struct hgm_snapshot *s)
 {
 	struct hgm_pool *p = &s->pool;
@@ -48,31 +57,30 @@ static void drain(struct hgm_snapshot *s)
 
 	while (at) {
 		uint32_t slot = at - 1;
+		struct hgm_part *part = &s->part[p->slot[slot].part];
 
 		at = atomic_load_explicit(&p->slot[slot].next, memory_order_relaxed);
 		if (p->index) {
 			hgm_pool_index(p, slot);
 			continue;
 		}
+		check_alive(part);
 		if (!failed(s))
-			hgm_snapshot_fail(s, hgm_sink_pages(s, &s->part[p->slot[slot].part],
-							    p->slot[slot].page, 1,
+			hgm_snapshot_fail(s, hgm_sink_pages(s, part, p->slot[slot].page, 1,
 							    hgm_pool_page(p, slot)));
 		hgm_pool_put(p, slot);
 	}
 }
 
-/* No faster than was asked. What writers wait for goes on. */
+/* Be no faster than was requested. The pool is drained meanwhile, because writers wait for it. */
 static void keep_rate(struct hgm_snapshot *s)
 {
 	while (s->opts.rate_bytes && !failed(s)) {
-		uint64_t due_ns = s->rate_start_ns + (uint64_t)((double)s->rate_bytes * 1e9 /
-								(double)s->opts.rate_bytes);
 		uint64_t now = hgm_now_ns();
 
-		if (now >= due_ns)
+		if (now >= s->rate_due_ns)
 			return;
-		nap(due_ns - now < NAP_NS ? due_ns - now : NAP_NS);
+		nap(s->rate_due_ns - now < NAP_NS ? s->rate_due_ns - now : NAP_NS);
 		drain(s);
 	}
 }
@@ -82,7 +90,7 @@ static uint64_t mask_of(const struct hgm_region *r, uint64_t word)
 	return hgm_bits_low(hgm_region_pages(r) - word * 64);
 }
 
-/* Pages of a word that are ours to copy: the buffer has them afterwards. */
+/* Copy the guarded pages of a word that no other thread copies into the buffer. */
 static uint64_t copy_owed(struct hgm_part *part, uint64_t word, char *to)
 {
 	struct hgm_region *r = part->r;
@@ -92,11 +100,9 @@ static uint64_t copy_owed(struct hgm_part *part, uint64_t word, char *to)
 								memory_order_acq_rel)
 			     : 0;
 
-	for (uint64_t bits = mine; bits; bits &= bits - 1) {
-		unsigned int bit = (unsigned int)__builtin_ctzll(bits);
-
-		hgm_guard_read(r, word * 64 + bit, to + ((uint64_t)bit << HGM_PAGE_SHIFT));
-	}
+	for (uint64_t bits = mine, low, run; hgm_bits_take_run(&bits, &low, &run);)
+		hgm_snapshot_read(part->s, part, word * 64 + low, run,
+				  to + (low << HGM_PAGE_SHIFT));
 	return mine;
 }
 
@@ -112,7 +118,7 @@ static void release(struct hgm_region *r, uint64_t page, uint64_t pages)
 		nap(TINY_NAP_NS);
 }
 
-/* Pages of a word, and none that somebody else may still be copying. */
+/* Release pages of a word. None of them may still be being copied by another thread. */
 static void release_bits(struct hgm_region *r, uint64_t word, uint64_t bits)
 {
 	uint64_t low, run;
@@ -121,7 +127,7 @@ static void release_bits(struct hgm_region *r, uint64_t word, uint64_t bits)
 		release(r, word * 64 + low, run);
 }
 
-/* Copy what is owed of a word, and let it go where a page is the unit. */
+/* Copy what is owed of a word, and release it where a page is the unit of protection. */
 static uint64_t copy_word(struct hgm_part *part, uint64_t word, char *to)
 {
 	uint64_t mine = copy_owed(part, word, to);
@@ -133,8 +139,8 @@ static uint64_t copy_word(struct hgm_part *part, uint64_t word, char *to)
 }
 
 /*
- * Copy a whole unit of protection. Whoever copies parts of it for a writer either goes on to do so,
- * or gives them back for want of room in the pool.
+ * Copy a whole unit of protection. A thread that copies parts of it for a writer either completes
+ * that, or gives the parts back because the pool is full.
  */
 static void copy_unit(struct sweep *sw, struct hgm_part *part, uint64_t page, uint64_t pages,
 		      uint64_t *mine)
@@ -148,85 +154,47 @@ static void copy_unit(struct sweep *sw, struct hgm_part *part, uint64_t page, ui
 	release(part->r, page, pages);
 }
 
-static void peek_done(struct hgm_peek *peek)
-{
-	struct hgm_snapshot *s =
-		(struct hgm_snapshot *)((char *)peek - offsetof(struct hgm_snapshot, peek));
-
-	pthread_mutex_lock(&s->lock);
-	s->peeking = false;
-	pthread_cond_broadcast(&s->cond);
-	pthread_mutex_unlock(&s->lock);
-}
-
-/* The source may answer from inside its cancel function, which wants the lock. */
-void hgm_snapshot_give_up_peek(struct hgm_snapshot *s)
-{
-	struct hgm_region *r = s->peeked;
-	uint64_t id;
-
-	if (!s->peeking || !hgm_request_give_up(&s->peek, &id))
-		return;
-	hgm_region_visit(r);
-	pthread_mutex_unlock(&s->lock);
-	hgm_request_cancel(r, id);
-	hgm_region_leave(r);
-	pthread_mutex_lock(&s->lock);
-}
-
-static void wait_for_peek(struct hgm_snapshot *s)
-{
-	pthread_mutex_lock(&s->lock);
-	while (s->peeking) {
-		hgm_cond_wait(&s->cond, &s->lock, hgm_now_ns() + NAP_NS);
-		if (failed(s))
-			hgm_snapshot_give_up_peek(s);
-		pthread_mutex_unlock(&s->lock);
-		drain(s);
-		pthread_mutex_lock(&s->lock);
-	}
-	pthread_mutex_unlock(&s->lock);
-}
-
-/* Pages that were not there at the instant. */
-static void read_source(struct hgm_snapshot *s, struct hgm_part *part, uint64_t page,
-			uint64_t pages, char *to)
-{
-	pthread_mutex_lock(&s->lock);
-	s->peek = (struct hgm_peek){
-		.buf = to, .first_page = page, .pages = pages, .done = peek_done
-	};
-	s->peeked = part->r;
-	s->peeking = true;
-	pthread_mutex_unlock(&s->lock);
-	while (hgm_request_peek(part->r, &s->peek) == -EAGAIN) {
-		if (atomic_load_explicit(&part->r->dying, memory_order_acquire))
-			hgm_snapshot_fail(s, -ECANCELED);
-		if (failed(s)) {
-			peek_done(&s->peek);
-			return;
-		}
-		drain(s);
-		nap(TINY_NAP_NS);
-	}
-	wait_for_peek(s);
-	if (s->peek.settled_pages < pages)
-		hgm_snapshot_fail(s, -ECANCELED);
-	atomic_fetch_add_explicit(&s->source_pages, pages, memory_order_relaxed);
-	atomic_fetch_add_explicit(&s->unreadable_pages, s->peek.unreadable_pages,
-				  memory_order_relaxed);
-}
-
+/* Read pages that were not present at the instant. */
 static void read_absent(struct hgm_snapshot *s, struct hgm_part *part, uint64_t word, char *to)
 {
-	uint64_t bits = ~part->armed[word] & mask_of(part->r, word);
-	uint64_t low, run;
+	uint64_t bits = part->discarded[word], holes, low, run;
+	struct hgm_ahead_word *w;
 
-	while (!failed(s) && hgm_bits_take_run(&bits, &low, &run))
-		read_source(s, part, word * 64 + low, run, to + (low << HGM_PAGE_SHIFT));
+	while (hgm_bits_take_run(&bits, &low, &run))
+		memset(to + (low << HGM_PAGE_SHIFT), 0, run << HGM_PAGE_SHIFT);
+	bits = hgm_snapshot_absent(part, word);
+	hgm_ahead_ask(s);
+	if (!bits || failed(s))
+		return;
+	w = hgm_ahead_first(s);
+	while (!hgm_ahead_done(s, w) && !failed(s)) {
+		check_alive(part);
+		hgm_ahead_wait(s);
+		hgm_ahead_ask(s);
+		drain(s);
+	}
+	/* Requests end without an answer only if their region is being destroyed. */
+	if (atomic_load_explicit(&w->peek.open, memory_order_acquire))
+		hgm_snapshot_fail(s, -ECANCELED);
+	if (failed(s))
+		return;
+	/* Pages that were found to be holes, before they were requested or since. */
+	holes = bits & atomic_load_explicit(&part->holes[word], memory_order_acquire);
+	bits &= ~holes;
+	while (hgm_bits_take_run(&holes, &low, &run))
+		memset(to + (low << HGM_PAGE_SHIFT), 0, run << HGM_PAGE_SHIFT);
+	while (hgm_bits_take_run(&bits, &low, &run)) {
+		memcpy(to + (low << HGM_PAGE_SHIFT), w->peek.buf + (low << HGM_PAGE_SHIFT),
+		       run << HGM_PAGE_SHIFT);
+		atomic_fetch_add_explicit(&s->source_pages, run, memory_order_relaxed);
+	}
+	bits = atomic_load_explicit(&w->peek.unreadable, memory_order_relaxed);
+	atomic_fetch_add_explicit(&s->unreadable_pages, (uint64_t)__builtin_popcountll(bits),
+				  memory_order_relaxed);
+	hgm_ahead_next(s);
 }
 
-/* In order: what others have copied, or are copying, comes from the pool. */
+/* In order: take what other threads have copied, or are copying, from the pool. */
 static void take_from_pool(struct hgm_snapshot *s, struct hgm_part *part, uint64_t word,
 			   uint64_t others, char *to)
 {
@@ -235,7 +203,7 @@ static void take_from_pool(struct hgm_snapshot *s, struct hgm_part *part, uint64
 		int64_t slot = hgm_pool_find(&s->pool, part->number, word * 64 + bit);
 
 		if (slot < 0) {
-			/* Given back for want of room, or still being copied. */
+			/* Given back because the pool is full, or still being copied. */
 			others &= ~copy_word(part, word, to);
 			drain(s);
 			continue;
@@ -257,7 +225,7 @@ static void write_out(struct hgm_snapshot *s, const struct hgm_part *part, uint6
 						    buf + (low << HGM_PAGE_SHIFT)));
 }
 
-/* What a word is in the snapshot, when @mine of it is in the buffer already. */
+/* Give a word to the sink. The pages @mine are in the buffer already. */
 static void put_word(struct hgm_snapshot *s, struct hgm_part *part, uint64_t word, uint64_t mine,
 		     char *buf)
 {
@@ -271,7 +239,7 @@ static void put_word(struct hgm_snapshot *s, struct hgm_part *part, uint64_t wor
 	drain(s);
 }
 
-/* What was given back for want of room in the pool after we had passed it. */
+/* Copy pages that were given back, because the pool was full, after the sweep had passed them. */
 static void sweep_rest(struct sweep *sw, struct hgm_part *part, uint64_t page, uint64_t end)
 {
 	struct hgm_snapshot *s = sw->s;
@@ -283,7 +251,7 @@ static void sweep_rest(struct sweep *sw, struct hgm_part *part, uint64_t page, u
 	}
 }
 
-/* A page is the unit of protection. */
+/* The unit of protection is a page. */
 static void sweep_pages(struct sweep *sw, struct hgm_part *part, uint64_t page, uint64_t end)
 {
 	struct hgm_snapshot *s = sw->s;
@@ -295,7 +263,10 @@ static void sweep_pages(struct sweep *sw, struct hgm_part *part, uint64_t page, 
 	sweep_rest(sw, part, page, end);
 }
 
-/* A block is: of 2 MiB, copied as a whole before anything is written; above, as it is written. */
+/*
+ * The unit of protection is a block. 2 MiB are copied as a whole before anything is given to the
+ * sink. Larger blocks are copied piece by piece as they are given to it.
+ */
 static void sweep_unit(struct sweep *sw, struct hgm_part *part, uint64_t page, uint64_t end)
 {
 	struct hgm_snapshot *s = sw->s;
@@ -313,12 +284,12 @@ static void sweep_unit(struct sweep *sw, struct hgm_part *part, uint64_t page, u
 			if (!whole)
 				mine[w] = copy_word(part, at / 64 + w, buf);
 			put_word(s, part, at / 64 + w, mine[w], buf);
+			keep_rate(s);
 		}
-		keep_rate(s);
 	}
 	if (whole)
 		return;
-	/* Who writes to it meanwhile copies what is left. */
+	/* Writes to the block meanwhile cause fault threads to copy what is left. */
 	sweep_rest(sw, part, page, end);
 	if (!failed(s))
 		release(part->r, page, end - page);
@@ -330,8 +301,7 @@ static void sweep_block(struct sweep *sw, struct hgm_part *part, uint64_t block)
 	uint64_t first = block * (r->block_bytes >> HGM_PAGE_SHIFT);
 	uint64_t end = first + (r->block_bytes >> HGM_PAGE_SHIFT);
 
-	if (atomic_load_explicit(&r->dying, memory_order_acquire))
-		hgm_snapshot_fail(sw->s, -ECANCELED);
+	check_alive(part);
 	end = end < hgm_region_pages(r) ? end : hgm_region_pages(r);
 	if (r->wp_bytes > HGM_PAGE_BYTES)
 		sweep_unit(sw, part, first, end);
@@ -342,16 +312,15 @@ static void sweep_block(struct sweep *sw, struct hgm_part *part, uint64_t block)
 }
 
 /*
- * Protecting huge mappings has unmapped them: each touch, reads too, would fault. Those who touch
- * meanwhile are served by the fault threads.
+ * Protecting huge mappings has unmapped them: each access, even a read, would fault. The fault
+ * threads serve accesses meanwhile.
  */
 static void map_again(struct hgm_snapshot *s, struct hgm_part *part)
 {
 	struct hgm_region *r = part->r;
 
 	for (uint64_t block = 0; block < r->blocks && !failed(s); block++) {
-		if (atomic_load_explicit(&r->dying, memory_order_acquire))
-			hgm_snapshot_fail(s, -ECANCELED);
+		check_alive(part);
 		hgm_guard_map_again(r, block);
 		drain(s);
 	}
@@ -363,13 +332,13 @@ static void run(struct hgm_snapshot *s)
 			    .buf = aligned_alloc(HGM_PAGE_BYTES, CHUNK_PAGES << HGM_PAGE_SHIFT) };
 
 	hgm_snapshot_fail(s, sw.buf ? hgm_sink_begin(s) : -ENOMEM);
-	s->rate_start_ns = hgm_now_ns();
+	hgm_snapshot_fail(s, hgm_ahead_begin(s));
 	for (uint32_t i = 0; i < s->parts && !failed(s); i++)
 		map_again(s, &s->part[i]);
 	for (uint32_t i = 0; i < s->parts && !failed(s); i++)
 		for (uint64_t block = 0; block < s->part[i].r->blocks && !failed(s); block++)
 			sweep_block(&sw, &s->part[i], block);
-	/* Those who copy are in read-side sections. */
+	/* Threads that copy are in read-side sections. */
 	hgm_rcu_synchronize();
 	drain(s);
 	free(sw.buf);
@@ -384,9 +353,9 @@ static void wait_for_begin(struct hgm_snapshot *s)
 		for (uint32_t i = 0; i < s->parts; i++)
 			gone |= atomic_load_explicit(&s->part[i].r->dying, memory_order_acquire);
 		if (!gone)
-			hgm_cond_wait(&s->cond, &s->lock, hgm_now_ns() + 20 * NAP_NS);
+			hgm_cond_wait(&s->cond, &s->lock, hgm_now_ns() + LONG_NAP_NS);
 	}
-	/* Locked: who begins must know whether we have ended. */
+	/* Locked: hgm_snapshot_begin() must know whether this thread has ended. */
 	if (gone)
 		hgm_snapshot_fail(s, -ECANCELED);
 	pthread_mutex_unlock(&s->lock);
@@ -397,7 +366,8 @@ void *hgm_snapshot_thread(void *arg)
 	struct hgm_snapshot *s = arg;
 	int rc;
 
-	/* Whoever began it shall get on, and not be preempted by the thread that it wakes. */
+	hgm_discard_forbid();
+	/* This thread must not preempt the thread that begins the snapshot and wakes it. */
 	pthread_setschedparam(pthread_self(), SCHED_BATCH, &(struct sched_param){ 0 });
 	wait_for_begin(s);
 	if (!failed(s))
@@ -405,11 +375,21 @@ void *hgm_snapshot_thread(void *arg)
 	for (uint32_t i = 0; i < s->parts; i++)
 		hgm_guard_end(s->part[i].r);
 	drain(s);
+	if (failed(s))
+		hgm_ahead_give_up(s);
+	hgm_ahead_end(s);
 	for (uint32_t i = 0; i < s->parts; i++)
 		hgm_region_leave(s->part[i].r);
 	if (!failed(s)) {
 		rc = hgm_sink_finish(s);
 		hgm_snapshot_fail(s, rc);
+	}
+	if (s->unowned) {
+		pthread_mutex_lock(&s->lock); /* hgm_snapshot_begin() may still have it */
+		pthread_mutex_unlock(&s->lock);
+		pthread_detach(pthread_self());
+		hgm_snapshot_free(s);
+		return NULL;
 	}
 	pthread_mutex_lock(&s->lock);
 	s->state = HGM_SNAPSHOT_ENDED;

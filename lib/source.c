@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Sources: the object, the caller's function, memory. Files are in source_file.c; requests, which
- * carry what sources deliver, in request.c.
+ * Sources: the object itself, callers' functions, memory. Files are in source_file.c. Requests,
+ * which carry what sources deliver, are in request.c.
  */
 #include <errno.h>
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "cancel.h"
 #include "copy.h"
 #include "error.h"
 #include "opts.h"
@@ -29,6 +30,8 @@ void hgm_source_hold(struct hgm_source *src)
 
 void hgm_source_destroy(struct hgm_source *src)
 {
+	HGM_UNCANCELLED;
+
 	if (!src || atomic_fetch_sub_explicit(&src->holds, 1, memory_order_acq_rel) != 1)
 		return;
 	if (src->free)
@@ -45,7 +48,7 @@ int hgm_source_fn(struct hgm_source **out, hgm_read_fn read, void *user,
 
 	if (!out || !read)
 		return hgm_fail(-EINVAL, "hgm_source_fn: %s is NULL", out ? "read" : "out");
-	rc = hgm_opts_in(&o, sizeof(o), HGM_FIRST_SIZE(struct hgm_source_fn_opts, cancel), opts,
+	rc = hgm_opts_in(&o, sizeof(o), HGM_FIRST_SIZE(struct hgm_source_fn_opts, hurry), opts,
 			 "hgm_source_fn");
 	if (rc)
 		return rc;
@@ -57,6 +60,7 @@ int hgm_source_fn(struct hgm_source **out, hgm_read_fn read, void *user,
 	src->read = read;
 	src->user = user;
 	src->cancel = o.cancel;
+	src->hurry = o.hurry;
 	src->length = o.length;
 	src->blocking = o.flags & HGM_SOURCE_BLOCKING;
 	*out = src;
@@ -68,7 +72,7 @@ static int64_t memory_read(void *user, const struct hgm_io *io)
 	const char *from = (const char *)user + io->offset;
 
 	if (io->buf == from)
-		; /* they are copied in from where they lie */
+		; /* nothing to do: the contents are copied in from where they are */
 	else if (io->flags & HGM_IO_DEMAND)
 		memcpy(io->buf, from, io->length);
 	else

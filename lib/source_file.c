@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Files as a source. Holes are found once; a request is answered up to the next border between data
- * and hole, and the rest of it is asked for again.
+ * Files as sources. Holes are located once. A request is answered up to the next boundary between
+ * data and a hole, and the rest is requested again.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -11,6 +11,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "cancel.h"
 #include "error.h"
 #include "map.h"
 #include "source.h"
@@ -24,7 +25,7 @@ struct extent {
 struct file {
 	int fd;
 	uint64_t size;
-	struct extent *data; /* ascending, page aligned outwards */
+	struct extent *data; /* in ascending order, rounded outwards to pages */
 	size_t extents;
 };
 
@@ -38,12 +39,12 @@ static uint64_t page_down(uint64_t bytes)
 	return bytes & ~(HGM_PAGE_BYTES - 1);
 }
 
-/* How many bytes from @offset on are alike, and whether they are a hole. */
+/* Return how many bytes from @offset on are of the same kind, and whether they are a hole. */
 static uint64_t run_at(const struct file *f, uint64_t offset, bool *hole)
 {
 	size_t low = 0, high = f->extents;
 
-	while (low < high) { /* the first extent that ends behind offset */
+	while (low < high) { /* find the first extent that ends after offset */
 		size_t mid = low + (high - low) / 2;
 
 		if (f->data[mid].end <= offset)
@@ -128,7 +129,7 @@ static int add_extent(struct file *f, uint64_t start, uint64_t end)
 	return 0;
 }
 
-/* A file system that knows no holes says that all is data. */
+/* A file system that does not support holes reports everything as data. */
 static int find_extents(struct file *f)
 {
 	int64_t at = 0;
@@ -138,7 +139,7 @@ static int find_extents(struct file *f)
 		int64_t hole;
 		int rc;
 
-		if (data == -ENXIO) /* nothing but a hole from here on */
+		if (data == -ENXIO) /* only a hole from here on */
 			return 0;
 		if (data < 0)
 			return add_extent(f, (uint64_t)at, f->size);
@@ -153,7 +154,7 @@ static int find_extents(struct file *f)
 	return 0;
 }
 
-/* Takes @fd over. */
+/* Takes ownership of @fd. */
 static int make_source(struct hgm_source **out, int fd, const char *what)
 {
 	struct hgm_source *src = hgm_source_new();
@@ -178,7 +179,11 @@ static int make_source(struct hgm_source **out, int fd, const char *what)
 	size = hgm_sys->lseek(fd, 0, SEEK_END);
 	if (S_ISREG(kind.mode))
 		size = (int64_t)kind.size;
-	if (size <= 0) {
+	if (size < 0) {
+		rc = hgm_fail((int)size, "%s: lseek: %s", what, hgm_errno_name((int)size));
+		goto fail;
+	}
+	if (!size) {
 		rc = hgm_fail(-EINVAL, "%s: the file is empty", what);
 		goto fail;
 	}
@@ -194,6 +199,8 @@ static int make_source(struct hgm_source **out, int fd, const char *what)
 	src->free = file_free;
 	src->user = f;
 	src->blocking = true;
+	src->copied_by_kernel = true;
+	src->file = hgm_file_id(&kind);
 	src->length = f->size;
 	*out = src;
 	return 0;
@@ -208,11 +215,12 @@ fail:
 
 int hgm_source_file(struct hgm_source **out, const char *path)
 {
+	HGM_UNCANCELLED;
 	int fd;
 
 	if (!out || !path)
 		return hgm_fail(-EINVAL, "hgm_source_file: %s is NULL", out ? "path" : "out");
-	fd = hgm_sys->open(path, O_RDONLY | O_NONBLOCK); /* a fifo would wait for its writer */
+	fd = hgm_sys->open(path, O_RDONLY | O_NONBLOCK); /* opening a FIFO would wait */
 	if (fd < 0)
 		return hgm_fail(fd, "open %s: %s", path, hgm_errno_name(fd));
 	return make_source(out, fd, path);
@@ -220,6 +228,7 @@ int hgm_source_file(struct hgm_source **out, const char *path)
 
 int hgm_source_fd(struct hgm_source **out, int fd)
 {
+	HGM_UNCANCELLED;
 	struct hgm_file_kind kind;
 	char path[32];
 	int own, rc;
@@ -232,9 +241,9 @@ int hgm_source_fd(struct hgm_source **out, int fd)
 	if (rc)
 		return hgm_fail(rc, "hgm_source_fd: descriptor %d is not open for reading: %s", fd,
 				hgm_errno_name(rc));
-	/* Opened anew: a duplicate would share its position with the caller's. */
+	/* Open the file anew: a duplicate would share the caller's file position. */
 	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
-	own = hgm_sys->open(path, O_RDONLY | O_NONBLOCK);
+	own = hgm_sys->open(path, O_RDONLY | O_NONBLOCK | (kind.direct ? O_DIRECT : 0));
 	if (own < 0)
 		own = hgm_sys->dup(fd);
 	if (own < 0)

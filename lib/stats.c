@@ -16,18 +16,15 @@ _Static_assert(sizeof(struct hgm_stats) == FIRST_COUNTER + HGM_STAT_COUNT * size
 	       "enum hgm_stat follows struct hgm_stats");
 
 static _Thread_local struct {
-	struct hgm *h; /* the engine whose fault thread this is, if its shard is its own */
+	struct hgm *h; /* the engine that this fault thread belongs to */
 	struct hgm_stat_shard *owned;
-	unsigned int shared; /* elsewhere; 0 before the first use */
+	unsigned int shared; /* shard to use elsewhere; 0 before the first use */
 } mine;
 
 void hgm_stat_own(struct hgm *h, unsigned int nth)
 {
-	bool owns = nth < HGM_STAT_SHARDS_OWNED;
-
-	/* In any case: the first touch of a thread's variables may allocate. */
-	mine.h = owns ? h : NULL;
-	mine.owned = owns ? &h->shards[nth] : NULL;
+	mine.h = h;
+	mine.owned = &h->shards[nth];
 }
 
 static struct hgm_stat_shard *shared_shard(struct hgm *h)
@@ -37,7 +34,7 @@ static struct hgm_stat_shard *shared_shard(struct hgm *h)
 	if (!mine.shared)
 		mine.shared = HGM_STAT_SHARDS_OWNED +
 			      atomic_fetch_add_explicit(&threads, 1, memory_order_relaxed) %
-				      (HGM_STAT_SHARDS - HGM_STAT_SHARDS_OWNED);
+				      HGM_STAT_SHARDS_SHARED;
 	return &h->shards[mine.shared];
 }
 
@@ -46,7 +43,7 @@ static struct hgm_stat_shard *shard(struct hgm *h)
 	return mine.h == h ? mine.owned : shared_shard(h);
 }
 
-/* In the thread's shard of @h. */
+/* Add to a counter in the thread's shard of @h. */
 static void count(const struct hgm *h, _Atomic uint64_t *counter, uint64_t n)
 {
 	if (mine.h == h)
@@ -80,18 +77,24 @@ void hgm_stat_phase(struct hgm *h, enum hgm_phase phase, uint64_t ns)
 		;
 }
 
+/* The next shard that a thread counts in. */
+static unsigned int behind(const struct hgm *h, unsigned int shard)
+{
+	return ++shard == h->stripes ? HGM_STAT_SHARDS_OWNED : shard;
+}
+
 uint64_t hgm_stat_read(const struct hgm *h, enum hgm_stat stat)
 {
 	uint64_t sum = 0;
 
-	for (int i = 0; i < HGM_STAT_SHARDS; i++)
+	for (unsigned int i = 0; i < HGM_STAT_SHARDS; i = behind(h, i))
 		sum += atomic_load_explicit(&h->shards[i].counter[stat], memory_order_relaxed);
 	return sum;
 }
 
 static void read_phase(const struct hgm *h, enum hgm_phase phase, struct hgm_hist *hist)
 {
-	for (int i = 0; i < HGM_STAT_SHARDS; i++) {
+	for (unsigned int i = 0; i < HGM_STAT_SHARDS; i = behind(h, i)) {
 		const struct hgm_phase_counts *p = &h->shards[i].phase[phase];
 		uint64_t max = atomic_load_explicit(&p->max_ns, memory_order_relaxed);
 

@@ -6,11 +6,12 @@
 
 #include <hgm/stats.h>
 
+#include "line.h"
 #include "opts.h"
 
-#define HGM_STATS_FIRST_SIZE HGM_FIRST_SIZE(struct hgm_stats, wp_put_off)
+#define HGM_STATS_FIRST_SIZE HGM_FIRST_SIZE(struct hgm_stats, events)
 
-/* The counters of struct hgm_stats, in its order. */
+/* The counters of struct hgm_stats, in the same order. */
 enum hgm_stat {
 	HGM_STAT_FAULTS,
 	HGM_STAT_FAULT_BATCHES,
@@ -38,6 +39,8 @@ enum hgm_stat {
 	HGM_STAT_SLEEPS,
 	HGM_STAT_WP_FAULTS,
 	HGM_STAT_WP_PUT_OFF,
+	HGM_STAT_DISCARDED_PAGES,
+	HGM_STAT_EVENTS,
 	HGM_STAT_COUNT,
 };
 
@@ -56,18 +59,21 @@ struct hgm_phase_counts {
 };
 
 /*
- * Threads are spread over shards, so that counting seldom moves a cache line between them. The
- * first shards belong to one fault thread each, which needs no locked instruction to count there.
+ * Threads are spread over shards, so that counting rarely moves a cache line between them. Each of
+ * the first shards belongs to one fault thread, which needs no locked instruction to count there.
  */
-#define HGM_STAT_SHARDS	      16
-#define HGM_STAT_SHARDS_OWNED 8
+#define HGM_STAT_SHARDS_OWNED  64 /* the maximum number of fault threads */
+#define HGM_STAT_SHARDS_SHARED 8
+#define HGM_STAT_SHARDS	       (HGM_STAT_SHARDS_OWNED + HGM_STAT_SHARDS_SHARED)
 
 struct hgm_stat_shard {
 	_Alignas(64) _Atomic uint64_t counter[HGM_STAT_COUNT];
 	struct hgm_phase_counts phase[HGM_PHASE_COUNT];
 };
 
-/* The calling thread is the engine's fault thread @nth, and the only one of that number. */
+HGM_WHOLE_LINES(struct hgm_stat_shard);
+
+/* Declare the calling thread to be fault thread @nth of the engine, the only one of that number. */
 void hgm_stat_own(struct hgm *h, unsigned int nth);
 
 void hgm_stat_add(struct hgm *h, enum hgm_stat stat, uint64_t n);

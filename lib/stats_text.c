@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Counters in words, for logs and monitors: one line each, so that grep and a column of awk read
- * them.
+ * Counters as text, for logs and monitors: one per line, so that grep and awk can read them.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -46,6 +45,8 @@ static const struct {
 	COUNTER(sleeps),
 	COUNTER(wp_faults),
 	COUNTER(wp_put_off),
+	COUNTER(discarded_pages),
+	COUNTER(events),
 #undef COUNTER
 };
 
@@ -54,7 +55,7 @@ _Static_assert(sizeof(counters) / sizeof(counters[0]) == HGM_STAT_COUNT, "each c
 struct text {
 	char *buf;
 	size_t size;
-	size_t length; /* of all of it, whether it fits or not */
+	size_t length; /* of the whole text, whether it fits or not */
 };
 
 static void say(struct text *t, const char *format, ...) __attribute__((format(printf, 2, 3)));

@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The kernel seam's real side: Linux.
+ * The real implementation of the kernel seam: Linux.
  */
 #include <errno.h>
+#include <signal.h>
+#include <pthread.h>
 #include <fcntl.h>
 #include <linux/fs.h>
 #include <linux/userfaultfd.h>
@@ -18,7 +20,7 @@
 
 #include "sys.h"
 
-/* Our constants against the system's, where its headers are new enough to have them. */
+/* Check our constants against the system's headers, where these are new enough to have them. */
 _Static_assert(HGM_UFFD_FEATURE_PAGEFAULT_FLAG_WP == UFFD_FEATURE_PAGEFAULT_FLAG_WP, "uapi");
 _Static_assert(HGM_UFFD_FEATURE_EVENT_FORK == UFFD_FEATURE_EVENT_FORK, "uapi");
 _Static_assert(HGM_UFFD_FEATURE_EVENT_REMAP == UFFD_FEATURE_EVENT_REMAP, "uapi");
@@ -72,19 +74,29 @@ _Static_assert(HGM_MADV_DONTNEED_LOCKED == MADV_DONTNEED_LOCKED, "uapi");
 #ifdef MADV_COLLAPSE
 _Static_assert(HGM_MADV_COLLAPSE == MADV_COLLAPSE, "uapi");
 #endif
-#ifdef PAGE_IS_HUGE
+#ifdef PAGEMAP_SCAN
+_Static_assert(HGM_PAGE_IS_WPALLOWED == PAGE_IS_WPALLOWED, "uapi");
+_Static_assert(HGM_PAGE_IS_WRITTEN == PAGE_IS_WRITTEN, "uapi");
+_Static_assert(HGM_PAGE_IS_FILE == PAGE_IS_FILE, "uapi");
+_Static_assert(HGM_PAGE_IS_PRESENT == PAGE_IS_PRESENT, "uapi");
+_Static_assert(HGM_PAGE_IS_SWAPPED == PAGE_IS_SWAPPED, "uapi");
+_Static_assert(HGM_PAGE_IS_PFNZERO == PAGE_IS_PFNZERO, "uapi");
 _Static_assert(HGM_PAGE_IS_HUGE == PAGE_IS_HUGE, "uapi");
 #endif
 
-/* Structs and request numbers that Debian 12's headers lack, laid out as the kernel's ABI says. */
-struct uffd_poison_arg {
+/*
+ * Structs and request numbers that headers before 6.8 lack, as the kernel's ABI defines them. The
+ * names are our own, because newer headers define the kernel's: struct pm_scan_arg, for example,
+ * since 6.7.
+ */
+struct hgm_uffd_poison_arg {
 	uint64_t start;
 	uint64_t len;
 	uint64_t mode;
 	int64_t updated;
 };
 
-struct uffd_move_arg {
+struct hgm_uffd_move_arg {
 	uint64_t dst;
 	uint64_t src;
 	uint64_t len;
@@ -92,7 +104,7 @@ struct uffd_move_arg {
 	int64_t move;
 };
 
-struct pm_scan_arg {
+struct hgm_pm_scan_arg {
 	uint64_t size;
 	uint64_t flags;
 	uint64_t start;
@@ -107,15 +119,41 @@ struct pm_scan_arg {
 	uint64_t return_mask;
 };
 
-#define IOCTL_UFFD_NEW	   _IO(0xAA, 0x00)
-#define IOCTL_UFFD_POISON  _IOWR(0xAA, 0x08, struct uffd_poison_arg)
-#define IOCTL_UFFD_MOVE	   _IOWR(0xAA, 0x05, struct uffd_move_arg)
-#define IOCTL_PAGEMAP_SCAN _IOWR('f', 16, struct pm_scan_arg)
+#define HGM_IOCTL_UFFD_NEW     _IO(0xAA, 0x00)
+#define HGM_IOCTL_UFFD_POISON  _IOWR(0xAA, 0x08, struct hgm_uffd_poison_arg)
+#define HGM_IOCTL_UFFD_MOVE    _IOWR(0xAA, 0x05, struct hgm_uffd_move_arg)
+#define HGM_IOCTL_PAGEMAP_SCAN _IOWR('f', 16, struct hgm_pm_scan_arg)
 
-#define PM_SCAN_WP	    (UINT64_C(1) << 0) /* PM_SCAN_WP_MATCHING */
-#define PM_SCAN_CHECK_ASYNC (UINT64_C(1) << 1) /* PM_SCAN_CHECK_WPASYNC */
+#define HGM_PM_SCAN_WP		(UINT64_C(1) << 0) /* PM_SCAN_WP_MATCHING */
+#define HGM_PM_SCAN_CHECK_ASYNC (UINT64_C(1) << 1) /* PM_SCAN_CHECK_WPASYNC */
 
-/* The caller's errno must survive: hgm_io_done() runs on other people's threads. */
+#ifdef USERFAULTFD_IOC_NEW
+_Static_assert(HGM_IOCTL_UFFD_NEW == USERFAULTFD_IOC_NEW, "uapi");
+#endif
+#ifdef UFFDIO_POISON
+_Static_assert(HGM_IOCTL_UFFD_POISON == UFFDIO_POISON, "uapi");
+#endif
+#ifdef UFFDIO_MOVE
+_Static_assert(HGM_IOCTL_UFFD_MOVE == UFFDIO_MOVE, "uapi");
+#endif
+#ifdef PAGEMAP_SCAN
+_Static_assert(HGM_IOCTL_PAGEMAP_SCAN == PAGEMAP_SCAN, "uapi");
+_Static_assert(HGM_PM_SCAN_WP == PM_SCAN_WP_MATCHING, "uapi");
+_Static_assert(HGM_PM_SCAN_CHECK_ASYNC == PM_SCAN_CHECK_WPASYNC, "uapi");
+_Static_assert(sizeof(struct hgm_pm_region) == sizeof(struct page_region), "uapi");
+_Static_assert(offsetof(struct hgm_pm_region, categories) ==
+		       offsetof(struct page_region, categories),
+	       "uapi");
+_Static_assert(offsetof(struct hgm_pm_scan_arg, vec) == offsetof(struct pm_scan_arg, vec), "uapi");
+_Static_assert(offsetof(struct hgm_pm_scan_arg, category_mask) ==
+		       offsetof(struct pm_scan_arg, category_mask),
+	       "uapi");
+_Static_assert(offsetof(struct hgm_pm_scan_arg, return_mask) ==
+		       offsetof(struct pm_scan_arg, return_mask),
+	       "uapi");
+#endif
+
+/* Preserve the caller's errno: hgm_io_done() runs on threads that are not the library's own. */
 #define NEGATIVE_ERRNO(call)                  \
 	({                                    \
 		int saved_ = errno;           \
@@ -128,8 +166,8 @@ struct pm_scan_arg {
 	})
 
 /*
- * No descriptor of ours is a standard one: where those are closed, what the process prints by
- * mistake would land in it.
+ * None of our descriptors may be a standard one: if the process has closed those, what it prints by
+ * mistake would be written to our descriptor.
  */
 static int above_stdio(int fd)
 {
@@ -209,11 +247,17 @@ static int linux_file_kind(int fd, struct hgm_file_kind *kind)
 	kind->mode = st.st_mode;
 	kind->inode = st.st_ino;
 	kind->device = st.st_dev;
+	kind->special = st.st_rdev;
 	kind->size = (uint64_t)st.st_size;
 	kind->fs_magic = (uint64_t)fs.f_type;
 	kind->fs_block_bytes = (uint64_t)fs.f_bsize;
 	kind->access = access & O_ACCMODE;
 	kind->appends = access & O_APPEND;
+	kind->changed_ns = (uint64_t)st.st_ctim.tv_sec * 1000000000 + (uint64_t)st.st_ctim.tv_nsec;
+	kind->direct = access & O_DIRECT;
+	kind->full = fs.f_blocks && !fs.f_bavail;
+	access = NEGATIVE_ERRNO(fcntl(fd, F_GET_SEALS));
+	kind->sealed = access >= 0 && access & F_SEAL_SHRINK;
 	return 0;
 }
 
@@ -222,9 +266,45 @@ static int linux_memfd_create(const char *name, unsigned int flags)
 	return above_stdio(NEGATIVE_ERRNO(memfd_create(name, flags | MFD_CLOEXEC)));
 }
 
+/*
+ * Beyond RLIMIT_FSIZE, the kernel sends SIGXFSZ, which terminates the process, before it returns
+ * EFBIG. The signal goes to the calling thread. Block it, and discard it if it was not pending
+ * before.
+ */
 static int linux_ftruncate(int fd, uint64_t len)
 {
-	return NEGATIVE_ERRNO(ftruncate(fd, (off_t)len));
+	sigset_t xfsz, before, pending;
+	int rc;
+
+	sigemptyset(&xfsz);
+	sigaddset(&xfsz, SIGXFSZ);
+	sigpending(&pending);
+	pthread_sigmask(SIG_BLOCK, &xfsz, &before);
+	rc = NEGATIVE_ERRNO(ftruncate(fd, (off_t)len));
+	if (rc == -EFBIG && !sigismember(&pending, SIGXFSZ)) {
+		int saved = errno;
+
+		sigtimedwait(&xfsz, NULL, &(struct timespec){ .tv_sec = 0 });
+		errno = saved;
+	}
+	pthread_sigmask(SIG_SETMASK, &before, NULL);
+	return rc;
+}
+
+static int linux_punch_hole(int fd, uint64_t offset, uint64_t len)
+{
+	return NEGATIVE_ERRNO(fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+					(off_t)offset, (off_t)len));
+}
+
+static int linux_seal(int fd)
+{
+	return NEGATIVE_ERRNO(fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK));
+}
+
+static int linux_fsync(int fd)
+{
+	return NEGATIVE_ERRNO(fsync(fd));
 }
 
 static int linux_eventfd(void)
@@ -240,7 +320,7 @@ static int linux_poll(struct pollfd *fds, unsigned int n, int64_t timeout_ns)
 	return NEGATIVE_ERRNO(ppoll(fds, n, timeout_ns < 0 ? NULL : &ts, NULL));
 }
 
-static int linux_mmap(void **out, void *addr, uint64_t len, int prot, int flags, int fd,
+static int plain_mmap(void **out, void *addr, uint64_t len, int prot, int flags, int fd,
 		      uint64_t offset)
 {
 	int saved = errno;
@@ -253,6 +333,46 @@ static int linux_mmap(void **out, void *addr, uint64_t len, int prot, int flags,
 		return rc;
 	}
 	*out = p;
+	return 0;
+}
+
+/* Does the kernel fill new mappings at once? */
+static bool locks_all(void)
+{
+	unsigned char resident = 0;
+	void *probe = NULL;
+
+	if (plain_mmap(&probe, NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1,
+		       0))
+		return false;
+	if (NEGATIVE_ERRNO(mincore(probe, 4096, &resident)))
+		resident = 0;
+	munmap(probe, 4096);
+	return resident & 1;
+}
+
+static int linux_mmap(void **out, void *addr, uint64_t len, int prot, int flags, int fd,
+		      uint64_t offset)
+{
+	bool unlocked = flags & (HGM_MAP_UNLOCKED | HGM_MAP_LOCK_PRESENT);
+	bool lock_present = flags & HGM_MAP_LOCK_PRESENT;
+	int rc;
+
+	flags &= ~(HGM_MAP_UNLOCKED | HGM_MAP_LOCK_PRESENT);
+	if (!unlocked || !locks_all())
+		return plain_mmap(out, addr, len, prot, flags, fd, offset);
+	/* The kernel does not fill a mapping that cannot be accessed. */
+	rc = plain_mmap(out, addr, len, PROT_NONE, flags, fd, offset);
+	if (rc)
+		return rc;
+	NEGATIVE_ERRNO(munlock(*out, len));
+	rc = NEGATIVE_ERRNO(mprotect(*out, len, prot));
+	if (rc) {
+		munmap(*out, len);
+		return rc;
+	}
+	if (lock_present)
+		NEGATIVE_ERRNO(mlock2(*out, len, MLOCK_ONFAULT));
 	return 0;
 }
 
@@ -271,10 +391,23 @@ static int linux_madvise(void *addr, uint64_t len, int advice)
 	return NEGATIVE_ERRNO(madvise(addr, len, advice));
 }
 
+static int linux_mincore(const void *addr, uint64_t len, unsigned char *resident)
+{
+	return NEGATIVE_ERRNO(mincore((void *)(uintptr_t)addr, len, resident));
+}
+
+static int64_t linux_copy(void *to, const void *from, uint64_t len)
+{
+	struct iovec local = { .iov_base = (void *)(uintptr_t)from, .iov_len = len };
+	struct iovec remote = { .iov_base = to, .iov_len = len };
+
+	return NEGATIVE_ERRNO(process_vm_writev(getpid(), &local, 1, &remote, 1, 0));
+}
+
 static int linux_pagemap_scan(int fd, const void *start, const void *end, uint64_t category,
 			      struct hgm_pm_region *out, uint64_t out_len, uint64_t *walk_end)
 {
-	struct pm_scan_arg arg = {
+	struct hgm_pm_scan_arg arg = {
 		.size = sizeof(arg),
 		.start = (uintptr_t)start,
 		.end = (uintptr_t)end,
@@ -283,7 +416,7 @@ static int linux_pagemap_scan(int fd, const void *start, const void *end, uint64
 		.category_mask = category,
 		.return_mask = category,
 	};
-	int rc = NEGATIVE_ERRNO(ioctl(fd, IOCTL_PAGEMAP_SCAN, &arg));
+	int rc = NEGATIVE_ERRNO(ioctl(fd, HGM_IOCTL_PAGEMAP_SCAN, &arg));
 
 	*walk_end = arg.walk_end;
 	return rc;
@@ -293,9 +426,9 @@ static int linux_pagemap_take_written(int fd, const void *start, const void *end
 				      struct hgm_pm_region *out, uint64_t out_len,
 				      uint64_t *walk_end)
 {
-	struct pm_scan_arg arg = {
+	struct hgm_pm_scan_arg arg = {
 		.size = sizeof(arg),
-		.flags = PM_SCAN_WP | PM_SCAN_CHECK_ASYNC,
+		.flags = HGM_PM_SCAN_WP | HGM_PM_SCAN_CHECK_ASYNC,
 		.start = (uintptr_t)start,
 		.end = (uintptr_t)end,
 		.vec = (uintptr_t)out,
@@ -303,7 +436,7 @@ static int linux_pagemap_take_written(int fd, const void *start, const void *end
 		.category_mask = HGM_PAGE_IS_WRITTEN,
 		.return_mask = HGM_PAGE_IS_WRITTEN,
 	};
-	int rc = NEGATIVE_ERRNO(ioctl(fd, IOCTL_PAGEMAP_SCAN, &arg));
+	int rc = NEGATIVE_ERRNO(ioctl(fd, HGM_IOCTL_PAGEMAP_SCAN, &arg));
 
 	*walk_end = arg.walk_end;
 	return rc;
@@ -316,7 +449,7 @@ static int linux_userfaultfd(int flags)
 
 static int linux_uffd_new(int dev, int flags)
 {
-	return above_stdio(NEGATIVE_ERRNO(ioctl(dev, IOCTL_UFFD_NEW, (long)flags)));
+	return above_stdio(NEGATIVE_ERRNO(ioctl(dev, HGM_IOCTL_UFFD_NEW, (long)flags)));
 }
 
 static int linux_uffd_api(int fd, uint64_t *features, uint64_t *ioctls)
@@ -356,8 +489,8 @@ static int linux_uffd_wake(int fd, void *addr, uint64_t len)
 }
 
 /*
- * The result field is preset to 0: kernels before late 2025 leave it unwritten for some EAGAIN, and
- * all of them for a bad mode or a bad range.
+ * The result field is preset to 0. Kernels before late 2025 leave it unwritten for some EAGAIN. All
+ * kernels leave it unwritten for a bad mode or a bad range.
  */
 static int linux_uffd_copy(int fd, void *dst, const void *src, uint64_t len, uint64_t mode,
 			   int64_t *done)
@@ -400,8 +533,8 @@ static int linux_uffd_continue(int fd, void *addr, uint64_t len, uint64_t mode, 
 
 static int linux_uffd_poison(int fd, void *addr, uint64_t len, uint64_t mode, int64_t *done)
 {
-	struct uffd_poison_arg arg = { .start = (uintptr_t)addr, .len = len, .mode = mode };
-	int rc = NEGATIVE_ERRNO(ioctl(fd, IOCTL_UFFD_POISON, &arg));
+	struct hgm_uffd_poison_arg arg = { .start = (uintptr_t)addr, .len = len, .mode = mode };
+	int rc = NEGATIVE_ERRNO(ioctl(fd, HGM_IOCTL_UFFD_POISON, &arg));
 
 	*done = arg.updated;
 	return rc;
@@ -409,13 +542,13 @@ static int linux_uffd_poison(int fd, void *addr, uint64_t len, uint64_t mode, in
 
 static int linux_uffd_move(int fd, void *dst, void *src, uint64_t len, uint64_t mode, int64_t *done)
 {
-	struct uffd_move_arg arg = {
+	struct hgm_uffd_move_arg arg = {
 		.dst = (uintptr_t)dst,
 		.src = (uintptr_t)src,
 		.len = len,
 		.mode = mode,
 	};
-	int rc = NEGATIVE_ERRNO(ioctl(fd, IOCTL_UFFD_MOVE, &arg));
+	int rc = NEGATIVE_ERRNO(ioctl(fd, HGM_IOCTL_UFFD_MOVE, &arg));
 
 	*done = arg.move;
 	return rc;
@@ -444,12 +577,17 @@ const struct hgm_sys hgm_sys_linux = {
 	.file_kind = linux_file_kind,
 	.memfd_create = linux_memfd_create,
 	.ftruncate = linux_ftruncate,
+	.punch_hole = linux_punch_hole,
+	.seal = linux_seal,
+	.fsync = linux_fsync,
 	.eventfd = linux_eventfd,
 	.poll = linux_poll,
 	.mmap = linux_mmap,
 	.munmap = linux_munmap,
 	.mprotect = linux_mprotect,
 	.madvise = linux_madvise,
+	.mincore = linux_mincore,
+	.copy = linux_copy,
 	.pagemap_scan = linux_pagemap_scan,
 	.pagemap_take_written = linux_pagemap_take_written,
 	.userfaultfd = linux_userfaultfd,

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The engine's regions by address. Readers search a table inside a read-side section; writers fill
- * the other of two, put it in its place, and wait until nobody reads the old one. Removing a region
- * cannot fail.
+ * The engine's regions by address. Readers search a table inside a read-side section. A writer
+ * fills the other one of two tables, publishes it, and waits until no reader uses the old one.
+ * Removing a region cannot fail.
  */
 #include <errno.h>
 #include <string.h>
@@ -14,7 +14,7 @@ struct hgm_region *hgm_table_find(const struct hgm_table *t, uint64_t addr)
 	unsigned int low = 0, high = t->count;
 	struct hgm_region *r;
 
-	while (low < high) { /* the first region that begins behind addr */
+	while (low < high) { /* the first region that begins after addr */
 		unsigned int mid = low + (high - low) / 2;
 
 		if ((uintptr_t)t->region[mid]->primary <= addr)
@@ -28,14 +28,14 @@ struct hgm_region *hgm_table_find(const struct hgm_table *t, uint64_t addr)
 	return addr - (uintptr_t)r->primary < r->mapped ? r : NULL;
 }
 
-/* Under the table's lock: the buffer that readers do not see. */
+/* The table that readers do not see. Under the table lock. */
 static struct hgm_table *spare(struct hgm *h, struct hgm_table **now)
 {
 	*now = atomic_load_explicit(&h->table, memory_order_relaxed);
 	return *now == &h->tables[0] ? &h->tables[1] : &h->tables[0];
 }
 
-/* Under the table's lock. Afterwards nobody reads the old table, which is the next spare. */
+/* Under the table lock. Afterwards no reader uses the old table, which is the next spare. */
 static void publish(struct hgm *h, struct hgm_table *t)
 {
 	atomic_store_explicit(&h->table, t, memory_order_release);
@@ -76,7 +76,7 @@ void hgm_table_remove(struct hgm *h, struct hgm_region *r)
 			t->region[t->count++] = now->region[i];
 	publish(h, t);
 	pthread_mutex_unlock(&h->table_lock);
-	hgm_something_is_done(h); /* it may have been the last that was not complete */
-	/* The collapser walks by index and may have stepped over a region that moved. */
+	hgm_region_gone(r); /* it may have been the last one that was incomplete */
+	/* The collapser walks by index and may have skipped a region that moved. */
 	hgm_collapser_kick(h);
 }

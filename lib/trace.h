@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Static probes (USDT) of provider "hgm", for bpftrace, perf and systemtap: one no-op instruction
- * each until somebody attaches. examples/faults.bt shows their use. By name and arguments:
+ * Static probes (USDT) of provider "hgm", for bpftrace, perf and systemtap. Each is one no-op
+ * instruction until a tracer attaches. examples/faults.bt shows how to use them. Names and
+ * arguments:
  *
  *	fault		address, HGM_UFFD_FAULT_* flags		a message was read
  *	ask		request, offset, bytes, demand or 0	the source is asked
@@ -11,7 +12,8 @@
  *	collapse	address, bytes, result			one try at a block
  *	protect		address, result				a write to a protected page
  *
- * A request is known by its address until it is answered. test/install/probes.py checks the table.
+ * A request is identified by its address until it is answered. test/install/probes.py checks the
+ * table.
  */
 #ifndef HGM_LIB_TRACE_H
 #define HGM_LIB_TRACE_H

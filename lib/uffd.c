@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * userfaultfd: getting one, agreeing on features, registering, reading messages.
- * The range operations are in range.c.
+ * userfaultfd: opening, negotiation of features, registration, reading messages. The range
+ * operations are in range.c.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -9,14 +9,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "cancel.h"
 #include "error.h"
 #include "opts.h"
 #include "sys.h"
 #include "uffd.h"
-
-#ifndef UFFD_USER_MODE_ONLY
-#define UFFD_USER_MODE_ONLY 1
-#endif
 
 static const char *const feature_names[] = {
 	"PAGEFAULT_FLAG_WP",
@@ -57,7 +54,7 @@ static int open_device(void)
 	return fd;
 }
 
-/* Of several failures the most telling: a refusal says more than an absence. */
+/* Return the more informative of two errors: a refusal says more than an absence. */
 static int more_telling(int a, int b)
 {
 	static const int order[] = { -EMFILE, -ENFILE, -ENOMEM, -EPERM, -EACCES };
@@ -68,7 +65,7 @@ static int more_telling(int a, int b)
 	return b == -ENOENT ? a : b;
 }
 
-/* The ways to a userfaultfd, best first; the next is tried after any failure. */
+/* Try the ways to open a userfaultfd, best first. After any failure, try the next. */
 static int open_any(unsigned int flags, enum hgm_uffd_via *via)
 {
 	int dev, sys, user = 0;
@@ -105,7 +102,7 @@ static int open_any(unsigned int flags, enum hgm_uffd_via *via)
 			user ? "" : "; without KVM, HGM_ALLOW_USER_MODE_ONLY");
 }
 
-/* UFFDIO_API can be done once per descriptor: learn what there is on a throw-away one. */
+/* UFFDIO_API works only once per descriptor: query the features on a temporary one. */
 static int discover(unsigned int flags, uint64_t *supported)
 {
 	enum hgm_uffd_via via;
@@ -153,6 +150,7 @@ static int missing_features(uint64_t missing)
 
 int hgm_uffd_open(struct hgm_uffd **out, const struct hgm_uffd_opts *opts)
 {
+	HGM_UNCANCELLED;
 	struct hgm_uffd_opts o;
 	struct hgm_uffd *u;
 	uint64_t features, ioctls;
@@ -246,8 +244,9 @@ int hgm_uffd_register(struct hgm_uffd *u, void *addr, uint64_t len, uint64_t mod
 	return hgm_fail(rc, "UFFDIO_REGISTER of %llu bytes at %p, modes 0x%llx: %s%s",
 			(unsigned long long)len, addr, (unsigned long long)modes,
 			hgm_errno_name(rc),
-			rc == -EBUSY   ? " (another userfaultfd has this memory)"
-			: rc == -EPERM ? " (the file is open read-only)"
+			rc == -EBUSY	? " (another userfaultfd has this memory)"
+			: rc == -EPERM	? " (the file is open read-only)"
+			: rc == -ENOMEM ? " (" HGM_AREAS_HINT ")"
 			: rc == -EINVAL
 				? " (not aligned to the huge page, or the kernel does not offer "
 				  "this mode on this memory)"
@@ -262,14 +261,23 @@ int hgm_uffd_unregister(struct hgm_uffd *u, void *addr, uint64_t len)
 		return no_object("hgm_uffd_unregister");
 	rc = hgm_sys->uffd_unregister(u->fd, addr, len);
 	/*
-	 * UNREGISTER leaves minor and write-protect waiters asleep. Waking them before it would be
-	 * a race: they could queue again. Once it has returned nobody can join the queue any more.
+	 * UFFDIO_UNREGISTER does not wake threads that wait for minor or write-protect faults.
+	 * Waking them before it would be a race, because they could queue again. After it has
+	 * returned, no thread can join the queue.
 	 */
 	hgm_sys->uffd_wake(u->fd, addr, len);
 	if (rc)
-		return hgm_fail(rc, "UFFDIO_UNREGISTER of %llu bytes at %p: %s",
-				(unsigned long long)len, addr, hgm_errno_name(rc));
+		return hgm_fail(rc, "UFFDIO_UNREGISTER of %llu bytes at %p: %s%s",
+				(unsigned long long)len, addr, hgm_errno_name(rc),
+				rc == -ENOMEM ? " (" HGM_AREAS_HINT ")" : "");
 	return 0;
+}
+
+bool hgm_uffd_changing(const struct hgm_uffd *u)
+{
+	int64_t done;
+
+	return hgm_sys->uffd_zeropage(u->fd, NULL, 0, 0, &done) == -EAGAIN;
 }
 
 int hgm_uffd_wake(struct hgm_uffd *u, void *addr, uint64_t len)
@@ -322,8 +330,10 @@ int hgm_uffd_read(struct hgm_uffd *u, struct hgm_uffd_event *ev, unsigned int ma
 	if (max > HGM_UFFD_READ_MAX)
 		max = HGM_UFFD_READ_MAX;
 	got = hgm_sys->read(u->fd, msg, max * sizeof(msg[0]));
+	if (got == -EAGAIN || got == -EINTR)
+		return -EAGAIN;
 	if (got < 0)
-		return got == -EINTR ? -EAGAIN : (int)got;
+		return hgm_fail((int)got, "hgm_uffd_read: %s", hgm_errno_name((int)got));
 	if (!got || (size_t)got % sizeof(msg[0]))
 		return hgm_fail(-EIO, "hgm_uffd_read: %zd bytes are no messages", got);
 	for (size_t i = 0; i < (size_t)got / sizeof(msg[0]); i++)

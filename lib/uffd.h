@@ -2,6 +2,8 @@
 #ifndef HGM_LIB_UFFD_H
 #define HGM_LIB_UFFD_H
 
+#include <stdbool.h>
+
 #include <hgm/uffd.h>
 
 struct hgm_uffd {
@@ -19,13 +21,20 @@ enum hgm_verb {
 };
 
 /*
- * As the public range operations, but stop with -EEXIST at the first piece that exists, waking
- * nobody for it.
+ * Like the public range operations, but stops with -EEXIST at the first piece that exists, and does
+ * not wake the threads that wait for it.
  */
 int hgm_range_until_exist(struct hgm_uffd *u, struct hgm_range *r, enum hgm_verb verb,
 			  const void *src);
 
-/* The name of a feature bit, NULL if it has none here. */
+/*
+ * Is an event pending, or has one been read and the thread that raised it has not run since? The
+ * kernel refuses every range ioctl then, including the one used here. Before Linux 5.15, the first
+ * of several events to end hides the others.
+ */
+bool hgm_uffd_changing(const struct hgm_uffd *u);
+
+/* The name of a feature bit, or NULL if the bit has no name here. */
 const char *hgm_uffd_feature_name(unsigned int bit);
 
 #endif

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * When is it done? Completion of regions, hgm_wait(), progress, and holding regions alive.
+ * Completion of regions, hgm_wait(), progress, and the references that keep regions alive.
  */
 #include <errno.h>
 
@@ -11,9 +11,17 @@
 
 #define CANCEL_AGAIN_NS 10000000
 
-/* Those who wait look again whenever the generation has changed. */
+/*
+ * Waiting threads check again whenever the generation has changed. No earlier result is remembered,
+ * because a complete region may become incomplete again (a collapse that is requested late, a
+ * prefetch, a page that is being given up). So a thread that brings one of a region's counts to 0
+ * looks at all of them.
+ */
 void hgm_something_is_done(struct hgm *h)
 {
+	/* seq_cst: a thread that begins to wait sees what was done before this, or is seen here. */
+	if (!atomic_load_explicit(&h->waiters, memory_order_seq_cst))
+		return;
 	pthread_mutex_lock(&h->done_lock);
 	h->done_generation++;
 	pthread_cond_broadcast(&h->done_cond);
@@ -24,11 +32,11 @@ static bool is_complete(const struct hgm_region *r)
 {
 	/*
 	 * The order matters: a block is counted as unsettled before its last page is counted off.
-	 * Of two that are counted off at the same time one must see that both are: hence seq_cst,
-	 * here and there.
+	 * If the two counts drop to 0 at the same time, one of the threads must see both. Hence
+	 * seq_cst, here and there.
 	 */
 	if (r->flags & HGM_REGION_NO_FILL) {
-		if (atomic_load_explicit(&r->prefetch_count, memory_order_acquire) ||
+		if (atomic_load_explicit(&r->prefetch_count, memory_order_seq_cst) ||
 		    atomic_load_explicit(&r->refs, memory_order_seq_cst))
 			return false;
 	} else if (atomic_load_explicit(&r->open_pages, memory_order_seq_cst)) {
@@ -37,17 +45,24 @@ static bool is_complete(const struct hgm_region *r)
 	return !atomic_load_explicit(&r->unsettled, memory_order_seq_cst);
 }
 
+/* As is_complete(), for a caller that must be notified when the region becomes complete. */
+static bool looks_complete(struct hgm_region *r)
+{
+	if (is_complete(r))
+		return true;
+	atomic_store_explicit(&r->event_due, true, memory_order_seq_cst);
+	return is_complete(r); /* a thread that completed it since may not have seen the mark */
+}
+
 void hgm_region_check_complete(struct hgm_region *r)
 {
-	bool first;
-
 	if (!is_complete(r))
 		return;
-	first = !atomic_exchange_explicit(&r->complete, true, memory_order_acq_rel);
-	/* Without fill a region can be complete, busy and complete again. */
-	if (first || r->flags & HGM_REGION_NO_FILL)
-		hgm_something_is_done(r->h);
-	if (first)
+	hgm_something_is_done(r->h);
+	/* Without fill, each fault makes it busy and then complete: not an event every time. */
+	if (!(r->flags & HGM_REGION_NO_FILL) ||
+	    (atomic_load_explicit(&r->event_due, memory_order_seq_cst) &&
+	     atomic_exchange_explicit(&r->event_due, false, memory_order_seq_cst)))
 		hgm_notify(r->h);
 }
 
@@ -58,8 +73,8 @@ void hgm_region_unsettle(struct hgm_region *r)
 
 void hgm_region_settled(struct hgm_region *r)
 {
-	atomic_fetch_sub_explicit(&r->unsettled, 1, memory_order_seq_cst);
-	hgm_region_check_complete(r);
+	if (atomic_fetch_sub_explicit(&r->unsettled, 1, memory_order_seq_cst) == 1)
+		hgm_region_check_complete(r);
 }
 
 void hgm_region_hold(struct hgm_region *r)
@@ -70,38 +85,63 @@ void hgm_region_hold(struct hgm_region *r)
 void hgm_region_drop(struct hgm_region *r)
 {
 	/*
-	 * Whoever destroys the region waits for 0, then for readers: after the count falls we are
-	 * one.
+	 * The thread that destroys the region waits for 0, then for readers. We are one after the
+	 * count drops.
 	 */
 	hgm_rcu_read_lock();
 	if (atomic_fetch_sub_explicit(&r->refs, 1, memory_order_seq_cst) == 1) {
 		if (r->flags & HGM_REGION_NO_FILL)
 			hgm_region_check_complete(r);
-		if (atomic_load_explicit(&r->dying, memory_order_acquire))
+		if (atomic_load_explicit(&r->dying, memory_order_seq_cst))
 			hgm_something_is_done(r->h);
 	}
 	hgm_rcu_read_unlock();
 }
 
-/* Wait until @done(@arg) or the deadline; false: too late. */
-static bool wait_for(struct hgm *h, bool (*done)(void *), void *arg, uint64_t deadline_ns)
+static void stop_waiting(void *arg)
 {
-	uint64_t generation;
-	bool late = false;
+	struct hgm *h = arg;
+
+	pthread_mutex_unlock(&h->done_lock);
+	atomic_fetch_sub_explicit(&h->waiters, 1, memory_order_relaxed);
+}
+
+/*
+ * Sleep until the generation has changed. True: the deadline has passed. A cancellation point: a
+ * thread that is cancelled here leaves nothing locked, and no longer counts as a waiter.
+ */
+static bool sleep_until_news(struct hgm *h, uint64_t generation, uint64_t deadline_ns)
+{
+	bool late;
 
 	pthread_mutex_lock(&h->done_lock);
-	for (;;) {
-		bool is_done;
+	pthread_cleanup_push(stop_waiting, h);
+	late = false; /* not earlier: the macro calls setjmp(), and gcc would warn */
+	while (generation == h->done_generation && !late)
+		late = hgm_cond_wait(&h->done_cond, &h->done_lock, deadline_ns);
+	pthread_cleanup_pop(0);
+	pthread_mutex_unlock(&h->done_lock);
+	return late;
+}
 
+/* Wait until @done(@arg) is true or the deadline has passed. False: it has passed. */
+static bool wait_for(struct hgm *h, bool (*done)(void *), void *arg, uint64_t deadline_ns)
+{
+	bool late = false, is_done = false;
+	uint64_t generation;
+
+	atomic_fetch_add_explicit(&h->waiters, 1, memory_order_seq_cst);
+	for (;;) {
+		pthread_mutex_lock(&h->done_lock);
 		generation = h->done_generation;
 		pthread_mutex_unlock(&h->done_lock);
 		is_done = done(arg);
 		if (is_done || late)
-			return is_done;
-		pthread_mutex_lock(&h->done_lock);
-		while (generation == h->done_generation && !late)
-			late = hgm_cond_wait(&h->done_cond, &h->done_lock, deadline_ns);
+			break;
+		late = sleep_until_news(h, generation, deadline_ns);
 	}
+	atomic_fetch_sub_explicit(&h->waiters, 1, memory_order_relaxed);
+	return is_done;
 }
 
 void hgm_region_visit(struct hgm_region *r)
@@ -112,30 +152,43 @@ void hgm_region_visit(struct hgm_region *r)
 void hgm_region_leave(struct hgm_region *r)
 {
 	hgm_rcu_read_lock();
-	if (atomic_fetch_sub_explicit(&r->visits, 1, memory_order_acq_rel) == 1 &&
-	    atomic_load_explicit(&r->dying, memory_order_acquire))
+	if (atomic_fetch_sub_explicit(&r->visits, 1, memory_order_seq_cst) == 1 &&
+	    atomic_load_explicit(&r->dying, memory_order_seq_cst))
 		hgm_something_is_done(r->h);
 	hgm_rcu_read_unlock();
 }
 
+struct regions {
+	struct hgm_region **r;
+	unsigned int count;
+};
+
 static bool no_refs(void *arg)
 {
-	struct hgm_region *r = arg;
+	const struct regions *all = arg;
 
-	return !atomic_load_explicit(&r->refs, memory_order_acquire) &&
-	       !atomic_load_explicit(&r->visits, memory_order_acquire);
+	for (unsigned int i = 0; i < all->count; i++)
+		if (atomic_load_explicit(&all->r[i]->refs, memory_order_seq_cst) ||
+		    atomic_load_explicit(&all->r[i]->visits, memory_order_seq_cst))
+			return false;
+	return true;
 }
 
-void hgm_region_wait_refs(struct hgm_region *r)
+void hgm_regions_wait_refs(struct hgm_region **r, unsigned int count)
 {
+	struct regions all = { r, count };
+
+	if (!count)
+		return;
 	/*
-	 * A request may be on its way into the source while we look: the source ignores what it
-	 * does not know yet, so it is cancelled again until it has answered.
+	 * A request may be about to enter the source while we look. The source ignores the
+	 * cancellation of a request that it does not know yet, so cancel it again until the source
+	 * has answered.
 	 */
-	do
-		hgm_requests_cancel(r);
-	while (!wait_for(r->h, no_refs, r, hgm_now_ns() + CANCEL_AGAIN_NS));
-	hgm_rcu_synchronize(); /* the last to drop it may still be inside hgm_region_drop() */
+	while (!wait_for(r[0]->h, no_refs, &all, hgm_now_ns() + CANCEL_AGAIN_NS))
+		for (unsigned int i = 0; i < count; i++)
+			hgm_requests_cancel(r[i]);
+	hgm_rcu_synchronize(); /* the last thread may still be inside hgm_region_drop() */
 }
 
 static bool all_complete(void *arg)
@@ -147,15 +200,23 @@ static bool all_complete(void *arg)
 	hgm_rcu_read_lock();
 	t = atomic_load_explicit(&h->table, memory_order_acquire);
 	for (unsigned int i = 0; all && i < t->count; i++)
-		all = is_complete(t->region[i]);
+		all = looks_complete(t->region[i]);
 	hgm_rcu_read_unlock();
 	return all;
 }
 
-/* A struct with what hgm_get_progress() says, all regions together. */
+void hgm_region_gone(struct hgm_region *r)
+{
+	hgm_something_is_done(r->h);
+	if (!is_complete(r) && all_complete(r->h))
+		hgm_notify(r->h);
+}
+
+/* The result of hgm_get_progress(): the sums over all regions. */
 static struct hgm_progress add_up(struct hgm *h)
 {
 	struct hgm_progress p = { .size = sizeof(p) };
+	uint64_t open_pages = 0;
 	struct hgm_table *t;
 
 	p.complete = true;
@@ -168,10 +229,14 @@ static struct hgm_progress add_up(struct hgm *h)
 		p.present_bytes += hgm_map_present_pages(r->map) << HGM_PAGE_SHIFT;
 		p.poisoned_bytes += hgm_region_poisoned_bytes(r);
 		p.huge_bytes += hgm_region_huge_bytes(r);
-		p.complete &= is_complete(r);
+		p.failing_requests += atomic_load_explicit(&r->fill_failed, memory_order_relaxed);
+		p.complete &= looks_complete(r);
+		if (!(r->flags & HGM_REGION_NO_FILL))
+			open_pages += atomic_load_explicit(&r->open_pages, memory_order_relaxed);
 	}
 	hgm_rcu_read_unlock();
-	p.failing_requests = atomic_load_explicit(&h->failing_requests, memory_order_relaxed);
+	p.remaining_us = hgm_fill_remaining_us(h, open_pages << HGM_PAGE_SHIFT);
+	p.failing_requests += atomic_load_explicit(&h->failing_requests, memory_order_relaxed);
 	p.last_error = atomic_load_explicit(&h->last_error, memory_order_relaxed);
 	return p;
 }
@@ -203,8 +268,8 @@ int hgm_wait(struct hgm *h, int timeout_ms)
 
 		if (p.poisoned_bytes)
 			return hgm_fail(-EIO,
-					"hgm_wait: the source failed for %llu bytes, which are "
-					"poisoned; last error %s",
+					"hgm_wait: %llu bytes were given up, and are poisoned; "
+					"last error %s",
 					(unsigned long long)p.poisoned_bytes,
 					hgm_errno_name(p.last_error));
 	}
@@ -218,6 +283,6 @@ int hgm_get_progress(struct hgm *h, struct hgm_progress *out)
 	if (!h)
 		return hgm_fail(-EINVAL, "hgm_get_progress: the engine is NULL");
 	p = add_up(h);
-	return hgm_opts_out(out, &p, sizeof(p), HGM_FIRST_SIZE(struct hgm_progress, complete),
+	return hgm_opts_out(out, &p, sizeof(p), HGM_FIRST_SIZE(struct hgm_progress, remaining_us),
 			    "hgm_get_progress");
 }

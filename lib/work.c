@@ -1,23 +1,33 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The work queue: what the workers (fill.c) take from, and what others put in.
+ * The work queue: other threads add work, and the workers (fill.c) take it.
  *
- * Its lock covers queues and counters only: no source and no ioctl runs under it.
+ * Its lock covers queues and counters only. No source and no ioctl runs under it.
  */
 #include <errno.h>
 
 #include "clock.h"
 #include "engine.h"
 #include "error.h"
+#include "resolve.h"
 #include "source.h"
+#include "thread.h"
+
+#define PAUSE_MAX_US   1000000 /* pause of fill after failures */
+#define ROUND_FIRST_US 10000   /* before a round asks again for pages that failed */
+#define ROUND_MAX_US   1000000
+#define PEEKS_NS       10000000 /* a snapshot that wants more asks for it within this time */
 
 void hgm_work_init(struct hgm *h)
 {
 	struct hgm_work *w = &h->work;
+	unsigned int cpus = hgm_cpus();
 
 	pthread_mutex_init(&w->lock, NULL);
 	hgm_cond_init(&w->cond);
-	hgm_window_init(&w->window, h->opts.fill_window_bytes);
+	w->threads = h->opts.workers;
+	w->computing_most = cpus > 1 ? cpus / 2 : 1;
+	w->pass = 1;
 }
 
 void hgm_work_destroy(struct hgm *h)
@@ -45,7 +55,7 @@ static struct hgm_request *pop(struct hgm_request_list *list)
 	return req;
 }
 
-/* The first request that is due; *soonest is lowered to the time of the next that is not. */
+/* The first request that is due. *soonest is lowered to the time when the next one is due. */
 static struct hgm_request *pop_due(struct hgm_work *w, uint64_t now, uint64_t *soonest)
 {
 	struct hgm_request_list *list = &w->retry;
@@ -55,7 +65,7 @@ static struct hgm_request *pop_due(struct hgm_work *w, uint64_t now, uint64_t *s
 	for (; *link; before = *link, link = &before->next) {
 		struct hgm_request *req = *link;
 
-		if (hgm_work_fill_sleeps(req) && !hgm_work_may_fill(w, req->r))
+		if (hgm_work_fill_sleeps(req) && !hgm_feed_has_worker(w, req->r->feed, now))
 			continue;
 		if (req->due_ns <= now) {
 			*link = req->next;
@@ -75,74 +85,36 @@ static void wake_one(struct hgm_work *w)
 		pthread_cond_signal(&w->cond);
 }
 
+/* The work of a dying region is taken off the queues, and no more may be added. */
+static bool is_dying(const struct hgm_region *r)
+{
+	return atomic_load_explicit(&r->dying, memory_order_acquire);
+}
+
+static void enqueue(struct hgm_work *w, struct hgm_request_list *list, struct hgm_request *req)
+{
+	bool dying;
+
+	pthread_mutex_lock(&w->lock);
+	dying = is_dying(req->r);
+	if (!dying) {
+		append(list, req);
+		wake_one(w);
+	}
+	pthread_mutex_unlock(&w->lock);
+	if (dying)
+		hgm_request_put(req);
+}
+
 void hgm_work_demand(struct hgm *h, struct hgm_request *req)
 {
-	pthread_mutex_lock(&h->work.lock);
-	append(&h->work.demand, req);
-	wake_one(&h->work);
-	pthread_mutex_unlock(&h->work.lock);
+	enqueue(&h->work, &h->work.demand, req);
 }
 
 void hgm_work_later(struct hgm *h, struct hgm_request *req, uint64_t due_ns)
 {
-	pthread_mutex_lock(&h->work.lock);
 	req->due_ns = due_ns;
-	append(&h->work.retry, req);
-	wake_one(&h->work);
-	pthread_mutex_unlock(&h->work.lock);
-}
-
-void hgm_work_fill_asked(struct hgm *h, struct hgm_request *req, uint64_t bytes)
-{
-	pthread_mutex_lock(&h->work.lock);
-	if (!req->peek)
-		hgm_window_asked(&h->work.window, req->asked_ns);
-	h->work.fill_inflight += bytes;
-	req->delivered_before = h->work.window.delivered_bytes;
-	pthread_mutex_unlock(&h->work.lock);
-	hgm_stat_add(h, HGM_STAT_FILL_REQUESTS, 1);
-}
-
-void hgm_work_fill_done(struct hgm *h, const struct hgm_request *req, uint64_t bytes, bool ok,
-			bool later)
-{
-	struct hgm_work *w = &h->work;
-
-	pthread_mutex_lock(&w->lock);
-	w->fill_inflight -= bytes;
-	if (ok && later)
-		hgm_window_answered(&w->window, bytes, req->asked_ns, req->delivered_before,
-				    req->answered_ns);
-	else if (ok)
-		hgm_window_immediate(&w->window);
-	if (w->fill && w->fill_inflight < w->window.bytes)
-		hgm_window_room(&w->window, req->answered_ns);
-	wake_one(w);
-	pthread_mutex_unlock(&w->lock);
-}
-
-static void ring_add(struct hgm_work *w, struct hgm_region *r)
-{
-	if (r->fill_link)
-		return;
-	r->fill_link = w->fill ? w->fill->fill_link : r;
-	if (w->fill)
-		w->fill->fill_link = r;
-	w->fill = r;
-}
-
-void hgm_work_ring_remove(struct hgm_work *w, struct hgm_region *r)
-{
-	struct hgm_region *before = r;
-
-	if (!r->fill_link)
-		return;
-	while (before->fill_link != r)
-		before = before->fill_link;
-	before->fill_link = r->fill_link;
-	if (w->fill == r)
-		w->fill = before == r ? NULL : before;
-	r->fill_link = NULL;
+	enqueue(&h->work, &h->work.retry, req);
 }
 
 void hgm_work_add_region(struct hgm_region *r)
@@ -152,21 +124,109 @@ void hgm_work_add_region(struct hgm_region *r)
 	if (r->flags & HGM_REGION_NO_FILL)
 		return;
 	pthread_mutex_lock(&w->lock);
-	ring_add(w, r);
+	hgm_feed_add(w, r);
 	wake_one(w);
 	pthread_mutex_unlock(&w->lock);
 }
 
-/* The region is dying: what waits for it is run now, which drops it. */
+/* Move the region's requests from one queue to another. */
+static void take_requests(struct hgm_request_list *from, const struct hgm_region *r,
+			  struct hgm_request_list *to)
+{
+	struct hgm_request_list rest = { NULL, NULL };
+	struct hgm_request *req;
+
+	while ((req = pop(from)))
+		append(req->r == r ? to : &rest, req);
+	*from = rest;
+}
+
+/* Take the region's blocks off the queue. Returns their number; each of them holds the region. */
+static unsigned int take_urgent(struct hgm_work *w, const struct hgm_region *r)
+{
+	unsigned int kept = 0, count = w->urgent_count;
+
+	for (unsigned int i = 0; i < count; i++) {
+		struct hgm_urgent u = w->urgent[(w->urgent_first + i) % HGM_URGENT_MAX];
+
+		if (u.r != r)
+			w->urgent[(w->urgent_first + kept++) % HGM_URGENT_MAX] = u;
+	}
+	w->urgent_count = kept;
+	return count - kept;
+}
+
+static bool take_chunk(struct hgm_chunk *c, const struct hgm_region *r)
+{
+	if (c->r != r || c->busy)
+		return false;
+	c->r = NULL;
+	return true;
+}
+
+/*
+ * Drop all work of a dying region that waits in queues and with workers. The workers cannot be
+ * relied on to do this, because all of them may be inside sources of other regions.
+ */
 void hgm_work_remove_region(struct hgm_region *r)
+{
+	struct hgm_request_list mine = { NULL, NULL };
+	struct hgm_work *w = &r->h->work;
+	struct hgm_request *req;
+	unsigned int holds;
+
+	pthread_mutex_lock(&w->lock);
+	hgm_feed_remove(r);
+	atomic_store_explicit(&r->prefetch_count, 0, memory_order_relaxed);
+	take_requests(&w->demand, r, &mine);
+	take_requests(&w->retry, r, &mine);
+	holds = take_urgent(w, r);
+	for (struct hgm_worker *each = w->workers; each; each = each->next)
+		holds += (unsigned int)take_chunk(&each->urgent, r) +
+			 (unsigned int)take_chunk(&each->fill, r);
+	pthread_cond_broadcast(&w->cond);
+	pthread_mutex_unlock(&w->lock);
+	while ((req = pop(&mine)))
+		hgm_request_put(req);
+	while (holds--)
+		hgm_region_drop(r);
+}
+
+/* What a slow source needs at the start, before the window has measured it. */
+#define PEEK_ROOM_MIN (UINT64_C(128) << 10)
+
+uint64_t hgm_work_peek_room(struct hgm_region *r, uint64_t *chunk)
+{
+	struct hgm_work *w = &r->h->work;
+	uint64_t room;
+
+	pthread_mutex_lock(&w->lock);
+	*chunk = hgm_window_chunk(&r->feed->window);
+	room = hgm_window_bytes(&r->feed->window);
+	room = room > PEEK_ROOM_MIN ? room : PEEK_ROOM_MIN;
+	pthread_mutex_unlock(&w->lock);
+	return room;
+}
+
+void hgm_work_peeked(struct hgm_region *r)
+{
+	struct hgm_work *w = &r->h->work;
+
+	atomic_store_explicit(&r->peeked_ns, hgm_now_ns(), memory_order_relaxed);
+	if (atomic_fetch_sub_explicit(&r->peeks, 1, memory_order_acq_rel) != 1)
+		return;
+	pthread_mutex_lock(&w->lock);
+	wake_one(w);
+	pthread_mutex_unlock(&w->lock);
+}
+
+void hgm_work_hurry_peeks(struct hgm_region *r)
 {
 	struct hgm_work *w = &r->h->work;
 
 	pthread_mutex_lock(&w->lock);
-	hgm_work_ring_remove(w, r);
-	atomic_store_explicit(&r->prefetch_count, 0, memory_order_relaxed);
 	for (struct hgm_request *req = w->retry.first; req; req = req->next)
-		if (req->r == r)
+		if (req->r == r && req->peek)
 			req->due_ns = 0;
 	pthread_cond_broadcast(&w->cond);
 	pthread_mutex_unlock(&w->lock);
@@ -180,20 +240,35 @@ int hgm_work_urgent(struct hgm_region *r, uint64_t block)
 	int rc = 0;
 
 	if (atomic_fetch_or_explicit(&r->block_urgent[block / 64], bit, memory_order_acq_rel) & bit)
-		return 0; /* is in the queue or has been: its owner is on it */
+		return 0; /* is or was in the queue: its owner fetches it */
 	pthread_mutex_lock(&w->lock);
-	if (w->urgent_count == HGM_URGENT_MAX) {
+	if (is_dying(r)) {
+		rc = 0;
+	} else if (w->urgent_count == HGM_URGENT_MAX) {
 		rc = -EAGAIN;
 	} else {
 		w->urgent[(w->urgent_first + w->urgent_count++) % HGM_URGENT_MAX] =
 			(struct hgm_urgent){ r, block * block_pages, (block + 1) * block_pages };
 		hgm_region_hold(r);
-		pthread_cond_broadcast(&w->cond); /* a block has work for all */
+		pthread_cond_broadcast(&w->cond); /* a block has work for all workers */
 	}
 	pthread_mutex_unlock(&w->lock);
 	if (rc)
-		atomic_fetch_and_explicit(&r->block_urgent[block / 64], ~bit, memory_order_acq_rel);
+		hgm_work_not_urgent(r, block);
 	return rc;
+}
+
+void hgm_work_not_urgent(struct hgm_region *r, uint64_t block)
+{
+	atomic_fetch_and_explicit(&r->block_urgent[block / 64], ~(UINT64_C(1) << block % 64),
+				  memory_order_acq_rel);
+}
+
+void hgm_work_released(struct hgm_region *r, uint64_t page, uint64_t pages)
+{
+	if (hgm_region_whole_blocks(r))
+		hgm_work_not_urgent(r, hgm_region_block(r, page));
+	hgm_resolve_wake(r, page, pages);
 }
 
 static bool has_room(const struct hgm_region *r)
@@ -201,15 +276,20 @@ static bool has_room(const struct hgm_region *r)
 	return atomic_load_explicit(&r->prefetch_count, memory_order_relaxed) < HGM_PREFETCH_MAX;
 }
 
-static void add_prefetch(struct hgm_work *w, struct hgm_region *r, uint64_t page, uint64_t pages)
+static void add_prefetch(struct hgm_work *w, struct hgm_region *r, uint64_t page, uint64_t pages,
+			 uint32_t tries)
 {
 	unsigned int count = atomic_load_explicit(&r->prefetch_count, memory_order_relaxed);
+	unsigned int at = (r->prefetch_first + count) % HGM_PREFETCH_MAX;
 
-	r->prefetch[(r->prefetch_first + count) % HGM_PREFETCH_MAX] =
-		(struct hgm_prefetch){ page, pages };
-	atomic_store_explicit(&r->prefetch_count, count + 1, memory_order_release);
-	atomic_store_explicit(&r->complete, false, memory_order_relaxed);
-	ring_add(w, r);
+	/* After one failure it comes next, as the source may have been away; later, in its turn. */
+	if (tries == 1)
+		at = r->prefetch_first =
+			(r->prefetch_first + HGM_PREFETCH_MAX - 1) % HGM_PREFETCH_MAX;
+	r->prefetch[at] = (struct hgm_prefetch){ page, pages, tries };
+	atomic_store_explicit(&r->event_due, true, memory_order_seq_cst);
+	atomic_store_explicit(&r->prefetch_count, count + 1, memory_order_seq_cst);
+	hgm_feed_add(w, r);
 	wake_one(w);
 }
 
@@ -220,13 +300,207 @@ bool hgm_work_give_back(struct hgm_region *r, uint64_t page, uint64_t pages)
 
 	pthread_mutex_lock(&w->lock);
 	/* A dying region has left the ring for good: see hgm_work_remove_region(). */
-	can = !atomic_load_explicit(&r->dying, memory_order_acquire) && has_room(r);
+	can = !is_dying(r) && has_room(r);
 	if (can) {
 		hgm_map_release(r->map, page, pages);
-		add_prefetch(w, r, page, pages);
+		add_prefetch(w, r, page, pages, 0);
 	}
 	pthread_mutex_unlock(&w->lock);
 	return can;
+}
+
+/*
+ * Fill must not lose a page that no thread has asked for, however long the source is unavailable.
+ * It gives back the pages that failed, and pauses, each time for longer. Failures of requests that
+ * were asked before the pause say nothing new.
+ */
+static void pause_fill(struct hgm_region *r, uint64_t asked_ns)
+{
+	uint64_t us = r->fill_pause_us ? UINT64_C(2) * r->fill_pause_us : r->h->opts.retry_first_us;
+
+	if (r->fill_pause_us && asked_ns < r->fill_paused_ns)
+		return;
+	r->fill_pause_us = (uint32_t)(us < PAUSE_MAX_US ? us : PAUSE_MAX_US);
+	r->fill_paused_ns = hgm_now_ns();
+	r->fill_resume_ns = r->fill_paused_ns + UINT64_C(1000) * r->fill_pause_us;
+}
+
+static void end_pause(struct hgm_region *r)
+{
+	r->fill_pause_us = 0;
+	r->fill_resume_ns = 0;
+}
+
+/* A later round fetches these pages. */
+static void note_failed(struct hgm_work *w, struct hgm_region *r, uint64_t page, uint64_t pages)
+{
+	if (r->fill_low == r->fill_high) {
+		r->fill_low = page;
+		r->fill_high = page + pages;
+	}
+	r->fill_low = page < r->fill_low ? page : r->fill_low;
+	r->fill_high = page + pages > r->fill_high ? page + pages : r->fill_high;
+	hgm_feed_add(w, r);
+}
+
+void hgm_work_let_go(struct hgm_region *r, uint64_t page, uint64_t pages)
+{
+	struct hgm_work *w = &r->h->work;
+
+	pthread_mutex_lock(&w->lock);
+	hgm_map_release(r->map, page, pages);
+	if (!is_dying(r)) {
+		note_failed(w, r, page, pages);
+		wake_one(w);
+	}
+	pthread_mutex_unlock(&w->lock);
+}
+
+bool hgm_work_fill_failed(const struct hgm_request *req, uint64_t pages)
+{
+	struct hgm_region *r = req->r;
+	bool fills = !(r->flags & HGM_REGION_NO_FILL), can;
+	struct hgm_work *w = &r->h->work;
+
+	pthread_mutex_lock(&w->lock);
+	can = !is_dying(r) && (fills || has_room(r));
+	if (can) {
+		pause_fill(r, req->asked_ns);
+		atomic_fetch_add_explicit(&r->fill_failed, 1, memory_order_relaxed);
+		hgm_map_release(r->map, req->first_page, pages);
+		if (fills)
+			note_failed(w, r, req->first_page, pages);
+		else
+			add_prefetch(w, r, req->first_page, pages, req->tries + 1);
+		wake_one(w); /* so that it sleeps no longer than the pause */
+	}
+	pthread_mutex_unlock(&w->lock);
+	return can;
+}
+
+static void begin_round(struct hgm_region *r)
+{
+	r->fill_rest = r->fill_next;
+	r->fill_next = r->fill_low;
+	r->fill_end = r->fill_high;
+	r->fill_low = r->fill_high = 0;
+	r->fill_again = true;
+	r->fill_tries++;
+	atomic_store_explicit(&r->fill_failed, 0, memory_order_relaxed);
+}
+
+bool hgm_work_fill_round_ends(struct hgm_region *r)
+{
+	if (!r->fill_again)
+		return false;
+	r->fill_next = r->fill_rest;
+	r->fill_end = hgm_region_pages(r);
+	r->fill_again = false;
+	r->fill_onwards = true;
+	if (r->fill_low == r->fill_high) /* so far */
+		r->fill_tries = 0;
+	return true;
+}
+
+/*
+ * A snapshot in progress fetches the same pages as fill would, and they are kept. Fill leaves them
+ * to the snapshot; otherwise it would run just ahead of it, and everything would be fetched twice.
+ * This does not apply while the snapshot's sink keeps it from asking for more.
+ */
+static bool lets_snapshot_fetch(const struct hgm_region *r, uint64_t *soonest)
+{
+	uint64_t peeked_ns = atomic_load_explicit(&r->peeked_ns, memory_order_relaxed);
+	uint64_t until_ns = peeked_ns + PEEKS_NS;
+
+	if (atomic_load_explicit(&r->prefetch_count, memory_order_relaxed))
+		return false;
+	if (atomic_load_explicit(&r->peeks, memory_order_acquire))
+		return true;
+	if (!peeked_ns || hgm_now_ns() >= until_ns)
+		return false;
+	*soonest = until_ns < *soonest ? until_ns : *soonest;
+	return true;
+}
+
+bool hgm_work_fill_goes_on(struct hgm_region *r, uint64_t *soonest)
+{
+	if (hgm_fill_held(r, soonest) || lets_snapshot_fetch(r, soonest))
+		return false;
+	if (r->fill_resume_ns && hgm_now_ns() < r->fill_resume_ns) {
+		if (r->fill_resume_ns < *soonest)
+			*soonest = r->fill_resume_ns;
+		return false;
+	}
+	/* Pages that are known to fail at the moment must not keep fill from the rest. */
+	if (r->fill_pause_us && !r->fill_again && !r->fill_onwards && r->fill_low < r->fill_high)
+		begin_round(r);
+	return true;
+}
+
+void hgm_work_fill_taken(struct hgm_region *r)
+{
+	if (!r->fill_again)
+		r->fill_onwards = false;
+	r->fill_resume_ns = 0;
+	if (r->fill_pause_us)
+		r->fill_resume_ns = hgm_now_ns() + UINT64_C(1000) * r->fill_pause_us;
+}
+
+bool hgm_work_fill_again(struct hgm_region *r, uint64_t *soonest)
+{
+	if (r->fill_low == r->fill_high)
+		return false;
+	begin_round(r);
+	r->fill_round_us = r->fill_round_us ? 2 * r->fill_round_us : ROUND_FIRST_US;
+	if (r->fill_round_us > ROUND_MAX_US)
+		r->fill_round_us = ROUND_MAX_US;
+	r->fill_resume_ns = hgm_now_ns() + UINT64_C(1000) * r->fill_round_us;
+	if (r->fill_resume_ns < *soonest)
+		*soonest = r->fill_resume_ns;
+	return true;
+}
+
+/*
+ * Only its answers tell whether a source works again. If a request failed both before and after a
+ * good answer, the cause is what it asks for. It waits for its turn, unless the failure was
+ * transient.
+ */
+void hgm_work_source_well(struct hgm *h, const struct hgm_source *src, unsigned int recoveries)
+{
+	struct hgm_work *w = &h->work;
+	const struct hgm_feed *f;
+	struct hgm_region *r;
+
+	pthread_mutex_lock(&w->lock);
+	for (struct hgm_request *req = w->retry.first; req; req = req->next)
+		if (req->r->source == src && req->step == HGM_STEP_ASK &&
+		    (req->transient || req->recoveries == recoveries))
+			req->due_ns = 0;
+	f = hgm_feed_find(w, src);
+	r = f ? f->fill : NULL;
+	do {
+		if (r && r->fill_pause_us)
+			end_pause(r);
+		r = r ? r->fill_link : NULL;
+	} while (f && r != f->fill);
+	pthread_cond_broadcast(&w->cond);
+	pthread_mutex_unlock(&w->lock);
+}
+
+void hgm_work_refill(struct hgm_region *r, uint64_t page, uint64_t pages)
+{
+	struct hgm_work *w = &r->h->work;
+
+	pthread_mutex_lock(&w->lock);
+	for (struct hgm_request *req = w->retry.first; req; req = req->next)
+		if (req->r == r)
+			req->due_ns = 0;
+	end_pause(r);
+	r->fill_round_us = 0;
+	if (pages && !(r->flags & HGM_REGION_NO_FILL) && !is_dying(r))
+		note_failed(w, r, page, pages);
+	pthread_cond_broadcast(&w->cond);
+	pthread_mutex_unlock(&w->lock);
 }
 
 int hgm_region_prefetch(struct hgm_region *r, uint64_t offset, uint64_t length)
@@ -249,7 +523,7 @@ int hgm_region_prefetch(struct hgm_region *r, uint64_t offset, uint64_t length)
 		length = r->length - offset;
 	pthread_mutex_lock(&w->lock);
 	if (has_room(r))
-		add_prefetch(w, r, offset >> HGM_PAGE_SHIFT, length >> HGM_PAGE_SHIFT);
+		add_prefetch(w, r, offset >> HGM_PAGE_SHIFT, length >> HGM_PAGE_SHIFT, 0);
 	else
 		rc = hgm_fail(-ENOBUFS,
 			      "hgm_region_prefetch: %d ranges wait already; try again "
@@ -269,16 +543,11 @@ struct hgm_request *hgm_work_next_request(struct hgm_work *w, uint64_t *soonest)
 	return req;
 }
 
-/* One worker stays free for those who wait. */
-bool hgm_work_may_fill(const struct hgm_work *w, const struct hgm_region *r)
-{
-	return !r->source->blocking || !w->filling || w->filling + 1 < r->h->opts.workers;
-}
-
 bool hgm_work_fill_sleeps(const struct hgm_request *req)
 {
 	return !req->demand && req->step == HGM_STEP_ASK && req->r->source->blocking &&
-	       !atomic_load_explicit(&req->r->dying, memory_order_acquire);
+	       !is_dying(req->r) &&
+	       !(req->peek && atomic_load_explicit(&req->peek->given_up, memory_order_acquire));
 }
 
 void hgm_work_stop(struct hgm *h)

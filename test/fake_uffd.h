@@ -62,7 +62,7 @@ static inline int fake_open(const char *path, int flags)
 
 static inline int fake_close(int fd)
 {
-	assert_in_range(fd, 3, FDS - 1);
+	assert_uint_in_range(fd, 3, FDS - 1);
 	assert_int_not_equal(k.fd[fd], CLOSED);
 	k.fd[fd] = CLOSED;
 	return 0;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * hgm/base.h - what every libhgm header needs
+ * hgm/base.h - common definitions for all libhgm headers
  */
 #ifndef HGM_BASE_H
 #define HGM_BASE_H
@@ -20,22 +20,23 @@
 #endif
 
 /*
- * Rules that hold for every function here unless its comment says otherwise:
+ * These rules apply to every function of the library, unless its comment says otherwise:
  *
  *  - An int result is 0, or a negative errno. errno itself is never part of the contract.
- *  - After a failure hgm_errmsg() says in words what failed, on what, and what would help.
- *  - Option structs begin with their size in bytes (`.size = sizeof(struct ...)`); a NULL pointer
- *    asks for the defaults, and so does each zero field. A size this library does not know, with
- *    anything but zero bytes behind the part it knows, is -E2BIG; one smaller than the first
- *    released version of the struct is -EINVAL.
+ *  - After a failure, hgm_errmsg() describes in words what failed, on what, and what would help.
+ *  - An option struct begins with its size in bytes (`.size = sizeof(struct ...)`). A NULL pointer
+ *    selects the defaults, and so does each field that is zero. If the size is one that this
+ *    library does not know, and there are bytes other than zero after the part that it knows, the
+ *    result is -E2BIG. If the size is smaller than the first released version of the struct, the
+ *    result is -EINVAL.
  *  - Addresses and lengths are in bytes.
  *  - "Calling thread: any" means any thread at any time, concurrently with all other calls, except
- *    with the call that ends the very object. No registration of threads is ever needed. "Any but"
- *    is followed by "the library's own" threads, or by callbacks: not inside these.
- *  - A NULL object, or NULL where something is to be filled in or must be given, is -EINVAL where a
- *    function returns int, else the answer is 0 or NULL. What ends an object takes NULL, and does
- *    nothing.
- *  - Nothing is printed, no process is ended, no descriptor survives exec.
+ *    the call that ends the same object. Threads never need to be registered. "Any but" is followed
+ *    by "the library's own" threads, or by callbacks: the function must not be called from these.
+ *  - If the object is NULL, or a pointer that must be given or is to be filled in is NULL, a
+ *    function that returns int returns -EINVAL; other functions return 0 or NULL. A function that
+ *    ends an object accepts NULL, and does nothing.
+ *  - The library prints nothing, ends no process, and leaves no descriptor open across exec.
  */
 
 #endif /* HGM_BASE_H */

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * hgm/error.h - what went wrong, in words
+ * hgm/error.h - what went wrong, as text
  */
 #ifndef HGM_ERROR_H
 #define HGM_ERROR_H
@@ -10,13 +10,14 @@
 HGM_BEGIN_DECLS
 
 /**
- * hgm_errmsg - the text of this thread's last failed libhgm call
+ * hgm_errmsg - the text of this thread's last libhgm call that failed
  *
- * One sentence or more: what failed, on what, and what would help. For people and logs only;
- * programs decide by the returned errno.
+ * The text has one sentence or more: what failed, on which object, and what would help. It is for
+ * people and logs only; a program must use the errno value that the call returned.
  *
- * Return: a NUL-terminated string that belongs to the calling thread and stays valid until this
- * thread's next failing libhgm call or its end; "" if none has failed yet. Never fails.
+ * Return: a NUL-terminated string. It belongs to the calling thread, and stays valid until the next
+ * libhgm call of this thread that fails, or until the thread ends. It is "" if no call of this
+ * thread has failed yet. Never fails.
  * Calling thread: any. Does not block. Since: 0.1.
  */
 HGM_PUBLIC const char *hgm_errmsg(void);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * hgm/protect.h - be asked before the guest writes to some of its memory
+ * hgm/protect.h - ask the caller before the guest writes to some of its memory
  *
  *	hgm_region_watch(r, &(struct hgm_watch_opts){
  *		.size = sizeof(struct hgm_watch_opts), .write = on_write });
@@ -8,12 +8,12 @@
  *	...
  *	hgm_region_unwatch(r);
  *
- * Protection holds whatever becomes of the memory: pages that have not arrived yet arrive
- * protected, what the kernel unmaps is mapped again protected, and blocks with protected pages are
- * collapsed after their protection has ended. hgm/snapshot.h and hgm/dirty.h are made of the same;
- * a region is under one of the three at a time.
+ * Protection persists whatever happens to the memory. Pages that have not arrived yet arrive
+ * protected. Pages that the kernel unmaps are protected when they are mapped again. Blocks with
+ * protected pages are collapsed after their protection has ended. hgm/snapshot.h and hgm/dirty.h
+ * use the same mechanism; a region is under only one of the three at a time.
  *
- * Only writes by way of the region's own mapping are seen.
+ * Only writes through the region's own mapping are seen.
  */
 #ifndef HGM_PROTECT_H
 #define HGM_PROTECT_H
@@ -35,9 +35,9 @@ struct hgm_span {
 };
 
 /**
- * enum hgm_write_verdict - what becomes of a write to protected memory
- * @HGM_WRITE_ALLOW: the unit that is written to is protected no more, the writer goes on
- * @HGM_WRITE_WAIT:  the writer waits until hgm_region_unprotect() or hgm_region_unwatch()
+ * enum hgm_write_verdict - what happens to a write to protected memory
+ * @HGM_WRITE_ALLOW: the unit that is written to is no longer protected, and the writer continues
+ * @HGM_WRITE_WAIT:  the writer waits for hgm_region_unprotect() or hgm_region_unwatch()
  */
 enum hgm_write_verdict {
 	HGM_WRITE_ALLOW = 0,
@@ -45,27 +45,27 @@ enum hgm_write_verdict {
 };
 
 /**
- * hgm_write_fn - somebody wants to write to protected memory
+ * hgm_write_fn - decide about a write to protected memory
  * @user: as in the options
  * @r:    the region
  * @what: the unit of protection that is written to
  *
- * Called on a fault thread; other fault threads may call it at the same time. It must not block,
- * nor touch a region's memory, nor call libhgm. Of one write it may be asked more than once, also
- * after it said HGM_WRITE_WAIT. Before 6.4 it is asked of arrivals, too (struct hgm_region_info,
- * @protect_bytes).
+ * The function is called on a fault thread; other fault threads may call it at the same time. It
+ * must not block, must not touch memory of a region, and must not call libhgm. It may be called
+ * more than once for one write, even after it returned HGM_WRITE_WAIT. Before 6.4, it is also
+ * called for pages that arrive (struct hgm_region_info, @protect_bytes).
  *
- * Return: enum hgm_write_verdict; anything else is taken for HGM_WRITE_WAIT.
+ * Return: enum hgm_write_verdict; any other value counts as HGM_WRITE_WAIT.
  */
 typedef enum hgm_write_verdict (*hgm_write_fn)(void *user, struct hgm_region *r,
 					       const struct hgm_span *what);
 
 /**
- * struct hgm_watch_opts - who is asked
+ * struct hgm_watch_opts - options of a watch
  * @size:    sizeof(struct hgm_watch_opts)
- * @write:   who is asked; NULL: @verdict is the answer always
- * @user:    handed to @write
- * @verdict: enum hgm_write_verdict, where @write is NULL
+ * @write:   the function that is asked; if it is NULL, the answer is always @verdict
+ * @user:    passed to @write
+ * @verdict: enum hgm_write_verdict, the answer if @write is NULL
  */
 struct hgm_watch_opts {
 	size_t size;
@@ -75,42 +75,45 @@ struct hgm_watch_opts {
 	uint32_t reserved;
 };
 
-/* Protect whole units around a range that is finer; without it such a range is refused. */
+/* Extend a range to whole units. Without this flag, a range that is finer is rejected. */
 #define HGM_PROTECT_ROUND 0x1u
 
 /**
- * hgm_region_watch - make ready to protect parts of a region
+ * hgm_region_watch - make a region ready for the protection of parts of it
  * @r:    the region
  * @opts: NULL for HGM_WRITE_ALLOW always
  *
- * Nothing is protected yet, and nothing is kept from becoming huge.
+ * This call itself protects nothing, and does not keep any memory from becoming huge.
  *
- * Errors: -EINVAL @r is NULL, an unknown verdict; -E2BIG bad options; -EBUSY the region is under a
- * watch, a snapshot or dirty tracking already; -EDEADLK called from inside hgm_write_fn (nothing
- * was done); -EOPNOTSUPP the kernel cannot protect that memory (anonymous memory before 5.7, others
- * before 5.19); -ENOMEM; -ECANCELED the region is being destroyed; others as opening /proc/self/mem
- * says.
+ * Errors: -EINVAL @r is NULL, or the verdict is unknown; -E2BIG bad options; -EBUSY the region is
+ * already under a watch, a snapshot or dirty tracking; -EDEADLK called from hgm_write_fn (nothing
+ * was done); -EOPNOTSUPP the kernel cannot protect this memory (anonymous memory before 5.7, other
+ * memory before 5.19); -EPERM the engine's userfaultfd serves faults of user mode only
+ * (HGM_ALLOW_USER_MODE_ONLY), so system calls and KVM could not write to protected memory; -ENOMEM;
+ * -ECANCELED the region is being destroyed.
  * Calling thread: any but hgm_write_fn. Blocks for what all regions of the process have under way,
  * 10 ms and more. Since: 0.1.
  */
 HGM_PUBLIC int hgm_region_watch(struct hgm_region *r, const struct hgm_watch_opts *opts);
 
 /**
- * hgm_region_protect - be asked before a range is written to
+ * hgm_region_protect - protect a range: the caller is asked before it is written to
  * @r:      the region, under a watch
  * @offset: bytes from the region's start; a multiple of the unit of protection
  * @length: bytes; a multiple of the unit, or up to the region's end
  * @flags:  HGM_PROTECT_ROUND
- * @what:   NULL, or filled in: what is protected now
+ * @what:   NULL, or filled in: the range that is now protected
  *
- * Writers that have begun before it returns may go on unseen until then. What is protected already
- * stays so. Memory that is mapped huge is split: its pages are mapped again as they are touched.
- * The unit is @protect_bytes of hgm_region_get_info().
+ * A thread that begins to write before this call returns may write unnoticed until it returns.
+ * Memory that is already protected stays protected. Memory that is mapped huge is split, and its
+ * pages are mapped again when they are touched. The unit is @protect_bytes of
+ * hgm_region_get_info().
  *
- * Errors: -EINVAL the range is empty, not inside the region, or no multiple of the unit, an unknown
- * flag, the region is not under a watch; -EDEADLK called from inside hgm_write_fn (nothing was
+ * Errors: -EINVAL the range is empty, not inside the region, or not a multiple of the unit, a flag
+ * is unknown, or the region is not under a watch; -EDEADLK called from hgm_write_fn (nothing was
  * done); -ECANCELED the region is being destroyed; others as UFFDIO_REGISTER and
- * UFFDIO_WRITEPROTECT say (nothing of the range is protected then, of what was before neither).
+ * UFFDIO_WRITEPROTECT say (nothing in the range is protected then, not even memory that was
+ * protected before the call).
  * Calling thread: any but hgm_write_fn. Blocks: 6 to 16 us per 2 MiB, and for the installations,
  * collapses and calls of hgm_write_fn of this region that are under way. Since: 0.1.
  */
@@ -118,14 +121,15 @@ HGM_PUBLIC int hgm_region_protect(struct hgm_region *r, uint64_t offset, uint64_
 				  uint32_t flags, struct hgm_span *what);
 
 /**
- * hgm_region_unprotect - let a range be written to
+ * hgm_region_unprotect - end the protection of a range
  * @r:      the region, under a watch
  * @offset: bytes from the region's start; a multiple of the unit of protection
  * @length: bytes; a multiple of the unit, or up to the region's end
  * @flags:  HGM_PROTECT_ROUND
- * @what:   NULL, or filled in: what is not protected now
+ * @what:   NULL, or filled in: the range that is no longer protected
  *
- * Who waits to write goes on. Blocks in which nothing is protected any more become huge again.
+ * Threads that wait to write to the range continue. Blocks in which nothing is protected any more
+ * become huge again.
  *
  * Errors: -EINVAL, -EDEADLK as hgm_region_protect(); -ECANCELED the region is being destroyed.
  * Calling thread: any but hgm_write_fn. Blocks for other calls of these functions. Since: 0.1.
@@ -137,15 +141,35 @@ HGM_PUBLIC int hgm_region_unprotect(struct hgm_region *r, uint64_t offset, uint6
  * hgm_region_unwatch - end a watch
  * @r: the region
  *
- * Nothing is protected afterwards, who waits to write goes on, and hgm_write_fn is not called any
- * more when it returns. hgm_region_destroy() does it, too: who waits to write then goes on, or gets
- * SIGSEGV as told there.
+ * When the call returns, nothing in the region is protected, threads that waited to write continue,
+ * and hgm_write_fn is not called any more. hgm_region_destroy() ends a watch, too: threads that
+ * wait to write then continue, or get SIGSEGV, as described there.
  *
- * Errors: -EINVAL @r is NULL or not under a watch; -EDEADLK called from inside hgm_write_fn (the
- * watch goes on).
+ * Errors: -EINVAL @r is NULL or not under a watch; -EDEADLK called from hgm_write_fn (the watch
+ * continues).
  * Calling thread: any but hgm_write_fn. Blocks until hgm_write_fn has returned. Since: 0.1.
  */
 HGM_PUBLIC int hgm_region_unwatch(struct hgm_region *r);
+
+/**
+ * hgm_region_before_write - prepare a range for a write that bypasses write-protection
+ * @r:      the region
+ * @offset: first byte, from the region's start; a multiple of 4096
+ * @length: bytes; a multiple of 4096
+ *
+ * Devices and system calls that pin pages (read(2) with O_DIRECT, process_vm_writev(2), fixed
+ * buffers of io_uring, vfio, RDMA) write to them without being subject to write-protection again.
+ * Call this function before such a write. It has the effect of a write by the guest: a snapshot
+ * saves the contents of the range that it still needs, and a watch is asked. If nothing in the
+ * range is protected, the call does nothing. For dirty tracking, call hgm_dirty_mark() after the
+ * write instead.
+ *
+ * Errors: -EINVAL @r is NULL, or the range is not aligned or not inside the region; -EBUSY a watch
+ * makes writes to some of the pages wait; -EDEADLK called from a callback of the engine.
+ * Calling thread: any but the library's own and hgm_read_fn. Blocks while a snapshot has no room
+ * for old contents. Since: 0.1.
+ */
+HGM_PUBLIC int hgm_region_before_write(struct hgm_region *r, uint64_t offset, uint64_t length);
 
 HGM_END_DECLS
 

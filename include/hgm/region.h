@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * hgm/region.h - a stretch of guest memory that libhgm serves
+ * hgm/region.h - a contiguous range of guest memory that libhgm serves
  *
- * A region has a primary mapping, which the guest uses and which is registered with userfaultfd,
- * and, where the backing allows it, an alias: a second mapping of the same memory through which
- * the library writes contents. Pages (4 KiB) are the unit of faults; blocks (the backing's huge
- * page, 2 MiB or 1 GiB) are what becomes one huge mapping again when all their pages are present.
+ * A region has a primary mapping, which the guest uses and which is registered with userfaultfd.
+ * Where the backing allows it, a region also has an alias: a second mapping of the same memory,
+ * through which the library writes contents. A page (4 KiB) is the unit of faults. A block (the
+ * backing's huge page, 2 MiB or 1 GiB) is the unit that becomes one huge mapping again when all its
+ * pages are present.
  */
 #ifndef HGM_REGION_H
 #define HGM_REGION_H
@@ -19,26 +20,27 @@ struct hgm_region;
 struct hgm_source;
 
 /**
- * enum hgm_backing - what a region's memory is
- * @HGM_BACKING_AUTO: the first of these that this kernel can give and that does what @require,
- *	@avoid and @map_bytes_max of the options say: hugetlb with high-granularity mapping (HGM),
- *	HGM_BACKING_SHMEM, HGM_BACKING_SHMEM_LAZY, HGM_BACKING_HUGETLB in whole blocks,
+ * enum hgm_backing - the type of a region's memory
+ * @HGM_BACKING_AUTO: the first of these types that this kernel can give and that satisfies
+ *	@require, @avoid and @map_bytes_max of the options: hugetlb with high-granularity mapping
+ *	(HGM), HGM_BACKING_SHMEM, HGM_BACKING_SHMEM_LAZY, HGM_BACKING_HUGETLB in whole blocks,
  *	HGM_BACKING_ANON
  * @HGM_BACKING_SHMEM: a memfd whose blocks are all made huge before the guest starts ("prepared").
- *	Commits all memory at once, as hugetlb does; faults cost 4 KiB; becomes huge again without
- *	copying. Needs kernel 5.14 (minor faults on shmem), 6.1 for huge mappings.
- * @HGM_BACKING_SHMEM_LAZY: a memfd whose pages are allocated as they arrive. Nothing is committed
- *	up front; becoming huge costs a copy. Kernel 5.14, 6.1 for huge mappings.
- * @HGM_BACKING_HUGETLB: a memfd of hugetlb pages from the system's pool, @block_bytes each,
- *	allocated before the guest starts. Where the kernel has high-granularity mapping, proven on
- *	a scratch page, faults cost 4 KiB and full blocks are collapsed; elsewhere a fault waits for
- *	its whole block. Kernel 5.13.
+ *	All memory is committed at once, as with hugetlb. A fault waits for 4 KiB only, and a full
+ *	block becomes huge again without a copy. Kernel 5.14 (minor faults on shmem), 6.1 for huge
+ *	mappings.
+ * @HGM_BACKING_SHMEM_LAZY: a memfd whose pages are allocated when they arrive. Nothing is committed
+ *	up front, but making a block huge costs a copy. Kernel 5.14, 6.1 for huge mappings.
+ * @HGM_BACKING_HUGETLB: a memfd with pages of the system's hugetlb pool, @block_bytes each, which
+ *	are allocated before the guest starts. Where the kernel has high-granularity mapping, proven
+ *	on a scratch page, a fault waits for 4 KiB only, and full blocks are collapsed. On other
+ *	kernels a fault waits for its whole block. Kernel 5.13.
  * @HGM_BACKING_ANON: private anonymous memory. Kernel 4.11; 6.1 for huge mappings.
- * @HGM_BACKING_FD: the caller's memfd, tmpfs or hugetlbfs file, @fd from @fd_offset on, mapped by
- *	the library. shmem is prepared unless HGM_REGION_LAZY.
- * @HGM_BACKING_MAPPING: the caller's own mapping at @addr. Shared mappings of shmem or hugetlb need
- *	@fd and @fd_offset too; anonymous private memory says fd = -1. What the mapping held is
- *	dropped, and the mapping stays when the region is destroyed.
+ * @HGM_BACKING_FD: a memfd, tmpfs or hugetlbfs file of the caller. The library maps @fd from
+ *	@fd_offset on. shmem is prepared unless HGM_REGION_LAZY is given.
+ * @HGM_BACKING_MAPPING: a mapping of the caller at @addr. For a shared mapping of shmem or hugetlb,
+ *	@fd and @fd_offset are required, too. For private anonymous memory @fd is -1. The library
+ *	drops what the mapping held. The mapping stays when the region is destroyed.
  */
 enum hgm_backing {
 	HGM_BACKING_AUTO = 0,
@@ -52,55 +54,63 @@ enum hgm_backing {
 
 /* HGM_BACKING_FD and HGM_BACKING_MAPPING: do not allocate shmem pages before they arrive. */
 #define HGM_REGION_LAZY 0x1u
-/* Do not fetch what nobody has touched or prefetched. hgm_wait() then waits only for the rest. */
+/* Fetch only pages that are touched or prefetched. hgm_wait() then waits only for these. */
 #define HGM_REGION_NO_FILL 0x2u
 /*
- * Do not collapse: pages that were mapped one by one stay so. (With high-granularity mapping fill
- * maps 2 MiB at a time where nobody has touched.)
+ * Do not collapse blocks. Pages that were mapped one by one stay so. (With high-granularity
+ * mapping, fill maps 2 MiB at a time where no page has been touched.)
  */
 #define HGM_REGION_NO_COLLAPSE 0x4u
 /*
- * Collapse nothing before hgm_region_collapse() is called: collapsing a block of 1 GiB stops
- * everybody who touches it for its whole length. hgm_wait() then does not wait for it.
+ * Collapse nothing before hgm_region_collapse() is called. The collapse of a block of 1 GiB stops
+ * every thread that touches the block, until the collapse ends. Before that call, hgm_wait() does
+ * not wait for collapses.
  */
 #define HGM_REGION_DEFER_COLLAPSE 0x8u
 
-/* What the memory must be (struct hgm_region_opts, @require) */
+/* Properties that the memory must have (struct hgm_region_opts, @require) */
 #define HGM_REQUIRE_HUGETLB 0x1u /* pages of the hugetlb pool */
 #define HGM_REQUIRE_SHARED  0x2u /* a file behind it, which other processes can map (vhost-user) */
 #define HGM_REQUIRE_HUGE    0x4u /* full blocks can become huge mappings */
 
-/* What it must not be (@avoid) */
-#define HGM_AVOID_COMMIT  0x1u /* memory allocated before it arrives */
+/* Properties that the memory must not have (@avoid) */
+#define HGM_AVOID_COMMIT  0x1u /* memory that is allocated before contents arrive */
 #define HGM_AVOID_HUGETLB 0x2u /* pages of the hugetlb pool */
-#define HGM_AVOID_HGM	  0x4u /* high-granularity mapping, though the kernel has it */
+#define HGM_AVOID_HGM	  0x4u /* high-granularity mapping, even if the kernel has it */
 
 /**
- * struct hgm_region_opts - what a region shall be
+ * struct hgm_region_opts - options of a region
  * @size:          sizeof(struct hgm_region_opts)
- * @length:        bytes; a multiple of 4096, of the block for hugetlb (HGM_BACKING_AUTO takes no
- *                 hugetlb otherwise). A last block that is not whole cannot be huge, but with
- *                 prepared shmem, which is rounded up
+ * @length:        bytes; a multiple of 4096, for hugetlb a multiple of the block. HGM_BACKING_AUTO
+ *                 does not use hugetlb if the length is not a multiple of the block. A last block
+ *                 that is not whole cannot become huge, except in prepared shmem, which is rounded
+ *                 up
  * @source:        where contents come from; required
- * @source_offset: the region's first byte, counted from the start of the source; a multiple of 4096
+ * @source_offset: offset of the region's first byte in the source; a multiple of 4096
  * @backing:       enum hgm_backing
  * @flags:         HGM_REGION_*
- * @block_bytes:   0 for 2 MiB; hugetlb also 1 GiB. With HGM_BACKING_FD and HGM_BACKING_MAPPING it
- *                 is what the file has, and anything but 0 or that is refused
- * @fd:            HGM_BACKING_FD, HGM_BACKING_MAPPING: the file, open for reading and writing; it
- *                 is duplicated, so the caller may close it
- * @fd_offset:     a multiple of the block
- * @addr:          HGM_BACKING_MAPPING: the mapping, block aligned; length bytes of it, not
+ * @block_bytes:   0 for 2 MiB; for hugetlb, 1 GiB is also possible. With HGM_BACKING_FD and
+ *                 HGM_BACKING_MAPPING the file determines the size, and any value other than 0 or
+ *                 that size is rejected
+ * @fd:            HGM_BACKING_FD, HGM_BACKING_MAPPING: the file, open for reading and writing. The
+ *                 library duplicates the descriptor, so the caller may close it. Seal the file with
+ *                 F_SEAL_SHRINK: if it is truncated, a thread that touches memory beyond its new
+ *                 end gets SIGBUS, and so does the guest. Pages beyond the end that have not
+ *                 arrived by then are given up. Unless the file is sealed, contents from a function
+ *                 or from memory are copied one more time on their way in
+ * @fd_offset:     offset in the file at which the region begins; a multiple of the block
+ * @addr:          HGM_BACKING_MAPPING: the mapping, block aligned; @length bytes of it, not
  *                 registered with another userfaultfd
- * @map_bytes_max: the largest piece that a fault may wait for: 0 for any, or a power of two, 4096
- *                 at least
+ * @map_bytes_max: the largest piece that a fault may wait for: 0 for any size, or a power of two,
+ *                 at least 4096
  * @require:       HGM_REQUIRE_*
  * @avoid:         HGM_AVOID_*
  *
- * HGM_REQUIRE_HUGETLB with a @map_bytes_max of 4096 is high-granularity mapping or nothing.
+ * HGM_REQUIRE_HUGETLB with a @map_bytes_max of 4096 means high-granularity mapping or nothing.
  *
- * @map_bytes_max, @require and @avoid are looked at before anything is allocated. They decide what
- * HGM_BACKING_AUTO becomes; a backing that was named and does not satisfy them is refused.
+ * The library checks @map_bytes_max, @require and @avoid before it allocates anything. They
+ * determine which backing HGM_BACKING_AUTO selects. If the caller names a backing that does not
+ * satisfy them, it is rejected.
  */
 struct hgm_region_opts {
 	size_t size;
@@ -120,30 +130,35 @@ struct hgm_region_opts {
 };
 
 /**
- * struct hgm_region_info - what a region got, and how far it is
+ * struct hgm_region_info - type and state of a region
  * @size:           sizeof(struct hgm_region_info), set by the caller
- * @addr:           the primary
+ * @addr:           the primary mapping
  * @length:         bytes
- * @block_bytes:    the backing's huge page
+ * @block_bytes:    the size of the backing's huge page
  * @map_bytes:      map granularity: the smallest piece that a fault waits for, 4096 or @block_bytes
- * @backing:        enum hgm_backing: what the memory really is (never AUTO, FD or MAPPING)
- * @flags:          HGM_REGION_* as asked for
- * @present_bytes:  contents that have arrived
- * @huge_bytes:     of @length, mapped by huge leaves, as verified after each collapse
- * @poisoned_bytes: given up: the source failed, and touching it raises SIGBUS; of hugetlb in whole
- *                  blocks the rest of the block, too. Never more than 0 on hugetlb with
- *                  high-granularity mapping, and before kernel 6.6: there pages stay missing
- * @blocks:         how many blocks the region has
- * @left_split:     of these, full but given up on: not mapped huge
- * @collapse_error: what the kernel said last when it would not collapse a block: a negative errno,
- *                  -EAGAIN also if it said yes and had not; 0 for never
- * @user_mode_only: 1: its engine serves faults of user mode only (HGM_ALLOW_USER_MODE_ONLY): KVM
- *                  guests and system calls that touch absent memory fail with EFAULT; else 0
- * @protect_bytes:  the unit of write-protection (hgm/protect.h): 4096, or @block_bytes. Before
- *                  6.4 shared memory cannot be mapped protected while it arrives: whoever guards it
- *                  is asked before a page of a block is mapped that was not all there
- * @sentence:       what it is, why, and why it is nothing better, for people; lives as long as the
- *                  region
+ * @backing:        enum hgm_backing: the actual type of the memory (never AUTO, FD or MAPPING)
+ * @flags:          HGM_REGION_*, as the caller gave them
+ * @present_bytes:  bytes whose contents have arrived
+ * @huge_bytes:     bytes of @length that are mapped by huge leaves, as verified after each collapse
+ * @poisoned_bytes: bytes that were given up because the source failed, or because the kernel
+ *                  refuses to map them. Touching them raises SIGBUS. On hugetlb in whole blocks,
+ *                  touching the rest of their block does so, too. On hugetlb with high-granularity
+ *                  mapping, and before kernel 6.6, such pages stay missing and are not counted,
+ *                  except those beyond the end of a truncated file
+ * @blocks:         number of blocks in the region
+ * @left_split:     blocks that are full but not mapped huge, because collapsing them was given up
+ * @collapse_error: the last error of the kernel when it did not collapse a block: a negative errno,
+ *                  or 0 if there was none. It is also -EAGAIN if the kernel reported success but
+ *                  had not collapsed the block
+ * @user_mode_only: 1 if the engine serves only faults of user mode (HGM_ALLOW_USER_MODE_ONLY), so
+ *                  that KVM guests and system calls that touch absent memory fail with EFAULT;
+ *                  otherwise 0
+ * @protect_bytes:  the unit of write-protection (hgm/protect.h): 4096 or @block_bytes. Before 6.4,
+ *                  shared memory cannot be mapped write-protected when it arrives. So if a block
+ *                  was not complete when it was protected, the mapping of its pages is treated as a
+ *                  write. For example, a watch is asked for its verdict before a page is mapped
+ * @sentence:       a text for people: which type of memory the region got and why, and why no
+ *                  better type was available; valid as long as the region exists
  */
 struct hgm_region_info {
 	size_t size;
@@ -165,28 +180,32 @@ struct hgm_region_info {
 };
 
 /**
- * hgm_region_create - make guest memory whose contents come from a source
+ * hgm_region_create - create guest memory whose contents come from a source
  * @out:  the new region
  * @h:    the engine that serves it
  * @opts: required: length and source at least
  *
- * The memory is allocated as the backing says, aligned to its block in address and file offset,
- * registered, and excluded from fork (MADV_DONTFORK) unless it is the caller's mapping. It may be
- * given to KVM at once; touches are served from hgm_start() on, at once if the engine runs.
+ * The memory is allocated according to the backing, aligned to its block in address and file
+ * offset, registered, and excluded from fork (MADV_DONTFORK) unless it is a mapping of the caller.
+ * It may be given to KVM at once. Faults are served from hgm_start() on, or at once if the engine
+ * is already running.
  *
  * Errors:
- *  -EINVAL   no source, a length or offset that is zero, unaligned or overflowing, an unknown
- *            backing or flag, a source shorter than the region, a source that lies in a region of
- *            this engine, a descriptor or mapping that is not what the backing says
- *  -E2BIG    @opts is from a newer libhgm and asks for something that this one does not know
+ *  -EINVAL   there is no source; the length is zero; a length or an offset is not aligned or
+ *            overflows; a backing or a flag is unknown; flags contradict each other; the source is
+ *            shorter than the region; the source lies in a region of this engine; a descriptor or a
+ *            mapping is not what the backing requires
+ *  -E2BIG    @opts is from a newer libhgm and uses an option that this one does not know
  *  -EBADF    @fd is not open for reading and writing
- *  -EBUSY    the mapping is registered with another userfaultfd
- *  -ENOMEM   no huge pages free in the pool, or no memory; the text says which
- *  -ENOSPC   the engine has 1024 regions already
- *  -EOPNOTSUPP this kernel cannot serve that backing, or nothing satisfies @require, @avoid and
- *            @map_bytes_max; the text names what was tried, and for each the reason
+ *  -EBUSY    the mapping is registered with another userfaultfd, or a region of this engine already
+ *            has this memory or this part of the file
+ *  -EFBIG    the region needs a memfd that is larger than RLIMIT_FSIZE
+ *  -ENOMEM   the pool has no free huge pages, or there is not enough memory; the text says which
+ *  -ENOSPC   the engine already has 1024 regions
+ *  -EOPNOTSUPP this kernel cannot serve the backing, or no backing satisfies @require, @avoid and
+ *            @map_bytes_max; the text names each type that was tried, with the reason
  *  others    as mmap(2), memfd_create(2) and UFFDIO_REGISTER say
- * After an error nothing is left behind; a caller's mapping may have lost its pages.
+ * After an error nothing is left behind, but a mapping of the caller may have lost its pages.
  *
  * Calling thread: any. Blocks while memory is allocated (prepared shmem and hugetlb: about 0.1 to
  * 2 ms per 2 MiB). Since: 0.1.
@@ -198,15 +217,17 @@ HGM_PUBLIC int hgm_region_create(struct hgm_region **out, struct hgm *h,
  * hgm_region_destroy - stop serving a region and free its memory
  * @r: the region, or NULL
  *
- * Waits until the source has answered what it was asked (see struct hgm_source_fn_opts, cancel);
- * when it returns no call of the source for this region is running. Of a snapshot, which ends then,
- * it waits for the sink's running call.
- * Threads that still wait for a page of it, or touch it later, get SIGSEGV (a vCPU: EFAULT from
- * KVM_RUN), never wrong bytes. With HGM_BACKING_MAPPING the mapping stays, unregistered: pages that
- * have arrived keep their contents, all others raise SIGBUS where the kernel can poison (6.6), else
- * the whole mapping is made PROT_NONE unless everything had arrived.
+ * Waits until the source has answered all requests (see struct hgm_source_fn_opts, @cancel). When
+ * it returns, no call of the source for this region is running. A snapshot of the region ends then,
+ * too, and the function waits for the sink's running call.
  *
- * Calling thread: any but hgm_read_fn and hgm_sink_fn. Blocks as said. Since: 0.1.
+ * Threads that still wait for a page of the region, or touch one later, get SIGSEGV (a vCPU gets
+ * EFAULT from KVM_RUN), and never wrong contents. With HGM_BACKING_MAPPING the mapping stays,
+ * unregistered. Pages that have arrived keep their contents. All other pages raise SIGBUS if the
+ * kernel can poison (6.6). If it cannot, the whole mapping becomes PROT_NONE, unless everything has
+ * arrived.
+ *
+ * Calling thread: any but hgm_read_fn and hgm_sink_fn. Blocks as described. Since: 0.1.
  */
 HGM_PUBLIC void hgm_region_destroy(struct hgm_region *r);
 
@@ -219,7 +240,7 @@ HGM_PUBLIC void hgm_region_destroy(struct hgm_region *r);
 HGM_PUBLIC void *hgm_region_addr(const struct hgm_region *r);
 
 /**
- * hgm_region_length - bytes from hgm_region_addr() on, as asked for
+ * hgm_region_length - length of the region in bytes, as given to hgm_region_create()
  *
  * Return: the length; 0 if @r is NULL.
  * Calling thread: any. Does not block. Since: 0.1.
@@ -227,14 +248,15 @@ HGM_PUBLIC void *hgm_region_addr(const struct hgm_region *r);
 HGM_PUBLIC uint64_t hgm_region_length(const struct hgm_region *r);
 
 /**
- * hgm_region_get_info - what the region got, why, and how far it is
+ * hgm_region_get_info - type and state of a region
  * @r:    the region
- * @info: filled in; its @size must be set before the call. Fields that the caller's struct is too
- *        short for are left out, those it has beyond this library's are zeroed.
+ * @info: filled in; its @size must be set before the call. If the caller's struct is shorter than
+ *        the library's, fields that do not fit are left out. If it is longer, the rest is set to
+ *        zero.
  *
- * The counts are read without stopping anything, each by itself.
+ * Each count is read separately, without stopping anything.
  *
- * Errors: -EINVAL a NULL argument or an impossible @size.
+ * Errors: -EINVAL an argument is NULL or @size is invalid.
  * Calling thread: any. Does not block. Since: 0.1.
  */
 HGM_PUBLIC int hgm_region_get_info(const struct hgm_region *r, struct hgm_region_info *info);
@@ -242,28 +264,167 @@ HGM_PUBLIC int hgm_region_get_info(const struct hgm_region *r, struct hgm_region
 /**
  * hgm_region_prefetch - fetch a range before other fill
  * @r:      the region
- * @offset: bytes from the region's start; rounded down to 4096
- * @length: bytes; rounded up to 4096
+ * @offset: bytes from the region's start; rounded down to 4096, or to the block where hugetlb is
+ *          mapped by whole blocks
+ * @length: bytes; rounded up likewise
  *
- * Ranges are filled in the order in which they were asked for, before the region's sequential fill,
- * behind demand. At most 4096 of them wait at a time.
+ * Ranges are filled in the order of the calls. They come before the region's sequential fill, but
+ * after demand. At most 4096 ranges wait at a time.
  *
- * Errors: -EINVAL the range is empty or not inside the region; -ENOBUFS 4096 ranges wait already
- * (nothing was changed).
+ * Errors: -EINVAL the range is empty or not inside the region; -ENOBUFS 4096 ranges are waiting
+ * already (nothing was changed).
  * Calling thread: any. Does not block. Since: 0.1.
  */
 HGM_PUBLIC int hgm_region_prefetch(struct hgm_region *r, uint64_t offset, uint64_t length);
 
 /**
+ * hgm_region_put - supply contents that the library did not ask for
+ * @r:      the region
+ * @offset: where they belong, from the region's start; a multiple of 4096
+ * @buf:    the contents; NULL for zeroes
+ * @length: bytes; a multiple of 4096
+ *
+ * The function is meant for the background stream of a migration, or for contents that the caller
+ * has anyway. The first to supply a page wins. The call does not change pages that have arrived,
+ * that the source has already been asked for, that were discarded or given up, or that lie beyond
+ * the end of a truncated file. It wakes threads that wait for a page that is taken. The library
+ * does not use @buf after the call.
+ *
+ * Return: the number of bytes that were taken, or
+ *  -EINVAL    @r is NULL, the range is not aligned or not inside the region, or the engine was not
+ *             started
+ *  -EDEADLK   the function was called from a callback of the engine (hgm_read_fn, hgm_write_fn)
+ *  -ECANCELED the region is being destroyed and nothing was taken
+ * Calling thread: any but the library's own; several at a time may put into one region. Blocks
+ * while contents are copied, and while there is no memory for contents that were put before.
+ * Since: 0.1.
+ */
+HGM_PUBLIC int64_t hgm_region_put(struct hgm_region *r, uint64_t offset, const void *buf,
+				  uint64_t length);
+
+/* Fetch nothing until fill is set again without this flag (struct hgm_fill_opts, @flags). */
+#define HGM_FILL_PAUSED 0x1u
+
+/**
+ * enum hgm_fill_order - what fill fetches first
+ * @HGM_FILL_ASCENDING:   from the start of the region to its end
+ * @HGM_FILL_NEAR_FAULTS: first the 2 MiB around the last page that a thread had to wait for,
+ *                        otherwise as HGM_FILL_ASCENDING
+ */
+enum hgm_fill_order {
+	HGM_FILL_ASCENDING = 0,
+	HGM_FILL_NEAR_FAULTS = 1,
+};
+
+/**
+ * struct hgm_fill_opts - how to fill
+ * @size:       sizeof(struct hgm_fill_opts)
+ * @flags:      HGM_FILL_PAUSED or 0
+ * @order:      enum hgm_fill_order; for an engine it must be HGM_FILL_ASCENDING
+ * @rate_bytes: the maximum number of bytes that fill requests in a second, on average over some
+ *              10 ms; 0 for no limit
+ *
+ * Here fill is everything that no thread waits for: sequential fill and prefetched ranges. Pages
+ * that a thread waits for are fetched at once and do not count. What a snapshot reads does not
+ * count either.
+ */
+struct hgm_fill_opts {
+	size_t size;
+	uint32_t flags;
+	uint32_t order;
+	uint64_t rate_bytes;
+};
+
+/**
+ * hgm_region_set_fill - set the rate and the order of a region's fill, or pause it
+ * @r:    the region
+ * @opts: replaces the previous settings; NULL for the defaults: not paused, no limit, ascending
+ *
+ * May be called at any time, also before hgm_start(). Requests that were sent to the source before
+ * the call are not withdrawn. hgm_set_fill() limits all regions of an engine together; if both
+ * limit a region, the stricter limit counts. hgm_wait() waits for a region whose fill is paused,
+ * too.
+ *
+ * Errors: -EINVAL @r is NULL, a flag or the order is unknown, or @size is invalid; -E2BIG @opts is
+ * from a newer libhgm and uses an option that this one does not know.
+ * Calling thread: any. Does not block. Since: 0.1.
+ */
+HGM_PUBLIC int hgm_region_set_fill(struct hgm_region *r, const struct hgm_fill_opts *opts);
+
+/**
+ * hgm_set_fill - set the rate of the fill of all regions together, or pause it
+ * @h:    the engine
+ * @opts: as for hgm_region_set_fill(), but the order must be HGM_FILL_ASCENDING, because only a
+ *        region has an order
+ *
+ * Errors: -EINVAL @h is NULL, otherwise as hgm_region_set_fill(); -E2BIG likewise.
+ * Calling thread: any. Does not block. Since: 0.1.
+ */
+HGM_PUBLIC int hgm_set_fill(struct hgm *h, const struct hgm_fill_opts *opts);
+
+/**
+ * hgm_region_discard - drop memory, as a balloon, free page reporting or hot-unplug does
+ * @r:      the region
+ * @offset: first byte, from the region's start; a multiple of 4096
+ * @length: bytes; a multiple of 4096; 0 does nothing
+ *
+ * The range reads as zeroes until it is written to. The library no longer fetches pages of the
+ * range that have not arrived, and drops what the source supplies for them later. Memory goes back
+ * to the system in pages of 4 KiB. hugetlb memory goes back in whole huge pages; parts of a huge
+ * page are only set to zero. A block with holes is not collapsed until the guest has used the holes
+ * again.
+ *
+ * A snapshot in progress gets what the range held at the instant of the snapshot, which may take as
+ * long as the sink takes to make room. Dirty tracking reports the pages. Poisoned pages are no
+ * longer poisoned. For hugetlb in whole blocks, a block stays poisoned until the last of its pages
+ * that were given up is discarded. A watch is asked for its verdict, as if the guest wrote to the
+ * range.
+ *
+ * libhgm_discard(7) describes what happens to memory that is dropped by other means.
+ *
+ * Errors: -EINVAL @r is NULL, or the range is not aligned or not inside the region; -EBUSY a watch
+ * makes writes to some of the pages wait, and nothing was dropped; -EDEADLK the function was called
+ * from a callback of the engine (hgm_read_fn on a fault thread, hgm_write_fn, hgm_sink_fn); others
+ * as madvise(2) for anonymous memory and fallocate(2) say, in which case parts of the range may not
+ * have been dropped.
+ * Calling thread: any but the library's own and hgm_read_fn; not while holding what a callback of
+ * the engine waits for. Blocks until the events of the discard are read, and for a snapshot as
+ * described. If pages of anonymous memory or HGM_BACKING_SHMEM_LAZY are being fetched, also blocks
+ * until the threads that are installing pages at that moment have done so. Since: 0.1; kernel 3.5.
+ */
+HGM_PUBLIC int hgm_region_discard(struct hgm_region *r, uint64_t offset, uint64_t length);
+
+/**
+ * hgm_region_retry - ask again for pages that were given up
+ * @r: the region
+ *
+ * The function is meant for a source that works again after it was away for longer than the limit
+ * (@outage_ms of struct hgm_opts). Pages that were poisoned because the source failed become
+ * absent. A thread that touches such a page waits, as for any absent page, and fill fetches the
+ * page again. Pages that the kernel refused to map stay poisoned. Requests that wait to be tried
+ * again are tried at once.
+ *
+ * A SIGBUS that a thread has already got for such a page is not undone. A thread that touches the
+ * page while the call runs may still get SIGBUS.
+ *
+ * Errors: -EINVAL @r is NULL; -ENOMEM (nothing was changed); what madvise(2) says, in which case
+ * the first page that could not be unmapped, and all poisoned pages after it, stay poisoned.
+ * Calling thread: any. Blocks for a grace period, some milliseconds. Since: 0.1.
+ */
+HGM_PUBLIC int hgm_region_retry(struct hgm_region *r);
+
+/**
  * hgm_region_collapse - collapse full blocks from now on
- * @r: the region; of HGM_REGION_DEFER_COLLAPSE, else nothing is left to do
+ * @r: the region
  *
- * Blocks that are full already are collapsed by the engine's collapser thread, those that become
- * full later as they do. hgm_wait() waits for them from now on.
+ * From now on, the engine's collapse threads collapse the blocks that are full, and collapse other
+ * blocks when they become full. hgm_wait() then waits for these collapses. The call also looks once
+ * more at blocks that were left split, because no huge page was available or because they have
+ * holes. hgm_wait() does not wait for these blocks. The engine itself looks at them every minute.
  *
- * Of hugetlb in whole blocks nothing is left to do either.
+ * For hugetlb in whole blocks, there is nothing to do.
  *
- * Errors: -EINVAL @r is NULL; -EOPNOTSUPP the region was made with HGM_REGION_NO_COLLAPSE.
+ * Errors: -EINVAL @r is NULL; -EOPNOTSUPP the region was created with HGM_REGION_NO_COLLAPSE.
  * Calling thread: any. Does not block; looks at each block once. Since: 0.1.
  */
 HGM_PUBLIC int hgm_region_collapse(struct hgm_region *r);
@@ -272,28 +433,28 @@ HGM_PUBLIC int hgm_region_collapse(struct hgm_region *r);
  * hgm_region_export - which pages have arrived
  * @r:          the region
  * @first_page: first page; a multiple of 64
- * @pages:      how many
- * @bitmap:     filled in: 64-bit words, page first_page + i is bit i % 64 of word i / 64 (the
+ * @pages:      number of pages
+ * @bitmap:     filled in with 64-bit words: page first_page + i is bit i % 64 of word i / 64 (the
  *              layout of KVM's dirty log); bits beyond @pages in the last word are 0
  *
- * While pages arrive, each word is a true state of some moment during the call.
+ * If pages arrive during the call, each word shows the true state at some moment of the call.
  *
- * Errors: -EINVAL the range is not inside the region, @first_page is no multiple of 64.
+ * Errors: -EINVAL the range is not inside the region, or @first_page is not a multiple of 64.
  * Calling thread: any. Does not block. Since: 0.1.
  */
 HGM_PUBLIC int hgm_region_export(const struct hgm_region *r, uint64_t first_page, uint64_t pages,
 				 uint64_t *bitmap);
 
 /**
- * hgm_region_import - declare pages as having arrived
- * @r:          the region, of HGM_BACKING_FD or of HGM_BACKING_MAPPING with fd, whose file holds
- *              the contents already
+ * hgm_region_import - declare that pages have arrived
+ * @r:          the region, of HGM_BACKING_FD, or of HGM_BACKING_MAPPING with a file, whose file
+ *              holds the contents already
  * @first_page: first page; a multiple of 64
- * @pages:      how many
- * @bitmap:     as hgm_region_export() gives it
+ * @pages:      number of pages
+ * @bitmap:     as hgm_region_export() fills it in
  *
- * For going on with an interrupted transfer: call it before the guest touches the region and
- * before hgm_start(). Pages that are claimed already are left as they are.
+ * Use the function to resume an interrupted transfer. Call it before the guest touches the region
+ * and before hgm_start(). It does not change pages that are already claimed.
  *
  * Errors: -EINVAL as hgm_region_export(); -EOPNOTSUPP the backing cannot hold contents from before;
  * -EBUSY the engine has been started; -ENOMEM.

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * hgm/uapi.h - kernel constants that a distribution's headers may be too old to have
+ * hgm/uapi.h - kernel constants that may be missing from a distribution's headers
  *
- * Own names, so that no inclusion order can clash with <linux/userfaultfd.h> or <sys/mman.h>;
- * values are the kernel's ABI and are checked against the system's headers where those have them
- * (lib/sys_linux.c). Which kernel introduced each is in the right column.
+ * The constants have names of their own, so that no inclusion order can clash with
+ * <linux/userfaultfd.h> or <sys/mman.h>. The values are the kernel's ABI. They are checked against
+ * the system's headers where those define them (lib/sys_linux.c). The right column is the kernel
+ * version that introduced each constant.
  */
 #ifndef HGM_UAPI_H
 #define HGM_UAPI_H
@@ -26,7 +27,7 @@
 #define HGM_UFFD_FEATURE_EXACT_ADDRESS	    (UINT64_C(1) << 11) /* 5.18 */
 #define HGM_UFFD_FEATURE_WP_HUGETLBFS_SHMEM (UINT64_C(1) << 12) /* 5.19 */
 #define HGM_UFFD_FEATURE_WP_UNPOPULATED \
-	(UINT64_C(1) << 13)			      /* 6.4; taken for HGM by its first drafts */
+	(UINT64_C(1) << 13)			      /* 6.4; the first drafts of HGM used it */
 #define HGM_UFFD_FEATURE_POISON	  (UINT64_C(1) << 14) /* 6.6 */
 #define HGM_UFFD_FEATURE_WP_ASYNC (UINT64_C(1) << 15) /* 6.7 */
 #define HGM_UFFD_FEATURE_MOVE	  (UINT64_C(1) << 16) /* 6.8 */
@@ -69,7 +70,7 @@
 #ifdef __hppa__
 #define HGM_MADV_SPLIT 74
 #else
-#define HGM_MADV_SPLIT 26 /* HGM series only; a stock kernel says EINVAL */
+#define HGM_MADV_SPLIT 26 /* HGM series only; a stock kernel returns EINVAL */
 #endif
 
 /* ioctl PAGEMAP_SCAN of /proc/PID/pagemap (6.7) */

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * hgm/version.h - which libhgm this is
+ * hgm/version.h - the version of libhgm
  */
 #ifndef HGM_VERSION_H
 #define HGM_VERSION_H
@@ -16,12 +16,13 @@ HGM_BEGIN_DECLS
 /* A version as one number that grows with each release, for #if. */
 #define HGM_VERSION_AT(major, minor, patch) (((major) << 16) | ((minor) << 8) | (patch))
 
-/* This one. */
+/* The version of these headers. */
 #define HGM_VERSION_NUMBER HGM_VERSION_AT(HGM_VERSION_MAJOR, HGM_VERSION_MINOR, HGM_VERSION_PATCH)
 
 /*
- * One for each header whose functions this release has. Functions that a later release adds to a
- * header that was there before say so in their comment ("Since"), for HGM_VERSION_NUMBER.
+ * One macro for each header whose functions this release has. If a later release adds a function to
+ * a header that already existed, the function's comment says so ("Since"), for a test with
+ * HGM_VERSION_NUMBER.
  */
 #define HGM_HAVE_CAPS	  1
 #define HGM_HAVE_DIRTY	  1
@@ -37,9 +38,9 @@ HGM_BEGIN_DECLS
 /**
  * hgm_version - the version of the library that the program runs with
  *
- * It can be newer than HGM_VERSION_NUMBER, which is the version that the program was built with.
+ * It can be newer than HGM_VERSION_NUMBER, the version that the program was built with.
  *
- * Return: the version as HGM_VERSION_NUMBER. Never fails.
+ * Return: the version, in the form of HGM_VERSION_NUMBER. Never fails.
  * Calling thread: any. Does not block. Since: 0.1.
  */
 HGM_PUBLIC unsigned int hgm_version(void);

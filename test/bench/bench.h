@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * A bench measures its contestants in turn, once a round; when all rounds are done its rows put one
- * contestant's figure beside another's.
+ * A bench measures its contestants in turn, once in each round. After all rounds, its rows compare
+ * the figure of one contestant with that of another.
  */
 #ifndef HGM_BENCH_H
 #define HGM_BENCH_H
@@ -21,29 +21,32 @@
 
 struct bench {
 	const char *name;
-	const char *what; /* for --list and the page */
+	const char *what; /* for --list and the HTML page */
 	bool quick;	  /* part of --quick */
 	void (*round)(const struct bench *b);
 	void (*rows)(const struct bench *b);
 	const void *arg;
 };
 
-/* How the program was asked to measure, and where it is. */
+/* How the program is to measure, and the current state. */
 struct setting {
 	bool quick;
 	unsigned int rounds;
 	unsigned int round;
 	const struct bench *bench;
-	double load; /* of the machine, when the bench began */
+	double load; /* of the machine when the bench began */
 };
 
 extern struct setting setting;
 
-/* Each ends with a bench without a name. */
+/* Each array ends with a bench without a name. */
 extern const struct bench touch_benches[];
 extern const struct bench fill_benches[];
+extern const struct bench fill_source_benches[];
 extern const struct bench restore_benches[];
 extern const struct bench demand_benches[];
+extern const struct bench discard_benches[];
+extern const struct bench guest_benches[];
 extern const struct bench link_benches[];
 extern const struct bench map_benches[];
 extern const struct bench idle_benches[];
@@ -54,25 +57,25 @@ extern const struct bench snapshot_benches[];
 void die(const char *what, const char *why) __attribute__((noreturn));
 
 /*
- * Of @count contestants the number of the @nth in this round: each is the first in turn, and comes
- * behind one neighbour in even rounds, behind the other in odd ones.
+ * The index of the contestant that is the @nth of @count in this round. Each is first in turn. Each
+ * comes after one neighbour in even rounds and after the other in odd ones.
  */
 static inline size_t in_turn(size_t nth, size_t count)
 {
 	return (setting.round + (setting.round % 2 ? count - nth : nth)) % count;
 }
 
-/* Nothing of this bench can be measured here: the round returns after it. */
+/* This bench cannot be measured here. The round returns after this call. */
 void skip(const char *why);
 
 /*
  * figures.c
  */
 
-/* What contestant @who did in this round. */
+/* Record figure @what of contestant @who in this round. */
 void note(const char *who, const char *what, double value);
 
-/* The same as figures "p50" and "p99", and as a curve of the page. Sorts. */
+/* Record waits as figures "p50" and "p99", and as a curve for the page. Sorts @us. */
 void note_waits(const char *who, float *us, size_t count);
 
 enum better {
@@ -80,12 +83,12 @@ enum better {
 	MORE
 };
 
-/* Of a bench that is measured again. */
+/* Drop the figures of a bench that is measured again. */
 void figures_forget(const struct bench *b);
 
 /*
- * Row @name: figure @what of @who beside that of the best of @bases (names with a space between
- * them).
+ * Add row @name: it compares figure @what of @who with that of the best of @bases (names separated
+ * by spaces).
  */
 void compare(const char *name, enum better better, const char *unit, const char *who,
 	     const char *what, const char *bases);
@@ -98,11 +101,11 @@ struct row {
 	char base_name[32];
 	enum better better;
 	unsigned int rounds;
-	double value[ROUNDS_MAX]; /* by round */
+	double value[ROUNDS_MAX]; /* indexed by round */
 	double base[ROUNDS_MAX];
 	double middle; /* medians */
 	double base_middle;
-	double ratio; /* median of the rounds' ratios, value to baseline */
+	double ratio; /* median over rounds of the ratio of value to baseline */
 	double ratio_min;
 	double ratio_max;
 	double load; /* load average of the machine when its bench began */
@@ -124,17 +127,17 @@ const struct row *row_at(size_t index);
 size_t curves_count(void);
 const struct curve *curve_at(size_t index);
 
-/* A figure's median over all rounds, or NAN. */
+/* The median of a figure over all rounds, or NAN. */
 double figure(const struct bench *b, const char *who, const char *what);
 
 double median(const double *values, unsigned int count);
 
 /*
- * limits.c: what a row shall be, and where a check fails
+ * limits.c: the target of a row, and the guard beyond which a check fails
  */
 struct limit {
 	char row[48]; /* a pattern */
-	bool ratio;   /* of the ratio, else of the value */
+	bool ratio;   /* limits the ratio, else the value */
 	bool most;
 	double target; /* NAN for none */
 	double guard;  /* NAN for none */
@@ -144,20 +147,20 @@ void limits_read(const char *path);
 const struct limit *limit_of(const struct row *row, unsigned int nth);
 
 /*
- * Which rows are beyond their guard; after a bench was measured again, which of its rows still are.
- * A busy machine may be slow for a while: what counts is the best of all measurements.
+ * Find the rows that are beyond their guard. After a bench was measured again, find those that
+ * still are. A busy machine may be slow for a while, so the best of all measurements counts.
  */
 void limits_check(void);
 void limits_check_again(const struct bench *b);
 
-/* How many are, of bench @b or, if it is NULL, of all. */
+/* Number of rows beyond their guard in bench @b or, if it is NULL, in all benches. */
 unsigned int limits_overstepped(const struct bench *b);
 
-/* Says which, and returns how many. */
+/* Print these rows. Returns their number. */
 unsigned int limits_report(void);
 
 /*
- * What is written
+ * Output
  */
 void table_head(void);
 void table_rows(const struct bench *b);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Memory after its collapse, beside memory that was huge from the start, and beside memory of
- * 4 KiB pages: each read depends on the one before, anywhere.
+ * Access to memory after its collapse, compared with memory that was huge from the start, and with
+ * memory of 4 KiB pages. Each read depends on the one before, and reads at a random place.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -27,7 +27,7 @@ static double walk(const char *memory, size_t bytes, uint64_t reads)
 
 	for (uint64_t i = 0; i < reads; i++)
 		at = (words[at & mask] ^ i * UINT64_C(0x9e3779b97f4a7c15)) >> 20;
-	/* The result has to be used. */
+	/* The result must be used. */
 	return (double)(now_ns() - start + (at == 1)) / (double)reads;
 }
 
@@ -38,7 +38,7 @@ static void measure(const char *who, const char *memory, bool huge)
 
 	if (hgm_mapped_huge(memory, bytes, &is) || is != (huge ? bytes : 0))
 		die(who, "is not mapped as it should be");
-	contents_check(who, memory, bytes); /* also warms it up */
+	contents_check(who, memory, bytes); /* also warms up the memory */
 	note(who, "read", walk(memory, bytes, setting.quick ? 1000000 : 10000000));
 }
 

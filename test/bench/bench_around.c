@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Pages that are there but that nothing maps any more: how soon one toucher has touched them all.
- * Beside it a loop that maps 64 KiB around each fault, as the kernel does for files.
+ * Pages that are present but not mapped any more: how long one toucher takes to touch them all. The
+ * baseline is a loop that maps 64 KiB around each fault, as the kernel does for files.
  */
 #include <errno.h>
 #include <linux/userfaultfd.h>

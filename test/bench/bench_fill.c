@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Bulk: everything from memory, nobody waits. Beside it raw loops of memcpy and CONTINUE, or of
- * COPY, in steps of several sizes, by one thread and by two; the best of them is the baseline.
+ * Bulk fill: everything comes from memory, and no thread waits. It is compared with raw loops of
+ * memcpy and CONTINUE, or of COPY, in steps of several sizes, with one thread and with two. The
+ * best of them is the baseline.
  */
 #include <pthread.h>
 #include <stdatomic.h>
@@ -124,7 +125,7 @@ static void round_fill(const struct bench *b)
 	const struct fill_case *c = b->arg;
 
 	contents(fill_bytes());
-	/* The first finds memory that the host has to give again. */
+	/* The first contestant would use memory that the host must provide again. */
 	for (size_t i = 0; i <= COUNT(raw_ways); i++) {
 		size_t who = in_turn(i, COUNT(raw_ways) + 1);
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * An engine that nobody needs: what it takes, and what the first touch after a pause waits
+ * An idle engine: what CPU time it uses, and how long the first touch after a pause waits
  */
 #include <stdlib.h>
 
@@ -13,7 +13,7 @@
 #define SETTLE_US   1000000 /* after this an engine counts as idle */
 #define PAUSE_US    20000
 #define TOUCHES_MAX 100
-#define ALLOWED	    0.5 /* per cent of a CPU */
+#define ALLOWED	    0.5 /* percent of a CPU */
 
 static void measure(const struct server *server, bool idle_too)
 {

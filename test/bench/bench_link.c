@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * A fault over a link: of 4 KiB, beside one of a whole huge page. The link is imitated
- * (examples/link.c); how well is measured first.
+ * A fault over a link: of 4 KiB, compared with one of a whole huge page. The link is simulated
+ * (examples/link.c). Its accuracy is measured first.
  */
 #include <errno.h>
 #include <pthread.h>
@@ -21,16 +21,16 @@
 #define RTT_US	    100
 #define TOUCHES_MAX 256
 /*
- * Touches of 4 KiB lie here, as the touches of a guest lie together: the first one in each 2 MiB
- * also pays for a page table.
+ * Touches of 4 KiB are confined to this range, as the touches of a guest lie close together. The
+ * first one in each 2 MiB also pays for a page table.
  */
 #define TOUCHED_BYTES (32 * MIB)
 #define ANSWERS	      200
 #define ALLOWED_US    10
 
 /*
- * Accuracy: an answer by itself, each time from an idle link; what this side saw, against the time
- * that the link's definition gives.
+ * Accuracy: single answers, each from an idle link. The measured time is compared with the time
+ * that follows from the link's definition.
  */
 struct answer {
 	_Alignas(4096) char buf[PAGE];
@@ -40,7 +40,7 @@ struct answer {
 
 static int answered(const struct hgm_io *io, int64_t result)
 {
-	struct answer *a = io->buf; /* which comes first in it */
+	struct answer *a = io->buf; /* buf is its first member */
 
 	(void)result;
 	a->at = now_ns();
@@ -94,7 +94,7 @@ static void rows_accuracy(const struct bench *b)
  */
 struct link_case {
 	double gbps;
-	uint64_t block; /* the huge page that the other side waits for */
+	uint64_t block; /* size of the huge page that the baseline waits for */
 	unsigned int blocks;
 	unsigned int touches; /* of 4 KiB */
 };
@@ -106,7 +106,7 @@ static unsigned int touch_some(const char *who, char *memory, size_t unit, size_
 	const char *expected = contents(0);
 	unsigned int i;
 
-	/* Each unit at most once: with a stride that has no factor in common with their number. */
+	/* Each unit at most once: the stride has no common factor with the number of units. */
 	for (i = 0; i < count && i < units; i++) {
 		size_t at = (i * 7919 + setting.round) % units * unit;
 		uint64_t before;

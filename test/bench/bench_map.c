@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The page-state map: what a look-up and a claim take, and what it takes of memory. Beside it a
- * plain bitmap with the same atomic operations.
+ * The page-state map: the time of a look-up and of a claim, and the memory of the map. The baseline
+ * is a plain bitmap with the same atomic operations.
  */
 #include <math.h>
 #include <stdatomic.h>
@@ -12,11 +12,11 @@
 #include "map.h"
 #include "rcu.h"
 
-#define HOT_PAGES ((uint64_t)64 * HGM_LEAF_PAGES) /* 16 KiB of leaves: in the first cache */
+#define HOT_PAGES ((uint64_t)64 * HGM_LEAF_PAGES) /* 16 KiB of leaves: fits in the L1 cache */
 #define STRIDE	  40503				  /* odd: each page once */
 #define PASSES	  16
 
-static uint64_t sink; /* keeps results alive */
+static uint64_t sink; /* keeps the compiler from removing results */
 
 static struct hgm_map *make(uint64_t pages)
 {
@@ -80,7 +80,7 @@ static uint64_t look_up_bits(_Atomic uint64_t *bitmap)
 	return found;
 }
 
-/* The best of several passes of a third of a millisecond: one in which nobody took the CPU away. */
+/* Keep the best of several passes of a third of a millisecond: one that was not preempted. */
 static void lower(double *best, uint64_t start)
 {
 	double ns = (double)(now_ns() - start) / (double)HOT_PAGES;
@@ -93,7 +93,7 @@ static void time_map(void)
 	struct hgm_map *map = make(HOT_PAGES);
 	double claim = INFINITY, lookup = INFINITY;
 
-	/* The first time leaves are made; what is measured is the claim. */
+	/* The first pass creates the leaves. Only the claim is to be measured. */
 	claim_all(map, HOT_PAGES);
 	for (unsigned int pass = 0; pass < PASSES; pass++) {
 		uint64_t start;
@@ -157,7 +157,7 @@ struct memory_case {
 	uint64_t tib;
 };
 
-/* What the kernel has given to the process, exactly. */
+/* The exact resident memory of the process. */
 static uint64_t resident(void)
 {
 	FILE *f = fopen("/proc/self/smaps_rollup", "re");
@@ -187,7 +187,7 @@ static void claim_leaves(struct hgm_map *map, uint64_t leaves)
 
 #define FULL_AT_A_TIME 2048
 
-/* Everything arrives, one leaf after another; used leaves come back as they do in life. */
+/* Everything arrives, leaf by leaf. Used leaves come back as they do in practice. */
 static void fill_up(struct hgm_map *map, uint64_t leaves)
 {
 	uint64_t mine;
@@ -200,7 +200,7 @@ static void fill_up(struct hgm_map *map, uint64_t leaves)
 			die("map", "a leaf did not become full");
 		hgm_rcu_read_unlock();
 		if (leaf % FULL_AT_A_TIME == 0)
-			urcu_bp_barrier(); /* in life memory does not come faster than this */
+			urcu_bp_barrier(); /* in practice memory does not arrive faster */
 	}
 }
 
@@ -212,20 +212,20 @@ static void round_memory(const struct bench *b)
 	struct hgm_map *map;
 
 	map = make(pages);
-	/* A look at each leaf, as export and progress do. */
+	/* Look at each leaf, as export and progress do. */
 	for (uint64_t leaf = 0; leaf < leaves; leaf++)
 		sink += hgm_map_leaf_full(map, leaf);
 	idle = resident() - before;
 	claim_leaves(map, one_percent);
 	taken = resident() - before - idle;
-	/* Their words are part of what the idle map takes once it is full. */
+	/* Their words belong to the memory that an idle map uses once it is full. */
 	taken -= one_percent * sizeof(uint64_t);
 	note("map", "in flight", (double)taken / (double)(one_percent * HGM_LEAF_PAGES));
 	hgm_map_release(map, 0, one_percent * HGM_LEAF_PAGES);
 	hgm_map_destroy(map);
 
 	note("map", "idle", (double)idle / (double)MIB);
-	/* One bit a page: what a present bitmap alone takes. */
+	/* One bit per page: the size of a present bitmap alone. */
 	note("bitmap", "idle", (double)(pages / 8) / (double)MIB);
 	note("allowed", "in flight", 0.5);
 }

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Restore from a file in the page cache until everything is mapped huge, memory made included.
- * Beside it the shortest program that does the same: prepare a block, pread, CONTINUE, collapse,
- * by as many threads as there are CPUs, up to two.
+ * Restore from a file in the page cache until everything is mapped huge, including the creation of
+ * the memory. The baseline is the shortest program that does the same: prepare a block, pread,
+ * CONTINUE, collapse, with as many threads as there are CPUs, up to two.
  */
 #include <errno.h>
 #include <pthread.h>
@@ -65,7 +65,7 @@ struct raw_restore {
 	_Atomic size_t next;
 };
 
-/* Nobody touches it meanwhile: it needs no userfaultfd. */
+/* No thread touches the memory meanwhile, so that no userfaultfd is needed. */
 static void *raw_thread(void *arg)
 {
 	struct raw_restore *raw = arg;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Live snapshots: how long the guest stands still, and what its first write to a page waits
+ * Live snapshots: how long the guest is stopped, and how long its first write to a page waits
  */
 #include <errno.h>
 #include <linux/userfaultfd.h>
@@ -28,7 +28,7 @@ static void await(sem_t *sem)
 		;
 }
 
-/* A sink that takes nothing until it is let go: the sweep stands, everything stays protected. */
+/* A sink that blocks until it is released: the sweep stops, and everything stays protected. */
 static int64_t hold(void *user, const void *buf, uint64_t length, uint64_t offset)
 {
 	(void)buf;
@@ -64,7 +64,7 @@ static void fill(struct filled *f, size_t bytes, bool huge)
 }
 
 struct armed {
-	uint64_t wall_ns; /* what the guest stands still */
+	uint64_t wall_ns; /* how long the guest is stopped */
 	uint64_t cpu_ns;  /* of the calling thread */
 };
 
@@ -80,8 +80,8 @@ static void stop_clock(struct armed *a)
 }
 
 /*
- * A vCPU that has used its memory and stands still now: page tables are neither in this CPU's cache
- * nor all clean, and what its CPU knows of them must be flushed.
+ * A vCPU that has used its memory and is stopped now: the page tables are neither in this CPU's
+ * cache nor all clean, and the TLB of the vCPU's CPU must be flushed.
  */
 struct vcpu {
 	pthread_t thread;
@@ -172,7 +172,7 @@ static void *raw_fill(void *arg)
 	return NULL;
 }
 
-/* By another thread than the one that arms, as anywhere: it leaves page tables in its caches. */
+/* As usual, not by the thread that arms: the filling thread leaves page tables in its caches. */
 static void raw_fill_elsewhere(struct memory *m, bool huge)
 {
 	struct raw_fill f = { m, huge };
@@ -183,7 +183,7 @@ static void raw_fill_elsewhere(struct memory *m, bool huge)
 	pthread_join(thread, NULL);
 }
 
-/* The same by UFFDIO_WRITEPROTECT in steps. */
+/* The same with UFFDIO_WRITEPROTECT in steps. */
 static void raw_arm(const char *who, const struct arm_case *c, size_t step)
 {
 	struct uffdio_register reg = { .mode = UFFDIO_REGISTER_MODE_MINOR |
@@ -224,7 +224,7 @@ static void hgm_arm(const struct arm_case *c)
 	end(&f, c->bytes);
 }
 
-/* Page tables are made here, and who is not the first gets warm ones. */
+/* Page tables are created here. All contestants but the first get warm ones. */
 static void round_arm(const struct bench *b)
 {
 	const struct arm_case *c = b->arg;
@@ -255,8 +255,8 @@ static void rows_arm(const struct bench *b)
 }
 
 /*
- * First writes. The baseline is a write to a page that is not there yet, served by the same kind of
- * engine.
+ * First writes. The baseline is a write to a page that is not present yet, served by the same kind
+ * of engine.
  */
 #define WRITE_BYTES (64 * MIB)
 #define WRITES	    2048
@@ -266,13 +266,13 @@ static void write_some(const char *who, char *memory)
 	static float wait[WRITES];
 	size_t half = WRITE_BYTES / PAGE / 2, stride = half / WRITES;
 
-	/* Each once, in the upper half: the sweep may be done with what it offers the sink. */
+	/* Each once, in the upper half: the sweep may have passed what it offers the sink. */
 	for (size_t i = 0; i < WRITES; i++) {
 		size_t page = half + i * 1103 % WRITES * stride;
 		volatile char *byte = memory + page * PAGE;
 		uint64_t before = now_ns();
 
-		/* The same byte again: the contents stay what they shall be. */
+		/* Write the same byte again, so that the contents stay right. */
 		*byte = contents(0)[page * PAGE];
 		wait[i] = (float)(now_ns() - before) / 1000;
 	}

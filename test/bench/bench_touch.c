@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * How long touchers wait for a page, and how many are served
+ * How long touchers wait for a page, and how many pages are served
  */
 #include <sched.h>
 #include <stdlib.h>
@@ -19,7 +19,7 @@ struct touch_case {
 	unsigned int touchers;
 	enum order order;
 	bool fresh;
-	bool pinned; /* all threads to one CPU: nobody has to be woken from a halted one */
+	bool pinned; /* all threads to one CPU: no halted CPU must be woken */
 };
 
 static void pin(bool to_one)
@@ -53,7 +53,7 @@ static void run(const struct server *server, const struct touch_case *c, size_t 
 	memory_warm(bytes);
 	state = server->begin(bytes, c->fresh, &memory);
 	touch(&t, server, memory);
-	if (c->order != ZIPF || !server->fetch) /* who fetches by himself leaves the rest out */
+	if (c->order != ZIPF || !server->fetch) /* with @fetch, the rest stays empty */
 		contents_check(server->name, memory, bytes);
 	server->end(state);
 	note(server->name, "rate", (double)t.waits / t.seconds);
@@ -71,7 +71,7 @@ static void round_one(const struct bench *b)
 	for (size_t i = 0; i < COUNT(servers); i++) {
 		const struct server *server = servers[in_turn(i, COUNT(servers))];
 
-		/* A loop that spins beside its toucher on one CPU is no sensible baseline. */
+		/* A loop that spins on the same CPU as its toucher is no sensible baseline. */
 		if (!c->pinned || server != &raw_spin)
 			run(server, c, TOUCH_BYTES_ONE);
 	}

@@ -18,7 +18,7 @@ static inline uint64_t now_ns(void)
 	return bench_ns(CLOCK_MONOTONIC);
 }
 
-/* What all threads of the process have used, the kernel's work for them included. */
+/* CPU time of all threads of the process, including the kernel's work for them. */
 static inline uint64_t cpu_ns(void)
 {
 	return bench_ns(CLOCK_PROCESS_CPUTIME_ID);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The contents: words that no two pages share, and a checksum of each 2 MiB that depends on the
- * place of every word
+ * The contents: words that differ between all pages, and a checksum of each 2 MiB that depends on
+ * the place of every word
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -79,7 +79,7 @@ int contents_file(size_t bytes)
 		if (n <= 0)
 			die(path, strerror(errno));
 	}
-	/* Nothing is to be written while somebody measures. */
+	/* There must be no writeback during a measurement. */
 	if (fsync(fd))
 		die(path, strerror(errno));
 	return fd;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * What the memory of every bench shall hold: the same bytes at the same offset each time
+ * The expected contents of memory in every bench: always the same bytes at the same offset
  */
 #ifndef HGM_BENCH_CONTENTS_H
 #define HGM_BENCH_CONTENTS_H
@@ -8,13 +8,13 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* The first @bytes of them, in memory. */
+/* The first @bytes of the contents, in memory. */
 const char *contents(size_t bytes);
 
-/* The same as an unlinked file whose pages are in the page cache. */
+/* The same in an unlinked file whose pages are in the page cache. */
 int contents_file(size_t bytes);
 
-/* Dies unless @memory holds the first @bytes, by checksum; a multiple of 2 MiB. */
+/* Dies unless @memory has the checksums of the first @bytes, a multiple of 2 MiB. */
 void contents_check(const char *who, const void *memory, size_t bytes);
 
 #endif

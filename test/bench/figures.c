@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * What was measured, round by round, and the rows that are made of it
+ * The measured figures, by round, and the rows that are computed from them
  */
 #include <math.h>
 #include <stdlib.h>
@@ -125,7 +125,7 @@ double figure(const struct bench *b, const char *who, const char *what)
 	return s && s->count ? median(s->value, s->count) : NAN;
 }
 
-/* That of an earlier measurement, if there is one. */
+/* The row of that name: that of an earlier measurement if there is one. */
 static struct row *row_of(const char *name)
 {
 	struct row *row;

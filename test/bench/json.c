@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The rows, for programs
+ * Output of the rows for programs
  */
 #include <errno.h>
 #include <math.h>

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The file of limits: its head describes it
+ * The file of limits: its header describes the format
  */
 #include <errno.h>
 #include <fnmatch.h>
@@ -15,7 +15,7 @@
 
 static struct limit limits[LIMITS_MAX];
 static size_t limit_count;
-static unsigned int checked; /* guards that rows were held against */
+static unsigned int checked; /* number of guards that were compared with rows */
 
 struct beyond {
 	const struct row *row;
@@ -81,7 +81,7 @@ static double is_now(const struct row *row, const struct limit *l)
 	return l->ratio ? row->ratio : row->middle;
 }
 
-/* A figure that is no number is beyond its limit, too. */
+/* A figure that is not a number (NAN) is beyond its limit too. */
 static bool within(const struct limit *l, double is)
 {
 	return l->most ? is <= l->guard : is >= l->guard;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Where it was measured
+ * The machine on which the benches run
  */
 #include <sched.h>
 #include <stdlib.h>

@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * bench - what libhgm costs, always beside a baseline that is measured in the same run
+ * bench - what libhgm costs, always compared with a baseline that is measured in the same run
  *
  *	bench [--quick] [--only NAME]... [--rounds N] [--limits FILE [--check]] [--json FILE]
  *	      [--page FILE]
  *	bench --list
  *
- * Contestants take turns, round by round; figures are medians over rounds. What memory holds
- * afterwards is verified in each round. With --check, benches that are beyond a guard of the limits
- * are measured again, three times at most; the exit status tells whether one stays beyond it.
+ * Contestants take turns in each round. Figures are medians over rounds. The memory contents are
+ * verified in each round. With --check, benches that are beyond a guard of the limits are measured
+ * again, three times at most. The exit status says whether one of them stays beyond it.
  */
 #include <errno.h>
 #include <fnmatch.h>
@@ -23,8 +23,9 @@
 struct setting setting = { .rounds = 5 };
 
 static const struct bench *const all[] = {
-	touch_benches, fill_benches,   restore_benches, demand_benches, link_benches,
-	map_benches,   around_benches, access_benches,	idle_benches,	snapshot_benches,
+	touch_benches,	fill_benches,	  fill_source_benches, restore_benches, guest_benches,
+	demand_benches, link_benches,	  map_benches,	       around_benches,	access_benches,
+	idle_benches,	snapshot_benches, discard_benches,
 };
 
 static const char *only[32];
@@ -42,7 +43,7 @@ void skip(const char *why)
 	skipped = why;
 }
 
-/* Asked for by its name, by a pattern, or by the name of one of its rows. */
+/* Is the bench selected by its name, by a pattern, or by the name of one of its rows? */
 static bool wanted(const struct bench *b)
 {
 	size_t len = strlen(b->name);
@@ -74,7 +75,7 @@ static void measure(const struct bench *b)
 	table_rows(b);
 }
 
-/* A regression is one that stays: what is beyond its limit is measured again. */
+/* Measure benches beyond their limits again. Only what stays beyond them is a regression. */
 static bool regressed(void)
 {
 	limits_check();

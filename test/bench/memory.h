@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Memory of the baselines, registered with userfaultfd: system calls and nothing else
+ * Memory of the baselines, registered with userfaultfd: plain system calls only
  */
 #ifndef HGM_BENCH_MEMORY_H
 #define HGM_BENCH_MEMORY_H
@@ -26,28 +26,29 @@ struct memory {
 void memory_make(struct memory *m, size_t bytes, enum memory_kind kind);
 void memory_free(struct memory *m);
 
-/* A page's offset, of the next message; -1 if none waits. */
+/* The page offset in the next message; -1 if there is no message. */
 int64_t memory_next(const struct memory *m);
 
 /*
- * Have [offset, offset + len) hold its contents and be mapped: memcpy and CONTINUE, or COPY. Its
- * waiters wake. False if some of it is mapped already: then they were woken apart.
+ * Write the contents of [offset, offset + len) and map it, by memcpy and CONTINUE, or COPY. This
+ * wakes its waiters. Returns false if a part is mapped already. The waiters are woken separately
+ * then.
  */
 bool memory_install(const struct memory *m, size_t offset, size_t len);
 
-/* Map it huge; dies if it is not. */
+/* Collapse the memory; dies if it is not huge afterwards. */
 void memory_collapse(const struct memory *m);
 
-/* @len bytes that lie on a 2 MiB boundary; of @fd, or anonymous for -1. */
+/* Map @len bytes at a 2 MiB boundary, of @fd or, if it is -1, anonymous. */
 char *memory_map(size_t len, int fd);
 
-/* A memfd of which each block is one huge page. */
+/* Create a memfd in which each block is one huge page. */
 int memory_prepared_fd(size_t bytes, char **alias);
 
 /*
- * Have the host back as much free memory as will be needed: it takes back what has been free for
- * some seconds, and gives it again at some microseconds per page. Huge pages, and small ones for
- * page tables.
+ * Make the host back as much free memory as will be needed. The host takes back memory that has
+ * been free for some seconds, and provides it again at some microseconds per page. This
+ * applies to huge pages, and to small ones for page tables.
  */
 void memory_warm(size_t bytes);
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Model: anonymous memory, one reader that sleeps in poll(2) and queues what it reads for a pool of
- * workers; a table of the pages that have been asked for, and the queue, are under one mutex.
+ * Model: anonymous memory, and one reader that sleeps in poll(2) and queues the faults that it
+ * reads for a pool of workers. One mutex protects the queue and a table of the requested pages.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -13,7 +13,7 @@
 #define WORKERS 4
 
 struct entry {
-	struct entry *next; /* in its bucket */
+	struct entry *next; /* in the same bucket */
 	struct entry *queued;
 	size_t page;
 };
@@ -30,7 +30,7 @@ struct pool {
 	pthread_t worker[WORKERS];
 };
 
-/* With the lock held. A page that is in the table already is somebody's. */
+/* Called with the lock held. A page that is in the table already has been queued before. */
 static void enqueue(struct pool *pool, size_t page)
 {
 	struct entry **bucket = &pool->bucket[page * 2654435761u % pool->buckets], *e;
@@ -94,7 +94,7 @@ static void *begin(size_t bytes, bool fresh, char **memory)
 {
 	struct pool *pool = calloc(1, sizeof(*pool));
 
-	(void)fresh; /* nothing is allocated before */
+	(void)fresh; /* nothing is allocated in advance */
 	if (!pool)
 		die("model-pool", "no memory");
 	pool->buckets = bytes / PAGE;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Model: as model-single, but with a bitmap of pages that are present; whenever no message waits
- * the thread installs the next page that is not.
+ * Model: as model-single, but with a bitmap of present pages. Whenever there is no message, the
+ * thread installs the next page that is not present.
  */
 #include <stdlib.h>
 
@@ -46,7 +46,7 @@ static void *begin(size_t bytes, bool fresh, char **memory)
 {
 	uint8_t *present = calloc(bytes / PAGE / 8 + 1, 1);
 
-	(void)fresh; /* nothing is allocated before */
+	(void)fresh; /* nothing is allocated in advance */
 	if (!present)
 		die("model-prefault", "no memory");
 	return raw_begin(bytes, MEMORY_ANON, serve, present, memory);

@@ -17,7 +17,7 @@ static void *begin(size_t bytes, bool fresh, char **memory)
 {
 	struct floor *f = malloc(sizeof(*f));
 
-	(void)fresh; /* nothing is allocated before */
+	(void)fresh; /* nothing is allocated in advance */
 	if (!f)
 		die("no-uffd", "no memory");
 	f->bytes = bytes;

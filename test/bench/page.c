@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The report, for people: one file that needs nothing else
+ * The report for people: one self-contained file
  */
 #include <errno.h>
 #include <math.h>

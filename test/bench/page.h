@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Pictures of the page: each is one <svg> element
+ * Charts on the page: each is one <svg> element
  */
 #ifndef HGM_BENCH_PAGE_H
 #define HGM_BENCH_PAGE_H
@@ -25,7 +25,7 @@ void plot_line(FILE *f, const char *class, double x1, double y1, double x2, doub
 /* Ticks at powers of ten, or at a few round numbers. */
 void plot_axes(FILE *f, const struct plot *p, const char *x_name, const char *y_name);
 
-/* Names and colours of lines, below each other at the right. */
+/* The key: names and colours of lines, one below the other at the right. */
 void plot_key(FILE *f, const struct plot *p, unsigned int nth, const char *name);
 
 void plot_curves(FILE *f, const struct bench *b);

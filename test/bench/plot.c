@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * What all pictures are made of
+ * The common elements of all charts
  */
 #include <math.h>
 

@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The pictures: distributions of waits, throughput against touchers, ratios
+ * The charts: distributions of waits, throughput by number of touchers, ratios
  */
 #include <math.h>
 #include <string.h>
 
 #include "page.h"
 
-#define SHARE_MIN 1e-3 /* of waits: the lower end of the axis */
+#define SHARE_MIN 1e-3 /* share of waits at the lower end of the axis */
 
 static double bin_end(unsigned int bin)
 {
@@ -33,7 +33,7 @@ static void span(const struct bench *b, double *min, double *max)
 	*max = pow(10, ceil(log10(*max) - 1e-6));
 }
 
-/* Which share of waits was longer than so long. */
+/* The share of waits that were longer than a given time. */
 static void curve_path(FILE *f, const struct plot *p, const struct curve *c, unsigned int nth)
 {
 	uint64_t longer = c->count;
@@ -123,7 +123,7 @@ void plot_touchers(FILE *f, const char *order)
 			double rate = b ? figure(b, servers[nth], "rate") : NAN;
 
 			points += !isnan(rate);
-			p.y_min = fmin(p.y_min, rate); /* fmin() and fmax() pass over NAN */
+			p.y_min = fmin(p.y_min, rate); /* fmin() and fmax() ignore NAN */
 			p.y_max = fmax(p.y_max, rate);
 		}
 	if (!points)
@@ -153,7 +153,7 @@ void plot_touchers(FILE *f, const char *order)
 	plot_close(f);
 }
 
-/* How many times better than the baseline; a limit of the ratio likewise. */
+/* How many times better than the baseline a ratio, or a limit of the ratio, is. */
 static double times_better(const struct row *r, double ratio)
 {
 	return r->better == LESS ? 1 / ratio : ratio;

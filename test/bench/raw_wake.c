@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * What there is at a time is mapped without a wake, then what came meanwhile, until nothing comes;
- * one UFFDIO_WAKE from the lowest page to the highest ends it.
+ * Map all reported pages without a wake, then those that were reported meanwhile, until there are
+ * no more. Then one UFFDIO_WAKE covers the lowest to the highest of these pages.
  */
 #include <errno.h>
 #include <linux/userfaultfd.h>
@@ -74,7 +74,7 @@ static void *serve(void *arg)
 
 static void *begin(size_t bytes, bool fresh, char **memory)
 {
-	(void)fresh; /* of pages that are there only */
+	(void)fresh; /* only for present pages */
 	return raw_begin(bytes, MEMORY_PREPARED, serve, NULL, memory);
 }
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Who serves faults: libhgm, raw loops, and models of what VMMs do
+ * Servers of faults: libhgm, raw loops, and models of VMMs
  */
 #ifndef HGM_BENCH_SERVER_H
 #define HGM_BENCH_SERVER_H
@@ -10,9 +10,9 @@
 #include <stdint.h>
 
 /*
- * Memory of @bytes whose contents lie ready in memory: made before the clock starts, and ended
- * after it. @fresh: nothing is allocated before it is asked for. @fetch, if there is one, is what a
- * toucher does by itself before it touches.
+ * Serves memory of @bytes whose contents are ready in memory. It begins before the clock starts,
+ * and ends after the clock stops. @fresh: no memory is allocated in advance. If there is @fetch, a
+ * toucher calls it before each touch.
  */
 struct server {
 	const char *name;
@@ -21,34 +21,34 @@ struct server {
 	void (*fetch)(char *memory, size_t page);
 };
 
-extern const struct server engine;	/* libhgm: nothing fills, nothing collapses */
-extern const struct server engine_fill; /* libhgm as it is by default */
+extern const struct server engine;	/* libhgm without fill and collapse */
+extern const struct server engine_fill; /* libhgm with its defaults */
 
 /*
- * libhgm and prepared memory of which all has arrived: it is huge, or deferred as @flags say. Ended
- * by the other.
+ * libhgm with prepared memory that has arrived completely. It is huge, or its collapse is deferred,
+ * depending on @flags. The other function ends it.
  */
 void *engine_filled(size_t bytes, uint32_t flags, char **memory);
 void engine_end(void *state);
 
-/* The shortest loops that are right: one message, memcpy and CONTINUE (fresh: COPY), again. */
-extern const struct server raw_spin;  /* reading until there is something to read */
-extern const struct server raw_poll;  /* sleeping in poll(2) */
-extern const struct server raw_batch; /* as raw_spin, reading what there is at a time */
-extern const struct server raw_wake;  /* and waking all that were served by one call */
+/* The shortest correct loops: read a message, memcpy and CONTINUE (fresh: COPY), repeat. */
+extern const struct server raw_spin;  /* reads until there is a message */
+extern const struct server raw_poll;  /* sleeps in poll(2) */
+extern const struct server raw_batch; /* as raw_spin, but reads all messages at once */
+extern const struct server raw_wake;  /* and wakes all served threads with one call */
 
 /*
- * No userfaultfd: the toucher itself copies the page into anonymous memory, and the kernel's own
- * fault is all that it waits for. The floor.
+ * No userfaultfd: the toucher itself copies the page into anonymous memory, and waits for the
+ * kernel's own fault only. This is the lower bound.
  */
 extern const struct server no_uffd;
 
 /*
- * Models, in a page each, of what VMMs do today. They show a way of doing it, not a product: each
- * has costs that the models leave out.
+ * Short models of what VMMs do today. They show a method, not a product: products have costs that
+ * the models leave out.
  */
 extern const struct server model_single;   /* one thread, one message, COPY */
-extern const struct server model_prefault; /* the same, and a page more whenever nobody waits */
+extern const struct server model_prefault; /* the same, and installs another page while idle */
 extern const struct server model_pool;	   /* a reader, workers, a table of pages under a mutex */
 
 #endif

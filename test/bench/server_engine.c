@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * libhgm as a server
+ * libhgm as a server of faults
  */
 #include <stdlib.h>
 

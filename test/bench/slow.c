@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * To be preloaded into the bench: a libhgm that maps slowly. Each UFFDIO_CONTINUE of its threads
- * takes some time more; with SLOW_CALLS=N only the first N.
+ * Preloaded into the bench, this makes libhgm map slowly: each UFFDIO_CONTINUE of its threads takes
+ * some extra time. With SLOW_CALLS=N, only the first N calls do.
  */
 #include <linux/ioctl.h>
 #include <linux/userfaultfd.h>

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The rows, as text
+ * Output of the rows as text
  */
 #include <math.h>
 #include <stdlib.h>

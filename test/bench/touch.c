@@ -16,7 +16,7 @@ struct toucher {
 	char *memory;
 	const uint32_t *page; /* in this order */
 	size_t count;
-	_Atomic uint8_t *seen; /* by page, shared */
+	_Atomic uint8_t *seen; /* indexed by page, shared */
 	float *wait_us;
 	size_t waits;
 	pthread_barrier_t *start;
@@ -33,7 +33,7 @@ static void shuffle(uint32_t *page, size_t pages, uint64_t seed)
 	}
 }
 
-/* @rank tells which page is how popular. */
+/* @rank has the pages in the order of their popularity. */
 static void draw_zipf(uint32_t *page, const uint32_t *rank, size_t pages, uint64_t seed)
 {
 	double *sum = malloc(pages * sizeof(*sum)), total = 0;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Threads that touch memory in some order, and what they waited
+ * Threads that touch memory in some order, and how long they waited
  */
 #ifndef HGM_BENCH_TOUCH_H
 #define HGM_BENCH_TOUCH_H
@@ -13,9 +13,9 @@
 #define TOUCHERS_MAX 32
 
 enum order {
-	SEQUENTIAL, /* each toucher its own part, upwards */
-	SHUFFLED,   /* each toucher its share of one shuffled order over everything */
-	ZIPF,	    /* each draws from all, the n-th most popular page as often as 1 / n */
+	SEQUENTIAL, /* each toucher touches its own part, upwards */
+	SHUFFLED,   /* each toucher touches its share of one shuffled order of all pages */
+	ZIPF,	    /* each draws from all pages; frequency of the n-th most popular: 1 / n */
 };
 
 struct touch {
@@ -23,7 +23,7 @@ struct touch {
 	enum order order;
 	size_t pages;
 	uint64_t seed;
-	float *wait_us; /* room for @pages: what first touches waited */
+	float *wait_us; /* room for @pages: wait times of first touches */
 	size_t waits;	/* out: how many */
 	double seconds; /* out */
 };

@@ -66,7 +66,7 @@ def wrapper(row, fn):
     if kind == "void":
         body = f"\t{call};\n\trecord_call({row}, 0);\n"
     else:
-        result = "rc" if kind == "int" else "0"
+        result = {"int": "rc", "int64_t": "rc < 0 ? (int)rc : 0"}.get(kind, "0")
         body = f"\t{kind} rc = {call};\n\n\trecord_call({row}, {result});\n\treturn rc;\n"
     return f"{head}\n{{\n{body}}}\n"
 

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """demo.py DEMO SPOIL COMMAND: the demo's commands as their users meet them. Prints TAP.
 
-COMMAND is snapshot or dirty. With KVM and without, on each kind of memory, with wrong arguments, and with
+COMMAND is snapshot, dirty or balloon. With KVM and without, on each kind of memory, with wrong arguments, and with
 a libhgm that is wrong (SPOIL, to be preloaded).
 """
 
@@ -62,7 +62,21 @@ def check_dirty(got):
     assert got["pause_us"] > 0 and got["writes_there"] > 0
 
 
-CHECKS = {"dirty": check_dirty, "snapshot": check_snapshot}
+def check_balloon(got):
+    rows, half = got["rows"], got["bytes"] // 2
+    phases = ["restore", "in use"] + ["snapshot"] * got["snapshot"] + ["deflate", "huge"]
+    last = {row["phase"]: row for row in rows}
+    assert list(last) == phases
+    assert got["balloon_bytes"] == half
+    assert got["discards"] == half // got["unit_bytes"]
+    for phase in phases[:-2]:
+        assert last[phase]["balloon"] == half and last[phase]["arrived"] == got["bytes"]
+    assert last["deflate"]["balloon"] == 0
+    assert last["huge"]["memory"] > last["in use"]["memory"] + half * 0.9, "nothing came back"
+    assert got["writes"] > 0
+
+
+CHECKS = {"balloon": check_balloon, "dirty": check_dirty, "snapshot": check_snapshot}
 RUNS = {
     "with KVM, where there is": [],
     "with threads": ["--threads"],
@@ -71,11 +85,13 @@ RUNS = {
     "anonymous": ["--threads", "--backing", "anon"],
 }
 OWN_RUNS = {
+    "balloon": {"slow link": ["--link", "0.1:1000"]},
     "dirty": {"by faults": ["--sync"], "huge": ["--huge"], "slow link": ["--gbps", "0.3"],
               "huge by faults": ["--huge", "--sync"]},
     "snapshot": {"proved": ["--prove"], "slowly": ["--rate", "20000"]},
 }
-SPOILT = {"dirty": r"written to and not reported",
+SPOILT = {"balloon": r"found \d+ wrong pages",
+          "dirty": r"written to and not reported",
           "snapshot": r"live snapshot .* 1 (older|torn|wrong)\n"}
 
 WRONG = [
@@ -121,7 +137,8 @@ def case_help(demo, command):
     done = run(demo, command, "--help")
     assert done.returncode == 0 and not done.stderr
     assert done.stdout.startswith(f"usage: demo {command} ")
-    for option in ("--size", "--backing", "--threads", "--json", "--rate"):
+    for option in ("--size", "--backing", "--threads", "--json",
+                   "--link" if command == "balloon" else "--rate"):
         assert option in done.stdout
 
 

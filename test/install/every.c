@@ -72,11 +72,17 @@ static void capabilities(void)
 	hgm_caps_free(caps);
 }
 
+static const uint64_t none_is_zero[8] = { 0 }; /* of 2 MiB */
+
 /* Answers "later", though at once. */
 static int64_t give(void *user, const struct hgm_io *io)
 {
 	(void)user;
 	memcpy(io->buf, contents + io->offset, io->length);
+	if (io->length > PAGE) {
+		CHECK(hgm_io_done_sparse(io, io->length, none_is_zero));
+		return HGM_IO_LATER;
+	}
 	CHECK(hgm_io_done(io, (int64_t)io->length));
 	return HGM_IO_LATER;
 }
@@ -103,6 +109,9 @@ static struct hgm_region *restore(struct hgm *h, struct hgm_source *src, uint32_
 	if (backing == HGM_BACKING_FD)
 		CHECK(hgm_region_import(r, 0, PAGES, bitmap));
 	CHECK(hgm_region_prefetch(r, BLOCK / 2, PAGE));
+	CHECK(hgm_region_retry(r));
+	CHECK(hgm_region_set_fill(r, NULL));
+	CHECK(hgm_set_fill(h, NULL));
 	WANT(hgm_region_length(r) == BLOCK);
 	hgm_source_destroy(src);
 	return r;
@@ -121,6 +130,7 @@ static void look(struct hgm *h, struct hgm_region *r)
 	CHECK(hgm_wait(h, WAIT_MS));
 	CHECK(hgm_region_get_info(r, &info));
 	WANT(info.present_bytes == BLOCK);
+	WANT(hgm_region_put(r, 0, contents, PAGE) == 0); /* it is there */
 	CHECK(hgm_region_export(r, 0, PAGES, bitmap));
 	WANT(bitmap[PAGES / 64 - 1] == UINT64_MAX);
 	CHECK(hgm_get_progress(h, &progress));
@@ -145,6 +155,7 @@ static void guard(struct hgm *h, struct hgm_region *r)
 	CHECK(hgm_region_watch(r, NULL));
 	CHECK(hgm_region_protect(r, 0, PAGE, HGM_PROTECT_ROUND, &span));
 	memory[0] = contents[0];
+	CHECK(hgm_region_before_write(r, 0, PAGE)); /* allowed, as the default is */
 	CHECK(hgm_region_unprotect(r, span.offset, span.length, 0, NULL));
 	CHECK(hgm_region_unwatch(r));
 
@@ -153,8 +164,11 @@ static void guard(struct hgm *h, struct hgm_region *r)
 	memory[3 * PAGE] = contents[3 * PAGE];
 	CHECK(hgm_dirty_collect(dirty, 0, PAGES, bitmap, &found));
 	WANT(found && bitmap[0] >> 3 & 1);
+	CHECK(hgm_dirty_mark(dirty, 5 * PAGE, 1));
+	CHECK(hgm_dirty_collect(dirty, 0, PAGES, bitmap, &found));
+	WANT(found && bitmap[0] >> 5 & 1);
 	CHECK(hgm_dirty_get_info(dirty, &info));
-	WANT(info.collections == 2);
+	WANT(info.collections == 3);
 	hgm_dirty_stop(dirty);
 
 	opts.regions = &r;
@@ -167,6 +181,16 @@ static void guard(struct hgm *h, struct hgm_region *r)
 	WANT(progress.done && progress.done_bytes == BLOCK);
 	CHECK(hgm_snapshot_cancel(snapshot)); /* has ended: nothing is left to do */
 	hgm_snapshot_destroy(snapshot);
+}
+
+static void discard(struct hgm_region *r)
+{
+	const volatile unsigned char *memory = (const volatile unsigned char *)hgm_region_addr(r);
+
+	/* Of hugetlb, which one of them may be, parts of a page are zeroed. */
+	CHECK(hgm_region_discard(r, 7 * PAGE, 2 * PAGE));
+	WANT(!memory[7 * PAGE] && !memory[9 * PAGE - 1]);
+	WANT(memory[9 * PAGE] == contents[9 * PAGE]);
 }
 
 static void engine(void)
@@ -191,6 +215,8 @@ static void engine(void)
 	for (int i = 0; i < 4; i++)
 		look(h, r[i]);
 	guard(h, r[1]);
+	for (int i = 0; i < 4; i++)
+		discard(r[i]);
 	for (int i = 0; i < 4; i++)
 		hgm_region_destroy(r[i]);
 	hgm_destroy(h);

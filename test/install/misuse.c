@@ -83,6 +83,7 @@ static void expect(const char *call, long got, long want)
 	FAILS(hgm_dirty_collect, (dirty, 0, 64, NULL, NULL))      \
 	FAILS(hgm_dirty_get_info, (NULL, NULL))                   \
 	FAILS(hgm_dirty_get_info, (dirty, NULL))                  \
+	FAILS(hgm_dirty_mark, (NULL, 0, PAGE))                    \
 	FAILS(hgm_dirty_start, (NULL, tracked, NULL))             \
 	FAILS(hgm_dirty_start, (&new_dirty, NULL, NULL))          \
 	PASSES(hgm_dirty_stop, (NULL))                            \
@@ -94,13 +95,17 @@ static void expect(const char *call, long got, long want)
 	FAILS(hgm_get_stats, (engine, NULL))                      \
 	TELLS(hgm_hist_quantile, (NULL, 500))                     \
 	FAILS(hgm_io_done, (NULL, 0))                             \
+	FAILS(hgm_io_done_sparse, (NULL, 0, NULL))                \
+	FAILS(hgm_io_done_sparse, (NULL, 0, words))               \
 	FAILS(hgm_mapped_huge, (NULL, PAGE, NULL))                \
 	TELLS(hgm_region_addr, (NULL))                            \
+	FAILS(hgm_region_before_write, (NULL, 0, PAGE))           \
 	FAILS(hgm_region_collapse, (NULL))                        \
 	FAILS(hgm_region_create, (NULL, engine, NULL))            \
 	FAILS(hgm_region_create, (&new_region, NULL, NULL))       \
 	FAILS(hgm_region_create, (&new_region, engine, NULL))     \
 	PASSES(hgm_region_destroy, (NULL))                        \
+	FAILS(hgm_region_discard, (NULL, 0, PAGE))                \
 	FAILS(hgm_region_export, (NULL, 0, 64, words))            \
 	FAILS(hgm_region_export, (region, 0, 64, NULL))           \
 	FAILS(hgm_region_get_info, (NULL, NULL))                  \
@@ -110,9 +115,13 @@ static void expect(const char *call, long got, long want)
 	TELLS(hgm_region_length, (NULL))                          \
 	FAILS(hgm_region_prefetch, (NULL, 0, PAGE))               \
 	FAILS(hgm_region_protect, (NULL, 0, PAGE, 0, NULL))       \
+	FAILS(hgm_region_put, (NULL, 0, NULL, PAGE))              \
+	FAILS(hgm_region_retry, (NULL))                           \
+	FAILS(hgm_region_set_fill, (NULL, NULL))                  \
 	FAILS(hgm_region_unprotect, (NULL, 0, PAGE, 0, NULL))     \
 	FAILS(hgm_region_unwatch, (NULL))                         \
 	FAILS(hgm_region_watch, (NULL, NULL))                     \
+	FAILS(hgm_set_fill, (NULL, NULL))                         \
 	FAILS(hgm_snapshot_begin, (NULL))                         \
 	FAILS(hgm_snapshot_cancel, (NULL))                        \
 	FAILS(hgm_snapshot_create, (NULL, engine, NULL))          \
@@ -256,6 +265,11 @@ static int call_watch(union block *b)
 	return rc == -EBUSY ? 0 : rc;
 }
 
+static int call_set_fill(union block *b)
+{
+	return hgm_region_set_fill(region, (struct hgm_fill_opts *)b);
+}
+
 static int call_dirty_info(union block *b)
 {
 	return hgm_dirty_get_info(dirty, (struct hgm_dirty_info *)b);
@@ -294,6 +308,7 @@ static const struct sized {
 	{ "struct hgm_snapshot_opts", call_snapshot_create, sizeof(struct hgm_snapshot_opts), 1 },
 	{ "struct hgm_dirty_opts", call_dirty_start, sizeof(struct hgm_dirty_opts), 1 },
 	{ "struct hgm_watch_opts", call_watch, sizeof(struct hgm_watch_opts), 1 },
+	{ "struct hgm_fill_opts", call_set_fill, sizeof(struct hgm_fill_opts), 1 },
 	{ "struct hgm_dirty_info", call_dirty_info, sizeof(struct hgm_dirty_info), 0 },
 	{ "struct hgm_progress", call_get_progress, sizeof(struct hgm_progress), 0 },
 	{ "struct hgm_stats", call_get_stats, sizeof(struct hgm_stats), 0 },
@@ -357,6 +372,9 @@ static void numbers(void)
 	opts.workers = UINT32_MAX;
 	expect("workers", hgm_create(&new_engine, &opts), -EINVAL);
 	opts.workers = 1;
+	opts.collapse_threads = UINT32_MAX;
+	expect("collapse_threads", hgm_create(&new_engine, &opts), -EINVAL);
+	opts.collapse_threads = 16;
 	opts.fill_window_bytes = UINT64_MAX;
 	opts.flags = HGM_ALLOW_USER_MODE_ONLY;
 	opts.retries = UINT32_MAX;
@@ -410,6 +428,7 @@ static void numbers(void)
 	io.engine = engine;
 	io.id = UINT64_MAX;
 	expect("a request that never was", hgm_io_done(&io, INT64_MAX), -EINVAL);
+	expect("a request that never was", hgm_io_done_sparse(&io, UINT64_MAX, words), -EINVAL);
 
 	memset(&range, 0, sizeof(range));
 	range.addr = (void *)(uintptr_t)(UINTPTR_MAX - PAGE + 1);

@@ -14,7 +14,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#define IOC_NEW 0xaa00 /* USERFAULTFD_IOC_NEW */
+#define HGM_IOC_NEW 0xaa00 /* USERFAULTFD_IOC_NEW */
 
 /* The low half of an argument, on either byte order. */
 #if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
@@ -30,7 +30,7 @@ int main(int argc, char **argv)
 		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_userfaultfd, 4, 0),
 		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_ioctl, 0, 2),
 		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, LOW(1)),
-		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, IOC_NEW, 1, 0),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, HGM_IOC_NEW, 1, 0),
 		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
 		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO),
 	};

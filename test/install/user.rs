@@ -30,7 +30,8 @@ pub struct Opts {
     log: Option<LogFn>,
     log_user: *mut c_void,
     log_level: u32,
-    reserved: u32,
+    collapse_threads: u32,
+    outage_ms: u64,
 }
 
 #[repr(C)]
@@ -136,7 +137,8 @@ fn main() {
         log: Some(hear),
         log_user: &heard as *const AtomicUsize as *mut c_void,
         log_level: 0,
-        reserved: 0,
+        collapse_threads: 0,
+        outage_ms: 0,
     };
 
     unsafe {

@@ -140,6 +140,7 @@ static void run_all(FILE *results)
 
 int main(int argc, char **argv)
 {
+	const char *huge_pages = getenv("nr_hugepages");
 	FILE *results;
 
 	(void)argv;
@@ -156,7 +157,7 @@ int main(int argc, char **argv)
 	mkdir("/var", 0755);
 	mount_one("ramfs", "/var/tmp", NULL); /* an ordinary file system, unlike tmpfs */
 	setenv("TMPDIR", "/tmp", 1);	      /* ramfs does not tell how much is free */
-	write_file(HUGE_PAGES, getenv("nr_hugepages") ? getenv("nr_hugepages") : "128");
+	write_file(HUGE_PAGES, huge_pages ? huge_pages : "128");
 	chdir("/tmp");
 	results = fopen(RESULTS, "w");
 	if (results)

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: LGPL-2.1-or-later
 #
-# kernels.sh BUILDDIR KERNEL...: the system tests and the examples on other kernels, in QEMU.
+# kernels.sh BUILDDIR KERNEL... [-- TEST...]: the system tests and the examples on other kernels, in
+# QEMU; with TEST, which may be patterns like 'system_dirty*', only those.
 #
 # KERNEL is a version as Debian names it, 6.1 or 6.12: the newest package of that version which apt
 # knows is fetched and unpacked, never installed, and kept in ~/.cache/libhgm. Or it is the path of
@@ -14,21 +15,21 @@
 # WARNING, a stall), and one that does not come to the end. All that is left of a run is in
 # BUILDDIR/kernel-KERNEL/.
 #
-# Not run: suite 'timing', which measures this machine's time and nothing of the kernel.
+# Not run unless named: suite 'timing', which measures this machine's time and nothing of the kernel.
 #
 # Environment:
 #   HGM_KERNELS_ACCEL   QEMU's -accel; default tcg, because nested KVM may hang instead of failing
-#   HGM_KERNELS_LIMIT   seconds for one kernel; default 600
+#   HGM_KERNELS_LIMIT   seconds for one kernel; default 2400
 set -euo pipefail
 
 here=$(dirname "$0")
 cache=${XDG_CACHE_HOME:-${HOME:-/tmp}/.cache}/libhgm/kernels
 accel=${HGM_KERNELS_ACCEL:-tcg,thread=multi}
-limit=${HGM_KERNELS_LIMIT:-600}
+limit=${HGM_KERNELS_LIMIT:-2400}
 
 # Emulation is slower, by less for what the kernel does than for what we compute.
 slow=2
-memory_mib=3584
+memory_mib=5120 # test_snapshot_stalls has 1 GiB four times
 # REP MOVSB and REP STOSB are emulated byte by byte: without them (and REP STOSQ, clearcpuid in
 # boot()) memory is cleared and copied by plain loops, many times faster.
 cpu=max,-erms,-fsrm
@@ -78,7 +79,7 @@ image_of() {
 	fi
 	if [ -z "$package" ]; then
 		die "apt knows no linux-image-$1.*-cloud-amd64: apt-get update, and for 6.12" \
-			"bookworm-backports in the sources"
+			"bookworm-security or bookworm-backports in the sources"
 	fi
 	image=$cache/vmlinuz-${package#linux-image-}
 	if [ ! -f "$image" ] && ! fetch "$package" "$image"; then
@@ -96,20 +97,27 @@ put() {
 	strip -o "$2/$(basename "$1")" "$1"
 }
 
-# make_initramfs BUILDDIR DIR: DIR/initramfs
+# libraries_of PROGRAM: also the one that the C library loads when a thread is first cancelled
+libraries_of() {
+	ldd "$1" | grep -o '/[^ ]*'
+	"${CC:-cc}" -print-file-name=libgcc_s.so.1
+}
+
+# make_initramfs BUILDDIR DIR TEST...: DIR/initramfs
 make_initramfs() {
 	local build=$1 dir=$2 root=$2/root test library program
+	shift 2
 	rm -rf "$root"
 	mkdir -p "$root/bin" "$root/tests"
 	strip -o "$root/init" "$build/test/kernels/init"
 	for program in "$build"/examples/*-static; do
 		put "$program" "$root/bin"
 	done
-	python3 "$here/results.py" plan "$build" >"$root/plan"
+	python3 "$here/results.py" plan "$build" "$@" >"$root/plan"
 	while read -r test _; do
 		[ -f "$build/test/$test" ] || continue
 		put "$build/test/$test" "$root/tests"
-		for library in $(ldd "$build/test/$test" | grep -o '/[^ ]*'); do
+		for library in $(libraries_of "$build/test/$test"); do
 			install -D "$library" "$root$library"
 		done
 	done <"$root/plan"
@@ -128,30 +136,37 @@ boot() {
 		-kernel "$image" -initrd "$dir/initramfs" -append "$append" </dev/null
 }
 
-# test_kernel BUILDDIR KERNEL
+# test_kernel BUILDDIR KERNEL TEST...
 test_kernel() {
 	local build=$1 kernel=$2 image dir rc=0
+	shift 2
 	image=$(image_of "$kernel")
 	dir=$build/kernel-$(basename "$kernel")
 	mkdir -p "$dir"
 	printf '== %s\n' "$(basename "$image")"
-	make_initramfs "$build" "$dir"
+	make_initramfs "$build" "$dir" "$@"
 	boot "$image" "$dir" || rc=$?
 	python3 "$here/results.py" collect "$dir" "$rc"
 	python3 "$here/../summary.py" "$dir" '^this kernel has no '
 }
 
-[ $# -ge 2 ] || die "usage: kernels.sh BUILDDIR KERNEL..."
+[ $# -ge 2 ] || die "usage: kernels.sh BUILDDIR KERNEL... [-- TEST...]"
 [ "$(uname -m)" = x86_64 ] || die "only x86-64 builds for the machines that are booted here"
-if [ $# -eq 2 ]; then
-	test_kernel "$@"
+build=$1
+shift
+kernels=()
+while [ $# -gt 0 ] && [ "$1" != -- ]; do
+	kernels+=("$1")
+	shift
+done
+[ $# -eq 0 ] || shift
+if [ ${#kernels[@]} -eq 1 ]; then
+	test_kernel "$build" "${kernels[0]}" "$@"
 	exit
 fi
 # Each by a process of its own: here "set -e" would be off, and an error go on.
-build=$1
-shift
 failed=()
-for kernel in "$@"; do
-	"$0" "$build" "$kernel" || failed+=("$kernel")
+for kernel in "${kernels[@]}"; do
+	"$0" "$build" "$kernel" -- "$@" || failed+=("$kernel")
 done
 [ ${#failed[@]} -eq 0 ] || die "failed on: ${failed[*]}"

@@ -2,11 +2,14 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """What a kernel in QEMU is to run, and what came of it.
 
-results.py plan BUILDDIR      the plan for init.c: the system tests and the examples
+results.py plan BUILDDIR [TEST...]
+                              the plan for init.c: the system tests and the examples, or those of
+                              them that match one of the patterns TEST
 results.py collect DIR EXIT   DIR/results.log and DIR/console.log, and QEMU's exit status, become
                               DIR/meson-logs/testlog.json, as `meson test` writes it
 """
 
+import fnmatch
 import json
 import os
 import re
@@ -25,6 +28,7 @@ EXAMPLES = {
     "example_thin": "thin-static",
     "example_demo": "demo-static --threads --size 16"
                     " --only hugetlb-2m --only shmem --only shmem-lazy",
+    "example_demo_balloon": "demo-static balloon --threads --size 16",
     "example_demo_dirty": "demo-static dirty --threads --size 16",
     "example_demo_snapshot": "demo-static snapshot --threads --size 16",
 }
@@ -36,15 +40,21 @@ COMPLAINT = re.compile(
     r"|blocked for more than|Out of memory|Kernel panic|Bad page")
 
 
-def plan(build):
-    tests = json.loads(subprocess.check_output(["meson", "introspect", "--tests", build]))
-    for test in tests:
+def plan(build, patterns):
+    found = {}
+    for test in json.loads(subprocess.check_output(["meson", "introspect", "--tests", build])):
         suites = {suite.split(":")[-1] for suite in test["suite"]}
-        if "system" in suites and "timing" not in suites:
-            name = os.path.basename(test["cmd"][0])
-            print(name, 2 * test["timeout"], "/tests/" + name)
+        name = os.path.basename(test["cmd"][0])
+        if "system" in suites and (patterns or "timing" not in suites):
+            found[name] = f"{2 * test['timeout']} /tests/{name}"
     for name, command in EXAMPLES.items():
-        print(name, EXAMPLE_LIMIT, "/bin/" + command)
+        found[name] = f"{EXAMPLE_LIMIT} /bin/{command}"
+    for pattern in patterns:
+        if not fnmatch.filter(found, pattern):
+            sys.exit(f"results.py: no test is named {pattern}")
+    for name, what in found.items():
+        if not patterns or any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns):
+            print(name, what)
 
 
 def entry(name, status, seconds, stdout):
@@ -87,7 +97,9 @@ def programs(lines, planned):
 
 
 def kernel(lines, whole, qemu):
-    complaints = [i for i, line in enumerate(lines) if COMPLAINT.search(line)]
+    # Of the kernel's own lines: init names the programs there, too.
+    complaints = [i for i, line in enumerate(lines)
+                  if line.startswith("[") and COMPLAINT.search(line)]
     said = []
     for i in complaints[:10]:
         said += lines[max(i - 2, 0):i + 30] + ["..."]
@@ -113,8 +125,8 @@ def collect(directory, qemu):
 
 
 def main():
-    if len(sys.argv) == 3 and sys.argv[1] == "plan":
-        plan(sys.argv[2])
+    if len(sys.argv) >= 3 and sys.argv[1] == "plan":
+        plan(sys.argv[2], sys.argv[3:])
     elif len(sys.argv) == 4 and sys.argv[1] == "collect":
         collect(sys.argv[2], int(sys.argv[3]))
     else:

@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * madvise on huge pages. A range goes from mapping to mapping as in the kernel: an error ends it,
- * a gap does not, but is ENOMEM at the end.
+ * madvise on huge pages. As in the kernel, a range is processed mapping by mapping. An error ends
+ * it. A gap does not, but the result is then ENOMEM.
  */
 #include "state.h"
 
 #include <errno.h>
 #include <sys/mman.h>
 
-/* Whole huge pages: the end is rounded down, the start must not have to be. Tables stay. */
+/* Whole huge pages only: the end is rounded down, the start must be aligned. Tables stay. */
 static int dont_need(const struct stretch *s)
 {
 	struct vma *v = s->vma;
@@ -19,7 +19,7 @@ static int dont_need(const struct stretch *s)
 		return -EINVAL;
 	if (end <= s->start)
 		return 0;
-	/* Of locked memory, too: hugetlb does not ask. */
+	/* Locked memory too: hugetlb does not check VM_LOCKED. */
 	rc = hgm_sys_linux.madvise((void *)(uintptr_t)s->start, end - s->start,
 				   HGM_MADV_DONTNEED_LOCKED);
 	for (uint64_t at = s->start; !rc && at < end; at += v->file->block)
@@ -37,7 +37,7 @@ static int hwpoison(const struct stretch *s)
 	return rc;
 }
 
-/* What an access would do without a message, in one huge page. */
+/* Do what accesses to one huge page would do without a message. */
 static int fill(struct vma *v, uint64_t from, uint64_t to)
 {
 	uint64_t index = vma_index(v, from);
@@ -135,7 +135,7 @@ static int split_advice(uint64_t start, uint64_t end)
 	return model.opts.hgm ? advise(start, end, HGM_MADV_SPLIT) : -EINVAL;
 }
 
-/* Of a part of a mapping: it is split there, and stays so. */
+/* Advice that, on a part of a mapping, splits the mapping for good. */
 static bool sets_a_flag(int advice)
 {
 	return advice == MADV_DONTFORK || advice == MADV_DOFORK || advice == MADV_DONTDUMP ||
@@ -166,7 +166,7 @@ int model_madvise(void *addr, uint64_t len, int advice)
 	if (!rc)
 		rc = advise(start, end, advice);
 	model_unlock();
-	/* Here faults may be told of, and somebody has to be able to serve them. */
+	/* This may report faults. Without the lock, another thread can serve them. */
 	if (!rc && populates)
 		rc = hgm_sys_linux.madvise(addr, len, advice);
 	return rc;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * MADV_COLLAPSE of one mapping of huge pages (hgm.md 2.7), with what is wrong with it: it fills
- * holes, drops protection, wakes nobody, and its errors are not what happened.
+ * MADV_COLLAPSE of one mapping of huge pages (hgm.md 2.7), with its defects: it fills holes, drops
+ * protection, wakes no thread, and its result does not say what happened.
  */
 #include "state.h"
 
@@ -40,7 +40,7 @@ static int collapse_vma(struct vma *v, uint64_t start, uint64_t end)
 
 		vma_sync(v, vma_index(v, at));
 		if (tree_walk(root, v->file->level, (at - v->start) % v->file->block, level, &kind))
-			return -EEXIST; /* inside of a larger leaf */
+			return -EEXIST; /* inside a larger leaf */
 		if (kind == KIND_TABLE && level < v->file->level)
 			model_bug("kernel BUG at mm/hugetlb.c: 2 MiB with a table, inside of a "
 				  "1 GiB page, cannot be collapsed: %#llx-%#llx",
@@ -61,8 +61,8 @@ int model_collapse(struct vma *v, uint64_t start, uint64_t end)
 	if (!v->hm || !collapse_vma(v, start, end))
 		return 0;
 	/*
-	 * The kernel's loop goes on with the mapping above, wherever that is, and what comes of
-	 * that is the answer.
+	 * The kernel's loop continues with the next mapping above, wherever that is, and returns
+	 * the result of that.
 	 */
 	return real_memory_at(v->end, &above, &unused) && vma_at(above) ? 0 : -EINVAL;
 }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The demo on a model of another kernel: examples/model.h
+ * The demo on a model of another kernel: see examples/model.h.
  */
 #include <stdio.h>
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * HGM_MODEL=NAME: the whole program runs on that kernel.
+ * HGM_MODEL=NAME: the whole program runs on the model of that kernel.
  */
 #include "model.h"
 

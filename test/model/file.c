@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Files of huge pages, and what of them is in the page cache. Memory that somebody touches gets
- * there without the model's knowing: it looks when it has to know, and then makes the huge page
- * whole, as a huge page is there or not but never in part.
+ * Files of huge pages, and which of them are in the page cache. The model does not notice when an
+ * access adds pages to the page cache. It looks for them when it needs to know, and then adds the
+ * rest of the huge page, because the page cache never has only a part of one.
  */
 #include "state.h"
 
@@ -71,7 +71,7 @@ void fd_reconcile(void)
 	}
 }
 
-/* One that came to us by another way than dup(), like a descriptor of /proc, is known by inode. */
+/* A descriptor that was not made by dup(), but opened through /proc, is found by its inode. */
 struct file *fd_file(int fd)
 {
 	struct file *f = fd_object(fd, OBJECT_FILE);
@@ -93,7 +93,7 @@ struct file *file_new(int real_fd, uint64_t block)
 
 	if (!f || fstat(real_fd, &st))
 		model_bug("a file of huge pages: %s", strerror(errno));
-	/* An open file of our own: its position is moved. */
+	/* An open file description of our own, because the model moves its file position. */
 	snprintf(path, sizeof(path), "/proc/self/fd/%d", real_fd);
 	f->fd = open(path, O_RDWR | O_CLOEXEC);
 	if (f->fd < 0) {
@@ -154,7 +154,7 @@ void file_whole(struct file *f, uint64_t offset, uint64_t len)
 			model_bug("memory for a huge page: %s", strerror(errno));
 }
 
-/* There is something of it: now all of it is there. */
+/* A part of the huge page may be there: add the rest. */
 static void appear(struct file *f, uint64_t block)
 {
 	file_whole(f, block * f->block, f->block);
@@ -173,7 +173,7 @@ bool file_cached(struct file *f, uint64_t block)
 	data = lseek(f->fd, start, SEEK_DATA);
 	if (data < 0 || data >= start + (off_t)f->block)
 		return false;
-	/* Whoever touched it where no page was left had SIGBUS on the other kernel. */
+	/* If no page is left, this access would have raised SIGBUS on the modelled kernel. */
 	if (pool_take(f, block)) {
 		f->pool->taken++;
 		f->state[block] |= BLOCK_CACHED;
@@ -197,7 +197,7 @@ int file_allocate(struct file *f, uint64_t block)
 	return rc;
 }
 
-/* A huge page leaves the cache, and all page tables. */
+/* Remove a huge page from the page cache and from all page tables. */
 void file_drop(struct file *f, uint64_t block)
 {
 	vma_block_dropped(f, block);
@@ -223,7 +223,7 @@ int file_punch(struct file *f, uint64_t offset, uint64_t len)
 
 	while (offset < end) {
 		if (offset % f->block || end - offset < f->block) {
-			/* Of a huge page nothing can leave; what would have is zero. */
+			/* A part of a huge page cannot be removed. It is zeroed instead. */
 			if (file_cached(f, offset / f->block) &&
 			    pwrite(f->fd, zeroes, KIB4, (off_t)offset) < 0)
 				return -errno;

@@ -7,13 +7,9 @@
 #include <errno.h>
 #include <sys/mman.h>
 
-#ifndef MFD_HUGE_SHIFT
-#define MFD_HUGE_SHIFT 26
-#endif
+#define HUGE_FLAGS ((int)(MAP_HUGETLB | 63U << HGM_MFD_HUGE_SHIFT))
 
-#define HUGE_FLAGS ((int)(MAP_HUGETLB | 63U << MFD_HUGE_SHIFT))
-
-/* The kernel picks an address that a huge page can have. */
+/* Let the kernel pick an address, aligned for a huge page. */
 static int pick_address(void **out, uint64_t len, uint64_t align)
 {
 	uint64_t head;
@@ -55,7 +51,7 @@ static int map_file(void **out, void *addr, uint64_t len, int prot, int flags, i
 	v.shared = flags & MAP_SHARED;
 	rc = vma_isolate(v.start, v.end);
 	if (!rc && prot & PROT_WRITE && offset + len > f->size) {
-		/* A writable mapping makes a hugetlbfs file longer. */
+		/* A writable mapping extends a hugetlbfs file. */
 		rc = hgm_sys_linux.ftruncate(f->fd, offset + len);
 		if (!rc)
 			file_resize(f, offset + len);
@@ -74,10 +70,10 @@ static int map_file(void **out, void *addr, uint64_t len, int prot, int flags, i
 	return 0;
 }
 
-/* MAP_ANONYMOUS | MAP_HUGETLB: a file that nobody has a descriptor of. */
+/* MAP_ANONYMOUS | MAP_HUGETLB: a file without a descriptor. */
 static int map_anonymous(void **out, void *addr, uint64_t len, int prot, int flags)
 {
-	unsigned int shift = (unsigned int)flags >> MFD_HUGE_SHIFT & 63;
+	unsigned int shift = (unsigned int)flags >> HGM_MFD_HUGE_SHIFT & 63;
 	uint64_t block = shift ? UINT64_C(1) << shift : MIB2;
 	struct file *f;
 	int fd, rc;
@@ -128,7 +124,7 @@ int model_mmap(void **out, void *addr, uint64_t len, int prot, int flags, int fd
 	return rc;
 }
 
-/* Where nothing of ours is, no lock is taken: EVENT_UNMAP may make the call wait. */
+/* Unmap memory that is not the model's without the lock: EVENT_UNMAP may make the call wait. */
 int model_munmap(void *addr, uint64_t len)
 {
 	uint64_t start = (uintptr_t)addr;

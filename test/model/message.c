@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Reading a userfaultfd: which faults the other kernel would tell of, and with what address.
+ * Reading a userfaultfd: which faults the modelled kernel would report, and with what address.
  *
- * The rules, hgm.md 2.3: with EXACT_ADDRESS the byte. Without, the huge page's first byte; for
- * MINOR in split memory the 4 KiB page's.
+ * The rules (hgm.md 2.3): with EXACT_ADDRESS, the address of the byte. Without it, the start of the
+ * huge page or, for MINOR in split memory, of the 4 KiB page.
  */
 #include "state.h"
 
@@ -29,7 +29,7 @@ static void tell(struct ctx *ctx, struct vma *v, struct uffd_msg *msg, uint64_t 
 	msg->arg.pagefault.address = queued_at;
 }
 
-/* The huge page is gone although nobody told us: a hole was punched by another way. */
+/* False also if a hole was punched without the model: the huge page is gone then. */
 static bool really_cached(struct vma *v, uint64_t block)
 {
 	struct file *f = v->file;
@@ -46,7 +46,7 @@ static bool really_cached(struct vma *v, uint64_t block)
 	return false;
 }
 
-/* False: the other kernel would not tell of it. */
+/* Returns false if the modelled kernel would not report the fault. */
 static bool translate(struct ctx *ctx, struct uffd_msg *msg)
 {
 	uint64_t addr = msg->arg.pagefault.address;
@@ -72,14 +72,14 @@ static bool translate(struct ctx *ctx, struct uffd_msg *msg)
 	p = tree_at(&v->page[vma_index(v, addr)], v->file->level,
 		    (addr - v->start) % v->file->block);
 	if (p.mapped) {
-		/* Real memory has lost it (a hole punched); if not, nobody has woken it yet. */
+		/* A punched hole removed the real page; or the thread has not been woken yet. */
 		int64_t done = 0;
 
 		if (!hgm_sys_linux.uffd_continue(ctx->fd, (void *)(uintptr_t)page, KIB4,
 						 p.wp ? HGM_UFFD_CONTINUE_WP : 0, &done))
 			return false;
 	} else if (!(v->modes & HGM_UFFD_MINOR)) {
-		/* It is in the cache now, and fills by itself. */
+		/* The page is in the page cache now, so that the access fills by itself. */
 		hgm_sys_linux.uffd_wake(ctx->fd, (void *)(uintptr_t)page, KIB4);
 		return false;
 	}

@@ -186,7 +186,7 @@ void native_make(struct native *n, uint64_t block, uint64_t length, enum feed_ki
 	n->h = engine(2);
 	n->feed = feed_make(kind, &native_contents, length);
 	o.source = feed_source(n->feed);
-	/* The first has the kernel tried out, on scratch memory at any address. */
+	/* The first region makes the library test the kernel, on scratch memory at any address. */
 	assert_ok(hgm_region_create(&n->r, n->h, &o));
 	hgm_region_destroy(n->r);
 	records_forget();
@@ -224,7 +224,7 @@ void assert_all_huge(const struct native *n)
 	struct model_leaves l;
 
 	assert_pages(&native_contents, 0, n->length / PAGE, n->addr);
-	/* A late fault may have had a block looked at again. */
+	/* A late fault may have caused another check of a block. */
 	if (eventually(is_huge, &copy, 3000))
 		return;
 	l = leaves_of(n);

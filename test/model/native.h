@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * What the tests of native regions share: regions of hugetlb memory on the model of an HGM kernel,
- * with a record of what the library asks of it, and a place to meddle with that.
+ * Shared code of the tests of native regions: regions of hugetlb memory on the model of an HGM
+ * kernel, with a record of the library's calls and hooks to interfere with them.
  */
 #ifndef HGM_TEST_NATIVE_H
 #define HGM_TEST_NATIVE_H
@@ -30,17 +30,17 @@ struct record {
 	int rc;
 };
 
-/* What was recorded since native_begin(), by number; in the order of the calls' ends. */
+/* The calls recorded since native_begin(), in the order in which they returned. */
 unsigned int records(void);
 struct record record_at(unsigned int i);
 
-/* Scratch memory may have been where a region is now: forget what was done to it. */
+/* Scratch memory may have been where a region is now: drop the records of calls on it. */
 void records_forget(void);
 
-/* How many calls lie in [addr, addr + len)? */
+/* Number of recorded calls whose address lies in [addr, addr + len). */
 unsigned int calls_in(enum call call, const void *addr, uint64_t len);
 
-/* Called in place of the model; NULL: it is not. */
+/* Functions that are called instead of the model's; NULL: the model's is called. */
 struct meddling {
 	int (*madvise)(void *addr, uint64_t len, int advice);
 	int (*uffd_continue)(int fd, void *addr, uint64_t len, uint64_t mode, int64_t *done);
@@ -48,9 +48,9 @@ struct meddling {
 };
 
 extern struct meddling meddling;
-extern const struct hgm_sys *model_kernel; /* what it is in place of */
+extern const struct hgm_sys *model_kernel; /* the model's own functions */
 
-/* hgm_sys is the model with the record on top; the end wants nothing left behind. */
+/* hgm_sys is the model with the recorder on top. native_end() asserts that nothing is left. */
 void native_begin(const struct model_opts *opts);
 void native_begin_named(const char *name);
 void native_end(void);
@@ -64,25 +64,25 @@ struct native {
 	uint64_t length;
 };
 
-/* Not started. */
+/* Does not start to fill. */
 void native_make(struct native *n, uint64_t block, uint64_t length, enum feed_kind kind,
 		 uint32_t flags);
 void native_free(struct native *n);
 
 extern const struct contents native_contents;
 
-/* Every byte is right, and every block huge, by the library and by the page table. */
+/* Every byte is right. Every block is huge, according to the library and to the page table. */
 void assert_all_huge(const struct native *n);
 
-/* All pages of the range have been asked for and are there, although nobody fills. */
+/* Prefetch all pages of the range and wait until they have arrived, without fill. */
 void fetch(const struct native *n, uint64_t page, uint64_t pages);
 
-/* The page table of 2 MiB leaves, and so on, of the whole region. */
+/* The leaves in the page table of the whole region, by size. */
 struct model_leaves leaves_of(const struct native *n);
 
 bool page_mapped(const void *addr);
 
-/* Cases for both HGM kernels. */
+/* Test cases for both HGM kernels. */
 int on_hgm(void **state);
 int on_hgm_next(void **state);
 int off(void **state);

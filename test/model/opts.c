@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The kernels that have a name.
+ * The named kernels.
  */
 #include "model.h"
 

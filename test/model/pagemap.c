@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * /proc/self/pagemap: exact by 4 KiB, and silent about the size of leaves. PAGEMAP_SCAN calls all
- * memory of huge pages huge, holes as well, as Linux 6.18 does.
+ * /proc/self/pagemap: exact for each 4 KiB, but does not show the size of leaves. As in Linux 6.18,
+ * PAGEMAP_SCAN reports all memory of huge pages as huge, including holes.
  */
 #include "state.h"
 
@@ -18,10 +18,10 @@ struct scan {
 	uint64_t base;
 	uint64_t from;
 	uint64_t to;
-	uint64_t stopped; /* 0: not */
+	uint64_t stopped; /* address at which the output was full; 0: not full */
 };
 
-/* Neighbours are one region. */
+/* Adjacent ranges are merged into one region. */
 static void report(struct scan *s, uint64_t start, uint64_t end)
 {
 	if (s->stopped)
@@ -114,7 +114,7 @@ int model_pagemap_scan(int fd, const void *start, const void *end, uint64_t cate
 	return rc ? rc : (int)s.found;
 }
 
-/* WP_ASYNC is not played: of its memory the model knows no writes. */
+/* WP_ASYNC is not modelled: the model does not know which of its memory was written. */
 int model_pagemap_take_written(int fd, const void *start, const void *end,
 			       struct hgm_pm_region *out, uint64_t out_len, uint64_t *walk_end)
 {

@@ -6,10 +6,6 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-#ifndef MFD_HUGETLB
-#define MFD_HUGETLB 0x0004U
-#endif
-
 #define SOON_MS	 10000
 #define WHILE_US 30000
 
@@ -52,10 +48,25 @@ bool on_linux(void)
 	return !modelled;
 }
 
+static void pool_path(char path[128], uint64_t block, const char *file)
+{
+	snprintf(path, 128, "/sys/kernel/mm/hugepages/hugepages-%llukB/%s",
+		 (unsigned long long)block >> 10, file);
+}
+
 void needs_pages(uint64_t block, uint64_t pages)
 {
-	struct model_pool p = pool_now(block);
+	struct model_pool p;
+	char path[128];
+	int fd;
 
+	pool_path(path, block, "nr_hugepages");
+	fd = hgm_sys->open(path, O_RDONLY);
+	if (fd < 0)
+		test_skip("no huge pages of %llu kB on this machine",
+			  (unsigned long long)block >> 10);
+	hgm_sys->close(fd);
+	p = pool_now(block);
 	if (p.free - p.promised < pages)
 		test_skip("%llu free huge pages of %llu kB are needed", (unsigned long long)pages,
 			  (unsigned long long)block >> 10);
@@ -68,7 +79,7 @@ void scene(uint64_t block, unsigned int pages)
 
 	needs_pages(block, pages);
 	s = (struct scene){ .block = block, .len = pages * block, .uffd = -1 };
-	s.fd = hgm_sys->memfd_create("scene", MFD_HUGETLB | shift << 26);
+	s.fd = hgm_sys->memfd_create("scene", MFD_HUGETLB | shift << HGM_MFD_HUGE_SHIFT);
 	assert_true(s.fd >= 0);
 	assert_int_equal(hgm_sys->ftruncate(s.fd, s.len), 0);
 	assert_int_equal(
@@ -243,7 +254,7 @@ static char *text_of(const char *path)
 	return text;
 }
 
-/* The line of that name in smaps, what stands behind the colon; "" if there is none. */
+/* The rest of the smaps line that begins with @name; "" if there is none. */
 static void smaps_line(uint64_t offset, const char *name, char out[256])
 {
 	char *text = text_of("/proc/self/smaps");
@@ -285,8 +296,7 @@ static uint64_t number_of(uint64_t block, const char *file)
 	uint64_t value;
 	char *text;
 
-	snprintf(path, sizeof(path), "/sys/kernel/mm/hugepages/hugepages-%llukB/%s",
-		 (unsigned long long)block >> 10, file);
+	pool_path(path, block, file);
 	text = text_of(path);
 	value = strtoull(text, NULL, 10);
 	free(text);

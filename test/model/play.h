@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * What the tests of the model share: a scene of huge pages with primary, alias and userfaultfd,
- * threads that touch, and cases that run on several kernels. All of it through the seam, so that
- * the running kernel ("linux") can be asked the same.
+ * Shared code of the tests of the model: a scene of huge pages with primary, alias and
+ * userfaultfd, threads that touch memory, and test cases that run on several kernels. All system
+ * calls go through hgm_sys, so that the same cases can run on the running kernel ("linux").
  */
 #ifndef HGM_TEST_PLAY_H
 #define HGM_TEST_PLAY_H
@@ -41,16 +41,16 @@ struct scene {
 	uint64_t ioctls; /* of the last registration */
 };
 
-/* Of the case that runs. */
+/* The scene of the current test case. */
 extern struct scene s;
 
-/* @pages huge pages, mapped twice; not registered. */
+/* Map @pages huge pages twice, without registering them. */
 void scene(uint64_t block, unsigned int pages);
 void scene_register(uint64_t features, uint64_t modes);
 void scene_split(void);
 void scene_end(void);
 
-/* Cases: cmocka_unit_test_prestate_setup_teardown(f, on, off, "hgm"). "linux": no model. */
+/* For cmocka_unit_test_prestate_setup_teardown(f, on, off, "hgm"). "linux" uses no model. */
 int on(void **state);
 int off(void **state);
 bool on_linux(void);
@@ -60,10 +60,10 @@ bool on_linux(void);
 #f "@" kernel, f, on, off, (void *)(uintptr_t)(const void *)(kernel) \
 	}
 
-/* The running kernel, too, if it has that many huge pages; skips the case if not. */
+/* Skip the test case if the kernel, modelled or running, does not have that many huge pages. */
 void needs_pages(uint64_t block, uint64_t pages);
 
-/* The verbs, on offsets in the primary. The answer, and in done what the ioctl wrote. */
+/* Operations on offsets in the primary. They return the result; "done" is what the ioctl wrote. */
 extern int64_t done;
 int cont(uint64_t offset, uint64_t len);
 int cont_mode(uint64_t offset, uint64_t len, uint64_t mode);
@@ -72,7 +72,7 @@ int protect(uint64_t offset, uint64_t len, bool wp);
 int wake(uint64_t offset, uint64_t len);
 int advise(uint64_t offset, uint64_t len, int advice);
 int collapse(uint64_t offset, uint64_t len);
-void fill(uint64_t offset, uint64_t len); /* through the alias: each page has its number in it */
+void fill(uint64_t offset, uint64_t len); /* writes each page's number through the alias */
 
 #define DONE_UNTOUCHED INT64_C(0)
 
@@ -82,14 +82,14 @@ void fill(uint64_t offset, uint64_t len); /* through the alias: each page has it
 		assert_int_equal(done, (int64_t)(bytes)); \
 	} while (0)
 
-/* Nothing was done, and both the call and the result field say why. */
+/* Nothing was done, and both the call and the result field give the error. */
 #define assert_none(call, error)                  \
 	do {                                      \
 		assert_int_equal(call, -(error)); \
 		assert_int_equal(done, -(error)); \
 	} while (0)
 
-/* The primary's page table: PUD, PMD and PTE leaves, counted. */
+/* The numbers of PUD, PMD and PTE leaves in the primary's page table. */
 #define assert_leaves(puds, pmds, ptes)                                  \
 	do {                                                             \
 		struct model_leaves l_ = model_leaves(s.primary, s.len); \
@@ -98,7 +98,7 @@ void fill(uint64_t offset, uint64_t len); /* through the alias: each page has it
 		assert_int_equal(l_.pte / K4, ptes);                     \
 	} while (0)
 
-/* Messages. A fault is told of within some time, or it is not. */
+/* Messages: wait for a limited time until a fault is reported. */
 struct told {
 	uint64_t offset; /* in the primary */
 	uint64_t flags;
@@ -123,20 +123,20 @@ struct toucher {
 	pthread_t thread;
 	uint64_t offset;
 	bool write;
-	_Atomic int back; /* it has come through */
+	_Atomic int back; /* the access is complete */
 	char value;
 };
 
 void touch_start(struct toucher *t, uint64_t offset, bool write);
-void touch_end(struct toucher *t);   /* it must come through soon */
-bool touch_waits(struct toucher *t); /* it has not, after a while */
-/* It comes through without a message; the byte. */
+void touch_end(struct toucher *t);   /* the access must complete soon */
+bool touch_waits(struct toucher *t); /* true if it is not complete after a while */
+/* Touch a byte, which must not cause a message. Returns the byte. */
 char touch_silently(uint64_t offset, bool write);
 
-/* A number behind a name, in kB, in smaps of the mapping at the primary's @offset; -1: no line. */
+/* The value of a smaps line, in kB, of the mapping at the primary's @offset; -1: no such line. */
 int64_t smaps_kb(uint64_t offset, const char *name);
 bool smaps_flag(uint64_t offset, const char *flag);
 
-struct model_pool pool_now(uint64_t block); /* by sysfs */
+struct model_pool pool_now(uint64_t block); /* read from sysfs */
 
 #endif

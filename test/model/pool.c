@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Huge page pools. A shared mapping is promised its pages when it is made; a page is taken when it
- * is first needed, and given back when it leaves the page cache. As in the kernel, a promised page
- * counts as free until it is taken.
+ * Huge page pools. Pages are promised to a shared mapping when it is created. A page is taken when
+ * it is first needed, and given back when it leaves the page cache. As in the kernel, a promised
+ * page counts as free until it is taken.
  */
 #include "state.h"
 

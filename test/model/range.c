@@ -1,20 +1,20 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The verbs on ranges: CONTINUE, COPY, ZEROPAGE, POISON, MOVE, WRITEPROTECT.
+ * The operations on ranges: CONTINUE, COPY, ZEROPAGE, POISON, MOVE, WRITEPROTECT.
  */
 #include "state.h"
 
 #include <errno.h>
 #include <unistd.h>
 
-/* The ioctl's own check, before the result field is written. */
+/* The ioctl's check of its arguments, before the result field is written. */
 static bool sane(uint64_t start, uint64_t len, uint64_t mode, uint64_t modes_known)
 {
 	return !(start % KIB4) && !(len % KIB4) && len && start + len > start &&
 	       !(mode & ~modes_known);
 }
 
-/* What was done and the first error become what the ioctl says. */
+/* Turn the bytes done and the first error into the ioctl's result. */
 static int result(uint64_t done_bytes, uint64_t len, int rc, int64_t *done)
 {
 	*done = done_bytes ? (int64_t)done_bytes : rc;
@@ -27,13 +27,13 @@ static enum level largest(const struct vma *v, uint64_t at, uint64_t end)
 {
 	enum level level = v->file->level;
 
-	/* Also by file offset, which has the same alignment. */
+	/* The file offset need not be checked: it has the same alignment. */
 	while (level > LEVEL_PTE && (at % level_bytes(level) || end - at < level_bytes(level)))
 		level--;
 	return level;
 }
 
-/* One leaf. The tables above it stay also when it fails. */
+/* Map one leaf. The tables above it stay even if this fails. */
 static int continue_one(struct vma *v, uint64_t at, enum level level, bool wp)
 {
 	struct entry *root = &v->page[vma_index(v, at)];
@@ -74,8 +74,8 @@ static int continue_range(struct vma *v, uint64_t start, uint64_t len, uint64_t 
 	}
 	if (at > start) {
 		/*
-		 * A single page is mapped and woken in one call. Had the kernel put it there by
-		 * itself (MISSING only), there is nobody to wake.
+		 * Map a single page and wake its waiters in one call. If the kernel has already
+		 * mapped it by itself (MISSING only), no thread waits for it.
 		 */
 		if (at - start == KIB4 && !(mode & ~HGM_UFFD_CONTINUE_WP) && !v->ctx->waiters &&
 		    !hgm_sys_linux.uffd_continue(v->ctx->fd, (void *)(uintptr_t)start, KIB4, mode,
@@ -96,7 +96,7 @@ int model_uffd_continue(int fd, void *addr, uint64_t len, uint64_t mode, int64_t
 	int rc;
 
 	*done = 0;
-	if (model_has(HGM_UFFD_FEATURE_WP_UNPOPULATED)) /* came with the same release */
+	if (model_has(HGM_UFFD_FEATURE_WP_UNPOPULATED)) /* added in the same release */
 		known |= HGM_UFFD_CONTINUE_WP;
 	if (!sane(start, len, mode, known))
 		return -EINVAL;
@@ -164,7 +164,7 @@ int model_uffd_copy(int fd, void *dst, const void *src, uint64_t len, uint64_t m
 	return rc;
 }
 
-/* There is no huge page of zeroes. */
+/* There is no huge zero page for hugetlb. */
 int model_uffd_zeropage(int fd, void *addr, uint64_t len, uint64_t mode, int64_t *done)
 {
 	uint64_t start = (uintptr_t)addr;
@@ -219,7 +219,7 @@ int model_uffd_poison(int fd, void *addr, uint64_t len, uint64_t mode, int64_t *
 	int rc = -EINVAL;
 
 	*done = 0;
-	if (!model_has(HGM_UFFD_FEATURE_POISON)) /* an ioctl that userfaultfd does not know */
+	if (!model_has(HGM_UFFD_FEATURE_POISON)) /* userfaultfd's result for an unknown ioctl */
 		return -EINVAL;
 	model_lock();
 	v = vma_at(start);
@@ -266,7 +266,7 @@ static int protect_range(struct vma *v, uint64_t start, uint64_t len, uint64_t m
 		uint64_t until = base + block < end ? base + block : end;
 		struct entry *e = &v->page[vma_index(v, at)];
 
-		/* HGM v2 warns at the first write to a piece that was protected. */
+		/* HGM v2 warns on the first write to a piece that was protected. */
 		if (!wp && e->kind == KIND_TABLE && tree_any_mapped(e, v->file->level))
 			model.warnings++;
 		tree_protect(e, v->file->level, at - base, until - base, wp);

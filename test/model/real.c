@@ -46,7 +46,7 @@ bool real_present(uint64_t start, uint64_t len)
 	return false;
 }
 
-/* How many bytes from here on are there already; at least one page. */
+/* Number of bytes from @start on that are present already; at least one page. */
 static uint64_t present_run(uint64_t start, uint64_t len)
 {
 	uint64_t word[WORDS];
@@ -80,11 +80,11 @@ int real_map(struct vma *v, uint64_t start, uint64_t len, bool wp)
 			start += present_run(start, end - start);
 			break;
 		case -EFAULT:
-		case -EINVAL: /* beyond what shmem takes for its end */
+		case -EINVAL: /* beyond the end of file as shmem sees it */
 			if (retried == start + 1)
 				return rc;
 			retried = start + 1;
-			/* A hole was punched behind our back. */
+			/* A hole was punched without the model. */
 			file_whole(v->file, v->offset + (start - v->start), end - start);
 			break;
 		default:

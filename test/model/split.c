@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * MADV_SPLIT of one mapping (hgm.md 2.2): nothing is mapped otherwise than before, but from now on
- * CONTINUE takes pieces. For ever.
+ * MADV_SPLIT of one mapping (hgm.md 2.2): it changes nothing that is mapped, but from now on
+ * CONTINUE takes pieces. This cannot be undone.
  */
 #include "state.h"
 
@@ -14,12 +14,12 @@ int model_split(struct vma *v, uint64_t start, uint64_t end)
 	if (!v || !v->shared) /* not hugetlb, or private */
 		return -EINVAL;
 	block = v->file->block;
-	if (v->hm) /* nothing to do, so that nothing is looked at */
+	if (v->hm) /* already split: borders are not checked */
 		return 0;
 	if (start > v->start) {
 		if (start % block)
 			return -EINVAL;
-		vma_split(v, start); /* stays also if the end is refused */
+		vma_split(v, start); /* stays split even if the end is refused */
 		v = v->next;
 	}
 	if (end < v->end) {

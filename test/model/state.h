@@ -1,29 +1,30 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Inside the model.
+ * Internals of the model.
  *
- *	table.c		the table, its beginning and end
- *	file.c		descriptors, files and what of them is in the page cache
+ *	table.c		the system call table, model_begin() and model_end()
+ *	file.c		descriptors, files and their page cache
  *	pool.c		huge pages: total, taken, promised
  *	vma.c		mappings
- *	real.c		what is done to the real memory underneath
+ *	real.c		operations on the real memory underneath
  *	map.c		mmap, munmap, mprotect
  *	uffd.c		handshake, registration, waking
- *	message.c	reading: which faults the other kernel would tell of, and how
- *	range.c		CONTINUE, COPY and the other range verbs
- *	advice.c	madvise, all but the next
+ *	message.c	reading: which faults the modelled kernel would report, and how
+ *	range.c		CONTINUE, COPY and the other operations on ranges
+ *	advice.c	madvise, except for the next two
  *	collapse.c	MADV_COLLAPSE
  *	split.c		MADV_SPLIT
  *	text.c		smaps and sysfs files
  *	pagemap.c	pagemap and PAGEMAP_SCAN
  *	tree.c		the page table of one huge page
  *
- * The real registration has the modes that the model's has. Real memory therefore fills by itself
- * where the other kernel would also fill without a message; the model learns of it when it next has
- * to know (vma_sync). Real memory is mapped wherever the model's page table is, unless it would
- * fill by itself.
+ * The real registration has the same modes as the modelled one. Real memory therefore fills by
+ * itself where the modelled kernel would also fill without a message. The model looks for such
+ * pages when it next needs to know (vma_sync). Real memory is mapped wherever the model's page
+ * table maps it, unless it would fill by itself.
  *
- * One lock for all. It is held across real calls, but not where they may wait for a fault.
+ * One lock protects everything. It is held across real calls, except those that may wait for a
+ * fault.
  */
 #ifndef HGM_TEST_MODEL_STATE_H
 #define HGM_TEST_MODEL_STATE_H
@@ -36,12 +37,12 @@
 #include "sys.h"
 #include "tree.h"
 
-#define BLOCK_CACHED   1 /* the huge page exists, and all of it does */
+#define BLOCK_CACHED   1 /* the whole huge page exists */
 #define BLOCK_PROMISED 2
 #define BLOCK_POISONED 4 /* MADV_HWPOISON */
 
 struct pool {
-	uint64_t bytes; /* of a page */
+	uint64_t bytes; /* size of a page */
 	uint64_t total;
 	uint64_t taken;
 	uint64_t promised;
@@ -58,12 +59,12 @@ struct file {
 	uint64_t size;
 	unsigned int fds;
 	unsigned int vmas;
-	uint64_t blocks; /* of state[] */
+	uint64_t blocks; /* in state[] */
 	uint64_t room;
 	uint8_t *state;
 };
 
-/* A fault that was told of with another page than the one that its thread waits at. */
+/* A fault that was reported with another page than the one on which its thread waits. */
 struct waiter {
 	struct waiter *next;
 	uint64_t queued_at;
@@ -78,7 +79,7 @@ struct ctx {
 };
 
 struct vma {
-	struct vma *next; /* by address */
+	struct vma *next; /* ordered by address */
 	uint64_t start;
 	uint64_t end;
 	struct file *file;
@@ -107,11 +108,11 @@ void model_lock(void);
 void model_unlock(void);
 __attribute__((noreturn, format(printf, 1, 2))) void model_bug(const char *format, ...);
 
-/* Zeroed, and given back to the kernel: tests compare what a program holds. */
+/* Zeroed memory. It is unmapped when freed, because tests compare a program's memory use. */
 void *big_alloc(uint64_t len);
 void big_free(void *p, uint64_t len);
 
-/* What a descriptor is. */
+/* What a descriptor refers to. */
 enum object {
 	OBJECT_OTHER,
 	OBJECT_FILE,
@@ -119,11 +120,11 @@ enum object {
 	OBJECT_PAGEMAP,
 };
 
-void fd_set_object(int fd, enum object object, void *what); /* forgets what it was */
+void fd_set_object(int fd, enum object object, void *what); /* drops the previous object */
 void *fd_object(int fd, enum object object);
 struct file *fd_file(int fd);
 void fd_forget_all(void);
-void fd_reconcile(void); /* forget those that were closed behind our back */
+void fd_reconcile(void); /* forget those that were closed without the model */
 
 /* Pools */
 struct pool *pool_of(uint64_t bytes);
@@ -133,22 +134,22 @@ void pool_give_back(struct file *f, uint64_t block);
 
 /* Files */
 struct file *file_new(int real_fd, uint64_t block);
-void file_put(struct file *f); /* a descriptor or a mapping less */
+void file_put(struct file *f); /* after removal of a descriptor or a mapping; frees if the last */
 void file_resize(struct file *f, uint64_t size);
-bool file_cached(struct file *f, uint64_t block); /* makes it whole */
+bool file_cached(struct file *f, uint64_t block); /* completes the huge page if part is there */
 int file_allocate(struct file *f, uint64_t block);
 void file_whole(struct file *f, uint64_t offset, uint64_t len);
 void file_drop(struct file *f, uint64_t block);
 int file_punch(struct file *f, uint64_t offset, uint64_t len);
-void file_look_all(void); /* for what was touched */
+void file_look_all(void); /* look for huge pages that were touched */
 
 /* Mappings */
 struct vma *vma_at(uint64_t addr);
-struct vma *vma_next(uint64_t addr); /* the one at or behind it */
+struct vma *vma_next(uint64_t addr); /* the first one that ends above @addr */
 bool vma_in(uint64_t start, uint64_t end);
 struct vma *vma_add(const struct vma *from);
 void vma_split(struct vma *v, uint64_t at);
-int vma_isolate(uint64_t start, uint64_t end); /* borders there; -EINVAL inside a huge page */
+int vma_isolate(uint64_t start, uint64_t end); /* split at both; -EINVAL inside a huge page */
 void vma_remove(uint64_t start, uint64_t end);
 void vma_sync(struct vma *v, uint64_t block);
 void vma_sync_range(struct vma *v, uint64_t start, uint64_t end);
@@ -166,10 +167,10 @@ static inline uint64_t vma_block(const struct vma *v, uint64_t addr)
 	return (v->offset + (addr - v->start)) / v->file->block;
 }
 
-/* What lies between two addresses, part by part. */
+/* Iterates over what lies between two addresses, one part at a time. */
 enum stretch_kind {
 	STRETCH_MODEL,
-	STRETCH_OTHER, /* memory, not ours */
+	STRETCH_OTHER, /* memory that is not the model's */
 	STRETCH_GAP,
 };
 
@@ -180,17 +181,17 @@ struct stretch {
 	struct vma *vma;
 };
 
-bool real_memory_at(uint64_t addr, uint64_t *start, uint64_t *end); /* or behind it */
-bool stretch_next(struct stretch *s, uint64_t end); /* begin with an empty one, end = start */
+bool real_memory_at(uint64_t addr, uint64_t *start, uint64_t *end); /* or the next above it */
+bool stretch_next(struct stretch *s, uint64_t end); /* initially s->end is the first address */
 
 /* Real memory */
-int real_map(struct vma *v, uint64_t start, uint64_t len, bool wp);   /* wakes nobody */
-void real_map_pieces(struct vma *v, uint64_t huge_page, bool mapped); /* its leaves, or its holes */
+int real_map(struct vma *v, uint64_t start, uint64_t len, bool wp);   /* wakes no thread */
+void real_map_pieces(struct vma *v, uint64_t huge_page, bool mapped); /* its leaves or its holes */
 bool real_present(uint64_t start, uint64_t len);
 uint64_t real_pagemap(uint64_t addr);
 void real_unprotect(struct vma *v, uint64_t start, uint64_t len);
 
-/* The table's functions, by file */
+/* The functions of the system call table, by file */
 int model_mmap(void **out, void *addr, uint64_t len, int prot, int flags, int fd, uint64_t offset);
 int model_munmap(void *addr, uint64_t len);
 int model_mprotect(void *addr, uint64_t len, int prot);

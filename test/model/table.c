@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The table, its beginning and its end.
+ * The system call table, model_begin() and model_end().
  */
 #include "state.h"
 
@@ -16,11 +16,7 @@
 
 #include <linux/magic.h>
 
-#ifndef MFD_HUGETLB
-#define MFD_HUGETLB 0x0004U
-#endif
-#define MFD_HUGE_SHIFT_ 26
-#define MFD_HUGE_MASK_	(63U << MFD_HUGE_SHIFT_)
+#define HUGE_MASK (63U << HGM_MFD_HUGE_SHIFT)
 
 struct model model;
 
@@ -65,7 +61,7 @@ void big_free(void *p, uint64_t len)
 		hgm_sys_linux.munmap(p, len);
 }
 
-/* A descriptor that the kernel has just given. */
+/* Record a descriptor that the kernel has just returned. */
 static int given(int fd, enum object object, void *what)
 {
 	model_lock();
@@ -137,7 +133,7 @@ static int model_file_kind(int fd, struct hgm_file_kind *kind)
 
 static int model_memfd_create(const char *name, unsigned int flags)
 {
-	unsigned int shift = (flags & MFD_HUGE_MASK_) >> MFD_HUGE_SHIFT_;
+	unsigned int shift = (flags & HUGE_MASK) >> HGM_MFD_HUGE_SHIFT;
 	uint64_t block = shift ? UINT64_C(1) << shift : MIB2;
 	struct file *f;
 	int fd;
@@ -147,7 +143,7 @@ static int model_memfd_create(const char *name, unsigned int flags)
 	if (!pool_of(block))
 		return -ENODEV;
 	model_lock();
-	fd = hgm_sys_linux.memfd_create(name, flags & ~(MFD_HUGETLB | MFD_HUGE_MASK_));
+	fd = hgm_sys_linux.memfd_create(name, flags & ~(MFD_HUGETLB | HUGE_MASK));
 	if (fd >= 0) {
 		f = file_new(fd, block);
 		if (f) {
@@ -178,6 +174,38 @@ static int model_ftruncate(int fd, uint64_t len)
 	return rc;
 }
 
+static int model_sys_punch_hole(int fd, uint64_t offset, uint64_t len)
+{
+	bool ours;
+
+	model_lock();
+	ours = fd_file(fd);
+	model_unlock();
+	return ours ? model_punch_hole(fd, offset, len) : hgm_sys_linux.punch_hole(fd, offset, len);
+}
+
+/* For huge pages, the kernel reports what is mapped; the model, what is in the page cache. */
+static int model_mincore(const void *addr, uint64_t len, unsigned char *resident)
+{
+	struct vma *v;
+
+	model_lock();
+	v = vma_at((uintptr_t)addr);
+	if (!v) {
+		model_unlock();
+		return hgm_sys_linux.mincore(addr, len, resident);
+	}
+	for (uint64_t at = 0; at < len; at += KIB4)
+		resident[at / KIB4] = file_cached(v->file, vma_block(v, (uintptr_t)addr + at));
+	model_unlock();
+	return 0;
+}
+
+static int model_fsync(int fd)
+{
+	return hgm_sys_linux.fsync(fd);
+}
+
 static int model_eventfd(void)
 {
 	return given(hgm_sys_linux.eventfd(), OBJECT_OTHER, NULL);
@@ -206,7 +234,7 @@ static int model_uffd_new(int dev, int flags)
 	return new_uffd(hgm_sys_linux.uffd_new(dev, flags));
 }
 
-/* Written out here, as only the running kernel's can be copied. */
+/* These functions only forward: a static initialiser cannot copy members of hgm_sys_linux. */
 static ssize_t model_pread_nowait(int fd, void *buf, size_t len, uint64_t offset)
 {
 	return hgm_sys_linux.pread_nowait(fd, buf, len, offset);
@@ -222,6 +250,16 @@ static int model_poll(struct pollfd *fds, unsigned int n, int64_t timeout_ns)
 	return hgm_sys_linux.poll(fds, n, timeout_ns);
 }
 
+static int model_seal(int fd)
+{
+	return hgm_sys_linux.seal(fd);
+}
+
+static int64_t model_copy(void *to, const void *from, uint64_t len)
+{
+	return hgm_sys_linux.copy(to, from, len);
+}
+
 const struct hgm_sys model_sys = {
 	.open = model_open,
 	.close = model_close,
@@ -235,12 +273,17 @@ const struct hgm_sys model_sys = {
 	.file_kind = model_file_kind,
 	.memfd_create = model_memfd_create,
 	.ftruncate = model_ftruncate,
+	.punch_hole = model_sys_punch_hole,
+	.seal = model_seal,
+	.fsync = model_fsync,
 	.eventfd = model_eventfd,
 	.poll = model_poll,
 	.mmap = model_mmap,
 	.munmap = model_munmap,
 	.mprotect = model_mprotect,
 	.madvise = model_madvise,
+	.mincore = model_mincore,
+	.copy = model_copy,
 	.pagemap_scan = model_pagemap_scan,
 	.pagemap_take_written = model_pagemap_take_written,
 	.userfaultfd = model_userfaultfd,

@@ -14,7 +14,7 @@ static void begin(uint64_t block, unsigned int pages, uint64_t modes)
 	scene_register(EXACT, modes);
 }
 
-/* 2.7 unsplit: 0, and nothing; private: EINVAL */
+/* 2.7 unsplit: returns 0 and does nothing; private: EINVAL */
 static void not_split(void **state)
 {
 	void *p;
@@ -28,7 +28,7 @@ static void not_split(void **state)
 	hgm_sys->munmap(p, M2);
 }
 
-/* 2.7 a full page, while registered; the alias is as it was */
+/* 2.7 a full page, while registered; the alias does not change */
 static void full_page(void **state)
 {
 	(void)state;
@@ -59,7 +59,7 @@ static void full_page_1g(void **state)
 	assert_int_equal(touch_silently(5, false), 9);
 }
 
-/* 2.7 holes are filled, and read without a message */
+/* 2.7 holes are filled, and can be read without a message */
 static void holes_are_filled(void **state)
 {
 	(void)state;
@@ -72,7 +72,7 @@ static void holes_are_filled(void **state)
 	assert_int_equal((uint8_t)touch_silently(300 * K4 + 5, false), 300 % 251 + 1);
 }
 
-/* 2.7 an untouched page is passed by, one with an empty table is not */
+/* 2.7 an untouched page is skipped, one with an empty table is not */
 static void untouched_page(void **state)
 {
 	struct toucher t;
@@ -94,7 +94,7 @@ static void untouched_page(void **state)
 	assert_leaves(0, 3, 0);
 }
 
-/* 2.7 drops protection; who waits for it is not woken */
+/* 2.7 drops protection; a thread that waits for it is not woken */
 static void drops_protection(void **state)
 {
 	struct toucher t;
@@ -114,7 +114,7 @@ static void drops_protection(void **state)
 	touch_silently(99 * K4 + 5, true);
 }
 
-/* 2.7 who waits in a hole stays; CONTINUE is EEXIST; only WAKE helps */
+/* 2.7 a thread that waits in a hole keeps waiting; CONTINUE is EEXIST; only WAKE helps */
 static void waiter_in_a_hole(void **state)
 {
 	struct toucher t;
@@ -147,7 +147,7 @@ static void part_of_a_page(void **state)
 	assert_leaves(0, 1, 1);
 	assert_int_equal(collapse(2 * M2, K4), 0); /* untouched: makes a table */
 	assert_none(cont(2 * M2, M2), EEXIST);
-	/* In a larger leaf: EINVAL, or 0 when the next mapping above is hugetlb. */
+	/* In a larger leaf: EINVAL, or 0 if the next mapping above is hugetlb. */
 	assert_int_equal(hgm_sys->mmap(&p, s.primary + 3 * M2, M2, PROT_NONE,
 				       MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0),
 			 0);
@@ -159,7 +159,7 @@ static void part_of_a_page(void **state)
 	assert_leaves(0, 1, 1);
 }
 
-/* 2.7 an unaligned range: 0, and nothing is collapsed */
+/* 2.7 an unaligned range: returns 0 and collapses nothing */
 static void unaligned_range(void **state)
 {
 	(void)state;
@@ -208,12 +208,12 @@ static void after_unregister(void **state)
 	assert_int_equal(collapse(0, M2), 0);
 	assert_leaves(0, 1, 0);
 	assert_int_equal((uint8_t)s.primary[300 * K4 + 5], 300 % 251 + 1);
-	/* And registered again: all of it is mapped, no fault is told of. */
+	/* Registered again: all of it is mapped, so that no fault is reported. */
 	assert_int_equal(hgm_sys->uffd_register(s.uffd, s.primary, M2, MINOR, &s.ioctls), 0);
 	assert_int_equal((uint8_t)touch_silently(301 * K4 + 5, false), 301 % 251 + 1);
 }
 
-/* 2.7 2 MiB inside of a 1 GiB page: a hole and a PMD leaf are passed by, a table is a BUG */
+/* 2.7 2 MiB inside a 1 GiB page: a hole and a PMD leaf are skipped, a table is a BUG */
 static void inside_1g(void **state)
 {
 	int status;
@@ -228,7 +228,7 @@ static void inside_1g(void **state)
 	assert_did(cont(2 * M2, K4), K4);
 	pid = fork();
 	if (!pid) {
-		close(2); /* it says why */
+		close(2); /* it prints why */
 		collapse(2 * M2, M2);
 		_exit(0);
 	}

@@ -80,13 +80,13 @@ static void empty_table_after_fault(void **state)
 	assert_did(cont(0, K4), K4);
 	assert_did(cont(K4, M2 - K4), M2 - K4);
 	assert_leaves(0, 0, 512);
-	/* The other way out maps the page whole, without a single CONTINUE. */
+	/* The other way out maps the whole page without a CONTINUE. */
 	assert_int_equal(collapse(M2, M2), 0);
 	assert_leaves(0, 1, 512);
 	assert_int_equal(touch_silently(M2 + 5, false), 512 % 251 + 1);
 }
 
-/* 2.4 EFAULT of whole 2 MiB leaves nothing behind */
+/* 2.4 EFAULT for a whole 2 MiB page leaves nothing behind */
 static void whole_page_fault_leaves_nothing(void **state)
 {
 	(void)state;
@@ -97,7 +97,7 @@ static void whole_page_fault_leaves_nothing(void **state)
 	assert_leaves(0, 1, 0);
 }
 
-/* 2.4 the same after DONTNEED, PUNCH_HOLE, truncate */
+/* 2.4 the same after DONTNEED, PUNCH_HOLE and truncate */
 static void empty_table_after_unmapping(void **state)
 {
 	(void)state;
@@ -157,7 +157,7 @@ static void without_minor(void **state)
 	assert_leaves(0, 0, 1);
 }
 
-/* 2.4 only the mapped prefix is woken; EEXIST wakes nobody; WAKE of another 4 KiB does nothing */
+/* 2.4 only the mapped prefix is woken; EEXIST wakes none; WAKE of another 4 KiB does nothing */
 static void wakes(void **state)
 {
 	struct toucher near, far;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * HGM_REGION_DEFER_COLLAPSE and hgm_region_collapse(): before, after, twice, and at any moment in
- * between.
+ * HGM_REGION_DEFER_COLLAPSE and hgm_region_collapse(): called before and after fill, twice, and at
+ * any time during it.
  */
 #include "native.h"
 
@@ -60,7 +60,7 @@ static void *collapse_it(void *arg)
 	return (void *)(intptr_t)hgm_region_collapse(n->r);
 }
 
-/* Two who say so, while pages arrive and are touched: each block is collapsed, and once. */
+/* Two threads ask for it while pages arrive and are touched: each block is collapsed, and once. */
 static void while_filling(void **state)
 {
 	_Atomic uint64_t random = now_us();
@@ -97,7 +97,7 @@ static void while_filling(void **state)
 	}
 }
 
-/* The region goes while its blocks are about to be collapsed. */
+/* The region is destroyed while its blocks are about to be collapsed. */
 static void while_it_ends(void **state)
 {
 	_Atomic uint64_t random = now_us();

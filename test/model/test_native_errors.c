@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Sources that fail, for native regions: there is no poison for 4 KiB of a huge page. Who waits for
- * the page waits on and nobody else does, it is reported, and served when the source recovers.
+ * Sources that fail, for native regions: there is no poison for 4 KiB of a huge page. Threads that
+ * wait for the page keep waiting, and no others do. The failure is reported, and the page is served
+ * when the source recovers.
  */
 #include "native.h"
 
@@ -10,7 +11,7 @@
 #include <sys/mman.h>
 
 #define LENGTH (4 * MIB)
-#define BAD    23 /* in the midst of what fill asks for at once, just before a hole */
+#define BAD    23 /* in the middle of one request of fill, just before a hole */
 
 struct rogue {
 	_Atomic bool fails;
@@ -29,7 +30,7 @@ static int64_t rogue_read(void *user, const struct hgm_io *io)
 			memset(io->buf, 0xbd, io->length);
 		return -EIO;
 	}
-	/* Holes are said to be holes, so that nothing is written there. */
+	/* Holes are reported as holes, so that nothing is written there. */
 	hole = contents_hole(&native_contents, page);
 	while (n < pages && contents_hole(&native_contents, page + n) == hole)
 		n++;
@@ -149,7 +150,7 @@ static void a_page_fails(void **state)
 	one_page_fails(HGM_REGION_NO_FILL);
 }
 
-/* Fill asks for many pages at once: it must not lose those behind the one that fails. */
+/* Fill asks for many pages at once: it must not lose those after the one that fails. */
 static void a_page_of_fill_fails(void **state)
 {
 	(void)state;
@@ -173,7 +174,7 @@ static void the_region_goes(void **state)
 		t.r = NULL;
 		waiter_join(&waiter);
 		assert_int_equal(waiter.signal, SIGSEGV);
-		/* Nothing of a mapping that is not whole stays accessible. */
+		/* A mapping with missing pages must not stay accessible. */
 		if (callers)
 			assert_int_equal(touch(t.addr, &value), SIGSEGV);
 		end(&t);

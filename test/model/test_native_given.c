@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Native regions in what the caller brings, and what does not become one: mappings that are split,
+ * Native regions in the caller's mappings, and what does not become one: mappings that are split,
  * populated, registered or private already; pools without enough pages; kernels that look like HGM
  * and are not.
  */
@@ -55,7 +55,7 @@ static int other_uffd(void)
 	return fd;
 }
 
-/* Stale bytes by whole pages, and by 4 KiB pieces where @split. */
+/* Write stale bytes to whole pages, and map them in 4 KiB pieces if @split. */
 static void soil(const struct theirs *t, bool split)
 {
 	uint64_t ioctls;
@@ -113,7 +113,7 @@ static void split_and_populated_before(void **state)
 	populated(false, 0);
 	populated(false, LENGTH);
 	populated(true, LENGTH);
-	populated(false, LEAF); /* in part: it consists of two areas for ever */
+	populated(false, LEAF); /* in part: it stays two VMAs for ever */
 }
 
 static void registered_elsewhere(void **state)
@@ -133,11 +133,11 @@ static void registered_elsewhere(void **state)
 					 &ioctls));
 	o = of_mapping(&t, LENGTH, feed);
 	assert_error(hgm_region_create(&r, h, &o), -EBUSY);
-	/* What was registered before it failed is so no more. */
+	/* The part that was registered before the failure is not registered any more. */
 	probe = other_uffd();
 	assert_ok(hgm_sys->uffd_register(probe, t.addr, LENGTH - LEAF, HGM_UFFD_MINOR, &ioctls));
 	hgm_sys->close(probe);
-	/* And when the other lets go of it, it can be had. */
+	/* When the other userfaultfd is closed, the mapping can be used. */
 	hgm_sys->close(theirs_fd);
 	assert_ok(hgm_region_create(&r, h, &o));
 	assert_int_equal(info_of(r).map_bytes, PAGE);
@@ -211,7 +211,7 @@ static void assert_pool(const struct model_pool *before, uint64_t block)
 	assert_int_equal(now.promised, before->promised);
 }
 
-/* Fewer pages than it takes. */
+/* The pool has fewer pages than the region needs. */
 static void too_small_a_pool(void **state)
 {
 	struct feed *feed = feed_make(FEED_NOW, &native_contents, LENGTH);
@@ -247,7 +247,7 @@ static void too_small_a_pool(void **state)
 	native_end();
 }
 
-/* One that runs dry while the region is being prepared: as if the cgroup refused. */
+/* A pool that runs dry while the region is being prepared, as if the cgroup refused a page. */
 static _Atomic int populated_blocks;
 
 static int poor_madvise(void *addr, uint64_t len, int advice)
@@ -269,7 +269,7 @@ static void dry_while_prepared(void **state)
 
 	(void)state;
 	o = of(HGM_BACKING_HUGETLB, LENGTH, feed);
-	assert_ok(hgm_region_create(&r, h, &o)); /* the kernel has been tried out */
+	assert_ok(hgm_region_create(&r, h, &o)); /* makes the library test the kernel */
 	hgm_region_destroy(r);
 	pool = model_pool(LEAF);
 	atomic_store(&populated_blocks, 0);
@@ -286,7 +286,7 @@ static void dry_while_prepared(void **state)
 	assert_pool(&pool, LEAF);
 
 	meddling.madvise = NULL;
-	/* A mapping without a reservation does not know yet that there is nothing to be had. */
+	/* Without a reservation, the lack of pages does not show when the mapping is created. */
 	map_theirs(&t, LENGTH, MAP_SHARED | MAP_NORESERVE);
 	o = of_mapping(&t, LENGTH, feed);
 	atomic_store(&populated_blocks, 0);
@@ -325,12 +325,12 @@ static void a_mapping_that_reserved_nothing(void **state)
 
 struct guess {
 	const char *base;
-	const char *why; /* in the sentence */
+	const char *why; /* part of the sentence */
 	int sysfs;
 	bool hgm_off, advice_means_else, no_hm, continue_4k_fails;
 };
 
-/* Each is told for what it is before the guest starts, and takes nothing from the pool. */
+/* Each is recognized before the guest starts, and takes nothing from the pool. */
 static void wrong_guesses(void **state)
 {
 	static const struct guess guesses[] = {

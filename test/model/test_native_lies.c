@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * MADV_COLLAPSE whose result is not what it did. A block counts as huge only if it is; it is tried
- * again while it is not; in the end it is told as left split.
+ * MADV_COLLAPSE whose result is not what it did. A block counts as huge only if it is huge. The
+ * collapse is retried while it is not. In the end the block is reported as left split.
  */
 #include "native.h"
 
@@ -13,7 +13,7 @@
 #define ALWAYS 1000000
 
 static struct {
-	char *addr; /* of the memory that is lied about; NULL: none */
+	char *addr; /* of the memory with false results; NULL: none */
 	uint64_t length;
 	int rc;
 	bool does_it;
@@ -44,7 +44,7 @@ static void lie_about(char *addr, uint64_t length, int rc, bool does_it, uint32_
 	meddling.madvise = lying_madvise;
 }
 
-/* Each block has been touched, so that fill alone does not make it huge. */
+/* Touch each block, so that fill alone does not make it huge. */
 static void touch_and_fetch(struct native *n)
 {
 	uint8_t value;
@@ -91,7 +91,7 @@ static void lies_for_ever(void **state)
 		assert_int_equal(info_of(n.r).left_split, BLOCKS);
 		assert_int_equal(stats_of(n.h).collapsed_blocks, 0);
 		assert_int_equal(atomic_load(&n.r->last_collapse_error), -EAGAIN);
-		assert_in_range(lie.told[0], HGM_COLLAPSE_TRIES, HGM_COLLAPSE_TRIES);
+		assert_uint_in_range(lie.told[0], HGM_COLLAPSE_TRIES, HGM_COLLAPSE_TRIES);
 		assert_pages(&native_contents, 0, LENGTH / PAGE, n.addr);
 		assert_ok(hgm_wait(n.h, WAIT_MS));
 		native_free(&n);
@@ -99,7 +99,7 @@ static void lies_for_ever(void **state)
 	}
 }
 
-/* Of four blocks two: as many are counted as there are, and as many left split. */
+/* Lies about two of four blocks: two are counted as huge, and two as left split. */
 static void lies_about_some(void **state)
 {
 	struct native n;
@@ -115,7 +115,7 @@ static void lies_about_some(void **state)
 	native_free(&n);
 }
 
-/* Failure that was none. */
+/* The call returns an error although it succeeded. */
 static void done_but_denied(void **state)
 {
 	struct native n;
@@ -132,8 +132,8 @@ static void done_but_denied(void **state)
 }
 
 /*
- * smaps counts for the whole region. While it is about to be read for a block that is not huge,
- * fill maps another as a whole: which must not be taken for the first.
+ * smaps has one count for the whole region. When it is about to be read for a block that is not
+ * huge, another block is mapped as a whole, which must not be mistaken for the first.
  */
 static struct native *late;
 static _Atomic int late_state; /* 1: armed */
@@ -212,7 +212,7 @@ static void other_memory_for_ever(void **state)
 	other_memory(PLACE_ANON, true);
 }
 
-/* Two regions side by side are one memory area, of which smaps does not tell the halves. */
+/* Two adjacent regions are one VMA. smaps does not show them apart. */
 static void neighbours_of_one_area(void **state)
 {
 	struct feed *feed = feed_make(FEED_NOW, &native_contents, 2 * LENGTH);

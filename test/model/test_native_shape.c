@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * How native regions get mapped: which leaves, and in which order the kernel is asked for them.
+ * How native regions are mapped: with which leaves, and by which order of calls.
  */
 #include "native.h"
 
@@ -19,7 +19,7 @@ static void assert_leaves(const struct native *n, uint64_t pud, uint64_t pmd, ui
 			 (unsigned long long)pmd >> 10, (unsigned long long)pte >> 10);
 }
 
-/* Nothing but whole leaves was ever asked for: no 4 KiB table ever was. */
+/* Every CONTINUE was of whole leaves, so that there never was a 4 KiB table. */
 static void assert_only_leaves_asked(const struct native *n, unsigned int count)
 {
 	unsigned int leaves = 0;
@@ -29,7 +29,7 @@ static void assert_only_leaves_asked(const struct native *n, unsigned int count)
 
 		if (r.call != CALL_CONTINUE || r.addr - (uintptr_t)n->addr >= n->length)
 			continue;
-		if (r.rc) /* two who both saw the leaf full: to the second it exists */
+		if (r.rc) /* two threads saw the leaf full: EEXIST for the second */
 			continue;
 		if (r.len % LEAF || r.addr % LEAF)
 			fail_msg("CONTINUE of %llu kB", (unsigned long long)r.len >> 10);
@@ -78,7 +78,7 @@ static void fill_makes_large_leaves_of_1g(void **state)
 	native_free(&n);
 }
 
-/* Exactly the page that was asked for; and of those that are there already, neighbours. */
+/* A fault maps exactly its page, and those of its neighbours that have arrived already. */
 static void demand_maps_what_it_must(void **state)
 {
 	static const uint64_t pages[] = { 0, 1, 77, 511, 512, 1029 };
@@ -94,12 +94,12 @@ static void demand_maps_what_it_must(void **state)
 		assert_true(page_mapped(n.addr + pages[i] * PAGE));
 	}
 	assert_int_equal(info_of(n.r).present_bytes, 6 * PAGE);
-	fetch(&n, 128, 64);  /* of a leaf that is touched */
-	fetch(&n, 1664, 64); /* of one that is not */
+	fetch(&n, 128, 64);  /* in a leaf that was touched */
+	fetch(&n, 1664, 64); /* in one that was not */
 	assert_leaves(&n, 0, 0, 6 * PAGE);
 	assert_int_equal(info_of(n.r).present_bytes, 134 * PAGE);
 	assert_int_equal(touch(n.addr + 134 * PAGE, &value), 0);
-	assert_leaves(&n, 0, 0, (6 + 16) * PAGE); /* 128 to 143, by windows of 16 */
+	assert_leaves(&n, 0, 0, (6 + 16) * PAGE); /* 128 to 143: the window is 16 */
 	assert_true(page_mapped(n.addr + 128 * PAGE));
 	assert_true(page_mapped(n.addr + 143 * PAGE));
 	assert_false(page_mapped(n.addr + 144 * PAGE));
@@ -108,7 +108,7 @@ static void demand_maps_what_it_must(void **state)
 	native_free(&n);
 }
 
-/* One page of 1 GiB touched costs its 2 MiB only; collapsing is what mends it. */
+/* A touched page of a 1 GiB block splits only its own 2 MiB. The collapse repairs that. */
 static void a_touched_leaf(uint64_t block)
 {
 	uint64_t length = block == GIB ? GIB : LENGTH;
@@ -142,7 +142,7 @@ static void a_touched_leaf_of_1g(void **state)
 	a_touched_leaf(GIB);
 }
 
-/* Not deferred, a block's pieces are left to the collapse. */
+/* If not deferred, the pieces of a block are left to the collapse. */
 static void a_touched_block_is_collapsed(void **state)
 {
 	struct native n;
@@ -155,7 +155,7 @@ static void a_touched_block_is_collapsed(void **state)
 	fetch(&n, 0, LENGTH / PAGE);
 	assert_leaves(&n, 0, LENGTH, 0);
 	assert_all_huge(&n);
-	/* The touched page, and the whole leaf that failed: nothing by pieces. */
+	/* Only the touched page, and a whole leaf, which failed: no other pieces. */
 	for (unsigned int i = 0; i < records(); i++) {
 		struct record r = record_at(i);
 
@@ -169,7 +169,7 @@ static void a_touched_block_is_collapsed(void **state)
 	native_free(&n);
 }
 
-/* To be left small: it is not said to be huge although all of it has arrived. */
+/* With NO_COLLAPSE the block is not reported as huge although all of it has arrived. */
 static void what_is_not_collapsed_is_not_huge(void **state)
 {
 	struct native n;
@@ -187,7 +187,7 @@ static void what_is_not_collapsed_is_not_huge(void **state)
 	native_free(&n);
 }
 
-/* What the kernel is asked for, and when. */
+/* Which calls are made, and in which order. */
 static void the_order_of_calls(void **state)
 {
 	unsigned int split = 0, registers = 0, collapses = 0, i;
@@ -222,7 +222,7 @@ static void the_order_of_calls(void **state)
 			assert_int_equal(r.len, LEAF);
 			assert_int_equal(r.addr % LEAF, 0);
 			collapses++;
-			/* Who found it unmapped meanwhile is woken, all of it. */
+			/* Threads that found it unmapped meanwhile are woken, in all of it. */
 			for (unsigned int k = i + 1;; k++) {
 				struct record w = record_at(k);
 
@@ -243,7 +243,7 @@ static void the_order_of_calls(void **state)
 	native_free(&n);
 }
 
-/* The engine's, and those on which the kernel is tried out. */
+/* For the engine's userfaultfds and for those that test the kernel. */
 static void exact_address_always(void **state)
 {
 	unsigned int asked = 0;
@@ -255,7 +255,7 @@ static void exact_address_always(void **state)
 	for (unsigned int i = 0; i < records(); i++) {
 		struct record r = record_at(i);
 
-		if (r.call != CALL_API || !r.addr || r.rc) /* asks what there is */
+		if (r.call != CALL_API || !r.addr || r.rc) /* a query */
 			continue;
 		assert_true(r.addr & HGM_UFFD_FEATURE_EXACT_ADDRESS);
 		asked++;
@@ -264,7 +264,7 @@ static void exact_address_always(void **state)
 	hgm_destroy(h);
 }
 
-/* At each CONTINUE all that it maps has its contents already, as the file shows. */
+/* At each CONTINUE, all that it maps already has its contents, as read through the alias. */
 static _Atomic unsigned int too_early, looked;
 static struct native *looked_at;
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Everything at a time: threads that touch and write, fill, mappings that the caller drops, and
- * collapse.
+ * Everything at the same time: threads that read and write, fill, mappings that the caller drops,
+ * and collapse.
  */
 #include "native.h"
 
@@ -17,7 +17,7 @@ struct discards {
 	pthread_t thread;
 };
 
-/* The contents stay, so what is dropped is to be mapped again, and to be huge again. */
+/* The contents stay, so dropped mappings must be restored, and become huge again. */
 static void *discard(void *arg)
 {
 	struct discards *d = arg;
@@ -65,7 +65,7 @@ static void stress(uint64_t block, uint64_t length, unsigned int rounds, uint64_
 		assert_int_equal(info_of(n.r).present_bytes, length);
 		assert_int_equal(atomic_load(&n.r->unsettled), 0);
 		assert_int_equal(progress_of(n.h).failing_requests, 0);
-		/* Each block has been decided, and the counts fit the page table. */
+		/* Each block is settled, and the counts do not exceed the length. */
 		assert_true(info_of(n.r).huge_bytes + info_of(n.r).left_split * block <= length);
 		native_free(&n);
 	}

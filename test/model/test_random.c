@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * At random: one thread against an independent prediction of each answer; then many threads, and
- * afterwards a recount of what the real page table holds.
+ * Random calls: by one thread, with an independent prediction of each result; then by many threads,
+ * with a recount of the real page table afterwards.
  */
 #include "play.h"
 
@@ -32,7 +32,7 @@ static void new_seed(void)
 	printf("# HGM_TEST_SEED=%llu\n", (unsigned long long)seed);
 }
 
-/* What must be, by pages and without any tree. */
+/* The expected state, by page and without a tree. */
 struct expected {
 	bool cached;
 	bool table;
@@ -42,7 +42,7 @@ struct expected {
 
 static struct expected want[BLOCKS];
 
-/* One step of CONTINUE: bytes, or -errno. */
+/* Expected result of one step of CONTINUE: bytes or -errno. */
 static int64_t expect_step(uint64_t page, uint64_t end)
 {
 	struct expected *b = &want[page / PAGES];
@@ -121,7 +121,7 @@ static void check_page_table(_Atomic uint64_t *random)
 	assert_int_equal(l.pmd, pmds * M2);
 	assert_int_equal(l.pte, ptes * K4);
 	assert_int_equal(l.tables_4k, tables);
-	/* What is mapped can be read without anybody serving faults. */
+	/* Mapped pages can be read, although no thread serves faults. */
 	if (want[page / PAGES].leaf || want[page / PAGES].mapped[page % PAGES])
 		assert_int_equal((uint8_t)s.primary[page * K4 + 5], page % 251 + 1);
 }
@@ -190,7 +190,7 @@ static struct {
 static void *touches(void *arg)
 {
 	(void)arg;
-	/* A disturber that gets no CPU leaves nothing to serve. */
+	/* While the disturbing thread gets no CPU, there are no faults to serve. */
 	for (unsigned int i = 0;
 	     i < TOUCHES || (atomic_load(&many.served) <= SERVED && i < 1000 * TOUCHES); i++) {
 		uint64_t page = mix(&many.random) % (BLOCKS * PAGES);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * MADV_SPLIT: hgm.md 2.1, 2.2, and the fault addresses of 2.3. And kernels on which the advice is
- * not what it seems to be.
+ * MADV_SPLIT: hgm.md 2.1, 2.2, and the fault addresses of 2.3. Also kernels on which the advice has
+ * another meaning.
  */
 #include "play.h"
 
@@ -22,7 +22,7 @@ static int64_t file_says(const char *path)
 	return text[0] - '0';
 }
 
-/* 2.1, and section 2: the mask is 6.3's, bit 13 is refused, PAGEMAP_SCAN is unknown */
+/* 2.1 and section 2: the mask is that of 6.3, bit 13 is refused, PAGEMAP_SCAN is unknown */
 static void identification(void **state)
 {
 	uint64_t features = 0, ioctls;
@@ -54,7 +54,7 @@ static void advice_26(void **state)
 	assert_int_equal(hgm_sys->madvise(NULL, K4, 26), -ENOMEM);
 }
 
-/* 2.2 anon, shmem, private: EINVAL; length 0: 0 everywhere */
+/* 2.2 anon, shmem, private: EINVAL; length 0: always 0 */
 static void not_eligible(void **state)
 {
 	int fd = hgm_sys->memfd_create("small", 0);
@@ -102,7 +102,7 @@ static void eligible(void **state)
 	hgm_sys->munmap(p, M2);
 }
 
-/* 2.2 misaligned: EINVAL, flag unchanged; the length is rounded up to 4 KiB */
+/* 2.2 misaligned: EINVAL and an unchanged flag; the length is rounded up to 4 KiB */
 static void misaligned(void **state)
 {
 	(void)state;
@@ -115,9 +115,9 @@ static void misaligned(void **state)
 	assert_int_equal(split(0, M2 - 1), 0);
 	assert_true(smaps_flag(0, "hm"));
 	assert_false(smaps_flag(M2, "hm"));
-	/* In what is split nobody looks at borders. */
+	/* In split memory, borders are not checked. */
 	assert_int_equal(split(K4, K4), 0);
-	/* For ever. */
+	/* A split is permanent. */
 	assert_int_equal(advise(0, M2, MADV_NORMAL), 0);
 	assert_true(smaps_flag(0, "hm"));
 }
@@ -246,7 +246,7 @@ static void end_odd(void)
 	model_end();
 }
 
-/* The number means something else there: it is taken for everything, and nothing is split. */
+/* The number means something else there: it succeeds on any memory, and splits nothing. */
 static void advice_means_else(void **state)
 {
 	(void)state;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Ordinary faults in holes, and the other verbs: hgm.md 2.5 and 2.6.
+ * Ordinary faults in holes, and the other operations: hgm.md 2.5 and 2.6.
  */
 #include "play.h"
 
@@ -11,7 +11,7 @@ static void begin(uint64_t block, unsigned int pages, uint64_t modes)
 	scene_register(EXACT, modes);
 }
 
-/* 2.5 an untouched page: PMD, with a cache and without */
+/* 2.5 an untouched page: PMD, with page cache and without */
 static void hole_of_a_page(void **state)
 {
 	(void)state;
@@ -32,7 +32,7 @@ static void hole_in_a_table(void **state)
 	fill(0, M2);
 	assert_did(cont(0, K4), K4);
 	assert_int_equal(hgm_sys->uffd_unregister(s.uffd, s.primary, M2), 0);
-	touch_silently(7 * K4 + 5, true); /* a read would map its neighbours, too: shmem does */
+	touch_silently(7 * K4 + 5, true); /* a read would map its neighbours too: shmem does */
 	assert_leaves(0, 0, 2);
 	assert_int_equal(advise(0, M2, HGM_MADV_POPULATE_WRITE), 0);
 	assert_leaves(0, 0, 512);
@@ -90,7 +90,7 @@ static void minor_before_missing(void **state)
 
 	(void)state;
 	begin(M2, 2, MISSING | MINOR);
-	s.alias[9 * K4] = 1; /* not the page that is touched: a huge page is there as a whole */
+	s.alias[9 * K4] = 1; /* not the touched page: a huge page is cached as a whole */
 	touch_start(&t, 5, false);
 	assert_told(5, HGM_UFFD_FAULT_MINOR);
 	assert_did(cont(0, K4), K4);
@@ -115,7 +115,7 @@ static uint64_t protected_pages(void)
 	return n;
 }
 
-/* 2.6 only whole huge pages, also of 4 KiB mappings */
+/* 2.6 only whole huge pages, even of 4 KiB mappings */
 static void protects_whole_pages(void **state)
 {
 	(void)state;
@@ -128,7 +128,7 @@ static void protects_whole_pages(void **state)
 	assert_int_equal(protected_pages(), 512); /* one PTE, 511 markers */
 	assert_int_equal(protect(0, M2, false), 0);
 	assert_int_equal(protected_pages(), 0);
-	assert_int_equal(model_warnings(), 1); /* the WARN at the first write after it */
+	assert_int_equal(model_warnings(), 1); /* the WARN on the first write after it */
 }
 
 static void protects_whole_pages_1g(void **state)
@@ -144,7 +144,7 @@ static void protects_whole_pages_1g(void **state)
 	assert_int_equal(protected_pages(), 261631);
 }
 
-/* 2.6 markers: split by a finer CONTINUE, which clears its piece; then writable */
+/* 2.6 markers: a smaller CONTINUE splits them and clears its piece, which is then writable */
 static void markers(void **state)
 {
 	struct toucher t;
@@ -162,7 +162,7 @@ static void markers(void **state)
 	touch_silently(7, true);
 }
 
-/* 2.6 WP, then an ordinary fill: stays protected */
+/* 2.6 WP, then an ordinary fill: the page stays protected */
 static void fill_keeps_protection(void **state)
 {
 	struct toucher t;
@@ -195,7 +195,7 @@ static void copies_whole_pages(void **state)
 	assert_int_equal(done, DONE_UNTOUCHED);
 }
 
-/* 2.6 REGISTER results, and nothing below a huge page */
+/* 2.6 results of REGISTER, and no range below a huge page */
 static void registration(void **state)
 {
 	static const uint64_t want[8] = { 0, 0xc, 0x4c, 0x4c, 0x8c, 0x8c, 0xcc, 0xcc };
@@ -237,7 +237,7 @@ static void dontneed(void **state)
 	assert_int_equal(t.value, 1);
 }
 
-/* 2.6 a 4 KiB PUNCH zeroes the 4 KiB, PTEs stay; pools are right */
+/* 2.6 PUNCH of 4 KiB zeroes the 4 KiB, PTEs stay; the pool counts are right */
 static void punch_hole(void **state)
 {
 	struct model_pool before = pool_now(M2);
@@ -256,7 +256,7 @@ static void punch_hole(void **state)
 	assert_int_equal(pool_now(M2).free, before.free - 1);
 }
 
-/* 5.13 with the alias mapped everything is Shared, without it Private */
+/* 5.13 while the alias is mapped everything is Shared, without it Private */
 static void shared_and_private(void **state)
 {
 	(void)state;
@@ -271,7 +271,7 @@ static void shared_and_private(void **state)
 	assert_int_equal(smaps_kb(0, "Private_Hugetlb"), 12);
 }
 
-/* 2.8 memory errors: the whole huge page, any offset; collapse passes it by (2.7) */
+/* 2.8 memory errors: the whole huge page, at any offset; collapse skips it (2.7) */
 static void hwpoison(void **state)
 {
 	(void)state;
@@ -284,7 +284,7 @@ static void hwpoison(void **state)
 	assert_leaves(0, 0, 1);
 }
 
-/* A kernel to come: protection of 4 KiB, and CONTINUE that protects */
+/* A future kernel: protection of 4 KiB pieces, and CONTINUE that protects */
 static void next_kernel(void **state)
 {
 	struct toucher t;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Files of text: smaps with what the other kernel says of its huge pages, and pools in sysfs.
+ * Text files: smaps, with the modelled kernel's view of huge pages, and the pools in sysfs.
  */
 #include "state.h"
 
@@ -27,7 +27,7 @@ static int file_of(const char *text, size_t len)
 	return fd;
 }
 
-/* Mapped in more than one place? */
+/* Is the huge page mapped in more than one place? */
 static bool is_shared(const struct vma *v, uint64_t addr)
 {
 	uint64_t block = vma_block(v, addr);
@@ -86,7 +86,7 @@ static void print_fields(FILE *out, const struct vma *v, const char *flags)
 		flag(v->modes & HGM_UFFD_MINOR, " ui"), flag(v->hm && !model.opts.no_hm, " hm"));
 }
 
-/* One mapping of the real file, which may be several of ours: split, or never merged. */
+/* One real mapping, which may be several of the model's: split, or never merged. */
 static void print_ours(FILE *out, uint64_t start, uint64_t end, const char *text)
 {
 	const char *flags = strstr(text, "VmFlags:");
@@ -129,7 +129,7 @@ static int smaps(void)
 		vma_sync_range(v, v->start, v->end);
 	while (in && out && mapping && fgets(line, sizeof(line), in)) {
 		fputs(line, mapping);
-		if (strncmp(line, "VmFlags:", 8) != 0) /* the last line of each */
+		if (strncmp(line, "VmFlags:", 8) != 0) /* the last line of each mapping */
 			continue;
 		fputc(0, mapping);
 		fflush(mapping);
@@ -188,7 +188,7 @@ int model_open(const char *path, int flags)
 		fd = pool_file(path);
 	} else {
 		model_unlock();
-		fd = hgm_sys_linux.open(path, flags); /* a fifo may make it wait */
+		fd = hgm_sys_linux.open(path, flags); /* may wait for a fifo */
 		model_lock();
 		if (!strcmp(path, "/proc/self/pagemap"))
 			object = OBJECT_PAGEMAP;

@@ -29,7 +29,7 @@ static void *zeroed(size_t count, size_t size)
 	return p;
 }
 
-/* What a hole or a leaf was, all its pieces are. */
+/* Replace a hole or a leaf by a table. Each piece inherits its state. */
 static void make_table(struct entry *e, enum level level)
 {
 	bool leaf = e->kind == KIND_LEAF;

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The page table of one huge page: leaves of the sizes that lie below it, holes, tables (which stay
- * when they are empty), protection, and markers in holes. No kernel in here.
+ * The page table of one huge page: leaves of its size and of the smaller sizes, holes, tables
+ * (which stay when they are empty), protection, and markers in holes. This file makes no system
+ * calls.
  */
 #ifndef HGM_TEST_MODEL_TREE_H
 #define HGM_TEST_MODEL_TREE_H
@@ -27,24 +28,24 @@ enum kind {
 
 struct ptes {
 	uint64_t mapped[8];
-	uint64_t wp[8]; /* mapped: protected; else a marker */
+	uint64_t wp[8]; /* if mapped: protected; else a marker */
 	uint64_t poison[8];
 };
 
 /* A 2 MiB or 1 GiB entry. */
 struct entry {
 	uint8_t kind;
-	bool wp; /* leaf: protected; hole: a marker; table: nothing */
+	bool wp; /* leaf: protected; hole: a marker; table: unused */
 	bool poison;
 	union {
-		struct entry *sub; /* a 1 GiB entry's 512 */
-		struct ptes *ptes; /* a 2 MiB entry's */
+		struct entry *sub; /* the 512 entries of a 1 GiB entry */
+		struct ptes *ptes; /* of a 2 MiB entry */
 	};
 };
 
 /* One leaf or hole. */
 struct piece {
-	uint64_t start; /* from the huge page's beginning */
+	uint64_t start; /* offset in the huge page */
 	uint64_t size;
 	enum level level;
 	bool mapped;
@@ -60,15 +61,15 @@ static inline uint64_t level_bytes(enum level level)
 struct piece tree_at(const struct entry *root, enum level level, uint64_t offset);
 
 /*
- * The tables down to @want are made. -EEXIST: a larger leaf is in the way. @kind: what is there.
+ * Create the tables down to @want, and store what is there in @kind. -EEXIST: a larger leaf exists.
  */
 int tree_walk(struct entry *root, enum level level, uint64_t offset, enum level want,
 	      enum kind *kind);
 
-/* Make the place a leaf of that size, whose tables are there. */
+/* Map a leaf of size @want. The tables above it must exist. */
 void tree_map(struct entry *root, enum level level, uint64_t offset, enum level want, bool wp);
 
-/* A table becomes one entry, a leaf or a hole, without protection. */
+/* Replace a table by one entry, a leaf or a hole, without protection. */
 void tree_collapse(struct entry *root, enum level level, uint64_t offset, enum level want,
 		   bool leaf);
 
@@ -76,15 +77,15 @@ void tree_unmap(struct entry *e, enum level level); /* tables and protection sta
 void tree_free(struct entry *e, enum level level);  /* all of it */
 void tree_protect(struct entry *e, enum level level, uint64_t from, uint64_t to, bool wp);
 
-/* A poison marker instead of a hole. */
+/* Replace a hole by a poison marker. */
 void tree_poison(struct entry *e);
 
-/* All leaves (or all holes) in order; neighbours of 4 KiB come as one. */
+/* Visit all leaves (or all holes) in order. Adjacent 4 KiB pieces are merged into one. */
 void tree_each(const struct entry *e, enum level level, uint64_t base, bool mapped,
 	       void (*fn)(void *arg, const struct piece *p), void *arg);
 
 struct leaf_count {
-	uint64_t bytes[3]; /* by level */
+	uint64_t bytes[3]; /* indexed by level */
 	uint64_t tables_4k;
 };
 

@@ -2,15 +2,19 @@
 /*
  * userfaultfd: the handshake, registration, waking.
  *
- * The real one always reports the exact address. A thread whose fault was told of with another
- * address waits, on the other kernel, at that one; here it waits at its own, and is woken when its
- * place in the queue is.
+ * The real userfaultfd always reports the exact address. On the modelled kernel, a thread whose
+ * fault was reported with another address waits at that address. Here it waits at its own address,
+ * and is woken when the reported address is woken.
  */
 #include "state.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
+
+#define EVENTS                                                          \
+	(HGM_UFFD_FEATURE_EVENT_REMAP | HGM_UFFD_FEATURE_EVENT_REMOVE | \
+	 HGM_UFFD_FEATURE_EVENT_UNMAP)
 
 int model_uffd_api(int fd, uint64_t *features, uint64_t *ioctls)
 {
@@ -28,7 +32,8 @@ int model_uffd_api(int fd, uint64_t *features, uint64_t *ioctls)
 	*features = *ioctls = 0;
 	rc = asked & ~model.opts.features ? -EINVAL : 0;
 	if (!rc) {
-		offered = asked | HGM_UFFD_FEATURE_EXACT_ADDRESS;
+		/* No events: a thread that raises one waits until it is read, but has the lock. */
+		offered = (asked & ~EVENTS) | HGM_UFFD_FEATURE_EXACT_ADDRESS;
 		rc = hgm_sys_linux.uffd_api(fd, &offered, ioctls);
 	}
 	if (!rc) {
@@ -63,7 +68,7 @@ static uint64_t other_ioctls(uint64_t mask)
 	return mask;
 }
 
-/* Borders inside a huge page are refused, split memory or not. */
+/* Borders inside a huge page are refused, even in split memory. */
 static bool aligned(uint64_t start, uint64_t end)
 {
 	struct vma *first = vma_at(start);
@@ -74,14 +79,14 @@ static bool aligned(uint64_t start, uint64_t end)
 
 static void register_vma(struct vma *v, struct ctx *ctx, uint64_t modes)
 {
-	/* "Nothing to do": what is registered already is not taken back. */
+	/* "Nothing to do": modes that are registered already are not removed. */
 	if (v->ctx == ctx && (v->modes & modes) == modes)
 		return;
 	v->ctx = ctx;
 	v->modes = modes;
 	if (!(modes & HGM_UFFD_MINOR))
 		return;
-	/* What is mapped gives no message: in the real page table it must be mapped too. */
+	/* Mapped pages cause no message, so they must be mapped in the real page table too. */
 	for (uint64_t at = v->start; at < v->end; at += v->file->block)
 		real_map_pieces(v, at, true);
 }
@@ -174,7 +179,7 @@ static void real_wake(struct ctx *ctx, uint64_t start, uint64_t len)
 		hgm_sys_linux.uffd_wake(ctx->fd, (void *)(uintptr_t)start, len);
 }
 
-/* Of those that wait in [start, end) but are queued elsewhere, the lowest; else @end. */
+/* The lowest page in [start, end) with a waiter that is queued elsewhere; @end if there is none. */
 static uint64_t queued_elsewhere(const struct ctx *ctx, uint64_t start, uint64_t end)
 {
 	uint64_t lowest = end;
@@ -224,7 +229,7 @@ int model_uffd_wake(int fd, void *addr, uint64_t len)
 	return rc;
 }
 
-/* The descriptor is being closed: what it had is registered no more. */
+/* The descriptor is being closed: remove its registrations. */
 void ctx_close(struct ctx *ctx)
 {
 	for (struct vma *v = model.vmas; v; v = v->next)

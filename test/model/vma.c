@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Mappings of huge pages: a list by address. They never merge, as in the kernel.
+ * Mappings of huge pages: a list ordered by address. As in the kernel, they never merge.
  */
 #include "state.h"
 
@@ -37,7 +37,7 @@ bool vma_in(uint64_t start, uint64_t end)
 	return v && v->start < end;
 }
 
-/* A new one; its page table is empty unless @from brings one. */
+/* Add a copy of @from. Its page table is empty if @from has none. */
 struct vma *vma_add(const struct vma *from)
 {
 	struct vma **at = &model.vmas;
@@ -132,7 +132,7 @@ static void sync_hole(void *arg, const struct piece *p)
 
 	if (!real_present(s->base + p->start, p->size))
 		return;
-	/* Neighbours of 4 KiB come together, but each is a hole of its own. */
+	/* Adjacent 4 KiB holes are visited as one, but each of them is filled on its own. */
 	for (uint64_t at = p->start; at < p->start + p->size; at += step) {
 		if (p->size > step && !real_present(s->base + at, step))
 			continue;
@@ -142,7 +142,7 @@ static void sync_hole(void *arg, const struct piece *p)
 	}
 }
 
-/* What the kernel filled by itself: the whole hole that somebody touched. */
+/* Map what the kernel filled by itself: each hole that was touched, as a whole. */
 static void sync_holes(struct vma *v, uint64_t index)
 {
 	struct sync s = { v, &v->page[index], v->start + index * v->file->block };
@@ -150,12 +150,12 @@ static void sync_holes(struct vma *v, uint64_t index)
 	tree_each(s.entry, v->file->level, 0, false, sync_hole, &s);
 }
 
-/* Called before anything is decided about a huge page that may have been touched. */
+/* Must be called before any decision about a huge page that may have been touched. */
 void vma_sync(struct vma *v, uint64_t index)
 {
 	if (!file_cached(v->file, v->offset / v->file->block + index))
 		return;
-	/* With MINOR nothing in the cache is mapped without a message. */
+	/* With MINOR, no page in the page cache is mapped without a message. */
 	if (!(v->modes & HGM_UFFD_MINOR))
 		sync_holes(v, index);
 }
@@ -167,8 +167,8 @@ void vma_sync_range(struct vma *v, uint64_t start, uint64_t end)
 }
 
 /*
- * It may have appeared because somebody touched it in a mapping that is registered for MINOR only:
- * from now on that would give messages.
+ * The block may have appeared because a thread touched it in a mapping that is registered for MINOR
+ * only. From now on, accesses to it there would cause messages.
  */
 void vma_block_appeared(struct file *f, uint64_t block)
 {
@@ -201,7 +201,7 @@ void vma_deregister(struct vma *v)
 	v->modes = 0;
 }
 
-/* The first memory, of whatever kind, at or behind an address. */
+/* The first memory of any kind that ends above an address. */
 bool real_memory_at(uint64_t addr, uint64_t *start, uint64_t *end)
 {
 	FILE *maps = fopen("/proc/self/maps", "re");

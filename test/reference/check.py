@@ -20,9 +20,11 @@ from pages import CODE_WIDTH, Page, made_of, plain
 
 # Pages of others that ours refer to. One that is not here is most likely a slip.
 FOREIGN = {
-    "close(2)", "eventfd(2)", "fallocate(2)", "fork(2)", "ioctl(2)", "ioctl_userfaultfd(2)",
-    "lseek(2)", "madvise(2)", "memfd_create(2)", "mlock(2)", "mmap(2)", "mprotect(2)", "open(2)",
-    "pkg-config(1)", "poll(2)", "proc(5)", "pthread_atfork(3)", "read(2)", "signal(7)",
+    "close(2)", "eventfd(2)", "fallocate(2)", "fork(2)", "fsync(2)", "ftruncate(2)", "ioctl(2)",
+    "ioctl_userfaultfd(2)", "lseek(2)", "madvise(2)", "memfd_create(2)", "mincore(2)", "mlock(2)",
+    "mmap(2)", "mprotect(2)", "mremap(2)", "munmap(2)", "open(2)", "pkg-config(1)", "poll(2)",
+    "proc(5)",
+    "pthread_atfork(3)", "read(2)", "recv(2)", "signal(7)",
     "snprintf(3)", "strerror(3)", "sysctl(8)", "tmpfs(5)", "uname(2)", "userfaultfd(2)",
     "valgrind(1)", "write(2)",
 }
@@ -199,6 +201,18 @@ def check_contents(tree):
         yield f"{constant}: no page speaks of it"
 
 
+def check_readme(tree):
+    """README shows a whole program, which is compiled, and leads to what exists."""
+    text = (tree.root / "README.md").read_text(encoding="utf-8")
+    program = (tree.root / "examples" / "restore.c").read_text(encoding="utf-8")
+    shown = re.findall(r"^```c\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    if shown != [program[program.index("#include"):]]:
+        yield "README.md: its program differs from examples/restore.c"
+    have = {f"{name}({page.path.suffix[1:]})" for page in tree.pages for name in page.names}
+    for ref in sorted(set(re.findall(r"\b(?:lib)?hgm\w*\(\d\)", text)) - have):
+        yield f"README.md: refers to {ref}, which does not exist"
+
+
 def check_release(tree):
     """The version, wherever it stands, and the flags that hgm.pc gives to users."""
     text = tree.headers.text["version.h"]
@@ -220,7 +234,7 @@ def check_release(tree):
 def problems(tree):
     found = list(tree.headers.problems)
     for check in (check_names, check_build, check_reference, check_text, check_guide,
-                  check_contents, check_capabilities, check_release):
+                  check_contents, check_capabilities, check_readme, check_release):
         found += check(tree)
     return found
 

@@ -34,7 +34,7 @@ def main():
                 found += 1
                 print(f"{tool[0]}: {page.name}: {said or run.returncode}")
     for name in skipped:
-        print(f"# skipped: {name} is not installed")
+        print(f"# skipped: no {name} here")
     print(f"{len(pages)} pages, {found} with problems")
     if found:
         return 1

@@ -80,7 +80,7 @@ CASES = {
         [("include/hgm/version.h", " Since: 0.1.", "")],
         "version.h: hgm_version: its comment lacks 'Since:'"),
     "an error that no page has": (
-        [("include/hgm/engine.h", "-EALREADY it was", "-EPIPE gone; -EALREADY it was")],
+        [("include/hgm/engine.h", "-EALREADY the", "-EPIPE gone; -EALREADY the")],
         "hgm_create.3: EPIPE: in the header's comments, not in ERRORS"),
     "an error that no header has": (
         [("man/hgm_wait.3", ".B \\-EIO", ".B \\-EPIPE")],
@@ -134,6 +134,12 @@ CASES = {
         [("lib/caps.c", '{ "hgm.sysfs", hgm_probe',
           '{ "hgm.new", hgm_probe_new },\n\t{ "hgm.sysfs", hgm_probe')],
         "hgm.new: in lib/caps.c, not in libhgm_caps.7"),
+    "a README whose program is another": (
+        [("README.md", "check(hgm_start(h));", "check(hgm_start(h, 0));")],
+        "README.md: its program differs from examples/restore.c"),
+    "a README that leads nowhere": (
+        [("README.md", "`hgm_dirty_start(3)`", "`hgm_dirty_begin(3)`")],
+        r"README.md: refers to hgm_dirty_begin\(3\), which does not exist"),
     "a map without a node of this version": (
         [("lib/hgm.map", "HGM_0.1 {", "HGM_0.0 {")], "the newest node of hgm.map is 0.0"),
     "a header of another version": (

@@ -22,7 +22,7 @@ static struct {
 	_Atomic uint64_t continued[COLLAPSING_BLOCKS];
 } watched;
 
-/* Its offset in what is watched; UINT64_MAX: not inside. */
+/* The offset in the watched memory. UINT64_MAX: not inside. */
 static uint64_t offset_of(const void *at)
 {
 	const char *addr = atomic_load(&watched.addr);
@@ -45,7 +45,9 @@ static int odd_madvise(void *addr, uint64_t len, int advice)
 
 	if (offset != UINT64_MAX && atomic_load(&watched.us))
 		nap_us(atomic_load(&watched.us));
-	if (offset != UINT64_MAX && atomic_load(&watched.refused) >> (offset >> BLOCK_SHIFT) & 1 &&
+	if (offset != UINT64_MAX &&
+	    atomic_load(&watched.refused) >> (offset >> BLOCK_SHIFT) &
+		    ((UINT64_C(1) << (len >> BLOCK_SHIFT)) - 1) &&
 	    random_of(&watched.random) % atomic_load(&watched.one_in) == 0)
 		return atomic_load(&watched.rc);
 	if (offset != UINT64_MAX && atomic_load(&watched.needs_a_page) && nothing_is_mapped())
@@ -67,7 +69,7 @@ int collapsing_set_up(void **state)
 {
 	(void)state;
 	watch("fill whose blocks are mapped by their collapse", 100);
-	if (hgm_sys == &sys) /* and perhaps in use: a failed case leaves its engine behind */
+	if (hgm_sys == &sys) /* it may be in use: a failed case leaves its engine behind */
 		return 0;
 	kernel = hgm_sys;
 	sys = *kernel;

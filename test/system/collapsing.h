@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * A kernel that collapses the blocks of a region only if it may, and counts what CONTINUE maps of
- * them.
+ * A kernel whose collapses of a region's blocks a test can refuse or delay, and which counts the
+ * pages that UFFDIO_CONTINUE maps in each block.
  */
 #ifndef HGM_TEST_COLLAPSING_H
 #define HGM_TEST_COLLAPSING_H
@@ -11,23 +11,23 @@
 #define COLLAPSING_BLOCKS     64 /* at most */
 #define COLLAPSING_ALL_BLOCKS UINT64_MAX
 
-/* Of each case: from the first on this kernel is the library's, and it has 100 s. */
+/* For each case, which has 100 s. From the first case on, the library uses this kernel. */
 int collapsing_set_up(void **state);
 int collapsing_tear_down(void **state);
 
-/* From now on this memory is meant, and it collapses. */
+/* From now on the functions below concern this memory. At first nothing refuses its collapses. */
 void collapsing_watch(const struct field *f);
 
-/* MADV_COLLAPSE of the blocks in the bitmap fails with @rc, each time or one in so many times. */
+/* MADV_COLLAPSE of the blocks in the bitmap fails with @rc, one in @one_in times. */
 void collapsing_refuse(uint64_t blocks, int rc, unsigned int one_in);
 
-/* Each collapse takes so long. */
+/* Each collapse takes @us longer. */
 void collapsing_take_us(unsigned int us);
 
-/* Collapse nothing before a page of the memory is mapped, as kernels before 6.18 of each 1 GiB. */
+/* Collapses fail until a page is mapped. Kernels before 6.18 behave so in each 1 GiB. */
 void collapsing_needs_a_page(void);
 
-/* Pages of a block that UFFDIO_CONTINUE has mapped. */
+/* The number of pages of a block that UFFDIO_CONTINUE has mapped. */
 uint64_t collapsing_continued(uint64_t block);
 
 #endif

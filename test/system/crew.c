@@ -21,7 +21,7 @@ static void *writer(void *arg)
 		__atomic_store_n((uint64_t *)(c->addr + page * PAGE) + w->slot, value,
 				 __ATOMIC_RELAXED);
 		w->last[page] = value++;
-		atomic_fetch_add_explicit(&c->writes, 1, memory_order_relaxed);
+		atomic_fetch_add_explicit(&w->writes, 1, memory_order_relaxed);
 	}
 	return NULL;
 }
@@ -72,6 +72,43 @@ void crew_end(struct crew *c)
 		free(c->writer[i].last);
 }
 
+uint64_t crew_writes(const struct crew *c)
+{
+	uint64_t writes = 0;
+
+	for (unsigned int i = 0; i < CREW; i++)
+		writes += atomic_load(&c->writer[i].writes);
+	return writes;
+}
+
+struct goal {
+	const struct writer *writer;
+	uint64_t writes;
+};
+
+static bool is_reached(void *arg)
+{
+	const struct goal *goal = arg;
+
+	return atomic_load(&goal->writer->writes) >= goal->writes;
+}
+
+void crew_await(struct crew *c, uint64_t writes, unsigned int ms)
+{
+	struct goal goal[CREW];
+
+	for (unsigned int i = 0; i < CREW; i++) {
+		goal[i].writer = &c->writer[i];
+		goal[i].writes = atomic_load(&c->writer[i].writes) + writes;
+	}
+	for (unsigned int i = 0; i < CREW; i++)
+		if (!eventually(is_reached, &goal[i], ms))
+			fail_msg("writer %u does not go on: %llu writes are missing of %llu", i,
+				 (unsigned long long)(goal[i].writes -
+						      atomic_load(&c->writer[i].writes)),
+				 (unsigned long long)writes);
+}
+
 void crew_expect(const struct crew *c, char *to)
 {
 	contents_write(c->contents, c->first_page, c->pages, to);
@@ -85,6 +122,7 @@ int64_t sink_write(void *user, const void *buf, uint64_t length, uint64_t offset
 {
 	struct sink *s = user;
 
+	atomic_fetch_add(&s->calls, 1);
 	while (atomic_load(&s->hold))
 		nap_us(100);
 	if (s->returns_nothing && s->taken >= s->fail_at)

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * What the tests of snapshots share: threads that write, a sink that fails on demand.
+ * The parts that the tests of snapshots share: threads that write, and a sink that fails on demand.
  */
 #ifndef HGM_TEST_CREW_H
 #define HGM_TEST_CREW_H
@@ -9,16 +9,16 @@
 
 #define CREW 4
 
-/* Threads that write, each into a word of its own, and know what they wrote last where. */
+/* Threads that write, each into its own word. They record what they wrote last to each page. */
 struct crew {
 	const struct contents *contents;
 	char *addr;
 	uint64_t pages, first_page; /* of the source */
 	_Atomic bool stop, pause;
 	_Atomic unsigned int paused;
-	_Atomic uint64_t writes;
 	struct writer {
 		struct crew *crew;
+		_Atomic uint64_t writes;
 		unsigned int slot;
 		pthread_t thread;
 		uint64_t *last; /* by page; 0: nothing */
@@ -28,24 +28,31 @@ struct crew {
 void crew_start(struct crew *c, const struct contents *contents, void *addr, uint64_t pages);
 void crew_pause(struct crew *c);
 void crew_resume(struct crew *c);
-void crew_stop(struct crew *c); /* joined; what it wrote can still be expected */
+void crew_stop(struct crew *c); /* joins the threads; crew_expect() still works */
 void crew_end(struct crew *c);
 
-/* What all memory holds, with nobody writing: without touching it. */
+/* The number of writes of all threads together. */
+uint64_t crew_writes(const struct crew *c);
+
+/* Waits until each thread has written @writes times more. Fails the test after @ms. */
+void crew_await(struct crew *c, uint64_t writes, unsigned int ms);
+
+/* Computes the contents of the memory without touching it. No thread may write meanwhile. */
 void crew_expect(const struct crew *c, char *to);
 
 struct sink {
 	char *got;
 	uint64_t length;
-	uint64_t last_end; /* ascending so far */
+	uint64_t last_end; /* where the last write ended */
 	bool ascending;
-	int fail;	      /* this errno, */
-	uint64_t fail_at;     /* after so many bytes */
-	bool returns_nothing; /* then, instead */
+	int fail;	      /* return this errno */
+	uint64_t fail_at;     /* after this many bytes */
+	bool returns_nothing; /* return 0 instead */
 	uint64_t taken;
-	uint64_t most; /* a call takes at most so much */
+	uint64_t most; /* a call takes at most this many bytes */
 	_Atomic unsigned int nap_us;
-	_Atomic bool hold; /* take nothing while it is set */
+	_Atomic bool hold;	    /* take nothing while it is set */
+	_Atomic unsigned int calls; /* that have begun */
 };
 
 int64_t sink_write(void *user, const void *buf, uint64_t length, uint64_t offset);
@@ -54,10 +61,10 @@ void sink_clear(struct sink *s, uint64_t length);
 struct hgm_snapshot_progress snapshot_progress(struct hgm_snapshot *s);
 struct hgm_snapshot *snapshot_of(struct hgm *h, const struct hgm_snapshot_opts *opts);
 
-/* The instant, while the crew stands still; @want becomes what memory holds then. */
+/* Begins the snapshot while the crew is paused. @want receives the contents at that instant. */
 void crew_begin(struct crew *c, struct hgm_snapshot *s, char *want);
 
-/* A thread that writes one byte, and waits if it must. */
+/* A thread that writes one byte, and may have to wait for the page. */
 struct poker {
 	pthread_t thread;
 	volatile char *at;

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * A crowd that faults while the fault thread may not read, so that one read brings all its
- * messages. The thread's clock stands still but where the source is said to take its time, and what
- * the source is asked for and the kernel is called for is noted.
+ * A crowd of threads that fault while the fault thread must not read, so that one read brings all
+ * their messages. The fault thread's clock stands still, except where the source is told to take
+ * time. All requests to the source and all calls to the kernel are recorded.
  */
 #ifndef HGM_TEST_CROWD_H
 #define HGM_TEST_CROWD_H
@@ -31,20 +31,23 @@ struct call {
 	uint64_t at_ns; /* by the fault thread's clock */
 };
 
-/* In order; how many. */
+/* Copies the recorded calls in order. Returns how many there are. */
 unsigned int calls_of(enum verb verb, struct call to[CALLS]);
 void forget_calls(void);
 
-void clock_goes_on(uint64_t ns); /* by so much */
-void clock_ticks(uint64_t ns);	 /* by so much each time it is looked at */
-void clock_runs(void);		 /* as everywhere */
+void clock_goes_on(uint64_t ns); /* advances it by @ns */
+void clock_ticks(uint64_t ns);	 /* advances it by @ns each time it is read */
+void clock_runs(void);		 /* makes it the real clock again */
 
-/* How the source behaves; set while nobody faults. Each case begins with one that answers all. */
+/*
+ * How the source behaves. Set it while no thread faults. Each case begins with a source that
+ * answers everything.
+ */
 struct source_conduct {
-	_Atomic uint64_t later_page; /* from there on: kept once, to be given */
+	_Atomic uint64_t later_page; /* a request from there on is kept, once, for source_give() */
 	_Atomic uint64_t bad_page;
-	_Atomic uint64_t takes_ns; /* of the fault thread's clock, each time */
-	_Atomic bool stalls;	   /* answers nothing while it is set */
+	_Atomic uint64_t takes_ns; /* of the fault thread's clock, for each request */
+	_Atomic bool stalls;	   /* answer nothing while it is set */
 };
 
 extern struct source_conduct conduct;
@@ -72,17 +75,17 @@ struct trial *trial_begin(enum place place, uint32_t source_flags, uint32_t retr
 void trial_end(struct trial *t);
 void trial_forget(struct trial *t); /* the region is gone already */
 
-/* The fault thread reads nothing in between. */
+/* Between these two calls the fault thread reads nothing. */
 void hold_back(void);
 void let_go(void);
 
-/* While it is held back @count more fault, on every @step-th page. */
+/* While the fault thread is held back, @count more threads fault, on every @step-th page. */
 void crowd_gathers(struct trial *t, uint64_t first_page, uint64_t step, unsigned int count);
-/* One read will bring them all. */
+/* The same, holding the fault thread back itself. One read brings all their messages. */
 void crowd_comes(struct trial *t, uint64_t first_page, uint64_t step, unsigned int count);
 
 bool is_back(void *waiter);
 void assert_back(struct trial *t, unsigned int who);
-void crowd_goes(struct trial *t); /* all, with what they came for */
+void crowd_goes(struct trial *t); /* all threads return, with the right contents */
 
 #endif

@@ -12,7 +12,7 @@ enum failing_verb {
 	FAILING_REGISTER,
 	FAILING_UNREGISTER,
 	FAILING_TAKE_WRITTEN,	   /* at once */
-	FAILING_TAKE_WRITTEN_LATE, /* when some of the range has been dealt with, and told */
+	FAILING_TAKE_WRITTEN_LATE, /* after some of the range has been handled and reported */
 	FAILING_API,
 	FAILING_VERBS,
 };
@@ -24,7 +24,7 @@ void failing_end(void);
 
 /* From now on the @nth call, counted from 0, fails with @error. */
 void failing_arm(enum failing_verb verb, unsigned int nth, int error);
-/* True if it has been made. */
+/* True if that call has been made. */
 bool failing_disarm(void);
 
 #endif

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The sources of the system tests: the same contents, delivered in every way that there is.
+ * The sources of the system tests. They deliver the same contents, in every possible way.
  */
 #include "harness.h"
 
@@ -38,7 +38,7 @@ struct feed {
 	pthread_t answerer[ANSWERERS];
 };
 
-/* The answer to a request: up to the next border between contents and holes. */
+/* Answers a request up to the next border between contents and holes. */
 static int64_t deliver(struct feed *f, const struct hgm_io *io, uint64_t max_pages)
 {
 	uint64_t page = io->offset / PAGE;
@@ -59,7 +59,7 @@ static int64_t read_now(void *user, const struct hgm_io *io)
 	return deliver(user, io, UINT64_MAX);
 }
 
-/* Not even whole pages: what is over the last whole one counts for nothing. */
+/* The answers are not even whole pages. The bytes after the last whole page do not count. */
 static int64_t read_short(void *user, const struct hgm_io *io)
 {
 	struct feed *f = user;
@@ -136,11 +136,19 @@ static int64_t read_mixed(void *user, const struct hgm_io *io)
 
 static int64_t read_never(void *user, const struct hgm_io *io)
 {
+	uint64_t page = io->offset / PAGE, below;
 	struct feed *f = user;
+	int64_t result = HGM_IO_LATER;
 
-	if (io->offset / PAGE < atomic_load(&f->answer_below))
-		return deliver(f, io, atomic_load(&f->answer_below) - io->offset / PAGE);
-	return read_later(user, io);
+	/* Under the lock: either feed_give() finds this request, or it sees the new limit here. */
+	pthread_mutex_lock(&f->lock);
+	below = atomic_load(&f->answer_below);
+	if (page >= below && f->pending_count == PENDING_MAX)
+		result = -ENOBUFS;
+	else if (page >= below)
+		f->pending[f->pending_count++] = *io;
+	pthread_mutex_unlock(&f->lock);
+	return page < below ? deliver(f, io, below - page) : result;
 }
 
 static void cancel(void *user, struct hgm *h, uint64_t id)
@@ -164,7 +172,9 @@ static void cancel(void *user, struct hgm *h, uint64_t id)
 
 void feed_answer_below(struct feed *f, uint64_t page)
 {
+	pthread_mutex_lock(&f->lock);
 	atomic_store(&f->answer_below, page);
+	pthread_mutex_unlock(&f->lock);
 }
 
 unsigned int feed_kept(struct feed *f)

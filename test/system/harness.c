@@ -9,7 +9,7 @@
 #include <time.h>
 #include <unistd.h>
 
-/* Small stacks and one heap: what the C library keeps of them then stays the same. */
+/* Small stacks and one heap, so that the memory that the C library keeps for them is constant. */
 __attribute__((constructor)) static void frugal(void)
 {
 	pthread_attr_t attr;
@@ -30,6 +30,11 @@ unsigned int slowness(void)
 	if (SANITIZED)
 		return 8;
 	return factor > 1 ? (unsigned int)factor : 1;
+}
+
+bool turn_of(unsigned int *turn, unsigned int n)
+{
+	return !getenv("HGM_TEST_SLOW") || (*turn)++ % n == 0;
 }
 
 const char *const kernel_feature_names[] = {
@@ -123,7 +128,7 @@ static uint64_t page_key(const struct contents *c, uint64_t page)
 	return mix(c->seed + page) | 1;
 }
 
-/* Odd times odd: no word is zero by chance, and no two of a page are alike. */
+/* The product of two odd numbers: no word is zero by chance, and no two words of a page match. */
 static uint64_t word_of(uint64_t key, unsigned int w)
 {
 	return key * (2 * w + 1);
@@ -220,12 +225,15 @@ struct hgm_progress progress_of(struct hgm *h)
 	return progress;
 }
 
+#define LOOKS_MIN 100 /* if the machine was suspended, time has passed without any progress */
+
 bool eventually(bool (*done)(void *), void *arg, unsigned int ms)
 {
 	uint64_t end = now_us() + UINT64_C(1000) * ms * slowness();
+	unsigned int late = 0;
 
 	while (!done(arg)) {
-		if (now_us() > end)
+		if (now_us() > end && ++late > LOOKS_MIN)
 			return false;
 		nap_us(500);
 	}

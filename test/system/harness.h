@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * What the system tests of the engine share: contents that betray any wrong byte, sources that
- * deliver them in all ways, memory of all kinds, threads that touch, and an end for what hangs.
+ * The parts that the system tests of the engine share: contents that reveal any wrong byte, sources
+ * that deliver them in all ways, memory of all kinds, threads that touch pages, and a watchdog for
+ * calls that hang.
  */
 #ifndef HGM_TEST_HARNESS_H
 #define HGM_TEST_HARNESS_H
@@ -21,7 +22,7 @@
 #define MIB  (UINT64_C(1) << 20)
 #define GIB  (UINT64_C(1) << 30)
 
-/* The library's own, to clear its text: a text that stands afterwards is the call's. */
+/* An internal function of the library. It clears the text, so that a later text is the call's. */
 int hgm_fail(int rc, const char *format, ...);
 
 #define assert_ok(call)                                                                     \
@@ -43,7 +44,7 @@ int hgm_fail(int rc, const char *format, ...);
 	} while (0)
 
 /*
- * Ends the program with a message unless calm() is called in time: for calls that may never
+ * Ends the program with a message unless calm() is called in time. This is for calls that may never
  * return.
  */
 void watch(const char *what, unsigned int seconds);
@@ -55,15 +56,18 @@ uint64_t random_of(_Atomic uint64_t *state);
 uint64_t mix(uint64_t x);
 
 /*
- * By what factor this machine may be slower than a plain one: sanitizers make everything slower,
- * and HGM_TEST_SLOW=N says so of an emulated machine.
+ * The factor by which this machine may be slower than a plain one. Sanitizers make everything
+ * slower. HGM_TEST_SLOW=N gives the factor of an emulated machine.
  */
 unsigned int slowness(void);
 #define SMALLER(native, slow) (slowness() > 1 ? (slow) : (native))
 
+/* Of a long list of trials, an emulated machine runs one in @n. All other machines run each one. */
+bool turn_of(unsigned int *turn, unsigned int n);
+
 /*
- * What kernels differ in, and tests must expect different things for. The library is asked, so that
- * what a test puts in the kernel's place is asked too.
+ * Features that some kernels lack, and that change what tests must expect. kernel_has() asks
+ * through the library, so that it also asks what a test has put in the kernel's place.
  */
 enum kernel_feature {
 	KERNEL_POISON,	     /* UFFDIO_POISON, 6.6 */
@@ -72,7 +76,7 @@ enum kernel_feature {
 
 bool kernel_has(enum kernel_feature feature);
 
-/* For what has no counterpart without the feature. */
+/* For a test that has no counterpart without the feature. */
 #define skip_unless(feature)                                                               \
 	do {                                                                               \
 		if (!kernel_has(feature))                                                  \
@@ -82,8 +86,8 @@ bool kernel_has(enum kernel_feature feature);
 extern const char *const kernel_feature_names[];
 
 /*
- * Contents: each word of each page is a function of seed, page and place. Pages that are holes
- * are zero.
+ * Contents: each word of each page is a function of the seed, the page and the word's place in it.
+ * Pages that are holes are zero.
  */
 struct contents {
 	uint64_t seed;
@@ -94,33 +98,32 @@ bool contents_hole(const struct contents *c, uint64_t page);
 void contents_write(const struct contents *c, uint64_t page, uint64_t pages, void *to);
 
 /*
- * The first words of a page may have been overwritten by touchers, each in its own slot, with a
- * mark of its own. @mine: a slot that must hold its mark, or -1. False: *why says what is
- * wrong.
+ * Touchers may have overwritten the first words of a page, each in its own slot, with its own mark.
+ * @mine is a slot that must hold its mark, or -1. If the result is false, @why says what is wrong.
  */
 #define SLOTS 16
 bool page_right(const struct contents *c, uint64_t page, const void *at, int mine, char why[160]);
-/* As page_right(), where nobody is prepared for a signal. */
+/* Like page_right(), but does not catch signals. */
 bool words_right(const struct contents *c, uint64_t page, const uint64_t *in, int mine,
 		 char why[160]);
 void page_mark(uint64_t page, void *at, unsigned int slot);
 
-/* All pages from @at on; fails the test. */
+/* Checks all pages from @at on. Fails the test if one is wrong. */
 void assert_pages(const struct contents *c, uint64_t first_page, uint64_t pages, const void *at);
 
-/* A source, and what stands behind it. */
+/* A source, and the way in which it delivers. */
 enum feed_kind {
 	FEED_MEMORY,
 	FEED_FILE,     /* on a disk, with holes if the contents have them */
-	FEED_NOW,      /* a function, answering at once */
-	FEED_LATER,    /* answering from three threads in random order */
+	FEED_NOW,      /* a function that answers at once */
+	FEED_LATER,    /* three threads answer, in random order */
 	FEED_BLOCKING, /* a function that sleeps */
-	FEED_SHORT,    /* answering at most three pages at a time */
+	FEED_SHORT,    /* a function that answers at most three pages at a time */
 	FEED_KINDS,
-	FEED_MIXED, /* a function that does one or the other, or fails, and not three times */
+	FEED_MIXED, /* a function that mixes these, or fails, but never three times */
 	/*
-	 * A function that answers for the first pages only; the rest it keeps until it is
-	 * cancelled.
+	 * A function that answers for the first pages only. It keeps the other requests until they
+	 * are cancelled.
 	 */
 	FEED_NEVER,
 };
@@ -131,18 +134,18 @@ struct feed;
 
 struct feed *feed_make(enum feed_kind kind, const struct contents *c, uint64_t length);
 struct hgm_source *feed_source(const struct feed *feed);
-void feed_free(struct feed *feed); /* when no region uses it any more */
+void feed_free(struct feed *feed); /* no region may use it any more */
 
 /*
- * FEED_NEVER: how many pages from the start it answers for; how many requests it has been given
- * and keeps.
+ * FEED_NEVER: feed_answer_below() sets how many pages from the start it answers for. feed_kept()
+ * returns how many requests it keeps.
  */
 void feed_answer_below(struct feed *feed, uint64_t page);
 unsigned int feed_kept(struct feed *feed);
-void feed_give(struct feed *feed); /* answer what it keeps */
+void feed_give(struct feed *feed); /* answers the requests that it keeps */
 unsigned int feed_cancels(const struct feed *feed);
 
-/* The kinds of memory that a region can be of. */
+/* The kinds of memory that a region can consist of. */
 enum place {
 	PLACE_SHMEM,
 	PLACE_SHMEM_LAZY,
@@ -156,12 +159,12 @@ enum place {
 	PLACE_FD_HUGETLB_2M,
 	PLACE_HUGETLB_1G,
 	PLACES,
-	PLACES_SMALL = PLACE_HUGETLB_2M, /* those before it need no huge page pool */
+	PLACES_SMALL = PLACE_HUGETLB_2M, /* the kinds before it need no huge page pool */
 };
 
 extern const char *const place_names[];
 
-/* A region together with what the caller brought for it. */
+/* A region together with the file and the mapping that the caller supplies for it. */
 struct field {
 	struct hgm_region *region;
 	char *addr;
@@ -171,18 +174,18 @@ struct field {
 };
 
 uint64_t place_block(enum place place);
-bool place_can_be_huge(enum place place); /* by collapsing */
+bool place_can_be_huge(enum place place); /* by collapse */
 
-/* Why a region of that kind cannot be had at the moment; NULL if it can. */
+/* The reason why a region of that kind cannot be created at the moment. NULL: it can. */
 const char *place_lacking(enum place place, uint64_t length);
 
-/* What the caller brings is full of other bytes, and must not be seen again. */
+/* The caller's memory holds other bytes at first. They must never be seen in the region. */
 int field_try(struct field *f, struct hgm *h, enum place place, uint64_t length,
 	      struct hgm_source *src, uint64_t source_offset, uint32_t flags);
 void field_make(struct field *f, struct hgm *h, enum place place, uint64_t length,
 		struct hgm_source *src, uint32_t flags);
 void field_end(struct field *f);     /* destroys the region */
-void field_release(struct field *f); /* the caller's memory only: the region is gone already */
+void field_release(struct field *f); /* frees the caller's memory; the region is gone already */
 
 struct hgm *engine(uint32_t fault_threads);
 struct hgm *engine_with(struct hgm_opts opts);
@@ -192,20 +195,19 @@ struct hgm_progress progress_of(struct hgm *h);
 uint64_t huge_in_smaps(const void *addr, uint64_t length);
 
 /*
- * Of the whole blocks at least 95 of 100 are huge, by the library, by PAGEMAP_SCAN and by
- * smaps.
+ * At least 95 of 100 blocks must be huge, as reported by the library, by PAGEMAP_SCAN and by smaps.
  */
 void assert_huge(const struct field *f, enum place place);
 
-/* Threads that touch all pages, each in an order of its own, and look at every byte. */
+/* Threads that touch all pages, each in its own order, and check every byte. */
 struct plan {
 	const struct contents *contents;
 	const void *addr;
 	uint64_t first_page; /* of the source */
 	uint64_t pages;
-	uint64_t step;	     /* touch each step-th page only; 0: all */
+	uint64_t step;	     /* touch every step-th page only; 0: all */
 	unsigned int passes; /* 0: one */
-	bool write;	     /* mark each page after reading it; later passes want the mark */
+	bool write;	     /* mark each page after reading it; later passes expect the mark */
 	_Atomic bool *stop;  /* go on until it is set */
 };
 
@@ -217,24 +219,27 @@ struct touchers {
 void touchers_start(struct touchers *t, unsigned int count, const struct plan *plan);
 void touchers_join(struct touchers *t);
 
-/* Once in each case (engine() does it): SIGSEGV and SIGBUS are to be caught by what follows. */
+/* Once in each case (engine() does it). The functions below then catch SIGSEGV and SIGBUS. */
 void catch_faults(void);
 
-/* Read a byte: 0, or the signal that it raised. */
+/* Reads a byte. Returns 0, or the signal that the access raised. */
 int touch(const void *addr, uint8_t *value);
 
-/* A thread that touches one byte and tells how it fared. */
+/* Writes a byte with the value that it has already. Returns the same as touch(). */
+int touch_write(void *addr);
+
+/* A thread that touches one byte and reports the result. */
 struct waiter {
 	pthread_t thread;
 	const void *addr;
-	_Atomic int signal; /* -1: not back yet */
+	_Atomic int signal; /* -1: it has not returned yet */
 	uint8_t value;
 };
 
 void waiter_start(struct waiter *w, const void *addr);
 void waiter_join(struct waiter *w);
 
-/* True once @done(@arg), false if it is not in time. */
+/* True as soon as @done(@arg) is true. False if that does not happen in time. */
 bool eventually(bool (*done)(void *), void *arg, unsigned int ms);
 
 #endif

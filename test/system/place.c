@@ -10,10 +10,6 @@
 
 #include "sys.h"
 
-#ifndef MFD_HUGE_2MB
-#define MFD_HUGE_2MB (21U << 26)
-#endif
-
 const char *const place_names[] = {
 	[PLACE_SHMEM] = "shmem prepared",
 	[PLACE_SHMEM_LAZY] = "shmem lazy",
@@ -86,6 +82,11 @@ const char *place_lacking(enum place place, uint64_t length)
 	have = pool_free(block);
 	if (have >= 0 && (uint64_t)have * block >= length)
 		return NULL;
+	if (have < 0) { /* as ./run excuses it */
+		snprintf(why, sizeof(why), "no huge pages of %llu kB on this machine",
+			 (unsigned long long)block >> 10);
+		return why;
+	}
 	snprintf(why, sizeof(why), "%s: %ld free huge pages of %llu kB, too few for %llu kB",
 		 place_names[place], have, (unsigned long long)block >> 10,
 		 (unsigned long long)length >> 10);
@@ -153,7 +154,8 @@ int field_try(struct field *f, struct hgm *h, enum place place, uint64_t length,
 		soil(f->mapping, length, 64 * PAGE);
 		break;
 	default:
-		f->fd = hgm_sys->memfd_create("theirs", huge ? MFD_HUGETLB | MFD_HUGE_2MB : 0);
+		f->fd = hgm_sys->memfd_create("theirs",
+					      huge ? MFD_HUGETLB | 21U << HGM_MFD_HUGE_SHIFT : 0);
 		assert_true(f->fd >= 0);
 		assert_ok(hgm_sys->ftruncate(f->fd, length));
 		soiled = map_aligned(length, MAP_SHARED, f->fd);
@@ -253,12 +255,12 @@ void assert_huge(const struct field *f, enum place place)
 				  .length = length,
 				  .wanted = (blocks * 95 + 99) / 100 * 2 * MIB };
 
-	if (!eventually(is_huge, &look, 2000))
+	if (!eventually(is_huge, &look, 20000))
 		fail_msg("%s: of %llu blocks huge are %llu (info), %llu (PAGEMAP_SCAN), %llu "
-			 "(smaps); %llu left split: %s",
+			 "(smaps); %llu left split, the kernel said %d: %s",
 			 place_names[place], (unsigned long long)blocks,
 			 (unsigned long long)look.info >> 21, (unsigned long long)look.scan >> 21,
 			 (unsigned long long)look.smaps >> 21,
 			 (unsigned long long)info_of(f->region).left_split,
-			 info_of(f->region).sentence);
+			 info_of(f->region).collapse_error, info_of(f->region).sentence);
 }

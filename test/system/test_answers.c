@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Answers that come twice, from inside the question, for what was never asked, or not at all:
- * each request is answered once, and what is too much is refused in words.
+ * Answers that come twice, from inside the read function, for requests that were never made, or not
+ * at all. Each request is answered once. Surplus answers are refused with a text.
  */
 #include "harness.h"
 
@@ -13,7 +13,7 @@
 
 static const struct contents contents = { .seed = 6 };
 
-/* Answers from inside, twice, and for what was never asked. */
+/* Answers from inside the read function, twice, and for requests that were never made. */
 static _Atomic int second_answer, wrong_answer, foreign_answer;
 
 static int64_t answers_twice(void *user, const struct hgm_io *io)
@@ -29,7 +29,7 @@ static int64_t answers_twice(void *user, const struct hgm_io *io)
 		if (hgm_io_done(&other, (int64_t)other.length))
 			atomic_store(&second_answer, 1);
 		atomic_store(&second_answer, hgm_io_done(&other, -EIO));
-		/* Answered already: what is returned now must not count, whatever it is. */
+		/* The request is answered already. What is returned now must not count. */
 		return other.offset / PAGE % 2 ? HGM_IO_LATER : -EIO;
 	}
 	return (int64_t)io->length;
@@ -65,7 +65,7 @@ static void answers_count_once(void **state)
 	}
 }
 
-/* A result that is no possible answer: said so, and counted as a failure. */
+/* A result that is no possible answer is refused, and counts as a failure. */
 static int64_t answers_wrongly(void *user, const struct hgm_io *io)
 {
 	struct hgm_io copy = *io;
@@ -105,8 +105,8 @@ static void impossible_answers_fail(void **state)
 }
 
 /*
- * A cancellation may come before the source has so much as noted the request down, and is then
- * for an id that it does not know. The end of the region must come all the same.
+ * A cancellation may come before the source has recorded the request. It is then for an id that the
+ * source does not know. The region must end all the same.
  */
 struct slow_note {
 	struct hgm_io io;
@@ -162,9 +162,80 @@ static void cancel_crosses_the_question(void **state)
 	calm();
 }
 
+static const struct contents holey = { .seed = 7, .holes = true };
+
+static uint64_t count_holes(uint64_t pages)
+{
+	uint64_t n = 0;
+
+	for (uint64_t page = 0; page < pages; page++)
+		n += contents_hole(&holey, page);
+	return n;
+}
+
+/* The first attempt leaves garbage in the buffer. Some answers are short. */
+static int64_t answers_sparsely(void *user, const struct hgm_io *io)
+{
+	uint64_t page = io->offset / PAGE, pages = io->length / PAGE, zeroes[8] = { 0 };
+	struct hgm_io copy = *io;
+
+	(void)user;
+	if (!copy.attempt && page % 5 == 0) {
+		memset(copy.buf, 0x66, copy.length);
+		assert_ok(hgm_io_done(&copy, -EAGAIN));
+		return HGM_IO_LATER;
+	}
+	if (pages > 3 && page % 3 == 0)
+		pages -= 2;
+	for (uint64_t i = 0; i < pages; i++) {
+		if (contents_hole(&holey, page + i))
+			zeroes[i / 64] |= UINT64_C(1) << i % 64;
+		else
+			contents_write(&holey, page + i, 1, (char *)copy.buf + i * PAGE);
+	}
+	assert_ok(hgm_io_done_sparse(&copy, pages * PAGE, zeroes));
+	return HGM_IO_LATER;
+}
+
+static void some_pages_are_zero(void **state)
+{
+	static const enum place places[] = { PLACE_SHMEM,   PLACE_SHMEM_LAZY, PLACE_ANON,
+					     PLACE_FD,	    PLACE_MAPPING,    PLACE_MAPPING_ANON,
+					     PLACE_FD_LAZY, PLACE_HUGETLB_2M };
+	uint64_t none = 0;
+	struct hgm_io io = { 0 };
+
+	(void)state;
+	assert_error(hgm_io_done_sparse(&io, PAGE, NULL), -EINVAL);
+	assert_error(hgm_io_done_sparse(&io, PAGE, &none), -EINVAL);
+	for (size_t i = 0; i < sizeof(places) / sizeof(places[0]); i++) {
+		uint64_t length = places[i] >= PLACES_SMALL ? 4 * MIB : LENGTH;
+		struct hgm_source *src;
+		struct hgm *h;
+		struct field f;
+
+		if (place_lacking(places[i], length))
+			continue;
+		watch(place_names[places[i]], 60);
+		h = engine(1);
+		assert_ok(hgm_source_fn(&src, answers_sparsely, NULL, NULL));
+		field_make(&f, h, places[i], length, src, 0);
+		assert_ok(hgm_start(h));
+		assert_pages(&holey, 0, 10, f.addr);
+		assert_ok(hgm_wait(h, WAIT_MS));
+		assert_pages(&holey, 0, length / PAGE, f.addr);
+		assert_int_equal(stats_of(h).zero_pages, count_holes(length / PAGE));
+		field_end(&f);
+		hgm_destroy(h);
+		hgm_source_destroy(src);
+		calm();
+	}
+}
+
 static const struct CMUnitTest tests[] = {
 	cmocka_unit_test(answers_count_once),
 	cmocka_unit_test(impossible_answers_fail),
+	cmocka_unit_test(some_pages_are_zero),
 	cmocka_unit_test(cancel_crosses_the_question),
 };
 

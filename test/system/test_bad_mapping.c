@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Mappings and sources that cannot go together: memory that is not what the caller says would
- * be served with wrong bytes or silent zeroes, so it must be refused.
+ * Mappings and sources that do not fit together. Memory that is not what the caller says would be
+ * served with wrong bytes or silent zeroes, so it must be refused.
  */
 #include "harness.h"
 
@@ -94,7 +94,7 @@ static void refused(const char *what, const struct hgm_region_opts *o, int want)
 	assert_same_holdings(&before);
 }
 
-/* The mapping of good() must still be fit for use afterwards. */
+/* The mapping of good() must still be usable afterwards. */
 static void still_served(void)
 {
 	struct hgm_region_opts o = mapping(s.shared, s.fd, 0);

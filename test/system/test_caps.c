@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The capability table on the running kernel. What it must say depends on the kernel; that its
- * answers agree with each other, and that it leaves nothing behind, does not.
+ * The capability table on the running kernel. Its answers depend on the kernel. On every kernel
+ * they must agree with each other, and the probe must leave nothing behind.
  */
 #include <fcntl.h>
 #include <stdbool.h>
@@ -25,8 +25,8 @@ static uint64_t value(const struct hgm_caps *caps, const char *name)
 }
 
 /*
- * All of @names, which end with NULL. A probe may be told to come back: give it a few chances to
- * make up its mind.
+ * All of @names, which end with NULL. A probe may be told to try again later, so it gets a few
+ * chances to find a definite answer.
  */
 static void assert_yes(const char *const *names, unsigned int flags)
 {
@@ -60,7 +60,7 @@ static void answers_are_whole(void **state)
 	for (unsigned int i = 0; i < hgm_caps_count(caps); i++) {
 		const struct hgm_cap *cap = hgm_caps_at(caps, i);
 
-		assert_in_range(cap->answer, HGM_NO, HGM_UNPROVEN);
+		assert_uint_in_range(cap->answer, HGM_NO, HGM_UNPROVEN);
 		assert_true(strlen(cap->reason) > 10);
 		assert_int_equal(cap->name[strspn(cap->name, "abcdefghijklmnopqrstuvwxyz0123456789"
 							     "._")],
@@ -69,7 +69,7 @@ static void answers_are_whole(void **state)
 	hgm_caps_free(caps);
 }
 
-/* A feature bit that the kernel shows is a capability that must be found to work, and no other. */
+/* A capability must be found to work exactly if the kernel shows its feature bit. */
 static void feature_bits_and_answers_agree(void **state)
 {
 	static const struct {
@@ -105,7 +105,7 @@ static void feature_bits_and_answers_agree(void **state)
 		else
 			assert_int_equal(answer(caps, pairs[i].name), HGM_NO);
 	}
-	/* In no kernel up to now: private memory has no page cache. */
+	/* No kernel has this up to now, because private memory has no page cache. */
 	assert_int_equal(answer(caps, "anon.minor.4k"), HGM_NO);
 	hgm_caps_free(caps);
 }
@@ -115,7 +115,7 @@ static void nothing_is_left_behind(void **state)
 	struct holdings before;
 
 	(void)state;
-	/* The first run lets the C library map what it then keeps (a thread's stack). */
+	/* In the first run the C library maps memory that it then keeps (a thread's stack). */
 	hgm_caps_free(probe(0));
 	before = take_holdings();
 	for (int i = 0; i < 5; i++)
@@ -123,7 +123,7 @@ static void nothing_is_left_behind(void **state)
 	assert_same_holdings(&before);
 }
 
-/* Not by the caps: an independent look. */
+/* An independent look that does not use the caps. */
 static long free_huge_pages(void)
 {
 	int fd =
@@ -163,7 +163,7 @@ static void huge_pages_are_taken_and_given_back(void **state)
 	assert_int_equal(free_huge_pages(), nfree);
 }
 
-/* Runs in a child of its own: 0 if all is as it must be, else the line. */
+/* Runs in its own child process. Returns 0 if all is as it must be. */
 static int probe_as_nobody(void)
 {
 	struct hgm_caps *caps;
@@ -176,7 +176,7 @@ static int probe_as_nobody(void)
 		return 3;
 	if (hgm_caps_find(caps, "uffd.syscall")->answer == HGM_NO)
 		return 4;
-	/* Faults of user mode need no privilege, and its verbs are the same. */
+	/* User-mode faults need no privilege, and their verbs are the same. */
 	if (hgm_caps_find(caps, "uffd.user_mode_only")->answer == HGM_YES &&
 	    hgm_caps_find(caps, "anon.missing.4k")->answer != HGM_YES)
 		return 5;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The probe of high-granularity mapping on the running kernel, which most likely has none: it must
- * say so, soon, and without a page of the pool.
+ * The probe of high-granularity mapping on the running kernel, which most likely lacks it. The
+ * probe must say so soon, and without a page of the pool.
  */
 #include <errno.h>
 #include <stdbool.h>
@@ -14,7 +14,7 @@
 #include "smaps.h"
 #include "test.h"
 
-/* Not by the caps: an independent look. */
+/* An independent look that does not use the caps. */
 static long pool(unsigned int kib, const char *what)
 {
 	char path[128];
@@ -64,7 +64,7 @@ static int counting_mmap(void **out, void *addr, uint64_t len, int prot, int fla
 	return hgm_sys_linux.mmap(out, addr, len, prot, flags, fd, offset);
 }
 
-/* Pitfalls 1 and 2, on the kernel that has bit 13 for something else. */
+/* Pitfalls 1 and 2, on the kernel that uses bit 13 for something else. */
 static void a_kernel_without_hgm_is_asked_twice(void **state)
 {
 	struct hgm_probe p = { .flags = HGM_CAPS_USE_HUGE_PAGES, .page = 4096 };
@@ -135,7 +135,7 @@ static void without_hgm_all_its_rows_say_no(void **state)
 			assert_int_equal(pool(sizes[i], counters[j]), had[i][j]);
 }
 
-/* The stages before the proof: no page leaves the pool, none is promised, while they are at it. */
+/* While the stages before the proof run, no page leaves the pool, and none is reserved. */
 static void split_needs_no_page_of_the_pool(void **state)
 {
 	static const char *const counters[] = { "free", "resv", "surplus" };
@@ -174,7 +174,7 @@ static int no_pagemap_scan(int fd, const void *start, const void *end, uint64_t 
 	return -ENOTTY;
 }
 
-/* As before Linux 6.7. */
+/* As on kernels before Linux 6.7. */
 static void smaps_verifies_a_collapse(void **state)
 {
 	static const enum hgm_memory memories[] = { HGM_MEMORY_ANON, HGM_MEMORY_SHMEM };

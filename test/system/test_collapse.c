@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * MADV_COLLAPSE that fails, for a while or always, or does nothing and says that it did: blocks
- * become huge in the end or are told as left split, and faults are served for ever.
+ * MADV_COLLAPSE that fails, for a while or always, or reports success and does nothing. Blocks
+ * become huge in the end or are reported as left split, and faults continue to be served.
  */
+#include "engine.h"
 #include "harness.h"
 #include "sys.h"
 
@@ -17,8 +18,8 @@ static const struct hgm_sys *kernel;
 static struct hgm_sys sys;
 
 /*
- * MADV_COLLAPSE of watched memory: fails so many times for each block, or does nothing and says
- * 0.
+ * MADV_COLLAPSE of watched memory: it fails a number of times for each block, or does nothing and
+ * returns 0.
  */
 #define COLLAPSE_ALWAYS UINT32_MAX
 
@@ -28,22 +29,65 @@ static struct {
 	int rc;
 	uint32_t times;
 	_Atomic uint32_t done[64];
+	unsigned int together; /* calls that must be under way before the first returns */
+	_Atomic unsigned int calls;
+	_Atomic unsigned int first_calls; /* calls for a block that no call has named before */
+	_Atomic uint64_t asked;		  /* bitmap of blocks */
+	_Atomic bool held;		  /* nothing is collapsed */
 } collapse;
+
+static bool is_let_go(void *arg)
+{
+	(void)arg;
+	return !atomic_load(&collapse.held);
+}
+
+static bool enough_calls(void *arg)
+{
+	(void)arg;
+	return atomic_load(&collapse.calls) >= collapse.together;
+}
+
+/* If a call for several blocks fails for one of them, it is repeated for each block. */
+static bool refuses(uint64_t at, uint64_t len)
+{
+	bool refused = false;
+
+	for (uint64_t block = at >> 21; block < (at + len) >> 21; block++)
+		if (collapse.rc && len > 2 * MIB)
+			refused |= atomic_load(&collapse.done[block & 63]) < collapse.times;
+		else
+			refused |= atomic_fetch_add(&collapse.done[block & 63], 1) < collapse.times;
+	return refused;
+}
+
+static void note_blocks(uint64_t at, uint64_t len)
+{
+	uint64_t blocks = ((UINT64_C(1) << (len >> 21)) - 1) << (at >> 21 & 63);
+
+	if (blocks & ~atomic_fetch_or(&collapse.asked, blocks))
+		atomic_fetch_add(&collapse.first_calls, 1);
+}
 
 static int odd_madvise(void *addr, uint64_t len, int advice)
 {
 	uint64_t at = (uint64_t)((char *)addr - collapse.addr);
 
-	if (advice == HGM_MADV_COLLAPSE && collapse.addr && at < collapse.length &&
-	    atomic_fetch_add(&collapse.done[at >> 21 & 63], 1) < collapse.times)
-		return collapse.rc;
+	if (advice == HGM_MADV_COLLAPSE && collapse.addr && at < collapse.length) {
+		atomic_fetch_add(&collapse.calls, 1);
+		note_blocks(at, len);
+		assert_true(eventually(is_let_go, NULL, WAIT_MS));
+		assert_true(eventually(enough_calls, NULL, WAIT_MS));
+		if (refuses(at, len))
+			return collapse.rc;
+	}
 	return kernel->madvise(addr, len, advice);
 }
 
-/* Between the kernel's word that a block is huge and ours somebody takes it apart, once. */
+/* After the kernel reports a block as huge, and before the library does, it is split once. */
 static struct {
 	_Atomic(char *) addr;
-	_Atomic bool looked; /* it has PAGEMAP_SCAN for that */
+	_Atomic bool looked; /* PAGEMAP_SCAN exists and was used */
 	_Atomic bool taken_apart;
 } verify;
 
@@ -61,7 +105,7 @@ static int odd_scan(int fd, const void *start, const void *end, uint64_t categor
 	atomic_store(&verify.addr, NULL);
 	atomic_store(&verify.taken_apart, true);
 	madvise(addr, PAGE, MADV_DONTNEED);
-	*(volatile char *)addr; /* served while the collapser is still here */
+	*(volatile char *)addr; /* served while the collapser is still in this call */
 	return rc;
 }
 
@@ -71,7 +115,7 @@ static int set_up(void **state)
 	watch("collapse", 100);
 	memset(&collapse, 0, sizeof(collapse));
 	memset(&verify, 0, sizeof(verify));
-	if (hgm_sys == &sys) /* and perhaps in use: a failed case leaves its engine behind */
+	if (hgm_sys == &sys) /* it may be in use: a failed case leaves its engine behind */
 		return 0;
 	kernel = hgm_sys;
 	sys = *kernel;
@@ -114,7 +158,7 @@ static void collapse_fails_at_first(void **state)
 		assert_int_equal(info_of(f.region).left_split, 0);
 		assert_huge(&f, place);
 		assert_true(stats_of(h).collapse_tries >= 8);
-		/* EINVAL of a block with nothing mapped is asked about again at once. */
+		/* After EINVAL, a block with nothing mapped is tried again at once. */
 		assert_true(stats_of(h).collapse_retries >=
 			    (place == PLACE_SHMEM && collapse.rc == -EINVAL ? 4 : 6));
 		if (!collapse.rc)
@@ -149,7 +193,7 @@ static void collapse_never_works(void **state)
 		assert_int_equal(info_of(f.region).collapse_error, errors[i] ? errors[i] : -EAGAIN);
 		assert_int_equal(info_of(f.region).huge_bytes, 0);
 		assert_int_equal(stats_of(h).collapsed_blocks, 0);
-		/* Faults are served for ever, huge or not. */
+		/* Faults continue to be served, whether the memory is huge or not. */
 		assert_int_equal(madvise(f.addr, 4 * MIB, MADV_DONTNEED), 0);
 		assert_pages(&contents, 0, 1024, f.addr);
 		assert_ok(hgm_wait(h, WAIT_MS));
@@ -170,8 +214,8 @@ static bool is_collapsing(void *arg)
 }
 
 /*
- * All pages are there, no request is under way, a collapse is to be tried again: and the region
- * goes.
+ * All pages have arrived, no request is under way, and a collapse is still to be tried again. Then
+ * the region ends.
  */
 static void wait_sees_a_collapsing_region_go(void **state)
 {
@@ -226,6 +270,74 @@ static void taken_apart_before_we_know(void **state)
 	feed_free(feed);
 }
 
+static void assert_helped(enum place place, unsigned int threads)
+{
+	struct feed *feed = feed_make(FEED_NOW, &contents, 16 * MIB);
+	struct hgm *h = engine_with((struct hgm_opts){ .collapse_threads = threads });
+	struct field f;
+
+	memset(&collapse, 0, sizeof(collapse));
+	field_make(&f, h, place, 16 * MIB, feed_source(feed), HGM_REGION_DEFER_COLLAPSE);
+	assert_ok(hgm_start(h));
+	assert_ok(hgm_wait(h, WAIT_MS));
+	collapse.rc = -EAGAIN;
+	collapse.times = 2;
+	collapse.length = 16 * MIB;
+	collapse.addr = f.addr;
+	collapse.together = kernel_has(KERNEL_PAGEMAP_SCAN) ? threads : 1;
+	assert_ok(hgm_region_collapse(f.region));
+	assert_ok(hgm_wait(h, WAIT_MS));
+	assert_pages(&contents, 0, 16 * MIB / PAGE, f.addr);
+	assert_int_equal(info_of(f.region).left_split, 0);
+	assert_huge(&f, place);
+	assert_int_equal(stats_of(h).collapsed_blocks, 8);
+	assert_true(stats_of(h).collapse_tries >= 3 * 8);
+	field_end(&f);
+	hgm_destroy(h);
+	feed_free(feed);
+}
+
+/* Several threads collapse blocks of one region at a time. Failed blocks are tried again. */
+static void several_threads(void **state)
+{
+	(void)state;
+	assert_helped(PLACE_SHMEM_LAZY, 2);
+	assert_helped(PLACE_MAPPING_LAZY, 3);
+	assert_helped(PLACE_FD_LAZY, 8);
+}
+
+/*
+ * Each call makes all CPUs empty their lists of pages. Therefore adjacent blocks that need no copy
+ * share one call. The first call may be for some of them only, as they are marked one by one.
+ */
+static void blocks_in_a_row_are_one_call(void **state)
+{
+	struct feed *feed = feed_make(FEED_NOW, &contents, 32 * MIB);
+	struct hgm *h = engine(1);
+	struct field f;
+	bool prepared;
+
+	(void)state;
+	field_make(&f, h, PLACE_SHMEM, 32 * MIB, feed_source(feed), HGM_REGION_DEFER_COLLAPSE);
+	assert_ok(hgm_start(h));
+	assert_ok(hgm_wait(h, WAIT_MS));
+	prepared = f.region->prepared_blocks == 16;
+	collapse.length = 32 * MIB;
+	collapse.held = true;
+	collapse.addr = f.addr;
+	assert_ok(hgm_region_collapse(f.region));
+	atomic_store(&collapse.held, false);
+	assert_ok(hgm_wait(h, WAIT_MS));
+	assert_int_equal(collapse.asked, 0xffff);
+	if (prepared)
+		assert_uint_in_range(collapse.first_calls, 1, 2);
+	field_end(&f);
+	hgm_destroy(h);
+	feed_free(feed);
+	if (!prepared)
+		test_skip("no huge pages to prepare 32 MiB with");
+}
+
 #define CASE(fn) cmocka_unit_test_setup_teardown(fn, set_up, tear_down)
 
 static const struct CMUnitTest tests[] = {
@@ -233,6 +345,8 @@ static const struct CMUnitTest tests[] = {
 	CASE(collapse_never_works),
 	CASE(wait_sees_a_collapsing_region_go),
 	CASE(taken_apart_before_we_know),
+	CASE(several_threads),
+	CASE(blocks_in_a_row_are_one_call),
 };
 
 TEST_MAIN(tests)

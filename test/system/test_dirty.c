@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Dirty tracking loses no write: a copy that is kept up by the pages it reports is, once the
- * writers stand still, what memory is. On every kind of memory, complete or still arriving, both
- * ways, while threads write as fast as they can. And it reports no more than was written.
+ * Dirty tracking loses no write. A copy that is updated with the pages it reports equals the memory
+ * as soon as the writers stand still. This holds for every kind of memory, complete or still
+ * arriving, both ways, while threads write as fast as they can. Tracking reports no more than was
+ * written.
  */
 #include "bits.h"
 #include "crew.h"
@@ -34,6 +35,7 @@ static void begin(struct track *t, enum place place, uint64_t length, enum feed_
 	t->h = engine(2);
 	t->bitmap = calloc(hgm_bits_words(t->pages), sizeof(t->bitmap[0]));
 	t->copy = malloc(length);
+	contents_write(&contents, 0, t->pages, t->copy);
 	field_make(&t->f, t->h, place, length, feed_source(t->feed), 0);
 	assert_ok(hgm_start(t->h));
 	if (complete)
@@ -89,15 +91,14 @@ static void copy_dirty(struct track *t)
 			copy_page(t, p);
 }
 
-/* What has not arrived is not forced in. */
+/* Copies only the pages that have arrived, so that no page is forced in. */
 static void copy_all(struct track *t)
 {
 	assert_ok(hgm_region_export(t->f.region, 0, t->pages, t->bitmap));
-	contents_write(&contents, 0, t->pages, t->copy);
 	copy_dirty(t);
 }
 
-/* As a migration: everything, what became dirty, ..., the rest while the guest stands still. */
+/* Like a migration: copy everything, then dirty pages repeatedly, then the rest while paused. */
 static void keep_a_copy(enum place place, uint64_t length, uint32_t flags, enum feed_kind kind,
 			bool complete)
 {
@@ -159,13 +160,18 @@ static void nor_while_memory_arrives(void **state)
 	}
 }
 
+/* The copy is what memory must hold. */
 static void write_some(struct track *t, struct random *rnd, uint64_t unit_pages, uint64_t *want)
 {
+	uint64_t offset;
+
 	memset(want, 0, hgm_bits_words(t->pages) * sizeof(want[0]));
 	for (unsigned int i = 0; i < 40; i++) {
 		uint64_t page = random_below(rnd, t->pages);
 
-		*(volatile char *)(t->f.addr + page * PAGE + random_below(rnd, PAGE)) += 1;
+		offset = page * PAGE + random_below(rnd, PAGE);
+		*(volatile char *)(t->f.addr + offset) += 1;
+		t->copy[offset] += 1;
 		for (uint64_t p = page / unit_pages * unit_pages;
 		     p < (page / unit_pages + 1) * unit_pages && p < t->pages; p++)
 			want[p / 64] |= UINT64_C(1) << p % 64;
@@ -174,14 +180,10 @@ static void write_some(struct track *t, struct random *rnd, uint64_t unit_pages,
 
 static void read_all(const struct track *t)
 {
-	uint64_t sum = 0;
-
-	for (uint64_t p = 0; p < t->pages; p++)
-		sum += *(volatile uint8_t *)(t->f.addr + p * PAGE);
-	assert_true(sum || !sum);
+	assert_same(t->f.addr, t->copy, t->pages, dirty_info(t->d).sentence);
 }
 
-/* Exactly the units that were written to; reads, and collapses put off, report nothing. */
+/* Exactly the units that were written to are dirty. Reads and deferred collapses report nothing. */
 static void only_what_was_written(void **state)
 {
 	static const uint32_t ways[] = { 0, HGM_DIRTY_EXACT, HGM_DIRTY_SYNC };
@@ -204,7 +206,7 @@ static void only_what_was_written(void **state)
 			want = calloc(words, sizeof(want[0]));
 			start(&t, ways[i]);
 			unit = dirty_info(t.d).unit_bytes / PAGE;
-			/* Where protected pages cannot be mapped a read maps them unprotected. */
+			/* Where pages cannot be mapped protected, a read maps them unprotected. */
 			if (dirty_info(t.d).flags & HGM_DIRTY_ARRIVALS) {
 				read_all(&t);
 				collect(&t);
@@ -228,7 +230,7 @@ static bool huge_again(void *arg)
 	       info_of(((struct field *)arg)->region).length;
 }
 
-/* The unit is what the memory is mapped by; exact tracking splits; afterwards all is huge again. */
+/* The unit is the size of the mapping. Exact tracking splits. Afterwards all is huge again. */
 static void units_and_huge_pages(void **state)
 {
 	static const enum place places[] = { PLACE_SHMEM, PLACE_SHMEM_LAZY, PLACE_ANON };
@@ -268,7 +270,7 @@ static void units_and_huge_pages(void **state)
 	}
 }
 
-/* Pages that come from the source are dirty if asked for only. */
+/* Pages that come from the source are dirty only if the caller asks for that. */
 static void arrivals(void **state)
 {
 	static const enum place places[] = { PLACE_SHMEM, PLACE_SHMEM_LAZY, PLACE_ANON,
@@ -296,7 +298,7 @@ static void arrivals(void **state)
 	}
 }
 
-/* What is collected in parts is neither lost nor told twice, whatever the unit. */
+/* A write that is collected in parts is neither lost nor reported twice, whatever the unit. */
 static void collected_in_parts(void **state)
 {
 	static const uint32_t ways[] = { 0, HGM_DIRTY_SYNC };
@@ -313,7 +315,7 @@ static void collected_in_parts(void **state)
 		start(&t, ways[i % 2]);
 		unit = dirty_info(t.d).unit_bytes / PAGE;
 		*(volatile char *)(t.f.addr + 200 * PAGE) += 1;
-		/* Beginning in the middle of a block. */
+		/* Begin in the middle of a block. */
 		for (uint64_t first = t.pages; first;) {
 			first -= 128;
 			assert_ok(hgm_dirty_collect(t.d, first, 100, part, &dirty));
@@ -322,7 +324,7 @@ static void collected_in_parts(void **state)
 		}
 		assert_int_equal(found, unit == 1 ? 1 : 4 * 100);
 		assert_int_equal(collect(&t), unit == 1 ? 0 : unit - 4 * 100);
-		/* What was left huge is not taken apart by collecting a part of it. */
+		/* Collecting a part of a block that was left huge does not split it. */
 		if (place == PLACE_SHMEM && unit > 1)
 			assert_int_equal(huge_in_smaps(t.f.addr, 4 * MIB), 4 * MIB);
 		end(&t);

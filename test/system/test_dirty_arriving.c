@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Protected memory whose source fails, or has holes: what never comes raises SIGBUS, and zeroes
- * come as zeroes, under dirty tracking, a watch or a snapshot as without.
+ * Protected memory whose source fails, or has holes. Pages that never arrive raise SIGBUS, and
+ * zeroes arrive as zeroes, with dirty tracking, a watch or a snapshot as without.
  */
 #include "crew.h"
+#include "discarding.h"
 
 #include <errno.h>
 #include <signal.h>
@@ -27,7 +28,7 @@ enum guard {
 static const char *const guard_names[] = { "dirty tracking", "dirty tracking, with arrivals",
 					   "a watch", "a snapshot" };
 
-/* Keeps everybody waiting until it is told to go on; fails for one page if it shall. */
+/* A source that makes all threads wait until @go is set. If @fails is set, one page fails. */
 struct slow {
 	_Atomic bool go;
 	bool fails;
@@ -105,7 +106,7 @@ static bool begin(struct scene *s, enum place place, enum guard kind, bool fails
 	s->guard = kind;
 	s->slow.fails = fails;
 	assert_ok(hgm_source_fn(&s->src, slow_read, &s->slow, &so));
-	s->h = engine(2);
+	s->h = engine_with((struct hgm_opts){ .fault_threads = 2, .retries = 1 });
 	field_make(&s->f, s->h, place, LENGTH, s->src, flags);
 	assert_ok(hgm_start(s->h));
 	guard(s);
@@ -151,8 +152,8 @@ static void fails_under(enum place place, enum guard kind)
 	if (!begin(&s, place, kind, true, 0))
 		return;
 	atomic_store(&s.slow.go, true);
-	assert_error(hgm_wait(s.h, WAIT_MS), -EIO);
 	assert_bus_error(&s);
+	assert_error(hgm_wait(s.h, WAIT_MS), -EIO);
 	assert_bus_error(&s); /* and again */
 	end(&s);
 }
@@ -198,7 +199,7 @@ static bool has_begun(void *region)
 	return bitmap[0] & bitmap[1] & bitmap[2] & bitmap[3] & 1;
 }
 
-/* Of a block that was there in part when tracking began only that part is guarded. */
+/* If a part of a block had arrived when tracking began, only that part is protected. */
 static void half_a_block(void **state)
 {
 	struct hgm_dirty_opts o = { .size = sizeof(o),
@@ -236,7 +237,65 @@ static void half_a_block(void **state)
 	calm();
 }
 
+#define RETRIES	    SMALLER(60, 20)
+#define RETRY_PAGES UINT64_C(16)
+#define BAD_PAGE    UINT64_C(7)
+
+static void *retry(void *region)
+{
+	return (void *)(intptr_t)hgm_region_retry(region);
+}
+
+/*
+ * A page that was given up is fetched again at the same time. It has not arrived yet, and it is no
+ * longer poison. No thread reads zeroes, and a thread that reads the page waits.
+ */
+static void begins_during_a_retry(void **state)
+{
+	static struct ledger ledger;
+	struct hgm *h;
+
+	(void)state;
+	skip_unless(KERNEL_POISON);
+	watch("tracking begins during a retry", 60);
+	ledger_make(&ledger, &contents, RETRY_PAGES * PAGE);
+	h = engine_with((struct hgm_opts){ .retries = HGM_RETRY_NEVER });
+	assert_ok(hgm_start(h));
+	for (unsigned int round = 0; round < RETRIES; round++) {
+		struct hgm_dirty *d;
+		pthread_t thread;
+		struct field f;
+		void *rc;
+
+		atomic_store(&ledger.bad_page, BAD_PAGE);
+		atomic_store(&ledger.bad_pages, 1);
+		field_make(&f, h, PLACE_ANON, RETRY_PAGES * PAGE, ledger.source,
+			   HGM_REGION_NO_FILL);
+		assert_ok(hgm_region_prefetch(f.region, 0, BAD_PAGE * PAGE));
+		assert_ok(hgm_region_prefetch(f.region, (BAD_PAGE + 1) * PAGE,
+					      (RETRY_PAGES - BAD_PAGE - 1) * PAGE));
+		assert_int_equal(touch(f.addr + BAD_PAGE * PAGE, &(uint8_t){ 0 }), SIGBUS);
+		while (info_of(f.region).present_bytes < (RETRY_PAGES - 1) * PAGE ||
+		       info_of(f.region).poisoned_bytes < PAGE)
+			nap_us(100);
+		atomic_store(&ledger.bad_pages, 0);
+		assert_int_equal(pthread_create(&thread, NULL, retry, f.region), 0);
+		while (round % 2 && info_of(f.region).poisoned_bytes)
+			;
+		assert_ok(hgm_dirty_start(&d, f.region, NULL));
+		pthread_join(thread, &rc);
+		assert_ok((int)(intptr_t)rc);
+		assert_pages(&contents, BAD_PAGE, 1, f.addr + BAD_PAGE * PAGE);
+		hgm_dirty_stop(d);
+		field_end(&f);
+	}
+	hgm_destroy(h);
+	ledger_free(&ledger);
+	calm();
+}
+
 static const struct CMUnitTest tests[] = {
+	cmocka_unit_test(begins_during_a_retry),
 	cmocka_unit_test(zeroes),
 	cmocka_unit_test(what_never_comes),
 	cmocka_unit_test(half_a_block),

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Memory that is discarded, as a balloon does, before and while its writes are tracked or asked
- * for: who reads it gets zeroes at once, and who writes to it then is seen like any other.
+ * Memory that is discarded, as a balloon does, before and while its writes are tracked or watched.
+ * A reader gets zeroes at once, and a later write is noticed like any other.
  */
 #include "bits.h"
 #include "harness.h"
+#include "sys.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -14,7 +15,7 @@
 #define WAIT_MS SMALLER(20000, 100000)
 #define LENGTH	(4 * MIB)
 #define PAGES	(LENGTH / PAGE)
-/* What is discarded: whole blocks, for hugetlb's sake; and one page in it. */
+/* The memory that is discarded, in whole blocks because of hugetlb, and one page in it. */
 #define HOLE	 (2 * MIB)
 #define HOLE_END (4 * MIB)
 #define IN_HOLE	 (3 * MIB)
@@ -99,8 +100,8 @@ static bool is_dirty(struct hgm_dirty *d, uint64_t offset)
 }
 
 /*
- * Sooner or later: a fault is counted when its waiter has been served already, and while a full
- * block's registration is renewed for its collapse the kernel itself gives zeroes.
+ * This takes a while. A fault is counted after its waiter has been served. While a full block's
+ * registration is renewed for its collapse, the kernel itself gives zeroes.
  */
 static bool faults_again(void *arg)
 {
@@ -132,19 +133,19 @@ static void tracked(enum place place, uint32_t way, uint32_t flags, bool before)
 		assert_reads_zero(&s, at);
 		is_dirty(d, 0);
 		poke(&s, at);
-		poke(&s, at + PAGE); /* which nobody has read */
+		poke(&s, at + PAGE); /* no thread has read this page */
 		if (!is_dirty(d, at))
 			fail_msg("%s, way %u: lost: written after it was read", place_names[place],
 				 way);
 		poke(&s, at + 2 * PAGE);
 		if (!is_dirty(d, at + 2 * PAGE))
 			fail_msg("%s, way %u: lost: the first write", place_names[place], way);
-		/* Neighbours of what is protected again. */
+		/* A neighbour of pages that are protected again. */
 		assert_reads_zero(&s, at + 3 * PAGE);
 	}
 	hgm_dirty_stop(d);
 	assert_reads_zero(&s, IN_HOLE + 50 * PAGE);
-	/* The engine serves it again, whoever had it registered. */
+	/* The engine serves the memory again, whichever part of it had registered the memory. */
 	discard(&s);
 	assert_reads_zero(&s, IN_HOLE + 60 * PAGE);
 	if (place == PLACE_ANON)
@@ -176,7 +177,7 @@ static enum hgm_write_verdict count(void *user, struct hgm_region *r, const stru
 	return HGM_WRITE_ALLOW;
 }
 
-/* A discard takes the guard off for nobody: the write that follows is asked for. */
+/* A discard does not remove the protection. The watch is asked about the write that follows. */
 static void asked_of_it(enum place place, bool before)
 {
 	struct hgm_watch_opts o = { .size = sizeof(o), .write = count };
@@ -210,8 +211,75 @@ static void asked_of_writes_to_it(void **state)
 	}
 }
 
+/* A collection while hgm_region_discard() drops the memory, just before or just after the drop. */
+static struct {
+	const struct hgm_sys *kernel;
+	struct hgm_sys sys;
+	_Atomic(struct hgm_dirty *) dirty;
+	bool behind;
+	bool found;
+} collector;
+
+static int punch_hole(int fd, uint64_t offset, uint64_t len)
+{
+	struct hgm_dirty *d = atomic_exchange(&collector.dirty, NULL);
+	int rc;
+
+	if (d && !collector.behind) {
+		collector.found = is_dirty(d, IN_HOLE);
+		is_dirty(d, IN_HOLE);
+	}
+	rc = collector.kernel->punch_hole(fd, offset, len);
+	if (d && collector.behind)
+		collector.found = is_dirty(d, IN_HOLE);
+	return rc;
+}
+
+/* An earlier write is in the next collection. Pages that became zero are in the last one. */
+static void collected_in_the_midst(enum place place, uint32_t way, bool behind)
+{
+	struct hgm_dirty_opts o = { .size = sizeof(o), .flags = way };
+	struct hgm_dirty *d;
+	struct scene s;
+
+	if (!begin(&s, place, 0))
+		return;
+	assert_ok(hgm_dirty_start(&d, s.f.region, &o));
+	is_dirty(d, IN_HOLE);
+	poke(&s, IN_HOLE);
+	collector.behind = behind;
+	atomic_store(&collector.dirty, d);
+	assert_ok(hgm_region_discard(s.f.region, HOLE, HOLE_END - HOLE));
+	if (!collector.found)
+		fail_msg("%s, way %u: lost: written before it was discarded", place_names[place],
+			 way);
+	if (!behind && !is_dirty(d, IN_HOLE))
+		fail_msg("%s, way %u: lost: discarded behind a collection", place_names[place],
+			 way);
+	hgm_dirty_stop(d);
+	end(&s);
+}
+
+static void written_before(void **state)
+{
+	static const enum place files[] = { PLACE_FD, PLACE_FD_LAZY, PLACE_MAPPING,
+					    PLACE_FD_HUGETLB_2M };
+	static const uint32_t ways[] = { 0, HGM_DIRTY_SYNC };
+
+	(void)state;
+	collector.kernel = hgm_sys;
+	collector.sys = *hgm_sys;
+	collector.sys.punch_hole = punch_hole;
+	hgm_sys = &collector.sys;
+	for (size_t i = 0; i < sizeof(files) / sizeof(files[0]); i++)
+		for (size_t k = 0; k < 4; k++)
+			collected_in_the_midst(files[i], ways[k / 2], k % 2);
+	hgm_sys = collector.kernel;
+}
+
 static const struct CMUnitTest tests[] = {
 	cmocka_unit_test(no_write_to_it_is_lost),
+	cmocka_unit_test(written_before),
 	cmocka_unit_test(asked_of_writes_to_it),
 };
 

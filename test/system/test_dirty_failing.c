@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Each call of the kernel that dirty tracking makes fails once, at every place where it can: no
- * write is lost by it, nobody is left asleep, nothing stays behind, and afterwards all is as ever.
+ * Each call that dirty tracking makes to the kernel fails once, at every place where it can. No
+ * write is lost, no thread is left asleep, nothing stays behind, and then all works as before.
  */
 #include "bits.h"
 #include "failing.h"
@@ -73,7 +73,7 @@ static void poke(const struct scene *s, uint64_t page)
 	*(volatile char *)(s->f.addr + page * PAGE + 77) += 1;
 }
 
-/* Pages that lie apart, so that they are protected by several calls; of both ends, too. */
+/* Pages that lie apart, so that several calls protect them. Both ends are included. */
 static const uint64_t written[] = { 0, 3, 300, 700, 900, 1300, PAGES - 1 };
 #define WRITTEN (sizeof(written) / sizeof(written[0]))
 
@@ -113,7 +113,7 @@ static void assert_as_ever(struct scene *s, const char *when)
 			 (unsigned long long)info_of(s->f.region).huge_bytes);
 }
 
-/* Memory is the sanitizers' matter. The collapser has smaps open now and then. */
+/* Sanitizers check for memory leaks. The collapser has smaps open now and then. */
 static bool no_more(void *arg)
 {
 	const struct holdings *before = arg, now = take_holdings();
@@ -121,7 +121,7 @@ static bool no_more(void *arg)
 	return now.descriptors <= before->descriptors && now.threads <= before->threads;
 }
 
-/* True if the call came to fail. */
+/* True if the call was made and failed. */
 static bool fails_at(enum place place, uint32_t way, enum failing_verb verb, unsigned int nth)
 {
 	struct holdings before;
@@ -132,7 +132,7 @@ static bool fails_at(enum place place, uint32_t way, enum failing_verb verb, uns
 
 	snprintf(when, sizeof(when), "%s fails at call %u", failing_names[verb], nth);
 	begin(&s, place, way);
-	assert_ok(start(&s)); /* descriptors that stay are open now */
+	assert_ok(start(&s)); /* opens the descriptors that stay open */
 	hgm_dirty_stop(s.d);
 	before = take_holdings();
 	failing_arm(verb, nth, -ENOMEM);

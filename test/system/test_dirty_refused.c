@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * What watches and dirty tracking refuse: with the errno of the header, in words, and without
- * leaving anything or taking anything away.
+ * Requests that watches and dirty tracking refuse. They return the errno of the header and a text,
+ * leave nothing behind, and take nothing away.
  */
 #include "crew.h"
 #include "sys.h"
@@ -11,7 +11,7 @@
 
 #define WAIT_MS SMALLER(20000, 100000)
 #define LENGTH	(4 * MIB)
-#define LONGER	(LENGTH + 12 * PAGE) /* the last block is not all there */
+#define LONGER	(LENGTH + 12 * PAGE) /* the last block is incomplete */
 #define WORDS	(LONGER / PAGE / 64 + 1)
 
 static const struct contents contents = { .seed = 105 };
@@ -103,7 +103,7 @@ static void watches(void **state)
 
 		if (!begin(&s, places[i]))
 			continue;
-		assert_ok(hgm_region_watch(s.r, NULL)); /* what comes with the first stays */
+		assert_ok(hgm_region_watch(s.r, NULL)); /* what the first watch opens stays */
 		assert_ok(hgm_region_unwatch(s.r));
 		before = take_holdings();
 		assert_error(hgm_region_watch(NULL, &o), -EINVAL);
@@ -187,7 +187,7 @@ static void tracking(void **state)
 		assert_error(hgm_dirty_get_info(d, NULL), -EINVAL);
 		assert_error(hgm_dirty_get_info(d, &info), -EINVAL);
 		assert_int_equal(dirty, 9);
-		/* The last block, which is not all there, and its bits behind the end. */
+		/* The last block, which is incomplete, and its bits after the end. */
 		assert_ok(hgm_dirty_collect(d, 0, s.pages, bitmap, &dirty));
 		*(volatile char *)(s.f.addr + s.length - 1) += 1;
 		memset(bitmap, 0xff, sizeof(bitmap));
@@ -199,7 +199,7 @@ static void tracking(void **state)
 			hgm_dirty_stop(d);
 			assert_true(eventually(no_more, &before, 5000));
 		}
-		field_end(&s.f); /* the region goes first */
+		field_end(&s.f); /* the region ends first */
 		if (i >= 3) {
 			assert_error(hgm_dirty_collect(d, 0, s.pages, bitmap, &dirty), -ECANCELED);
 			info.size = sizeof(info);
@@ -226,7 +226,7 @@ static struct hgm_snapshot *snapshot_once(struct scene *s, int want)
 	return snapshot;
 }
 
-/* One of the three at a time; the text names who has the region. */
+/* Only one of the three at a time. The text names the one that has the region. */
 static void one_at_a_time(void **state)
 {
 	struct hgm_dirty_opts o = { .size = sizeof(o) };
@@ -266,7 +266,7 @@ static void one_at_a_time(void **state)
 	end(&s);
 }
 
-/* A kernel whose userfaultfd cannot protect: all of it is refused, before anything is changed. */
+/* A kernel whose userfaultfd cannot protect. All is refused before anything is changed. */
 static const struct hgm_sys *kernel;
 static uint64_t hidden;
 
@@ -310,7 +310,7 @@ static void without_protection(void **state)
 		assert_null(snap);
 		end(&s);
 	}
-	/* Without WP_ASYNC it is the other way; the sentence says so. */
+	/* Without WP_ASYNC tracking uses the other way, and the sentence says so. */
 	hidden = HGM_UFFD_FEATURE_WP_ASYNC;
 	for (size_t i = 0; i < 2; i++) {
 		struct hgm_dirty_info info = { .size = sizeof(info) };

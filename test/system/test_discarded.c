@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Contents that have arrived and are discarded again, as a balloon does by punching a hole: they
- * read as zero, at once, for everybody, without a fault that is served over and over; and what is
- * written then stays.
+ * Contents that have arrived and are discarded again, as a balloon does by punching a hole. They
+ * read as zero at once, for all threads, without a fault that is served over and over. Later writes
+ * stay.
  */
 #include "harness.h"
 #include "sys.h"
@@ -39,17 +39,42 @@ static int odd_poison(int fd, void *addr, uint64_t len, uint64_t mode, int64_t *
 	return -EINVAL;
 }
 
+/* A thread touches the first page that is punched, between the drop and what follows. */
+static struct {
+	const char *addr;
+	struct waiter waiter;
+} hole;
+
+static bool is_back(void *arg)
+{
+	return atomic_load(&((struct waiter *)arg)->signal) != -1;
+}
+
+static int punch_and_touch(int fd, uint64_t offset, uint64_t len)
+{
+	int rc = kernel->punch_hole(fd, offset, len);
+	const char *addr = hole.addr;
+
+	hole.addr = NULL;
+	if (addr) {
+		waiter_start(&hole.waiter, addr);
+		eventually(is_back, &hole.waiter, 100); /* or it waits for this thread */
+	}
+	return rc;
+}
+
 static int set_up(void **state)
 {
 	(void)state;
 	watch("discarded memory", 60);
 	no_poison = false;
-	if (hgm_sys == &sys) /* and perhaps in use: a failed case leaves its engine behind */
+	if (hgm_sys == &sys) /* it may be in use: a failed case leaves its engine behind */
 		return 0;
 	kernel = hgm_sys;
 	sys = *kernel;
 	sys.uffd_api = odd_api;
 	sys.uffd_poison = odd_poison;
+	sys.punch_hole = punch_and_touch;
 	hgm_sys = &sys;
 	return 0;
 }
@@ -105,12 +130,7 @@ static uint64_t cpu_ms(void)
 	return (uint64_t)ts.tv_sec * 1000 + (uint64_t)ts.tv_nsec / 1000000;
 }
 
-static bool is_back(void *arg)
-{
-	return atomic_load(&((struct waiter *)arg)->signal) != -1;
-}
-
-/* Several at once, each on a page of its own in the discarded part. */
+/* Several threads at once, each on its own page in the discarded part. */
 static void crowd_reads_zero(struct trial *t, enum place place, uint64_t offset, uint64_t length)
 {
 	uint64_t faults = stats_of(t->h).faults;
@@ -130,9 +150,9 @@ static void crowd_reads_zero(struct trial *t, enum place place, uint64_t offset,
 		assert_int_equal(waiter[i].signal, 0);
 		assert_int_equal(waiter[i].value, 0);
 	}
-	/* Each comes once; a woken one perhaps once more. */
+	/* Each thread faults once. A thread that was woken may fault once more. */
 	nap_us(50000);
-	assert_in_range(stats_of(t->h).faults - faults, 0, 4 * CROWD);
+	assert_uint_in_range(stats_of(t->h).faults - faults, 0, 4 * CROWD);
 	assert_true(cpu_ms() - cpu < SMALLER(500, 5000));
 }
 
@@ -153,7 +173,7 @@ static void reads_as_zero(enum place place, uint64_t offset, uint64_t length, ui
 		discard(&t, offset, length);
 		crowd_reads_zero(&t, place, offset, length);
 		assert_zero(t.f.addr + offset, length);
-		/* What is written now is memory like any other. */
+		/* Memory that is written now is memory like any other. */
 		memset(t.f.addr + offset, 0x5a, length);
 		assert_int_equal(t.f.addr[offset + length - 1], 0x5a);
 	}
@@ -204,9 +224,71 @@ static void small_pages_without_poison(void **state)
 	reads_as_zero(PLACE_ANON, 300 * PAGE, 8 * PAGE, HGM_REGION_NO_COLLAPSE);
 }
 
+/*
+ * MADV_DONTNEED of lazy shmem that has not arrived may be taken for a discard, if the file changes
+ * at the same time. Even then the former contents of the caller's file must not be seen.
+ */
+static void not_what_the_file_held_before(void **state)
+{
+	static const enum place places[] = { PLACE_FD_LAZY, PLACE_MAPPING_LAZY };
+	const uint64_t first = MIB / PAGE, pages = 2 * MIB / PAGE;
+
+	(void)state;
+	for (unsigned int i = 0; i < 2; i++) {
+		struct feed *feed = feed_make(FEED_NOW, &contents, LENGTH);
+		struct hgm *h = engine(2);
+		struct field f;
+
+		field_make(&f, h, places[i], LENGTH, feed_source(feed), HGM_REGION_NO_FILL);
+		assert_ok(hgm_start(h));
+		assert_int_equal(madvise(f.addr + first * PAGE, pages * PAGE, MADV_DONTNEED), 0);
+		assert_int_equal(
+			fallocate(f.fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, PAGE), 0);
+		for (uint64_t page = first; page < first + pages; page++) {
+			const uint64_t *word = (uint64_t *)(f.addr + page * PAGE);
+
+			if (*word) /* it was not taken for a discard */
+				assert_pages(&contents, page, 1, word);
+		}
+		field_end(&f);
+		hgm_destroy(h);
+		feed_free(feed);
+	}
+}
+
+/* A page that is being discarded proves nothing about pages whose entries were dropped. */
+static void not_of_its_neighbours(void **state)
+{
+	static const enum place places[] = { PLACE_SHMEM, PLACE_FD, PLACE_MAPPING };
+
+	(void)state;
+	for (unsigned int i = 0; i < 3; i++) {
+		struct feed *feed = feed_make(FEED_NOW, &contents, LENGTH);
+		struct hgm *h = engine(2);
+		struct field f;
+
+		field_make(&f, h, places[i], LENGTH, feed_source(feed), HGM_REGION_NO_FILL);
+		assert_ok(hgm_start(h));
+		assert_int_equal(madvise(f.addr, 64 * PAGE, MADV_DONTNEED), 0);
+		hole.addr = f.addr + 8 * PAGE;
+		assert_ok(hgm_region_discard(f.region, 8 * PAGE, PAGE));
+		assert_null(hole.addr);
+		waiter_join(&hole.waiter);
+		assert_int_equal(hole.waiter.signal, 0);
+		assert_int_equal(hole.waiter.value, 0);
+		assert_pages(&contents, 0, 8, f.addr);
+		assert_pages(&contents, 9, 55, f.addr + 9 * PAGE);
+		field_end(&f);
+		hgm_destroy(h);
+		feed_free(feed);
+	}
+}
+
 #define CASE(fn) cmocka_unit_test_setup_teardown(fn, set_up, tear_down)
 
 static const struct CMUnitTest tests[] = {
+	CASE(not_what_the_file_held_before),
+	CASE(not_of_its_neighbours),
 	CASE(hugetlb),
 	CASE(hugetlb_without_poison),
 	CASE(small_pages),

@@ -10,6 +10,7 @@
  *
  * Each count is first shown to count.
  */
+#include "engine.h"
 #include "harness.h"
 #include "sys.h"
 
@@ -23,13 +24,47 @@
 
 #define LENGTH (4 * MIB)
 
-/* Threads of the test's own are let off; all others are the library's. */
+/* The test's own threads are exempt. All others are the library's. */
 static _Thread_local bool ours;
 static _Thread_local int held;
 
 static _Atomic bool armed;
 static _Atomic unsigned int allocations, maps, locked_calls, checked_calls, locks_taken;
-static _Atomic unsigned int library_faults, faults;
+static _Atomic unsigned int library_faults, faults, removes;
+
+/*
+ * A thread of the library may allocate before it serves anything, until it has begun. A worker and
+ * the collapser have begun when they first look for work, a fault thread when it has made room.
+ */
+static struct hgm *_Atomic engine_of_threads;
+static _Atomic unsigned int begun_threads;
+static _Thread_local bool begun;
+
+static bool own_tid(unsigned int tid);
+
+static void note_begun(void)
+{
+	if (begun || ours || own_tid((unsigned int)gettid()))
+		return;
+	begun = true;
+	atomic_fetch_add(&begun_threads, 1);
+}
+
+static void note_looks_for_work(const pthread_mutex_t *m)
+{
+	struct hgm *h = atomic_load_explicit(&engine_of_threads, memory_order_relaxed);
+
+	if (h && (m == &h->work.lock || m == &h->collapser.lock))
+		note_begun();
+}
+
+static bool all_have_begun(void *arg)
+{
+	const struct hgm *h = arg;
+
+	return atomic_load(&begun_threads) ==
+	       h->started_faults + h->started_workers + h->started_collapsers;
+}
 
 static void count_allocation(void)
 {
@@ -92,8 +127,8 @@ void *mmap(void *addr, size_t len, int prot, int flags, int fd, off_t offset)
 }
 
 /*
- * Locks. A condition's wait gives its mutex back and takes it again, which leaves the count as
- * it is; no call of the seam can happen in between.
+ * Locks. A wait for a condition releases its mutex and takes it again, which leaves the count
+ * unchanged. No call of the seam can happen in between.
  */
 static int (*real_lock)(pthread_mutex_t *);
 static int (*real_trylock)(pthread_mutex_t *);
@@ -114,6 +149,7 @@ int pthread_mutex_lock(pthread_mutex_t *m)
 		find_real();
 	rc = real_lock(m);
 	held += !rc;
+	note_looks_for_work(m);
 	atomic_fetch_add_explicit(&locks_taken, 1, memory_order_relaxed);
 	return rc;
 }
@@ -187,6 +223,10 @@ static ssize_t look_read(int fd, void *buf, size_t len)
 	if (fd >= FDS || !atomic_load(&is_uffd[fd]))
 		return n;
 	for (ssize_t i = 0; i < n / (ssize_t)sizeof(*msg); i++) {
+		if (msg[i].event == UFFD_EVENT_REMOVE && atomic_load(&armed))
+			atomic_fetch_add(&removes, 1);
+		if (msg[i].event != UFFD_EVENT_PAGEFAULT)
+			continue;
 		atomic_fetch_add(&faults, 1);
 		if (!own_tid(msg[i].arg.pagefault.feat.ptid))
 			atomic_fetch_add(&library_faults, 1);
@@ -207,9 +247,13 @@ static int look_api(int fd, uint64_t *features, uint64_t *ioctls)
 static int look_mmap(void **out, void *addr, uint64_t len, int prot, int flags, int fd,
 		     uint64_t offset)
 {
+	int rc;
+
 	if (!ours && atomic_load(&armed))
 		atomic_fetch_add(&maps, 1);
-	return hgm_sys_linux.mmap(out, addr, len, prot, flags, fd, offset);
+	rc = hgm_sys_linux.mmap(out, addr, len, prot, flags, fd, offset);
+	note_begun();
+	return rc;
 }
 
 static int look_madvise(void *addr, uint64_t len, int advice)
@@ -263,6 +307,15 @@ static int look_poison(int fd, void *addr, uint64_t len, uint64_t mode, int64_t 
 	return again(done) ? -EAGAIN : hgm_sys_linux.uffd_poison(fd, addr, len, mode, done);
 }
 
+static void start(struct hgm *h)
+{
+	atomic_store(&begun_threads, 0);
+	atomic_store(&engine_of_threads, h);
+	assert_ok(hgm_start(h));
+	assert_true(eventually(all_have_begun, h, 20000));
+	atomic_store(&engine_of_threads, NULL);
+}
+
 static int set_up(void **state)
 {
 	(void)state;
@@ -291,6 +344,7 @@ static int set_up(void **state)
 	atomic_store(&locks_taken, 0);
 	atomic_store(&library_faults, 0);
 	atomic_store(&faults, 0);
+	atomic_store(&removes, 0);
 	return 0;
 }
 
@@ -304,11 +358,59 @@ static int tear_down(void **state)
 
 static const struct contents contents = { .seed = 12, .holes = true };
 
-/* Touches all pages in an order of its own; allocates and prints nothing. */
+/* One in ONE_IN groups of pages is given back again and again while it is served. */
+#define GROUP	    8 /* pages */
+#define ONE_IN	    4
+#define GROUPS	    (LENGTH / PAGE / GROUP)
+#define DROPS_LEAST (GROUPS / ONE_IN * 8)
+
+static bool is_dropped(uint64_t page)
+{
+	return page / GROUP % ONE_IN == 1;
+}
+
+struct dropper {
+	pthread_t thread;
+	char *addr;
+	_Atomic bool stop;
+	uint64_t wrong;
+};
+
+static void *dropper(void *arg)
+{
+	struct dropper *d = arg;
+	uint64_t drops = 0;
+
+	now_ours();
+	for (; !atomic_load(&d->stop) || drops < DROPS_LEAST; drops++) {
+		uint64_t group = drops * ONE_IN % GROUPS + 1;
+
+		d->wrong += !!madvise(d->addr + group * GROUP * PAGE, GROUP * PAGE, MADV_DONTNEED);
+	}
+	return NULL;
+}
+
+/* The page may be dropped during the check. */
+static bool right_or_zero(uint64_t page, const uint64_t *at)
+{
+	uint64_t want[PAGE / sizeof(*at)];
+	bool right = true;
+
+	contents_write(&contents, page, 1, want);
+	for (size_t i = 0; i < PAGE / sizeof(*at); i++) {
+		uint64_t word = __atomic_load_n(&at[i], __ATOMIC_RELAXED);
+
+		right &= !word || word == want[i];
+	}
+	return right;
+}
+
+/* Touches all pages in its own order. It allocates and prints nothing. */
 struct walker {
 	pthread_t thread;
 	char *addr;
 	unsigned int start;
+	bool drops; /* somebody else */
 	uint64_t wrong;
 };
 
@@ -322,16 +424,21 @@ static void *walker(void *arg)
 		for (uint64_t i = 0; i < LENGTH / PAGE; i++) {
 			uint64_t page = (w->start + i * 37) % (LENGTH / PAGE);
 
-			w->wrong += !page_right(&contents, page, w->addr + page * PAGE, -1, why);
+			if (w->drops && is_dropped(page))
+				w->wrong +=
+					!right_or_zero(page, (uint64_t *)(w->addr + page * PAGE));
+			else
+				w->wrong += !page_right(&contents, page, w->addr + page * PAGE, -1,
+							why);
 		}
-		/* All of it is to fault again. Anonymous memory would lose its bytes. */
+		/* All pages must fault again. Anonymous memory would lose its bytes. */
 		if (w->start != UINT32_MAX)
 			madvise(w->addr, LENGTH, MADV_DONTNEED);
 	}
 	return NULL;
 }
 
-/* As feed's, but by threads that count as ours. */
+/* Like the answers of feed.c, but from threads that count as the test's own. */
 struct answers {
 	pthread_mutex_t lock;
 	struct hgm_io io[1024];
@@ -384,7 +491,7 @@ static void *answerer(void *arg)
 			nap_us(50);
 			continue;
 		}
-		/* What the library does on a thread of the caller's is held to the same. */
+		/* The same rule holds for what the library does on a thread of the caller. */
 		ours = false;
 		hgm_io_done(&io, deliver(&io));
 		ours = true;
@@ -392,11 +499,22 @@ static void *answerer(void *arg)
 	return arg;
 }
 
-static void serve(enum place place, bool later, uint32_t flags)
+/* It was given back when nobody could be wrong about it any more. */
+static void assert_dropped(const char *addr)
+{
+	static const char zeroes[PAGE];
+
+	for (uint64_t page = 0; page < LENGTH / PAGE; page++)
+		if (is_dropped(page))
+			assert_memory_equal(addr + page * PAGE, zeroes, PAGE);
+}
+
+static void serve(enum place place, bool later, uint32_t flags, bool drops)
 {
 	struct hgm_source_fn_opts opts = { .size = sizeof(opts), .length = LENGTH };
 	bool anon = place == PLACE_ANON || place == PLACE_MAPPING_ANON;
 	struct walker w[3] = { { .start = 0 } };
+	struct dropper d = { .wrong = 0 };
 	struct hgm_source *src;
 	struct hgm *h = engine(2);
 	struct field f;
@@ -407,18 +525,27 @@ static void serve(enum place place, bool later, uint32_t flags)
 		pthread_create(&answers.thread[i], NULL, answerer, NULL);
 	assert_ok(hgm_source_fn(&src, later ? read_later : read_now, NULL, &opts));
 	field_make(&f, h, place, LENGTH, src, flags);
-	assert_ok(hgm_start(h));
-	nap_us(20000); /* every thread has begun */
+	start(h);
 	atomic_store(&armed, true);
+	d.addr = f.addr;
+	if (drops)
+		pthread_create(&d.thread, NULL, dropper, &d);
 	for (unsigned int i = 0; i < 3; i++) {
 		w[i].addr = f.addr;
+		w[i].drops = drops;
 		w[i].start = anon ? UINT32_MAX : i * 300;
 		pthread_create(&w[i].thread, NULL, walker, &w[i]);
 	}
 	for (unsigned int i = 0; i < 3; i++)
 		pthread_join(w[i].thread, NULL);
-	assert_ok(hgm_wait(h, 20000));
+	atomic_store(&d.stop, true);
+	if (drops)
+		pthread_join(d.thread, NULL);
+	assert_ok(hgm_wait(h, SMALLER(20000, 100000)));
 	atomic_store(&armed, false);
+	assert_int_equal(d.wrong, 0);
+	if (drops)
+		assert_dropped(f.addr);
 	for (unsigned int i = 0; i < 3; i++)
 		assert_int_equal(w[i].wrong, 0);
 	field_end(&f);
@@ -448,13 +575,39 @@ static void check(const char *what)
 
 static void the_rule_holds(void **state)
 {
+	unsigned int turn = 0;
+
 	(void)state;
 	for (int place = 0; place < PLACES_SMALL; place++) {
-		for (int later = 0; later < 2; later++) {
-			serve((enum place)place, later, 0);
-			serve((enum place)place, later, HGM_REGION_NO_FILL);
-		}
+		for (int i = 0; i < 4; i++)
+			if (turn_of(&turn, 3))
+				serve((enum place)place, i / 2, i % 2 ? HGM_REGION_NO_FILL : 0,
+				      false);
 		check(place_names[place]);
+	}
+}
+
+/*
+ * What a fault thread does after it has read that its memory is dropped, and what workers do that
+ * were about to copy it.
+ */
+static void the_rule_holds_for_events(void **state)
+{
+	static const enum place places[] = { PLACE_ANON, PLACE_MAPPING_ANON };
+	unsigned int turn = 0, served;
+
+	(void)state;
+	for (size_t place = 0; place < sizeof(places) / sizeof(places[0]); place++) {
+		atomic_store(&removes, 0);
+		served = 0;
+		for (int i = 0; i < 4; i++) {
+			if (!turn_of(&turn, 3))
+				continue;
+			serve(places[place], i / 2, i % 2 ? HGM_REGION_NO_FILL : 0, true);
+			served++;
+		}
+		check(place_names[places[place]]);
+		assert_true(atomic_load(&removes) >= served * DROPS_LEAST);
 	}
 }
 
@@ -464,15 +617,15 @@ static void the_rule_holds_for_hugetlb(void **state)
 	if (place_lacking(PLACE_HUGETLB_2M, LENGTH))
 		test_skip("%s", place_lacking(PLACE_HUGETLB_2M, LENGTH));
 	for (unsigned int i = 0; i < 8; i++)
-		serve(PLACE_HUGETLB_2M, i % 2, i & 2 ? HGM_REGION_NO_FILL : 0);
-	faults += 501; /* whole blocks: there are but few */
+		serve(PLACE_HUGETLB_2M, i % 2, i & 2 ? HGM_REGION_NO_FILL : 0, false);
+	faults += 501; /* whole blocks, so there are only few */
 	checked_calls += 501;
 	check("hugetlb");
 }
 
 /*
- * The counts count: a source that allocates, one that holds a lock while it answers, one that
- * touches memory of a region.
+ * Proves that the counters work: a source that allocates, one that holds a lock while it answers,
+ * and one that touches memory of a region.
  */
 static pthread_mutex_t held_lock = PTHREAD_MUTEX_INITIALIZER;
 static char *registered;
@@ -498,7 +651,7 @@ static int64_t answers_locked(void *user, const struct hgm_io *io)
 	return HGM_IO_LATER;
 }
 
-/* On a worker, and a page that a fault thread serves: it is told, and goes on. */
+/* On a worker, and a page that a fault thread serves. The touch is reported, and goes on. */
 static int64_t touches(void *user, const struct hgm_io *io)
 {
 	(void)user;
@@ -518,8 +671,7 @@ static void break_the_rule(hgm_read_fn read, uint32_t source_flags)
 	assert_ok(hgm_source_fn(&src, read, NULL, &opts));
 	field_make(&f, h, PLACE_SHMEM, LENGTH, src, HGM_REGION_NO_FILL);
 	registered = f.addr;
-	assert_ok(hgm_start(h));
-	nap_us(20000);
+	start(h);
 	atomic_store(&armed, true);
 	assert_int_equal(touch(f.addr, &value), 0);
 	atomic_store(&armed, false);
@@ -558,8 +710,9 @@ static void touches_are_seen(void **state)
 #define CASE(fn) cmocka_unit_test_setup_teardown(fn, set_up, tear_down)
 
 static const struct CMUnitTest tests[] = {
-	CASE(allocations_are_seen), CASE(held_locks_are_seen),	      CASE(touches_are_seen),
-	CASE(the_rule_holds),	    CASE(the_rule_holds_for_hugetlb),
+	CASE(allocations_are_seen),	 CASE(held_locks_are_seen),
+	CASE(touches_are_seen),		 CASE(the_rule_holds),
+	CASE(the_rule_holds_for_events), CASE(the_rule_holds_for_hugetlb),
 };
 
 TEST_MAIN(tests)

@@ -1,27 +1,28 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Blocks that fill has left unmapped, as their collapse will map them, and that lack a few pages:
- * who comes to one of them waits for no other page than his own.
+ * Blocks that fill has left unmapped, because their collapse will map them, and that lack a few
+ * pages. A thread that touches such a block waits for its own page only.
  */
 #include "collapsing.h"
 
 #include <errno.h>
+#include <signal.h>
 
 #define WAIT_MS	    SMALLER(20000, 100000)
 #define SOON_MS	    SMALLER(5000, 20000)
 #define BLOCK_PAGES 512
 
-/* Gives each page at once but two, and what is asked for together with these. */
+/* A source that answers at once, except for two pages and what is requested with them. */
 #define KEPT 2
 static const uint64_t kept_pages[KEPT] = { 100, 300 };
 static const struct contents contents = { .seed = 122 };
 
 struct miser {
 	struct hgm_source *src;
-	bool sleeps; /* keeps its caller, too */
+	bool sleeps; /* blocks its caller, too */
 	struct hgm_io kept[KEPT];
-	_Atomic unsigned int has;   /* bitmap: what it keeps */
-	_Atomic unsigned int gives; /* bitmap: and may give now */
+	_Atomic unsigned int has;   /* bitmap of the requests that it keeps */
+	_Atomic unsigned int gives; /* bitmap of those that it may answer now */
 	_Atomic unsigned int asked[2 * BLOCK_PAGES];
 };
 
@@ -68,7 +69,7 @@ struct scene {
 	struct miser miser;
 	struct hgm *h;
 	struct field f;
-	uint64_t there; /* bytes that shall have arrived */
+	uint64_t there; /* bytes that must have arrived */
 };
 
 static void begin(struct scene *s, enum place place, bool sleeps)
@@ -105,7 +106,7 @@ static uint64_t kept_end(const struct scene *s, unsigned int i)
 	return kept_pages[i] + s->miser.kept[i].length / PAGE;
 }
 
-/* All has come but what is kept: fill goes on beside it. */
+/* All pages have arrived except those that are kept. Fill goes on around them. */
 static void await_the_rest(struct scene *s)
 {
 	uint64_t kept = 0;
@@ -129,7 +130,7 @@ static void assert_asked_once(struct scene *s)
 	assert_int_equal(stats_of(s->h).faults_demand, 0);
 }
 
-/* Of the first block; who touches goes on before it is counted what was mapped for him. */
+/* For the first block. A toucher goes on before the pages that were mapped for it are counted. */
 static bool are_counted(void *arg)
 {
 	const struct scene *s = arg;
@@ -138,7 +139,7 @@ static bool are_counted(void *arg)
 	return collapsing_continued(0) == pages && stats_of(s->h).installed_pages == pages;
 }
 
-/* What has arrived of a block that is not full is there for who touches it, with neighbours. */
+/* A touch of an incomplete block gets the pages that have arrived, with neighbours. */
 static void serves_a_block_that_lacks_pages(void **state)
 {
 	struct hgm_stats stats;
@@ -157,8 +158,8 @@ static void serves_a_block_that_lacks_pages(void **state)
 	assert_true(eventually(are_counted, &s, SOON_MS));
 	stats = stats_of(s.h);
 	assert_int_equal(stats.installed_pages - stats.neighbour_pages, stats.faults_present);
-	/* A window of 16 pages each, and what the kept pages cut off. */
-	assert_in_range(stats.faults_present, 1, BLOCK_PAGES / 16 + 2 * KEPT);
+	/* A window of 16 pages each, plus the windows that the kept pages cut short. */
+	assert_uint_in_range(stats.faults_present, 1, BLOCK_PAGES / 16 + 2 * KEPT);
 	miser_gives(&s.miser, 0);
 	miser_gives(&s.miser, 1);
 	assert_ok(hgm_wait(s.h, WAIT_MS));
@@ -180,8 +181,8 @@ static bool are_known(void *arg)
 }
 
 /*
- * Who waits for what fill has asked for is woken by its arrival: its block is not full, so that no
- * collapse wakes him instead.
+ * The arrival of a page that fill requested wakes the threads that wait for it. Its block is not
+ * full, so no collapse would wake them instead.
  */
 static void wakes_who_waits_for_fill(bool sleeps)
 {
@@ -237,12 +238,18 @@ static int64_t read_but_bad(void *user, const struct hgm_io *io)
 	return (int64_t)io->length;
 }
 
-/* A block with a page that is given up will never be full: nothing of it waits for its collapse. */
+static bool all_but_one_came(void *arg)
+{
+	return info_of(arg).present_bytes == 6 * MIB - PAGE;
+}
+
+/* A block with a page that is given up is never full, so no page of it waits for its collapse. */
 static void maps_around_a_bad_page(void **state)
 {
 	struct hgm *h = engine_with((struct hgm_opts){ .retries = HGM_RETRY_NEVER });
 	struct hgm_source *src;
 	uint64_t faults;
+	uint8_t value;
 	struct field f;
 
 	(void)state;
@@ -251,6 +258,8 @@ static void maps_around_a_bad_page(void **state)
 	field_make(&f, h, PLACE_SHMEM, 6 * MIB, src, 0);
 	collapsing_watch(&f);
 	assert_ok(hgm_start(h));
+	assert_true(eventually(all_but_one_came, f.region, WAIT_MS));
+	assert_int_equal(touch(f.addr + BAD * PAGE, &value), SIGBUS);
 	assert_int_equal(hgm_wait(h, WAIT_MS), -EIO);
 	assert_int_equal(info_of(f.region).huge_bytes, 4 * MIB);
 	assert_int_equal(collapsing_continued(1), 511);

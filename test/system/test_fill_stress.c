@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Fill whose blocks are mapped by their collapse, with all at once that can happen to it: threads
- * that read and write, a collapse that fails now and then, memory that is unmapped and discarded,
- * guards that come and go, an end in the midst of it. Every byte is right.
+ * Fill whose blocks are mapped by their collapse, with everything that can happen to it at once:
+ * threads that read and write, a collapse that fails now and then, memory that is unmapped and
+ * discarded, guards that come and go, and an early end. Every byte is right.
  */
 #include "collapsing.h"
 #include "crew.h"
@@ -57,7 +57,7 @@ static void protect(struct scene *s)
 	assert_ok(hgm_region_unwatch(s->f.region));
 }
 
-/* The touchers write on, so what is in it is not looked at here. */
+/* The touchers continue to write, so the contents of the snapshot are not checked here. */
 static void snapshot(struct scene *s)
 {
 	struct hgm_snapshot *snapshot;
@@ -71,7 +71,7 @@ static void snapshot(struct scene *s)
 	hgm_snapshot_destroy(snapshot);
 }
 
-/* Its pages are still there, and are mapped again. */
+/* The pages are still present, and are mapped again. */
 static void unmap(struct scene *s)
 {
 	uint64_t first = random_below(&s->random, s->f.length / PAGE);
@@ -80,7 +80,7 @@ static void unmap(struct scene *s)
 	assert_int_equal(madvise(s->f.addr + first * PAGE, pages * PAGE, MADV_DONTNEED), 0);
 }
 
-/* Of the last whole block, which nobody else uses: what had arrived is zero then. */
+/* Discards pages of the last whole block, which no other thread uses. They are zero then. */
 static void discard(struct scene *s)
 {
 	uint64_t first = (BLOCKS - 1) * BLOCK_PAGES;

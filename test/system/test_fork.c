@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * A process with a running engine forks, as hgm/engine.h says that it may: the parent is served on,
- * the child has neither the memory nor, once it executes a program, the descriptors.
+ * A process with a running engine forks, as hgm/engine.h allows. The parent is still served. The
+ * child has neither the memory nor, once it executes a program, the descriptors.
  */
 #include "harness.h"
 
@@ -39,7 +39,7 @@ static int status_of(pid_t pid)
 	return status;
 }
 
-/* Reads a byte, as a program that knows nothing of signals: the signal ends it. */
+/* Reads a byte like a program that handles no signals. A signal ends it. */
 static void read_and_exit(const char *addr)
 {
 	signal(SIGSEGV, SIG_DFL);
@@ -70,7 +70,7 @@ static void children_do_not_have_the_memory(void **state)
 		assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGSEGV);
 		pid = fork();
 		if (!pid)
-			read_and_exit(f.addr + MIB); /* has not arrived */
+			read_and_exit(f.addr + MIB); /* it has not arrived */
 		status = status_of(pid);
 		assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGSEGV);
 		assert_pages(&contents, 0, f.length / PAGE, f.addr);
@@ -80,7 +80,7 @@ static void children_do_not_have_the_memory(void **state)
 	feed_free(feed);
 }
 
-/* What hgm/engine.h promises of a mapping of the caller's: its copy has what had arrived. */
+/* As hgm/engine.h promises, the copy of a caller's mapping has the pages that had arrived. */
 static void a_callers_mapping_is_copied(void **state)
 {
 	struct feed *feed = feed_make(FEED_NOW, &contents, 2 * MIB);
@@ -156,7 +156,7 @@ static bool is_of_the_library(const char *file)
 	return false;
 }
 
-/* How many of this process's descriptors are the library's? */
+/* The number of this process's descriptors that belong to the library. */
 static int count_of_the_library(void)
 {
 	const struct dirent *entry;
@@ -177,7 +177,7 @@ static int count_of_the_library(void)
 	return found;
 }
 
-/* This program, executed by itself. */
+/* Runs when this program has executed itself. */
 __attribute__((constructor)) static void look(void)
 {
 	if (getenv(LOOK))
@@ -196,7 +196,7 @@ static void nothing_survives_exec(void **state)
 	assert_ok(hgm_start(h));
 	field_make(&shmem, h, PLACE_SHMEM, 2 * MIB, feed_source(feed), 0);
 	field_make(&anon, h, PLACE_ANON, 2 * MIB, feed_source(feed), 0);
-	assert_in_range(count_of_the_library(), 4, 99);
+	assert_uint_in_range(count_of_the_library(), 4, 99);
 	pid = fork();
 	if (!pid) {
 		setenv(LOOK, "1", 1);

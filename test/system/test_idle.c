@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * An engine with nothing to do costs nothing, and one that has done everything serves on: a
- * block that falls apart is mapped again and becomes huge again.
+ * An engine with nothing to do costs nothing. An engine that has done everything continues to
+ * serve: a block that is split is mapped again and becomes huge again.
  */
 #include "harness.h"
 
@@ -24,7 +24,7 @@ static uint64_t cpu_us(void)
 	       (uint64_t)(u.ru_utime.tv_usec + u.ru_stime.tv_usec);
 }
 
-/* Whatever still runs out after the last work may do so first. */
+/* Threads that are still finishing after the last work may do so first. */
 static void assert_idle(struct hgm *h, const char *what)
 {
 	uint64_t before, start, used, passed, sleeps;
@@ -45,8 +45,7 @@ static void assert_idle(struct hgm *h, const char *what)
 }
 
 /*
- * The same look at an engine that is not idle: a parked request that is tried every
- * millisecond.
+ * The same measurement of an engine that is not idle: it tries a parked request every millisecond.
  */
 static int64_t burns(void *user, const struct hgm_io *io)
 {
@@ -102,7 +101,7 @@ static void idle_when_complete(void **state)
 	calm();
 }
 
-/* Started, touched, without fill; and a request that a source keeps. */
+/* An engine that was started and touched, without fill, and a request that a source keeps. */
 static void idle_without_fill(void **state)
 {
 	struct feed *feed = feed_make(FEED_NEVER, &contents, LENGTH);
@@ -135,7 +134,7 @@ static bool is_huge_again(void *arg)
 
 	if (hgm_mapped_huge(f->addr, LENGTH, &huge))
 		huge = huge_in_smaps(f->addr, LENGTH);
-	/* Known to the library, too: what is hit before that it may take for huge. */
+	/* The library must know it, too. It may take a block that is split before that for huge. */
 	return huge >= LENGTH * 95 / 100 && info_of(f->region).huge_bytes >= LENGTH * 95 / 100;
 }
 
@@ -145,7 +144,7 @@ enum blow {
 	MPROTECT_PAGE
 };
 
-/* Takes huge mappings apart as the kernel and callers do, and touches everything again. */
+/* Splits huge mappings as the kernel and callers do, and touches everything again. */
 static void strike(const struct field *f, enum blow blow)
 {
 	for (uint64_t at = 0; at < LENGTH; at += 2 * MIB) {
@@ -192,7 +191,7 @@ static void falls_apart_and_heals(enum place place)
 	atomic_store(&stop, true);
 	touchers_join(&touchers);
 	assert_ok(hgm_wait(h, WAIT_MS));
-	/* Mapped again, never fetched again. */
+	/* Pages are mapped again, but never fetched again. */
 	assert_int_equal(stats_of(h).fill_requests + stats_of(h).faults_demand, asked);
 	assert_true(stats_of(h).faults_present > 0);
 	assert_int_equal(info_of(f.region).left_split, 0);

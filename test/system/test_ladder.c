@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The ladder of memory kinds: each step is forced by taking something away from the kernel, or by
- * what the caller asks; what the region then is, it says, and why it is nothing better. What cannot
- * be is refused before anything is allocated.
+ * The ladder of memory kinds. Each step is forced by taking something away from the kernel, or by
+ * the caller's request. The region then reports what it is, and why it is nothing better. An
+ * impossible request is refused before anything is allocated.
  */
 #include "harness.h"
 #include "ladder.h"
@@ -18,11 +18,12 @@ static const struct contents contents = { .seed = 31 };
 static const struct hgm_sys *before;
 static struct hgm_sys sys;
 
-/* What this kernel lacks all of a sudden. */
+/* What this kernel is made to lack. */
 static struct {
 	uint64_t features;
 	bool collapse;
-	bool room; /* for a second mapping of the same */
+	bool room; /* for a second mapping of the same memory */
+	const char *cgroup_limit;
 	_Atomic unsigned int allocations;
 } lack;
 
@@ -39,6 +40,28 @@ static int lacking_madvise(void *addr, uint64_t len, int advice)
 	if (lack.collapse && advice == HGM_MADV_COLLAPSE)
 		return -EINVAL;
 	return before->madvise(addr, len, advice);
+}
+
+/* A cgroup that has used nothing of @cgroup_limit, and must not swap. */
+static int lacking_open(const char *path, int flags)
+{
+	const char *files[][2] = {
+		{ "/proc/self/cgroup", "0::/hgm-test\n" },
+		{ "/sys/fs/cgroup/hgm-test/memory.max", lack.cgroup_limit },
+		{ "/sys/fs/cgroup/hgm-test/memory.swap.max", "0\n" },
+	};
+	int fd;
+
+	for (unsigned int i = 0; lack.cgroup_limit && i < sizeof(files) / sizeof(files[0]); i++) {
+		if (strcmp(path, files[i][0]) != 0)
+			continue;
+		fd = before->memfd_create("cgroup", 0);
+		assert_true(fd >= 0);
+		assert_true(before->write(fd, files[i][1], strlen(files[i][1])) > 0);
+		assert_int_equal(before->lseek(fd, 0, SEEK_SET), 0);
+		return fd;
+	}
+	return before->open(path, flags);
 }
 
 static int counting_memfd_create(const char *name, unsigned int flags)
@@ -71,10 +94,12 @@ static int set_up(void **state)
 	sys = *before;
 	sys.uffd_api = lacking_api;
 	sys.madvise = lacking_madvise;
+	sys.open = lacking_open;
 	sys.memfd_create = counting_memfd_create;
 	sys.mmap = counting_mmap;
 	lack.features = 0;
 	lack.collapse = lack.room = false;
+	lack.cgroup_limit = NULL;
 	hgm_sys = &sys;
 	return 0;
 }
@@ -94,7 +119,7 @@ static struct hgm_region_opts wish(void)
 					 .fd = -1 };
 }
 
-/* A region of these options is @backing, mapped by @map_bytes, and its sentence says @why. */
+/* A region with these options is @backing, mapped by @map_bytes, and its sentence says @why. */
 static void becomes(struct hgm_region_opts o, uint32_t backing, uint64_t map_bytes, const char *why)
 {
 	struct feed *feed = feed_make(FEED_NOW, &contents, o.length);
@@ -120,7 +145,7 @@ static void becomes(struct hgm_region_opts o, uint32_t backing, uint64_t map_byt
 	feed_free(feed);
 }
 
-/* Refused, with @count reasons, and nothing was allocated if @early. */
+/* The region is refused with @count reasons. If @early, nothing was allocated. */
 static void is_refused(struct hgm_region_opts o, int want, unsigned int count, bool early)
 {
 	struct feed *feed = feed_make(FEED_NOW, &contents, o.length);
@@ -187,7 +212,7 @@ static void no_collapse(void **state)
 	(void)state;
 	lack.collapse = true;
 	becomes(o, HGM_BACKING_SHMEM_LAZY, PAGE, "MADV_COLLAPSE");
-	/* Who names a backing gets it. */
+	/* A caller that names a backing gets it. */
 	o.backing = HGM_BACKING_SHMEM;
 	becomes(o, HGM_BACKING_SHMEM, PAGE, "0 of 2 blocks are prepared");
 	o.require = HGM_REQUIRE_HUGE;
@@ -240,7 +265,7 @@ static void nothing_committed(void **state)
 	is_refused(o, -EOPNOTSUPP, 1, true);
 }
 
-/* Whole blocks only, in pieces of a page: not on a kernel without HGM. */
+/* Whole blocks only, mapped by pages, are impossible on a kernel without HGM. */
 static void impossible(void **state)
 {
 	struct hgm_region_opts o = wish();
@@ -258,7 +283,7 @@ static void impossible(void **state)
 	becomes(o, HGM_BACKING_HUGETLB, 2 * MIB, "whole block");
 }
 
-/* More than the pool has: the next rung, and the pool is said to be the reason. */
+/* More than the pool has leads to the next rung, and the pool is reported as the reason. */
 static void pool_is_dry(void **state)
 {
 	struct hgm_region_opts o = wish();
@@ -271,7 +296,7 @@ static void pool_is_dry(void **state)
 	is_refused(o, -ENOMEM, HGM_RUNGS, false);
 }
 
-/* A primary fits into the address space, and its alias does not: so says who becomes anonymous. */
+/* The primary fits into the address space, but its alias does not. An anonymous region says so. */
 static void no_room_for_the_alias(void **state)
 {
 	struct hgm_region_opts o = wish();
@@ -286,6 +311,24 @@ static void no_room_for_the_alias(void **state)
 	is_refused(o, -ENOMEM, 1, false);
 }
 
+/* A memory cgroup would have the process killed, so its limit is checked first. */
+static void cgroup_is_small(void **state)
+{
+	struct hgm_region_opts o = wish();
+
+	(void)state;
+	o.avoid = HGM_AVOID_HGM;
+	lack.cgroup_limit = "3145728\n";
+	becomes(o, HGM_BACKING_SHMEM_LAZY, PAGE, "the memory cgroup allows 3 MiB");
+	o.backing = HGM_BACKING_SHMEM;
+	is_refused(o, -ENOMEM, 1, false);
+	assert_non_null(strstr(hgm_errmsg(), "the memory cgroup allows 3 MiB"));
+	lack.cgroup_limit = "4194304\n";
+	becomes(o, HGM_BACKING_SHMEM, PAGE, "shmem");
+	o.backing = HGM_BACKING_AUTO;
+	becomes(o, HGM_BACKING_SHMEM, PAGE, "shmem");
+}
+
 static void odd_lengths_and_blocks(void **state)
 {
 	struct hgm_region_opts o = wish();
@@ -298,7 +341,7 @@ static void odd_lengths_and_blocks(void **state)
 	is_refused(o, -EINVAL, 2, true);
 	o = wish();
 	o.block_bytes = GIB;
-	is_refused(o, -EINVAL, HGM_RUNGS, true); /* 4 MiB are no block of 1 GiB */
+	is_refused(o, -EINVAL, HGM_RUNGS, true); /* 4 MiB is no block of 1 GiB */
 	o.block_bytes = 3 * MIB;
 	is_refused(o, -EINVAL, HGM_RUNGS, true);
 }
@@ -337,7 +380,7 @@ static const struct CMUnitTest tests[] = {
 	CASE(first_choice),   CASE(hgm_is_not_wanted),	   CASE(no_exact_address),
 	CASE(no_collapse),    CASE(no_minor_shmem),	   CASE(nothing_committed),
 	CASE(impossible),     CASE(pool_is_dry),	   CASE(odd_lengths_and_blocks),
-	CASE(contradictions), CASE(no_room_for_the_alias),
+	CASE(contradictions), CASE(no_room_for_the_alias), CASE(cgroup_is_small),
 };
 
 TEST_MAIN(tests)

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The imitated network link of the examples: are its times those of a link?
+ * The imitated network link of the examples must have the times of a link.
  *
- * "Never early" is exact. How late is also up to what else the machine does: judged are the
- * best tenth of many answers, and the best of several tries.
+ * "Never early" is exact. How late an answer is also depends on the machine's other work, so the
+ * test judges the best tenth of many answers, and the best of several tries.
  */
 #include <errno.h>
 #include <pthread.h>
@@ -56,17 +56,27 @@ static void await(unsigned int count)
 	}
 }
 
-/* Until the link's thread has taken a request off the queue. */
-static void await_current(struct link *l)
+static bool is_answered(uint64_t id)
 {
-	bool taken = false;
+	unsigned int count = __atomic_load_n(&answered, __ATOMIC_ACQUIRE);
 
-	while (!taken) {
+	for (unsigned int i = 0; i < count; i++)
+		if (answers[i].id == id)
+			return true;
+	return false;
+}
+
+/* Waits until the link's thread has taken that request off the queue. */
+static void await_current(struct link *l, uint64_t id)
+{
+	bool taken;
+
+	do {
 		pthread_mutex_lock(&l->lock);
-		taken = l->current;
+		taken = (l->current && l->current->io.id == id) || is_answered(id);
 		pthread_mutex_unlock(&l->lock);
 		usleep(100);
-	}
+	} while (!taken);
 }
 
 static struct link *make(double gbps, double rtt_us)
@@ -128,7 +138,7 @@ static void one_at_a_time(double gbps, double rtt_us, size_t length)
 		      "(p50)\n",
 		      gbps, rtt_us, length, expected / 1e3, late[TRIES / 10] / 1e3,
 		      late[TRIES / 2] / 1e3);
-	assert_true(late[TRIES / 10] < 50000);
+	assert_true(late[TRIES / 10] < 200000); /* waking a halted CPU takes 40 to 80 us */
 	link_destroy(l);
 	free(buf);
 }
@@ -142,7 +152,7 @@ static void test_single_requests(void **state)
 	one_at_a_time(100, 0, PAGE);
 }
 
-/* How long 64 MiB take, asked for all at once. */
+/* How long 64 MiB take if all are requested at once. */
 static uint64_t send_much(struct link *l, uint64_t *due)
 {
 	enum {
@@ -246,13 +256,12 @@ static void test_many_senders(void **state)
 	link_destroy(l);
 }
 
+/* Nothing arrives during the test: 4 KiB take hours. */
 static void test_cancel(void **state)
 {
-	/* 4 KiB take 33 ms: those behind would come after 66, 99, ... */
-	struct link *l = make(0.001, 0);
+	struct link *l = make(0.000000001, 0);
 	uint8_t *buf = malloc(PAGE);
 	struct hgm_io io;
-	uint64_t sent = now_ns();
 	unsigned int i;
 
 	(void)state;
@@ -260,25 +269,54 @@ static void test_cancel(void **state)
 		io = request(i, 0, PAGE, buf);
 		assert_true(link_read(l, &io) == HGM_IO_LATER);
 	}
-	await_current(l);
-	/* The last in the queue: answered next, and the one before it keeps its time. */
+	await_current(l, 0);
+	/* The last in the queue, and the one that the link waits for. 7 is the next then. */
 	link_cancel(l, ENGINE, 7);
+	link_cancel(l, ENGINE, 0);
 	await(2);
 	assert_int_equal(answers[0].id, 0);
-	assert_true(answers[0].at >= sent + 32000000);
+	assert_int_equal(answers[0].result, -ECANCELED);
 	assert_int_equal(answers[1].id, 7);
 	assert_int_equal(answers[1].result, -ECANCELED);
 
-	/* The one that is being waited for, one in the middle, and one that does not exist. */
-	link_cancel(l, ENGINE, 1);
+	/* A request in the middle, and one that does not exist. */
+	await_current(l, 1);
 	link_cancel(l, ENGINE, 4);
 	link_cancel(l, ENGINE, 99);
+	link_cancel(l, ENGINE, 1);
 	await(4);
-	assert_true(answers[2].result == -ECANCELED);
+	assert_int_equal(answers[2].id, 1);
+	assert_int_equal(answers[3].id, 4);
+	assert_int_equal(answers[3].result, -ECANCELED);
 
-	/* The end answers all. */
+	/* The end of the link answers all requests. */
+	await_current(l, 2);
+	assert_int_equal(answered, 4);
 	link_destroy(l);
 	assert_int_equal(answered, 8);
+	free(buf);
+}
+
+/* 4 KiB take 33 ms. The request before it keeps its time. */
+static void test_cancel_behind(void **state)
+{
+	struct link *l = make(0.001, 0);
+	uint8_t *buf = malloc(PAGE);
+	struct hgm_io io;
+	uint64_t sent = now_ns();
+
+	(void)state;
+	for (unsigned int i = 0; i < 2; i++) {
+		io = request(i, 0, PAGE, buf);
+		assert_true(link_read(l, &io) == HGM_IO_LATER);
+	}
+	await_current(l, 0);
+	link_cancel(l, ENGINE, 1);
+	await(2);
+	assert_int_equal(answers[0].id, 0);
+	assert_int_equal(answers[0].result, PAGE);
+	assert_true(answers[0].at >= sent + 32000000);
+	link_destroy(l);
 	free(buf);
 }
 
@@ -297,8 +335,8 @@ static void test_idle(void **state)
 	assert_true(process_ns() - before < 3000000);
 	link_destroy(l);
 
-	/* Nor while something takes its time. */
-	l = make(0.0001, 0);
+	/* Nor while a request takes its time. */
+	l = make(0.000000001, 0);
 	before = process_ns();
 	assert_true(link_read(l, &io) == HGM_IO_LATER);
 	usleep(300000);
@@ -311,6 +349,7 @@ static void test_idle(void **state)
 static void test_bad_input(void **state)
 {
 	struct link_opts none = { .rtt_us = 1 }, negative = { .gbps = 1, .rtt_us = -1 };
+	struct link_opts impatient = { .gbps = 1, .each_us = -1 };
 	struct link *l = NULL;
 	uint8_t buf[PAGE];
 	struct hgm_io io;
@@ -318,6 +357,7 @@ static void test_bad_input(void **state)
 	(void)state;
 	assert_int_equal(link_create(&l, data, DATA, &none), -EINVAL);
 	assert_int_equal(link_create(&l, data, DATA, &negative), -EINVAL);
+	assert_int_equal(link_create(&l, data, DATA, &impatient), -EINVAL);
 	assert_int_equal(link_create(&l, NULL, DATA, &(struct link_opts){ .gbps = 1 }), -EINVAL);
 	assert_null(l);
 	link_destroy(NULL);
@@ -353,6 +393,7 @@ static const struct CMUnitTest tests[] = {
 	cmocka_unit_test_setup_teardown(test_bandwidth, setup, teardown),
 	cmocka_unit_test_setup_teardown(test_many_senders, setup, teardown),
 	cmocka_unit_test_setup_teardown(test_cancel, setup, teardown),
+	cmocka_unit_test_setup_teardown(test_cancel_behind, setup, teardown),
 	cmocka_unit_test_setup_teardown(test_idle, setup, teardown),
 	cmocka_unit_test_setup_teardown(test_bad_input, setup, teardown),
 };

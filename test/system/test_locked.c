@@ -1,20 +1,21 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * A process that locks its memory (mlockall, as QEMU does with -overcommit mem-lock=on): the kernel
- * then fills each new mapping by itself, and pages that are mapped never fault. Whatever was mapped
- * that way must not be taken for contents.
+ * then fills each new mapping by itself, and mapped pages never fault. The library must not take
+ * pages that were mapped that way for contents.
  *
  * A program of its own: what is locked stays so for all that comes after.
  */
 #include "harness.h"
 
 #include <errno.h>
+#include <stdlib.h>
 #include <sys/mman.h>
 
 #define WAIT_MS 20000
 #define LENGTH	(4 * MIB)
 
-/* What an engine maps, with room to spare: request buffers are the most of it. */
+/* The memory that an engine maps, with room to spare. Most of it is request buffers. */
 #define MUST_BE_LOCKABLE (512 * MIB)
 
 static const struct contents contents = { .seed = 41, .holes = true };
@@ -45,7 +46,7 @@ static int unlock_all(void **state)
 	return 0;
 }
 
-/* Nothing is mapped before it was served: each page is a fault, and each holds its contents. */
+/* No page is mapped before it is served. Each page faults, and each holds its contents. */
 static void on_demand(enum place place, uint32_t flags)
 {
 	struct feed *feed = feed_make(FEED_NOW, &contents, LENGTH);
@@ -68,7 +69,7 @@ static void on_demand(enum place place, uint32_t flags)
 	feed_free(feed);
 }
 
-/* The same with nobody touching: what hgm_wait() calls complete is right. */
+/* The same without a touch. Memory that hgm_wait() reports as complete is right. */
 static void by_fill(enum place place)
 {
 	struct feed *feed = feed_make(FEED_LATER, &contents, LENGTH);
@@ -96,6 +97,62 @@ static void serves(enum place place)
 	on_demand(place, 0);
 	on_demand(place, HGM_REGION_NO_COLLAPSE);
 	by_fill(place);
+}
+
+/* The value of @key in /proc/self/status, in KiB of the process's memory. */
+static uint64_t status_kib(const char *key)
+{
+	FILE *status = fopen("/proc/self/status", "r");
+	uint64_t kib = 0;
+	char line[256];
+
+	assert_non_null(status);
+	while (fgets(line, sizeof(line), status))
+		if (!strncmp(line, key, strlen(key)))
+			kib = strtoull(line + strlen(key), NULL, 10);
+	fclose(status);
+	return kib;
+}
+
+/*
+ * Untouched memory is not allocated, however the process locks: neither guest memory nor the
+ * library's own.
+ */
+static void stays_lazy(enum place place, uint64_t most_kib)
+{
+	const uint64_t length = 256 * MIB;
+	struct feed *feed = feed_make(FEED_NOW, &contents, length);
+	const char *lacking = lock_all();
+	uint64_t before, after;
+	struct hgm *h;
+	struct field f;
+
+	if (lacking)
+		test_skip("%s", lacking);
+	watch(place_names[place], 60);
+	before = status_kib("RssAnon:") + status_kib("RssShmem:");
+	h = engine(2);
+	field_make(&f, h, place, length, feed_source(feed), HGM_REGION_NO_FILL);
+	assert_ok(hgm_start(h));
+	after = status_kib("RssAnon:") + status_kib("RssShmem:");
+	if (after > before + most_kib)
+		fail_msg("%s: %llu KiB came with a region of which nothing was touched",
+			 place_names[place], (unsigned long long)(after - before));
+	/* Pages that have arrived are locked, as the process wants. */
+	before = status_kib("VmLck:");
+	assert_pages(&contents, 0, 1, f.addr);
+	assert_true(before >= length >> 10);
+	field_end(&f);
+	hgm_destroy(h);
+	feed_free(feed);
+}
+
+static void lazy_stays_lazy(void **state)
+{
+	(void)state;
+	/* The threads' stacks, liburcu's of RLIMIT_STACK among them. */
+	stays_lazy(PLACE_SHMEM_LAZY, 40 << 10);
+	stays_lazy(PLACE_ANON, 40 << 10);
 }
 
 static void shmem(void **state)
@@ -155,6 +212,7 @@ static void callers_hugetlb(void **state)
 #define CASE(fn) cmocka_unit_test_teardown(fn, unlock_all)
 
 static const struct CMUnitTest tests[] = {
+	CASE(lazy_stays_lazy),
 	CASE(shmem),
 	CASE(shmem_lazy),
 	CASE(anon),

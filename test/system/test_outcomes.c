@@ -8,6 +8,7 @@
 #include "sys.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <sys/mman.h>
@@ -23,12 +24,12 @@ static _Atomic uint64_t dice;
 
 /* One in so many calls; 0: never. */
 static struct {
-	_Atomic unsigned int again, partial, exist, no_memory, vanished, wrong;
+	_Atomic unsigned int again, partial, exist, emptied, no_memory, vanished, wrong;
 } odds;
 
 static void no_odds(void)
 {
-	odds.again = odds.partial = odds.exist = 0;
+	odds.again = odds.partial = odds.exist = odds.emptied = 0;
 	odds.no_memory = odds.vanished = odds.wrong = 0;
 }
 
@@ -54,6 +55,8 @@ struct op {
 		POISON
 	} verb;
 };
+
+static _Thread_local unsigned int emptied; /* so many calls in a row */
 
 static int do_op(const struct op *op, uint64_t len, uint64_t mode, int64_t *done)
 {
@@ -92,6 +95,12 @@ static int inject(const struct op *op, int64_t *done)
 
 		return rc ? rc : -EAGAIN;
 	}
+	/* As when MADV_DONTNEED frees the page table in the middle of a call, or of two. */
+	if (op->len < 2 * MIB && emptied < 2 && rolled(odds.emptied)) {
+		emptied++;
+		return say(-EEXIST, done);
+	}
+	emptied = 0;
 	/* Mapped, but the waiter was not woken: what a race with a second fault looks like. */
 	if (op->len < 2 * MIB && rolled(odds.exist)) {
 		int rc = do_op(op, PAGE, op->mode | 1, done);
@@ -212,6 +221,46 @@ static void exist(void **state)
 	assert_true(restore(PLACE_SHMEM_LAZY, FEED_NOW, false).exist > 0);
 }
 
+/* Pages that fallocate(2) has made are there, and hold nothing yet: contents are written there. */
+static void allocated_before(void **state)
+{
+	struct feed *feed = feed_make(FEED_NOW, &contents, LENGTH);
+	struct hgm_region_opts o = { .size = sizeof(o),
+				     .length = LENGTH,
+				     .backing = HGM_BACKING_FD,
+				     .flags = HGM_REGION_LAZY,
+				     .source = feed_source(feed) };
+	struct hgm *h = engine(1);
+	struct hgm_region *r;
+
+	(void)state;
+	o.fd = memfd_create("allocated", MFD_CLOEXEC);
+	assert_int_equal(fallocate(o.fd, 0, 0, LENGTH), 0);
+	assert_ok(hgm_region_create(&r, h, &o));
+	assert_ok(hgm_start(h));
+	assert_ok(hgm_wait(h, WAIT_MS));
+	assert_pages(&contents, 0, LENGTH / PAGE, hgm_region_addr(r));
+	assert_true(stats_of(h).exist > 0);
+	hgm_destroy(h);
+	close(o.fd);
+	feed_free(feed);
+}
+
+/* Nothing is there, whatever the kernel says: nothing is given up or taken for a discard. */
+static void exist_not(void **state)
+{
+	static const enum place places[] = { PLACE_SHMEM, PLACE_SHMEM_LAZY, PLACE_ANON };
+
+	(void)state;
+	odds.emptied = 2;
+	for (unsigned int i = 0; i < 3; i++) {
+		struct hgm_stats stats = restore(places[i], i % 2 ? FEED_NOW : FEED_LATER, true);
+
+		assert_int_equal(stats.poisoned_pages, 0);
+		assert_int_equal(stats.discarded_pages, 0);
+	}
+}
+
 static bool is_back(void *arg)
 {
 	return atomic_load(&((struct waiter *)arg)->signal) != -1;
@@ -274,8 +323,15 @@ static void no_memory(void **state)
  * split, merged), who waits must be served or see a signal once it is over, and must never read
  * zeroes.
  */
+static bool has_vanished(void *h)
+{
+	return stats_of(h).vanished > 0;
+}
+
 static void vanish_for_a_while(enum place place)
 {
+	/* Without poison to say it by a waiter that is given up is released at the end. */
+	bool comes_back = kernel_has(KERNEL_POISON) || place == PLACE_SHMEM;
 	struct feed *feed = feed_make(FEED_NOW, &contents, LENGTH);
 	struct hgm *h = engine(1);
 	struct waiter waiter;
@@ -285,11 +341,10 @@ static void vanish_for_a_while(enum place place)
 	assert_ok(hgm_start(h));
 	odds.vanished = 1;
 	waiter_start(&waiter, f.addr + 3 * PAGE);
-	nap_us(30000);
+	assert_true(eventually(has_vanished, h, WAIT_MS));
 	odds.vanished = 0;
-	if (!eventually(is_back, &waiter, 2000)) {
-		/* Given up, told, and no poison to say it to the waiter by: released at the end. */
-		if (kernel_has(KERNEL_POISON) || place == PLACE_SHMEM)
+	if (!eventually(is_back, &waiter, comes_back ? WAIT_MS : 2000)) {
+		if (comes_back)
 			fail_msg("%s: after ENOENT a waiter is left asleep", place_names[place]);
 		assert_error(hgm_wait(h, WAIT_MS), -EIO);
 		assert_int_equal(progress_of(h).poisoned_bytes, PAGE);
@@ -300,7 +355,6 @@ static void vanish_for_a_while(enum place place)
 		waiter_join(&waiter);
 		if (!waiter.signal)
 			assert_pages(&contents, 3, 1, f.addr + 3 * PAGE);
-		assert_true(stats_of(h).vanished > 0);
 		field_end(&f);
 	}
 	hgm_destroy(h);
@@ -410,9 +464,19 @@ static void refused_for_good(void **state)
 #define CASE(fn) cmocka_unit_test_setup_teardown(fn, set_up, tear_down)
 
 static const struct CMUnitTest tests[] = {
-	CASE(again),	      CASE(partial),	   CASE(exist),		CASE(exist_on_anon),
-	CASE(no_memory),      CASE(all_together),  CASE(hugetlb),	CASE(refused_for_good),
-	CASE(vanished_shmem), CASE(vanished_lazy), CASE(vanished_anon),
+	CASE(again),
+	CASE(partial),
+	CASE(exist),
+	CASE(exist_not),
+	CASE(allocated_before),
+	CASE(exist_on_anon),
+	CASE(no_memory),
+	CASE(all_together),
+	CASE(hugetlb),
+	CASE(refused_for_good),
+	CASE(vanished_shmem),
+	CASE(vanished_lazy),
+	CASE(vanished_anon),
 };
 
 TEST_MAIN(tests)

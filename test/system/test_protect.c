@@ -304,7 +304,7 @@ static void nothing_changes_meanwhile(enum place place, bool complete)
 						       NULL));
 		}
 	}
-	assert_true(crew.writes > 0);
+	assert_true(crew_writes(&crew) > 0);
 	crew_end(&crew);
 	free(before);
 	free(after);

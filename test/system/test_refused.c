@@ -200,7 +200,7 @@ static bool told(const struct hgm *h)
 {
 	struct pollfd fd = { .fd = hgm_event_fd(h), .events = POLLIN };
 
-	return poll(&fd, 1, 2000) == 1;
+	return poll(&fd, 1, 5000 * (int)slowness()) == 1;
 }
 
 static bool is_back(void *arg)

@@ -7,6 +7,10 @@
 
 #include <errno.h>
 #include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "sys.h"
 
 #define WAITERS 4
 #define WAIT_MS SMALLER(20000, 100000)
@@ -325,8 +329,68 @@ static void nothing_is_left_behind(void **state)
 	calm();
 }
 
+static const struct hgm_sys *kernel;
+static _Atomic unsigned int smaps_reads;
+
+static int no_pagemap_scan(int fd, const void *start, const void *end, uint64_t category,
+			   struct hgm_pm_region *out, uint64_t out_len, uint64_t *walk_end)
+{
+	(void)fd;
+	(void)start;
+	(void)end;
+	(void)category;
+	(void)out;
+	(void)out_len;
+	(void)walk_end;
+	return -ENOTTY;
+}
+
+static int counting_open(const char *path, int flags)
+{
+	if (!strcmp(path, "/proc/self/smaps"))
+		atomic_fetch_add(&smaps_reads, 1);
+	return kernel->open(path, flags);
+}
+
+#define MANY SMALLER(100, 20)
+
+/* Where smaps must tell whether blocks are huge (before 6.7) it is not read for each region. */
+static void many_are_verified_at_a_time(void **state)
+{
+	struct hgm_region_opts o = { .size = sizeof(o), .length = 4 * MIB };
+	struct hgm_source *src;
+	struct hgm_region *r;
+	struct hgm_sys sys;
+	struct hgm *h;
+	char *memory = calloc(1, o.length);
+
+	(void)state;
+	watch("many regions are verified", 100);
+	kernel = hgm_sys;
+	sys = *kernel;
+	sys.pagemap_scan = no_pagemap_scan;
+	sys.open = counting_open;
+	hgm_sys = &sys;
+	assert_ok(hgm_source_memory(&src, memory, o.length));
+	o.source = src;
+	h = engine(1);
+	for (unsigned int i = 0; i < MANY; i++)
+		assert_ok(hgm_region_create(&r, h, &o));
+	atomic_store(&smaps_reads, 0);
+	assert_ok(hgm_start(h));
+	assert_ok(hgm_wait(h, WAIT_MS));
+	assert_true(atomic_load(&smaps_reads) > 0);
+	assert_true(atomic_load(&smaps_reads) < MANY / 2);
+	hgm_destroy(h);
+	hgm_source_destroy(src);
+	hgm_sys = kernel;
+	free(memory);
+	calm();
+}
+
 static const struct CMUnitTest tests[] = {
 	cmocka_unit_test(any_order),
+	cmocka_unit_test(many_are_verified_at_a_time),
 	cmocka_unit_test(nothing_is_left_behind),
 	cmocka_unit_test(regions_come_and_go),
 	cmocka_unit_test(waiters_are_released),

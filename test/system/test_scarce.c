@@ -246,7 +246,7 @@ static void few_addresses_from_the_first(void **state)
 		refused += !had;
 	}
 	assert_true(had);
-	assert_in_range(refused, 3, UINT_MAX);
+	assert_uint_in_range(refused, 3, UINT_MAX);
 }
 
 static const struct CMUnitTest tests[] = {

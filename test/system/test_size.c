@@ -76,15 +76,15 @@ static void twelve_tebibytes(void **state)
 	assert_pages(&contents, 0, 1, f.addr);
 	assert_pages(&contents, LENGTH / PAGE - 1, 1, f.addr + LENGTH - PAGE);
 	assert_ok(hgm_wait(h, 5000));
-	assert_in_range(info_of(f.region).present_bytes, (TOUCHES - 10) * PAGE,
-			(TOUCHES + 2) * PAGE);
+	assert_uint_in_range(info_of(f.region).present_bytes, (TOUCHES - 10) * PAGE,
+			     (TOUCHES + 2) * PAGE);
 	/* A block in the middle as a whole: becomes huge like any other. */
 	assert_ok(hgm_region_prefetch(f.region, LENGTH / 2, 2 * MIB));
 	assert_ok(hgm_wait(h, 5000));
 	assert_int_equal(info_of(f.region).huge_bytes, 2 * MIB);
 	assert_pages(&contents, LENGTH / 2 / PAGE, 512, f.addr + LENGTH / 2);
 	field_end(&f);
-	assert_in_range(footprint(), 0, before + IDLE_MOST);
+	assert_uint_in_range(footprint(), 0, before + IDLE_MOST);
 	hgm_destroy(h);
 	hgm_source_destroy(src);
 	calm();

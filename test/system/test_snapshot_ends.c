@@ -50,12 +50,7 @@ static struct hgm_snapshot *create(struct stage *st, uint64_t pool_bytes, uint32
 /* Everybody writes on: nothing is protected any more, and no writer waits. */
 static void assert_writers_go_on(struct stage *st)
 {
-	for (unsigned int i = 0; i < CREW; i++) {
-		uint64_t before = atomic_load(&st->crew.writes);
-
-		while (atomic_load(&st->crew.writes) < before + 2 * PAGES)
-			nap_us(100);
-	}
+	crew_await(&st->crew, 2 * PAGES, WAIT_MS);
 }
 
 /* The next snapshot is whole. */
@@ -102,6 +97,7 @@ static const struct failure {
 static void failing_sinks(void **state)
 {
 	static const enum place places[] = { PLACE_SHMEM, PLACE_ANON, PLACE_HUGETLB_2M };
+	unsigned int turn = 0;
 
 	(void)state;
 	for (unsigned int p = 0; p < 3; p++) {
@@ -116,6 +112,8 @@ static void failing_sinks(void **state)
 			int rc;
 
 			for (uint32_t flags = 0; flags < 2; flags++) {
+				if (!turn_of(&turn, 3))
+					continue;
 				sink_clear(&st.sink, LENGTH);
 				st.sink.fail = f->fail;
 				st.sink.fail_at = f->fail_at;
@@ -174,6 +172,8 @@ static void cancelled_at_each_stage(void **state)
 		atomic_store(&st.sink.hold, i);
 		s = create(&st, 256 * PAGE, i ? HGM_SNAPSHOT_ORDERED : 0);
 		crew_begin(&st.crew, s, st.want);
+		while (i && !atomic_load(&st.sink.calls))
+			nap_us(100);
 		assert_error(hgm_snapshot_wait(s, 20), -ETIMEDOUT);
 		assert_ok(hgm_snapshot_cancel(s));
 		if (i)
@@ -251,8 +251,8 @@ static void destroyed_under_it(void **state)
 			while (!snapshot_progress(s).pool_full)
 				nap_us(100);
 			/* The sink returns while the region waits for it. */
-			atomic_store(&st.sink.hold, false);
 			st.sink.nap_us = 1000;
+			atomic_store(&st.sink.hold, false);
 		}
 		if (engine_too)
 			hgm_destroy(st.h);
@@ -312,6 +312,140 @@ static void destroyed_with_a_full_pool(void **state)
 	stage_end(&st);
 }
 
+struct stuck {
+	_Atomic bool inside, hold;
+	int fail; /* then */
+};
+
+static int64_t stuck_sink(void *user, const void *buf, uint64_t length, uint64_t offset)
+{
+	struct stuck *stuck = user;
+
+	(void)buf;
+	(void)offset;
+	atomic_store(&stuck->inside, true);
+	while (atomic_load(&stuck->hold))
+		nap_us(100);
+	return stuck->fail ? stuck->fail : (int64_t)length;
+}
+
+/* The sink does not come back, and writers wait for room in the pool. */
+static struct hgm_snapshot *begin_stuck(struct stage *st, struct stuck *stuck)
+{
+	struct hgm_snapshot *s =
+		snapshot_of(st->h, &(struct hgm_snapshot_opts){ .write = stuck_sink,
+								.user = stuck,
+								.pool_bytes = PAGE });
+
+	crew_begin(&st->crew, s, st->want);
+	while (!atomic_load(&stuck->inside) || !snapshot_progress(s).pool_full)
+		nap_us(100);
+	return s;
+}
+
+/* Who waits to write goes on as soon as the snapshot is cancelled. */
+static void writers_are_released_at_once(void **state)
+{
+	static const enum place places[] = { PLACE_SHMEM, PLACE_ANON };
+
+	(void)state;
+	for (unsigned int i = 0; i < 2; i++) {
+		struct stuck stuck = { .hold = true };
+		struct hgm_snapshot *s;
+		struct stage st;
+
+		stage_make(&st, places[i]);
+		s = begin_stuck(&st, &stuck);
+		assert_ok(hgm_snapshot_cancel(s));
+		assert_writers_go_on(&st);
+		assert_false(snapshot_progress(s).done);
+		atomic_store(&stuck.hold, false);
+		assert_error(hgm_snapshot_wait(s, WAIT_MS), -ECANCELED);
+		hgm_snapshot_destroy(s);
+		assert_next_is_right(&st);
+		stage_end(&st);
+	}
+}
+
+struct destroyer {
+	pthread_t thread;
+	struct hgm_region *r;
+	_Atomic bool done;
+};
+
+static void *destroy_region(void *arg)
+{
+	struct destroyer *d = arg;
+
+	hgm_region_destroy(d->r);
+	atomic_store(&d->done, true);
+	return NULL;
+}
+
+/*
+ * Nobody cancels it: it fails since one of its regions is being destroyed, which waits for the
+ * sink. Who writes to another does not.
+ */
+static void released_when_it_fails(void **state)
+{
+	static const enum place places[] = { PLACE_SHMEM, PLACE_ANON };
+
+	(void)state;
+	for (unsigned int i = 0; i < 2; i++) {
+		struct feed *feed = feed_make(FEED_NOW, &contents, 2 * LENGTH);
+		struct stuck stuck = { .hold = true };
+		struct destroyer destroyer = { 0 };
+		struct hgm_snapshot *s;
+		struct field other;
+		struct stage st;
+
+		stage_make(&st, places[i]);
+		assert_ok(field_try(&other, st.h, PLACE_MAPPING, LENGTH, feed_source(feed), LENGTH,
+				    0));
+		assert_ok(hgm_wait(st.h, WAIT_MS));
+		s = begin_stuck(&st, &stuck);
+		destroyer.r = other.region;
+		assert_int_equal(
+			pthread_create(&destroyer.thread, NULL, destroy_region, &destroyer), 0);
+		assert_writers_go_on(&st);
+		assert_int_equal(snapshot_progress(s).error, -ECANCELED);
+		assert_false(snapshot_progress(s).done);
+		assert_false(atomic_load(&destroyer.done));
+		atomic_store(&stuck.hold, false);
+		pthread_join(destroyer.thread, NULL);
+		assert_error(hgm_snapshot_wait(s, WAIT_MS), -ECANCELED);
+		hgm_snapshot_destroy(s);
+		field_release(&other);
+		assert_next_is_right(&st);
+		stage_end(&st);
+		feed_free(feed);
+	}
+}
+
+/* Nor does anybody wait once more for a sink that failed while the pool was full. */
+static void released_by_a_failing_sink(void **state)
+{
+	static const enum place places[] = { PLACE_SHMEM, PLACE_ANON };
+
+	(void)state;
+	for (unsigned int i = 0; i < 2; i++) {
+		struct stuck stuck = { .hold = true, .fail = -ENOSPC };
+		struct hgm_snapshot *s;
+		struct stage st;
+
+		stage_make(&st, places[i]);
+		s = begin_stuck(&st, &stuck);
+		atomic_store(&stuck.inside, false);
+		atomic_store(&stuck.hold, false);
+		assert_writers_go_on(&st);
+		assert_error(hgm_snapshot_wait(s, WAIT_MS), -ENOSPC);
+		assert_false(atomic_load(&stuck.inside));
+		hgm_snapshot_destroy(s);
+		assert_next_is_right(&st);
+		stage_end(&st);
+	}
+}
+
 struct nosy {
 	_Atomic(struct hgm_snapshot *) s;
 	_Atomic int got;
@@ -343,13 +477,66 @@ static void waited_for_by_its_sink(void **state)
 	stage_end(&st);
 }
 
+struct last_act {
+	_Atomic(struct hgm_snapshot *) s;
+	_Atomic unsigned int calls;
+	_Atomic bool returned;
+};
+
+static int64_t destroying_sink(void *user, const void *buf, uint64_t length, uint64_t offset)
+{
+	struct last_act *act = user;
+
+	(void)buf;
+	(void)offset;
+	atomic_fetch_add(&act->calls, 1);
+	hgm_snapshot_destroy(atomic_load(&act->s));
+	atomic_store(&act->returned, true);
+	return (int64_t)length;
+}
+
+static bool has_returned(void *act)
+{
+	return atomic_load(&((struct last_act *)act)->returned);
+}
+
+static bool same_threads(void *before)
+{
+	return take_holdings().threads == ((struct holdings *)before)->threads;
+}
+
+/* Its sink destroys it: it ends when the sink has returned, and nothing of it stays. */
+static void destroyed_by_its_sink(void **state)
+{
+	struct last_act act = { .calls = 0 };
+	struct holdings before;
+	struct stage st;
+
+	(void)state;
+	stage_make(&st, PLACE_SHMEM);
+	before = take_holdings();
+	act.s = snapshot_of(st.h,
+			    &(struct hgm_snapshot_opts){ .write = destroying_sink, .user = &act });
+	assert_ok(hgm_snapshot_begin(act.s));
+	assert_true(eventually(has_returned, &act, WAIT_MS));
+	assert_true(eventually(same_threads, &before, WAIT_MS));
+	assert_int_equal(atomic_load(&act.calls), 1);
+	assert_writers_go_on(&st);
+	assert_next_is_right(&st);
+	stage_end(&st);
+}
+
 static const struct CMUnitTest tests[] = {
 	cmocka_unit_test(failing_sinks),
 	cmocka_unit_test(cancelled_at_each_stage),
 	cmocka_unit_test(begun_twice),
 	cmocka_unit_test(destroyed_under_it),
 	cmocka_unit_test(destroyed_with_a_full_pool),
+	cmocka_unit_test(writers_are_released_at_once),
+	cmocka_unit_test(released_when_it_fails),
+	cmocka_unit_test(released_by_a_failing_sink),
 	cmocka_unit_test(waited_for_by_its_sink),
+	cmocka_unit_test(destroyed_by_its_sink),
 };
 
 TEST_MAIN(tests)

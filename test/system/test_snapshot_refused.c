@@ -3,10 +3,12 @@
  * What hgm_snapshot_create() and the others refuse, with words, and without leaving anything.
  */
 #include "crew.h"
+#include "sys.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <linux/userfaultfd.h>
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -114,8 +116,14 @@ static void bad_options(void **state)
 	assert_error(try(p.h, o, both, 1), -EINVAL);
 	close(o.fd);
 	o = good;
-	o.flags = 0x2;
+	o.flags = 0x4;
 	assert_error(try(p.h, o, both, 1), -EINVAL);
+	o.flags = HGM_SNAPSHOT_SYNC; /* of a function */
+	assert_error(try(p.h, o, both, 1), -EINVAL);
+	o.write = NULL;
+	o.fd = open("/dev/null", O_WRONLY);
+	refused_saying(p.h, o, both, 1, -EINVAL, "neither a regular file nor a block device");
+	close(o.fd);
 	o = good;
 	o.pool_bytes = UINT64_MAX;
 	assert_error(try(p.h, o, both, 1), -EINVAL);
@@ -125,8 +133,8 @@ static void bad_options(void **state)
 	refused_saying(p.h, o, both, 1, -ENOMEM, "pool_bytes 4095 is less than a page");
 	o.pool_bytes = PAGE; /* is enough */
 	assert_int_equal(try(p.h, o, both, 1), 0);
-	o.pool_bytes = UINT64_C(1) << 42;
-	assert_error(try(p.h, o, both, 1), -ENOMEM);
+	o.pool_bytes = UINT64_C(1) << 42; /* no more than the region has is taken */
+	assert_int_equal(try(p.h, o, both, 1), 0);
 	assert_error(try(p.h, good, both, 2), -EINVAL); /* overlap in the snapshot */
 	assert_error(try(p.h, good, NULL, 0), -EINVAL); /* all: so do these */
 	assert_error(try(p.h, good, NULL, 1), -EINVAL); /* count without regions */
@@ -193,10 +201,207 @@ static void bad_arguments(void **state)
 	pair_end(&p);
 }
 
+/* The pool is committed at once: no more of it than the regions can need. */
+static void a_pool_larger_than_memory(void **state)
+{
+	struct holdings before;
+	struct hgm_snapshot *s;
+	struct hgm_region *a;
+	struct pair p;
+	uint64_t more;
+
+	(void)state;
+	watch("a pool larger than memory", 60);
+	pair_make(&p, true);
+	a = p.a.region;
+	before = take_holdings();
+	s = snapshot_of(p.h, &(struct hgm_snapshot_opts){ .write = sink_write,
+							  .regions = &a,
+							  .count = 1,
+							  .pool_bytes = UINT64_C(4) << 30 });
+	more = take_holdings().mapped_bytes - before.mapped_bytes;
+	if (more > GIB) /* a thread's stack and heap are mapped, too */
+		fail_msg("%llu MiB more are mapped", (unsigned long long)more >> 20);
+	hgm_snapshot_destroy(s);
+	pair_end(&p);
+	calm();
+}
+
+/* Memory of the engine, or what it is restored from, under any name. */
+static void its_own_files(void **state)
+{
+	static const enum place places[] = { PLACE_FD, PLACE_MAPPING };
+	char image[] = "/tmp/hgm-own-XXXXXX", link_name[64];
+	struct feed *feed = feed_make(FEED_NOW, &contents, LENGTH);
+	char *page = calloc(1, LENGTH);
+	struct hgm_source *src;
+	struct hgm_region *first;
+	struct hgm_snapshot *s;
+	struct field a, b;
+	struct hgm *h;
+	int fd, other;
+
+	(void)state;
+	watch("its own files", 60);
+	assert_non_null(page);
+	fd = mkstemp(image);
+	assert_true(fd >= 0);
+	assert_int_equal(write(fd, page, LENGTH), LENGTH);
+	assert_ok(hgm_source_file(&src, image));
+	for (unsigned int i = 0; i < 2; i++) {
+		h = engine(1);
+		field_make(&a, h, PLACE_ANON, LENGTH, feed_source(feed), 0);
+		field_make(&b, h, places[i], LENGTH, src, HGM_REGION_NO_FILL);
+		assert_ok(hgm_start(h));
+		first = a.region;
+		/* Also of a region that is not in the snapshot. */
+		refused_saying(h, (struct hgm_snapshot_opts){ .fd = b.fd }, &first, 1, -EINVAL,
+			       "is the memory of a region");
+		refused_saying(h, (struct hgm_snapshot_opts){ .fd = fd }, &first, 1, -EINVAL,
+			       "is the source of a region");
+		snprintf(link_name, sizeof(link_name), "%s.link", image);
+		assert_int_equal(link(image, link_name), 0);
+		other = open(link_name, O_WRONLY | O_CLOEXEC);
+		unlink(link_name);
+		assert_true(other >= 0);
+		refused_saying(h, (struct hgm_snapshot_opts){ .fd = other }, &first, 1, -EINVAL,
+			       "is the source of a region");
+		field_end(&b);
+		/* It is nobody's any more; and somebody's again before the instant. */
+		s = snapshot_of(h, &(struct hgm_snapshot_opts){
+					   .fd = other, .regions = &first, .count = 1 });
+		field_make(&b, h, places[i], LENGTH, src, HGM_REGION_NO_FILL);
+		assert_error(hgm_snapshot_begin(s), -EINVAL);
+		assert_non_null(strstr(hgm_errmsg(), "is the source of a region"));
+		field_end(&b);
+		assert_ok(hgm_snapshot_begin(s));
+		assert_ok(hgm_snapshot_wait(s, WAIT_MS));
+		hgm_snapshot_destroy(s);
+		close(other);
+		field_end(&a);
+		hgm_destroy(h);
+		assert_int_equal(ftruncate(fd, 0), 0);
+		assert_int_equal(pwrite(fd, page, LENGTH, 0), LENGTH);
+	}
+	hgm_source_destroy(src);
+	feed_free(feed);
+	unlink(image);
+	close(fd);
+	free(page);
+	calm();
+}
+
+/* All regions: not those of create, when there are more at the instant. */
+static void a_region_added_before_the_instant(void **state)
+{
+	struct hgm_snapshot_opts o = { .size = sizeof(o), .write = sink_write };
+	struct sink sink = { 0 };
+	struct hgm_snapshot *s;
+	struct hgm_region *a;
+	struct field more;
+	struct pair p;
+
+	(void)state;
+	watch("a region added", 60);
+	pair_make(&p, true);
+	field_end(&p.b);
+	sink_clear(&sink, 2 * LENGTH);
+	o.user = &sink;
+	s = snapshot_of(p.h, &o);
+	assert_int_equal(field_try(&more, p.h, PLACE_ANON, PAGE, feed_source(p.feed), LENGTH, 0),
+			 0);
+	assert_error(hgm_snapshot_begin(s), -ESTALE);
+	assert_non_null(strstr(hgm_errmsg(), "2 regions"));
+	hgm_snapshot_destroy(s);
+	/* Those that were named are those that were named. */
+	a = p.a.region;
+	o.regions = &a;
+	o.count = 1;
+	s = snapshot_of(p.h, &o);
+	field_end(&more);
+	assert_int_equal(field_try(&more, p.h, PLACE_ANON, PAGE, feed_source(p.feed), LENGTH, 0),
+			 0);
+	assert_ok(hgm_snapshot_begin(s));
+	assert_ok(hgm_snapshot_wait(s, WAIT_MS));
+	hgm_snapshot_destroy(s);
+	field_end(&more);
+	field_end(&p.a);
+	field_end(&p.other);
+	hgm_destroy(p.h);
+	hgm_destroy(p.other_h);
+	feed_free(p.feed);
+	free(sink.got);
+	calm();
+}
+
+static const struct hgm_sys *kernel;
+
+static int no_device(const char *path, int flags)
+{
+	return strcmp(path, "/dev/userfaultfd") ? kernel->open(path, flags) : -EACCES;
+}
+
+static int user_mode_only(int flags)
+{
+	return flags & UFFD_USER_MODE_ONLY ? kernel->userfaultfd(flags) : -EPERM;
+}
+
+/*
+ * Nobody serves faults of the kernel's own: a system call must not fail on memory that is all there
+ * because it is protected. Asynchronous dirty tracking lets it write.
+ */
+static void faults_of_user_mode_only(void **state)
+{
+	static struct hgm_sys lesser;
+	struct hgm_dirty_opts dopts = { .size = sizeof(dopts), .flags = HGM_DIRTY_SYNC };
+	struct feed *feed = feed_make(FEED_NOW, &contents, LENGTH);
+	struct hgm_dirty *d;
+	struct field f;
+	struct hgm *h;
+	int fds[2], rc;
+
+	(void)state;
+	watch("faults of user mode only", 60);
+	kernel = hgm_sys;
+	lesser = *kernel;
+	lesser.open = no_device;
+	lesser.userfaultfd = user_mode_only;
+	hgm_sys = &lesser;
+	h = engine_with((struct hgm_opts){ .fault_threads = 1, .flags = HGM_ALLOW_USER_MODE_ONLY });
+	field_make(&f, h, PLACE_SHMEM, LENGTH, feed_source(feed), 0);
+	assert_ok(hgm_start(h));
+	assert_ok(hgm_wait(h, WAIT_MS));
+	refused_saying(h, (struct hgm_snapshot_opts){ .write = sink_write }, &f.region, 1, -EPERM,
+		       "EFAULT");
+	assert_error(hgm_region_watch(f.region, NULL), -EPERM);
+	assert_error(hgm_dirty_start(&d, f.region, &dopts), -EPERM);
+	assert_non_null(strstr(hgm_errmsg(), "not asynchronous: the caller wants it so"));
+	assert_int_equal(pipe(fds), 0);
+	assert_int_equal(write(fds[1], "x", 1), 1);
+	dopts.flags = 0;
+	rc = hgm_dirty_start(&d, f.region, &dopts);
+	if (rc)
+		assert_int_equal(rc, -EPERM); /* before 6.7 there is no asynchronous way */
+	assert_int_equal(read(fds[0], f.addr, 1), 1);
+	if (!rc)
+		hgm_dirty_stop(d);
+	close(fds[0]);
+	close(fds[1]);
+	field_end(&f);
+	hgm_destroy(h);
+	feed_free(feed);
+	hgm_sys = kernel;
+	calm();
+}
+
 static const struct CMUnitTest tests[] = {
 	cmocka_unit_test(bad_options),
 	cmocka_unit_test(busy_regions),
 	cmocka_unit_test(bad_arguments),
+	cmocka_unit_test(faults_of_user_mode_only),
+	cmocka_unit_test(a_pool_larger_than_memory),
+	cmocka_unit_test(its_own_files),
+	cmocka_unit_test(a_region_added_before_the_instant),
 };
 
 TEST_MAIN(tests)

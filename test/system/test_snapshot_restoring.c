@@ -83,6 +83,89 @@ static void touched_before_the_instant(void **state)
 	}
 }
 
+/* A source that is slow, and counts. */
+static _Atomic uint64_t asked_pages;
+
+static int64_t give_slowly(void *user, const struct hgm_io *io)
+{
+	(void)user;
+	atomic_fetch_add(&asked_pages, io->length / PAGE);
+	nap_us(10000);
+	contents_write(&contents, io->offset / PAGE, io->length / PAGE, io->buf);
+	return (int64_t)io->length;
+}
+
+static void *touch_some(void *arg)
+{
+	const struct field *f = arg;
+	uint8_t value;
+
+	for (uint64_t p = PAGES; p > 7; p -= 7)
+		if (touch(f->addr + (p - 1) * PAGE, &value))
+			break;
+	return NULL;
+}
+
+/* A snapshot that begins with a restore: for how many pages was the source asked? */
+static uint64_t restore_and_save(enum place place, struct hgm_source *src, bool touched)
+{
+	struct hgm *h = engine(1);
+	struct sink sink = { 0 };
+	struct hgm_snapshot *s;
+	pthread_t thread;
+	struct field f;
+
+	watch(place_names[place], 100);
+	sink_clear(&sink, LENGTH);
+	atomic_store(&asked_pages, 0);
+	field_make(&f, h, place, LENGTH, src, 0);
+	assert_ok(hgm_start(h));
+	s = snapshot_to(h, &sink);
+	assert_ok(hgm_snapshot_begin(s));
+	if (touched)
+		assert_int_equal(pthread_create(&thread, NULL, touch_some, &f), 0);
+	assert_ok(hgm_snapshot_wait(s, WAIT_MS));
+	hgm_snapshot_destroy(s);
+	assert_ok(hgm_wait(h, WAIT_MS));
+	if (touched)
+		pthread_join(thread, NULL);
+	assert_pages(&contents, 0, PAGES, sink.got);
+	assert_pages(&contents, 0, PAGES, f.addr);
+	field_end(&f);
+	hgm_destroy(h);
+	free(sink.got);
+	calm();
+	return atomic_load(&asked_pages);
+}
+
+/*
+ * What is read for a snapshot is not fetched once more, but for what was on its way. Where its
+ * thread gets no CPU for a while fill goes on meanwhile: so more than one try.
+ */
+static void fetched_once(void **state)
+{
+	static const enum place places[] = { PLACE_ANON, PLACE_SHMEM, PLACE_SHMEM_LAZY, PLACE_FD,
+					     PLACE_HUGETLB_2M };
+	struct hgm_source_fn_opts so = { .size = sizeof(so), .flags = HGM_SOURCE_BLOCKING };
+	struct hgm_source *src;
+
+	(void)state;
+	assert_ok(hgm_source_fn(&src, give_slowly, NULL, &so));
+	for (unsigned int i = 0; i < sizeof(places) / sizeof(places[0]); i++) {
+		uint64_t asked = UINT64_MAX;
+
+		if (place_lacking(places[i], LENGTH))
+			continue;
+		for (unsigned int n = 0; n < 8 && asked > PAGES * 5 / 4; n++)
+			asked = restore_and_save(places[i], src, false);
+		if (asked > PAGES * 5 / 4)
+			fail_msg("%s: asked for %llu pages of %llu", place_names[places[i]],
+				 (unsigned long long)asked, (unsigned long long)PAGES);
+		restore_and_save(places[i], src, true);
+	}
+	hgm_source_destroy(src);
+}
+
 /* hgm_wait() between create and begin comes back, and what waited for it is huge afterwards. */
 static void waited_for_before_the_instant(void **state)
 {
@@ -109,7 +192,7 @@ static void waited_for_before_the_instant(void **state)
 		hgm_snapshot_destroy(s);
 		if (round % 2)
 			assert_pages(&contents, 0, PAGES, sink.got);
-		for (unsigned int i = 0; i < 3000; i++) {
+		for (unsigned int i = 0; i < 3000 * slowness(); i++) {
 			if (info_of(f.region).huge_bytes == LENGTH)
 				break;
 			nap_us(1000);
@@ -304,6 +387,214 @@ static void cancelled_while_the_source_sleeps(void **state)
 	}
 }
 
+static bool keeps_many(void *feed)
+{
+	return feed_kept(feed) >= 16;
+}
+
+/* A source that takes long for each answer is asked for many pages at a time. */
+static void many_at_a_time(void **state)
+{
+	static const enum place places[] = { PLACE_SHMEM, PLACE_ANON };
+
+	(void)state;
+	for (unsigned int i = 0; i < 2; i++) {
+		struct feed *feed = feed_make(FEED_NEVER, &contents, LENGTH);
+		struct hgm *h = engine(1);
+		struct sink sink = { 0 };
+		struct hgm_snapshot *s;
+		struct field f;
+
+		watch(place_names[places[i]], 60);
+		sink_clear(&sink, LENGTH);
+		field_make(&f, h, places[i], LENGTH, feed_source(feed), HGM_REGION_NO_FILL);
+		assert_ok(hgm_start(h));
+		s = snapshot_to(h, &sink);
+		assert_ok(hgm_snapshot_begin(s));
+		if (!eventually(keeps_many, feed, WAIT_MS))
+			fail_msg("%s: %u requests at a time", place_names[places[i]],
+				 feed_kept(feed));
+		feed_answer_below(feed, PAGES);
+		feed_give(feed);
+		assert_ok(hgm_snapshot_wait(s, WAIT_MS));
+		assert_int_equal(snapshot_progress(s).source_bytes, LENGTH);
+		hgm_snapshot_destroy(s);
+		assert_pages(&contents, 0, PAGES, sink.got);
+		field_end(&f);
+		hgm_destroy(h);
+		feed_free(feed);
+		free(sink.got);
+		calm();
+	}
+}
+
+/* A source that sleeps, and does not wake up for pages above @below. */
+struct sleeper {
+	_Atomic uint64_t below;
+	_Atomic unsigned int asleep;
+};
+
+static int64_t read_asleep(void *user, const struct hgm_io *io)
+{
+	struct sleeper *sleeper = user;
+
+	atomic_fetch_add(&sleeper->asleep, 1);
+	while (io->offset / PAGE >= atomic_load(&sleeper->below))
+		nap_us(100);
+	atomic_fetch_sub(&sleeper->asleep, 1);
+	contents_write(&contents, io->offset / PAGE, io->length / PAGE, io->buf);
+	return (int64_t)io->length;
+}
+
+static bool sleeps(void *sleeper)
+{
+	return atomic_load(&((struct sleeper *)sleeper)->asleep);
+}
+
+/* Who writes to what is there does not wait for the source, even if the pool holds one page. */
+static void writers_do_not_wait_for_the_source(void **state)
+{
+	struct hgm_source_fn_opts so = { .size = sizeof(so), .flags = HGM_SOURCE_BLOCKING };
+	struct sleeper sleeper = { .below = 100 };
+	struct hgm *h = engine(1);
+	struct sink sink = { 0 };
+	struct hgm_snapshot *s;
+	struct hgm_source *src;
+	struct field f;
+
+	(void)state;
+	watch("writers and a source that sleeps", 60);
+	sink_clear(&sink, LENGTH);
+	assert_ok(hgm_source_fn(&src, read_asleep, &sleeper, &so));
+	field_make(&f, h, PLACE_SHMEM, LENGTH, src, HGM_REGION_NO_FILL);
+	assert_ok(hgm_start(h));
+	for (uint64_t p = 0; p < 100; p++)
+		assert_can_touch(f.addr + p * PAGE);
+	atomic_store(&sink.hold, true);
+	s = snapshot_of(h, &(struct hgm_snapshot_opts){
+				   .write = sink_write, .user = &sink, .pool_bytes = PAGE });
+	atomic_store(&sleeper.below, 0);
+	assert_ok(hgm_snapshot_begin(s));
+	assert_true(eventually(sleeps, &sleeper, WAIT_MS));
+	atomic_store(&sink.hold, false);
+	for (uint64_t p = 99; p >= 50; p--) {
+		struct poker poker;
+
+		poker_start(&poker, f.addr + p * PAGE);
+		if (!eventually(poker_done, &poker, SOON_MS))
+			fail_msg("a write to page %llu waits for the source",
+				 (unsigned long long)p);
+		pthread_join(poker.thread, NULL);
+	}
+	assert_true(sleeps(&sleeper));
+	atomic_store(&sleeper.below, PAGES);
+	assert_ok(hgm_snapshot_wait(s, WAIT_MS));
+	hgm_snapshot_destroy(s);
+	assert_pages(&contents, 0, PAGES, sink.got);
+	field_end(&f);
+	hgm_destroy(h);
+	hgm_source_destroy(src);
+	free(sink.got);
+	calm();
+}
+
+/* Memory whose pages come from far away: of a mapped file, or here by another userfaultfd. */
+struct far {
+	char *memory;
+	struct hgm_uffd *uffd;
+	pthread_t thread;
+	_Atomic uint64_t asked;
+	_Atomic bool answer, stop;
+};
+
+static void *answer_from_far(void *arg)
+{
+	struct far *far = arg;
+	struct hgm_uffd_event event;
+
+	while (!atomic_load(&far->stop)) {
+		char page[PAGE];
+		struct hgm_range range = { .len = PAGE, .step = PAGE };
+
+		if (hgm_uffd_read(far->uffd, &event, 1) != 1) {
+			nap_us(100);
+			continue;
+		}
+		atomic_fetch_add(&far->asked, 1);
+		while (!atomic_load(&far->answer))
+			nap_us(100);
+		range.addr = (void *)(uintptr_t)(event.addr & ~(PAGE - 1));
+		contents_write(&contents, (event.addr - (uintptr_t)far->memory) / PAGE, 1, page);
+		hgm_uffd_copy(far->uffd, &range, page);
+	}
+	return NULL;
+}
+
+static bool asked_from_far(void *far)
+{
+	return atomic_load(&((struct far *)far)->asked);
+}
+
+static void far_begin(struct far *far)
+{
+	uint64_t ioctls;
+
+	far->memory =
+		mmap(NULL, LENGTH, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	assert_true(far->memory != MAP_FAILED);
+	assert_ok(hgm_uffd_open(&far->uffd, NULL));
+	assert_ok(hgm_uffd_register(far->uffd, far->memory, LENGTH, HGM_UFFD_MISSING, &ioctls));
+	assert_int_equal(pthread_create(&far->thread, NULL, answer_from_far, far), 0);
+}
+
+static void far_end(struct far *far)
+{
+	atomic_store(&far->stop, true);
+	pthread_join(far->thread, NULL);
+	hgm_uffd_close(far->uffd);
+	munmap(far->memory, LENGTH);
+}
+
+/* The guest that stands still does not wait for what a source brings from far away. */
+static void the_instant_does_not_wait_for_the_source(void **state)
+{
+	static const enum place places[] = { PLACE_ANON, PLACE_SHMEM_LAZY, PLACE_SHMEM };
+
+	(void)state;
+	for (unsigned int i = 0; i < 3; i++) {
+		struct far far = { .memory = NULL };
+		struct hgm *h = engine(1);
+		struct sink sink = { 0 };
+		struct hgm_snapshot *s;
+		struct hgm_source *src;
+		struct waiter w;
+		struct field f;
+
+		watch(place_names[places[i]], 60);
+		far_begin(&far);
+		sink_clear(&sink, LENGTH);
+		assert_ok(hgm_source_memory(&src, far.memory, LENGTH));
+		field_make(&f, h, places[i], LENGTH, src, HGM_REGION_NO_FILL);
+		assert_ok(hgm_start(h));
+		s = snapshot_to(h, &sink);
+		waiter_start(&w, f.addr + 300 * PAGE);
+		assert_true(eventually(asked_from_far, &far, WAIT_MS));
+		assert_ok(hgm_snapshot_begin(s)); /* or it hangs */
+		atomic_store(&far.answer, true);
+		waiter_join(&w);
+		assert_int_equal(w.signal, 0);
+		assert_ok(hgm_snapshot_wait(s, WAIT_MS));
+		hgm_snapshot_destroy(s);
+		assert_pages(&contents, 0, PAGES, sink.got);
+		field_end(&f);
+		hgm_destroy(h);
+		hgm_source_destroy(src);
+		far_end(&far);
+		free(sink.got);
+		calm();
+	}
+}
+
 /* Behind a region's end there is memory, for the last block's sake: none of the snapshot's. */
 static void behind_the_end(void **state)
 {
@@ -375,11 +666,15 @@ static void the_kernel_refuses_absent_pages(void **state)
 
 static const struct CMUnitTest tests[] = {
 	cmocka_unit_test(touched_before_the_instant),
+	cmocka_unit_test(fetched_once),
 	cmocka_unit_test(waited_for_before_the_instant),
 	cmocka_unit_test(filled_before_the_instant),
 	cmocka_unit_test(a_block_in_parts),
 	cmocka_unit_test(a_source_with_bad_pages),
 	cmocka_unit_test(cancelled_while_the_source_sleeps),
+	cmocka_unit_test(many_at_a_time),
+	cmocka_unit_test(writers_do_not_wait_for_the_source),
+	cmocka_unit_test(the_instant_does_not_wait_for_the_source),
 	cmocka_unit_test(behind_the_end),
 	cmocka_unit_test(the_kernel_refuses_absent_pages),
 };

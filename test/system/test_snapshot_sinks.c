@@ -4,6 +4,7 @@
  * that held something else; pipes; full file systems. And several regions at one instant.
  */
 #include "crew.h"
+#include "sys.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -175,14 +176,17 @@ static void *drain_pipe(void *arg)
 static void to_a_pipe(void **state)
 {
 	(void)state;
-	for (unsigned int closed = 0; closed < 2; closed++) {
+	for (unsigned int i = 0; i < 3; i++) {
+		bool closed = i == 1;
 		struct hgm_snapshot *s;
 		struct drain d;
 		struct stage st;
 		int fds[2];
 
 		stage_make(&st, PLACE_SHMEM);
-		assert_int_equal(pipe(fds), 0);
+		assert_int_equal(pipe2(fds, i == 2 ? O_NONBLOCK : 0), 0);
+		if (i == 2) /* the writing end only */
+			assert_int_equal(fcntl(fds[0], F_SETFL, 0), 0);
 		if (closed)
 			close(fds[0]);
 		s = begin(&st, fds[1], closed ? 0 : 100 * PAGE);
@@ -203,6 +207,139 @@ static void to_a_pipe(void **state)
 			close(fds[1]);
 		stage_end(&st);
 	}
+}
+
+/* A pipe that nobody reads keeps nobody. */
+static void cancelled_at_a_full_pipe(void **state)
+{
+	struct hgm_snapshot *s;
+	struct pollfd pfd;
+	struct stage st;
+	int fds[2];
+
+	(void)state;
+	stage_make(&st, PLACE_SHMEM);
+	assert_int_equal(pipe2(fds, O_NONBLOCK), 0);
+	pfd = (struct pollfd){ .fd = fds[1], .events = POLLOUT };
+	s = begin(&st, fds[1], 0);
+	while (poll(&pfd, 1, 0)) /* until it takes no more */
+		nap_us(100);
+	assert_error(hgm_snapshot_wait(s, 10), -ETIMEDOUT);
+	assert_ok(hgm_snapshot_cancel(s));
+	assert_error(hgm_snapshot_wait(s, WAIT_MS), -ECANCELED);
+	hgm_snapshot_destroy(s);
+	close(fds[0]);
+	close(fds[1]);
+	stage_end(&st);
+}
+
+#define RATE	 (16 * MIB)
+#define SLACK_US 10000
+
+/* Calls of a sink that stops for a while in the middle. */
+struct pace {
+	unsigned int calls;
+	struct {
+		uint64_t bytes, begun_us, ended_us;
+	} call[4096];
+};
+
+static int64_t paced_sink(void *user, const void *buf, uint64_t length, uint64_t offset)
+{
+	struct pace *pace = user;
+	unsigned int i = pace->calls++;
+
+	(void)buf;
+	(void)offset;
+	assert_true(i < 4096);
+	pace->call[i].begun_us = now_us();
+	if (i == 3)
+		nap_us(200000);
+	pace->call[i].bytes = length;
+	pace->call[i].ended_us = now_us();
+	return (int64_t)length;
+}
+
+/* A pause of the sink's is no reason to go faster than was asked. */
+static void the_rate_is_a_maximum(void **state)
+{
+	struct pace *pace = calloc(1, sizeof(*pace));
+	struct hgm_snapshot *s;
+	struct stage st;
+
+	(void)state;
+	assert_non_null(pace);
+	stage_make(&st, PLACE_SHMEM);
+	crew_pause(&st.crew); /* what is written does not wait */
+	s = snapshot_of(st.h, &(struct hgm_snapshot_opts){
+				      .write = paced_sink, .user = pace, .rate_bytes = RATE });
+	assert_ok(hgm_snapshot_begin(s));
+	assert_ok(hgm_snapshot_wait(s, WAIT_MS));
+	hgm_snapshot_destroy(s);
+	crew_resume(&st.crew);
+	assert_true(pace->calls > 8);
+	for (unsigned int from = 1; from < pace->calls; from++) {
+		uint64_t bytes = 0;
+
+		for (unsigned int to = from + 1; to < pace->calls; to++) {
+			uint64_t us = pace->call[to].begun_us - pace->call[from - 1].ended_us;
+
+			bytes += pace->call[to - 1].bytes;
+			/* What lies between two of 64 pages goes together. */
+			if (bytes > (us + SLACK_US + 1000) * RATE / 1000000 + 64 * PAGE)
+				fail_msg("calls %u to %u: %llu KiB in %llu us", from, to - 1,
+					 (unsigned long long)bytes >> 10, (unsigned long long)us);
+		}
+	}
+	free(pace);
+	stage_end(&st);
+}
+
+static const struct hgm_sys *kernel;
+static unsigned int syncs;
+static int sync_error;
+
+static int counted_fsync(int fd)
+{
+	syncs++;
+	return sync_error ? sync_error : kernel->fsync(fd);
+}
+
+static void synced_if_asked(void **state)
+{
+	static const int errors[] = { 0, -EIO };
+	struct hgm_snapshot *s;
+	struct hgm_sys sys;
+	struct stage st;
+	int fd;
+
+	(void)state;
+	kernel = hgm_sys;
+	sys = *kernel;
+	sys.fsync = counted_fsync;
+	hgm_sys = &sys;
+	stage_make(&st, PLACE_SHMEM);
+	fd = memfd_create("synced", MFD_CLOEXEC);
+	syncs = 0;
+	s = begin(&st, fd, 0);
+	assert_ok(hgm_snapshot_wait(s, WAIT_MS));
+	hgm_snapshot_destroy(s);
+	assert_int_equal(syncs, 0);
+	for (unsigned int i = 0; i < 2; i++) {
+		sync_error = errors[i];
+		s = snapshot_of(st.h, &(struct hgm_snapshot_opts){ .fd = fd,
+								   .flags = HGM_SNAPSHOT_SYNC });
+		assert_ok(hgm_snapshot_begin(s));
+		if (errors[i])
+			assert_error(hgm_snapshot_wait(s, WAIT_MS), errors[i]);
+		else
+			assert_ok(hgm_snapshot_wait(s, WAIT_MS));
+		hgm_snapshot_destroy(s);
+		assert_int_equal(syncs, i + 1);
+	}
+	close(fd);
+	stage_end(&st);
+	hgm_sys = kernel;
 }
 
 /* What fails when it is too late to refuse it. */
@@ -267,8 +404,6 @@ static void several_regions(void **state)
 		crew[i].first_page = at[i] / PAGE;
 	}
 	s = snapshot_of(h, &(struct hgm_snapshot_opts){ .fd = fd });
-	/* Comes too late. */
-	assert_ok(field_try(&later, h, PLACE_SHMEM, length, feed_source(feed), at[2], 0));
 	for (unsigned int i = 0; i < 3; i++) {
 		crew_pause(&crew[i]);
 		crew_expect(&crew[i], want + at[i]);
@@ -276,6 +411,8 @@ static void several_regions(void **state)
 	assert_ok(hgm_snapshot_begin(s));
 	for (unsigned int i = 0; i < 3; i++)
 		crew_resume(&crew[i]);
+	/* Comes too late. */
+	assert_ok(field_try(&later, h, PLACE_SHMEM, length, feed_source(feed), at[2], 0));
 	memset(later.addr, 0x77, length);
 	assert_ok(hgm_snapshot_wait(s, WAIT_MS));
 	assert_int_equal(snapshot_progress(s).total_bytes, 3 * length);
@@ -300,6 +437,9 @@ static const struct CMUnitTest tests[] = {
 	cmocka_unit_test(to_files),
 	cmocka_unit_test(of_zeroes),
 	cmocka_unit_test(to_a_pipe),
+	cmocka_unit_test(cancelled_at_a_full_pipe),
+	cmocka_unit_test(the_rate_is_a_maximum),
+	cmocka_unit_test(synced_if_asked),
 	cmocka_unit_test(several_regions),
 	cmocka_unit_test(failing_descriptors),
 };

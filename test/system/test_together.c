@@ -271,12 +271,12 @@ static void slow_sources_hold_nobody_up(void **state)
 	crowd_goes(t);
 	assert_int_equal(calls_of(CONTINUE, map), CROWD);
 	wakes = calls_of(WAKE, wake);
-	assert_in_range(wakes, 3, CROWD / 2);
+	assert_uint_in_range(wakes, 3, CROWD / 2);
 	for (unsigned int i = 0, w = 0; i < CROWD; i++) {
 		while (w < wakes && wake[w].page + wake[w].pages <= map[i].page)
 			w++;
 		assert_true(w < wakes && wake[w].page <= map[i].page);
-		assert_in_range(wake[w].at_ns - map[i].at_ns, 0, 100000);
+		assert_uint_in_range(wake[w].at_ns - map[i].at_ns, 0, 100000);
 	}
 	trial_end(t);
 }

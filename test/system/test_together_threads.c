@@ -80,7 +80,7 @@ static void *drop(void *arg)
 {
 	while (!atomic_load(&dropper.stop)) {
 		madvise(dropper.addr, LENGTH, MADV_DONTNEED);
-		nap_us(200);
+		nap_us(SMALLER(200, 2000));
 	}
 	return arg;
 }
@@ -151,11 +151,11 @@ static void restore(enum place place, enum feed_kind kind, bool often_again)
 static void in_all_ways(enum place place)
 {
 	static const enum feed_kind kinds[] = { FEED_NOW, FEED_SHORT, FEED_LATER, FEED_MIXED };
+	static unsigned int turn; /* others for other memory */
 
-	for (unsigned int i = 0; i < 4; i++) {
-		restore(place, kinds[i], false);
-		restore(place, kinds[i], true);
-	}
+	for (unsigned int i = 0; i < 8; i++)
+		if (turn_of(&turn, 3))
+			restore(place, kinds[i / 2], i % 2);
 }
 
 static void shmem(void **state)

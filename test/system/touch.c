@@ -48,6 +48,18 @@ int touch(const void *addr, uint8_t *value)
 	return sig;
 }
 
+int touch_write(void *addr)
+{
+	int sig = sigsetjmp(way_back, SANITIZED);
+
+	if (!sig) {
+		prepared = 1;
+		*(volatile uint8_t *)addr = *(const volatile uint8_t *)addr;
+	}
+	prepared = 0;
+	return sig;
+}
+
 bool page_right(const struct contents *c, uint64_t page, const void *at, int mine, char why[160])
 {
 	int sig = sigsetjmp(way_back, SANITIZED);

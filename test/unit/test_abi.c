@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The binary interface: sizes, places and values that programs were compiled with. What differs
- * from abi_numbers.h does not compile; what is in the headers and not there is found by reading
- * them.
+ * The binary interface: sizes, offsets and values that programs were compiled with. A difference
+ * from abi_numbers.h does not compile. The test reads the headers to find what is missing there.
  */
 #include <dirent.h>
 #include <stdbool.h>
@@ -51,13 +50,13 @@ static bool listed(const char *const *list, size_t count, const char *name)
 	return false;
 }
 
-/* The only numbers that are to differ from release to release. */
+/* The only numbers that may differ from release to release. */
 static bool tells_the_release(const char *name)
 {
 	return !strncmp(name, "HGM_VERSION_", 12) || !strncmp(name, "HGM_HAVE_", 9);
 }
 
-/* What a line of a header defines: 's' a struct, 'c' a constant, 0 nothing that has a number. */
+/* What a line of a header defines: 's' a struct, 'c' a constant, 0 nothing with a number. */
 static char defines(const char *line, char name[64])
 {
 	char after[8] = "";
@@ -66,7 +65,7 @@ static char defines(const char *line, char name[64])
 		return 's';
 	if (sscanf(line, "\t%63[A-Z0-9_] %1[=]", name, after) == 2)
 		return 'c';
-	/* A macro with a value: no include guard, no macro with arguments, no annotation. */
+	/* A macro with a value: not an include guard, a macro with arguments or an annotation. */
 	if (sscanf(line, "#define %63[A-Z0-9_]%*[ \t]%7[A-Z0-9(]", name, after) == 2)
 		return tells_the_release(name) ? 0 : 'c';
 	return 0;
@@ -106,7 +105,7 @@ static void every_number_is_written_down(void **state)
 	while ((entry = readdir(dir))) {
 		const char *dot = strrchr(entry->d_name, '.');
 
-		/* The kernel's own numbers are checked against its headers. */
+		/* The kernel's numbers are checked against the kernel's headers. */
 		if (!dot || strcmp(dot, ".h") != 0 || !strcmp(entry->d_name, "uapi.h"))
 			continue;
 		snprintf(path, sizeof(path), "%s/%s", INCLUDE_DIR, entry->d_name);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The window of pages that are mapped around a fault: what it becomes by what is touched.
+ * The window of pages that are mapped around a fault: how it adapts to the touched pages.
  */
 #include "around.h"
 
@@ -16,11 +16,11 @@ static struct hgm_around around;
 static int set_up(void **state)
 {
 	(void)state;
-	around = (struct hgm_around){ .wider = 0 };
+	hgm_around_init(&around, SMALLEST, 2);
 	return 0;
 }
 
-/* Touch all pages of [from, to) in order: those of a window that was mapped make no fault. */
+/* Touch all pages of [from, to) in order. Pages of a mapped window cause no fault. */
 static uint64_t walk(uint64_t from, uint64_t to)
 {
 	uint64_t faults = 0, window;
@@ -55,10 +55,10 @@ static void grows_for_who_walks(void **state)
 	(void)state;
 	faults = walk(0, PAGES);
 	assert_int_equal(hgm_around_fault(&around, 0), WIDEST);
-	assert_in_range(faults, PAGES / WIDEST, PAGES / WIDEST + 100);
+	assert_uint_in_range(faults, PAGES / WIDEST, PAGES / WIDEST + 100);
 }
 
-/* Each at a place of its own, in turn; and backwards. */
+/* Several walkers, each in its own place, in turn; also backwards. */
 static void grows_for_many_who_walk(void **state)
 {
 	uint64_t at[16], steps = 0;
@@ -91,7 +91,7 @@ static void shrinks_again(void **state)
 	assert_int_equal(hgm_around_fault(&around, 0), WIDEST);
 }
 
-/* The same page again and again, or the same window, tells nothing of the one beside it. */
+/* Repeated faults on one page, or in one window, say nothing about the window beside it. */
 static void one_place_is_no_neighbourhood(void **state)
 {
 	(void)state;
@@ -99,7 +99,7 @@ static void one_place_is_no_neighbourhood(void **state)
 		assert_int_equal(hgm_around_fault(&around, 160 + i % 16), SMALLEST);
 }
 
-/* The last pages of the largest region that a map can have. */
+/* The last pages of the largest region that a map supports. */
 static void far_pages(void **state)
 {
 	uint64_t last = (UINT64_C(1) << 40) - 1;

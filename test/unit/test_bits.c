@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Bits of words, against the same counted one by one.
+ * Bits of words, compared with bits that are counted one by one.
  */
 #include "bits.h"
 
@@ -44,7 +44,7 @@ static void bits_of_ranges(void **state)
 						w * 64 + bit >= first && w * 64 + bit < first + n);
 }
 
-/* The runs of a word are its bits again, each is set, and what bounds it is not. */
+/* The runs of a word add up to its bits. All bits of a run are set, and those beside it are not. */
 static void runs(void **state)
 {
 	struct random random = { .state = random_seed() };
@@ -56,7 +56,7 @@ static void runs(void **state)
 		uint64_t before = left, seen = 0, first, run;
 
 		while (hgm_bits_take_run(&left, &first, &run)) {
-			assert_in_range(run, 1, 64 - first);
+			assert_uint_in_range(run, 1, 64 - first);
 			for (uint64_t bit = first; bit < first + run; bit++)
 				assert_true(is_set(before, bit));
 			assert_true(first + run == 64 || !is_set(before, first + run));

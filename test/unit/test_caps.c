@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The capability table over a kernel that can do everything, until told otherwise: any verb can be
- * made to fail with any errno, or to lie.
+ * The capability table on a fake kernel that supports everything by default. Any operation can be
+ * made to fail with any errno, or to give false results.
  */
 #include <errno.h>
 #include <pthread.h>
@@ -54,19 +54,19 @@ enum fault_result {
 #define FEATURES UINT64_C(0x1ffff)
 
 static struct fake {
-	int error[VERBS]; /* negative errno, 0: works */
+	int error[VERBS]; /* negative errno; 0: works */
 	enum fault_result fault;
-	const char *text;    /* of every sysfs file */
+	const char *text;    /* contents of every sysfs file */
 	uint64_t off_by;     /* added to a fault's address */
 	uint32_t tid_off_by; /* added to a fault's thread */
-	int64_t short_by;    /* taken from each range verb's result */
-	uint64_t pagemap;    /* word of each page */
+	int64_t short_by;    /* subtracted from each range's result */
+	uint64_t pagemap;    /* the word for each page */
 	bool no_path_exists; /* open: ENOENT */
 	bool nothing_huge;
 	bool poison_readable;
 	bool collapse_spoils;
 	bool move_loses;
-	int collapse_busy; /* how many collapses are refused */
+	int collapse_busy; /* number of collapses that are refused */
 
 	/* what the kernel knows */
 	char *registered;
@@ -119,7 +119,7 @@ static ssize_t fake_read(int fd, void *buf, size_t len)
 	return (ssize_t)len;
 }
 
-/* From the touching thread: it is through. From the main thread: the kernel reads poison. */
+/* By the touching thread: its access is complete. By the main thread: the kernel reads poison. */
 static ssize_t fake_write(int fd, const void *buf, size_t len)
 {
 	(void)fd;
@@ -176,7 +176,7 @@ static int fake_poll(struct pollfd *fds, unsigned int n, int64_t timeout_ns)
 	FAIL(V_POLL);
 	if (fake.fault == FAULT_NOTHING)
 		return 0;
-	/* Where the kernel notes writes by itself there is no message. */
+	/* If the kernel records writes by itself, there is no message. */
 	fds[fake.fault == FAULT_WENT_THROUGH || fake.features & HGM_UFFD_FEATURE_WP_ASYNC].revents =
 		POLLIN;
 	return 1;
@@ -366,7 +366,7 @@ static struct hgm_sys fake_sys = {
 	.uffd_writeprotect = fake_uffd_writeprotect,
 };
 
-/* The table of the fake kernel as it stands; nothing may be left behind by making it. */
+/* The table for the current fake kernel. The probe must leave nothing behind. */
 static struct hgm_caps *probe(unsigned int flags)
 {
 	struct holdings before = take_holdings();
@@ -381,7 +381,7 @@ static struct hgm_caps *probe(unsigned int flags)
 	return caps;
 }
 
-/* All but the one that is never a yes. */
+/* All rows except the one that is never a yes. */
 static void assert_all(const struct hgm_caps *caps, uint32_t answer)
 {
 	for (unsigned int i = 0; i < hgm_caps_count(caps); i++)
@@ -403,7 +403,7 @@ static void assert_cap(const struct hgm_caps *caps, const char *name, uint32_t a
 			 words);
 }
 
-/* One probe with what @fake says, one row of it. */
+/* Probe with the current @fake, and check one row. */
 static void assert_probe(unsigned int flags, const char *name, uint32_t answer, const char *words)
 {
 	struct hgm_caps *caps = probe(flags);
@@ -425,7 +425,7 @@ static int set_up(void **state)
 	fake_sys.close = hgm_sys_linux.close;
 	fake_hgm_reset();
 	hgm_sys = &fake_sys;
-	/* The first run lets the C library map what it then keeps (a thread's stack). */
+	/* In the first run the C library maps memory that it keeps (a thread's stack). */
 	if (hgm_caps_probe(&caps, 0))
 		return -1;
 	hgm_caps_free(caps);
@@ -502,13 +502,13 @@ static void everything_short_of_something(void **state)
 	}
 }
 
-/* Whatever fails in the middle: a table comes, and nothing stays behind (probe() looks). */
+/* Whatever fails, there is a table, and nothing is left behind, which probe() checks. */
 static void each_verb_fails_in_each_way(void **state)
 {
 	static const int errors[] = {
 		EINVAL, EPERM, EAGAIN, ENOENT, ENOMEM, EFAULT, EMFILE, ENOTTY
 	};
-	/* Memory and threads know denial, delay and all other errors alike. */
+	/* Memory and threads distinguish only denial, delay and other errors. */
 	const size_t count = SANITIZED ? 3 : sizeof(errors) / sizeof(errors[0]);
 
 	(void)state;
@@ -554,13 +554,13 @@ static void missing_files_say_what_is_missing(void **state)
 	assert_cap(caps, "hugetlb.2m", HGM_NO, "no pool of 2048 kB");
 	assert_cap(caps, "hugetlb.1g", HGM_NO, "no pool of 1048576 kB");
 	assert_cap(caps, "shmem.huge", HGM_NO, "transparent huge pages");
-	/* Without /proc success is believed, and said to be. */
+	/* Without /proc, success is believed, and the text says so. */
 	assert_cap(caps, "anon.missing.4k", HGM_YES, "not verified");
 	assert_cap(caps, "shmem.collapse", HGM_YES, "not verified");
 	hgm_caps_free(caps);
 }
 
-/* A kernel before 6.6 says EINVAL to ioctls of which it has not heard. */
+/* A kernel before 6.6 returns EINVAL for unknown ioctls. */
 static void unknown_verbs_are_not_blamed_on_the_size(void **state)
 {
 	struct hgm_caps *caps;
@@ -737,7 +737,7 @@ static void the_table_can_be_walked_and_searched(void **state)
 	assert_null(hgm_caps_at(caps, UINT32_MAX));
 	assert_null(hgm_caps_find(caps, "shmem.minor"));
 	assert_null(hgm_caps_find(caps, ""));
-	/* Names are unique: each is found where it stands. */
+	/* Names are unique: each one finds its own row. */
 	for (unsigned int i = 0; i < n; i++)
 		assert_ptr_equal(hgm_caps_find(caps, hgm_caps_at(caps, i)->name),
 				 hgm_caps_at(caps, i));

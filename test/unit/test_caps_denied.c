@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * By what a userfaultfd is refused: told apart by what /proc says of the process.
+ * The reason why a userfaultfd is refused: found from what /proc says about the process.
  */
 #include <errno.h>
 #include <string.h>
@@ -17,7 +17,7 @@
 #define INITIAL	    "         0          0 4294967295\n"
 #define USER_NS	    "         0       1000          1\n"
 
-/* NULL: cannot be opened */
+/* NULL: the file cannot be opened */
 static const char *sysctl_text, *status_text, *uid_map_text;
 
 enum {
@@ -82,7 +82,7 @@ static void assert_cause(int rc, bool user_mode, const char *words)
 	hgm_probe_denied_by(text, sizeof(text), rc, user_mode);
 	hgm_sys = &hgm_sys_linux;
 	assert_int_equal(opened, 0);
-	/* It ends in one of its own words: it was not cut. */
+	/* The text ends with one of its own words: it was not truncated. */
 	assert_true(strlen(text) < sizeof(text) - 1);
 	if (!strstr(text, words))
 		fail_msg("'%s' instead of '%s'", text, words);
@@ -139,7 +139,7 @@ static void without_proc(void **state)
 	assert_cause(-EPERM, false, "needs CAP_SYS_PTRACE or sysctl");
 	assert_cause(-EPERM, true, "a seccomp filter or a security module");
 	assert_cause(-ENOSYS, true, "or hidden by a seccomp filter");
-	/* Odd contents are no contents. */
+	/* Malformed contents are ignored. */
 	sysctl_text = "";
 	status_text = "Seccomp:\t2\nCapEff:\t0";
 	uid_map_text = "x";

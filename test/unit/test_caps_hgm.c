@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The probe of high-granularity mapping over kernels that do not have it and look as if they did.
+ * The probe for high-granularity mapping on kernels that do not have it but look as if they had.
  * Each wrong guess ends in "no" or "unproven" with the true reason, and leaves nothing behind.
  */
 #include "fake_hgm_sys.h"
@@ -71,7 +71,7 @@ static void unasked_no_huge_page_is_taken(void **state)
 	assert_int_equal(fake.populated, 0);
 }
 
-/* Pitfall 1: mainline's WP_UNPOPULATED is the bit of the first drafts. */
+/* Pitfall 1: mainline uses the bit of the first drafts for WP_UNPOPULATED. */
 static void feature_bit_13_proves_nothing(void **state)
 {
 	(void)state;
@@ -84,7 +84,7 @@ static void feature_bit_13_proves_nothing(void **state)
 	assert_row(hgm_probe_hgm_split, HGM_MEMORY_HUGETLB_2M, PROVE, HGM_NO, "hgm.advice: ");
 	assert_int_equal(fake.calls, 1);
 
-	/* Nor does its absence say anything. */
+	/* Its absence proves nothing either. */
 	fake.features = 0x1fff;
 	fake.advice_zero = fake.advice = 0;
 	assert_verdict(PROVE, HGM_YES, "");
@@ -111,7 +111,7 @@ static void the_sysfs_file_is_a_hint(void **state)
 	assert_verdict(PROVE, HGM_YES, "");
 }
 
-/* Pitfall 2: the number is free, and may be given to something else. */
+/* Pitfall 2: the number is unused, and may be assigned to something else. */
 static void the_advice_means_something_else(void **state)
 {
 	(void)state;
@@ -124,7 +124,7 @@ static void the_advice_means_something_else(void **state)
 	assert_verdict(PROVE, HGM_NO, "no 'hm' in VmFlags");
 	assert_row(hgm_probe_hgm_split, HGM_MEMORY_HUGETLB_2M, 0, HGM_NO, "something else");
 	assert_int_equal(fake.reserved, 0);
-	/* Not even 4 KiB that work: the mark is part of it. */
+	/* Not even if 4 KiB work: the mark is required. */
 	fake.continue_4k = 0;
 	assert_verdict(PROVE, HGM_NO, "no 'hm' in VmFlags");
 }
@@ -189,7 +189,7 @@ static void collapse_lies(void **state)
 	assert_verdict(PROVE, HGM_UNPROVEN, "EBUSY");
 	fake.collapse = -EINVAL;
 	assert_verdict(PROVE, HGM_NO, "MADV_COLLAPSE of a split huge page: EINVAL");
-	/* An error can be about the memory beside it. */
+	/* An error can be about the adjacent memory. */
 	hgm.collapse_inert = false;
 	assert_verdict(PROVE, HGM_YES, "one mapping");
 	fake.collapse = 0;
@@ -197,7 +197,7 @@ static void collapse_lies(void **state)
 	assert_verdict(PROVE, HGM_NO, "changed its contents");
 }
 
-/* PAGEMAP_SCAN may call all hugetlb memory huge: it counts only where it told the two apart. */
+/* PAGEMAP_SCAN may report all hugetlb memory as huge: it counts only if it told the two apart. */
 static void without_counters(void **state)
 {
 	(void)state;
@@ -239,7 +239,7 @@ static void no_huge_page_can_be_had(void **state)
 	assert_row(hgm_probe_hgm, 0, PROVE, HGM_UNPROVEN, "no free huge page");
 	fake.continue_4k = 0;
 	fake.small_pool_is_empty = false;
-	fake.populate = -EFAULT; /* the control group's limit */
+	fake.populate = -EFAULT; /* the limit of the cgroup */
 	assert_verdict(PROVE, HGM_UNPROVEN, "writing scratch memory: EFAULT");
 }
 

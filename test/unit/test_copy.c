@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Copying cold pages: every byte, nothing beside them, and nothing read beyond the source.
+ * Copying cold pages: copies every byte, writes nothing beside them, and reads nothing beyond the
+ * source.
  */
 #include "copy.h"
 
@@ -14,7 +15,7 @@
 #define MOST_PAGES 64
 #define ALIGN_MAX  64
 
-/* Pages between two that nobody may touch. */
+/* Pages between two inaccessible pages. */
 struct fenced {
 	char *at;
 	size_t pages;
@@ -36,7 +37,7 @@ static void unfence(struct fenced f)
 	munmap(f.at - PAGE, (f.pages + 2) * PAGE);
 }
 
-/* No two pages of a source are alike, nor two lines of one. */
+/* All pages of a source differ, and so do all lines of a page. */
 static struct fenced source(size_t pages)
 {
 	struct random random = { .state = random_seed() };
@@ -50,7 +51,7 @@ static struct fenced source(size_t pages)
 	return f;
 }
 
-/* To the very start and to the very end of what may be written; the rest of it stays. */
+/* Copy to the very start and to the very end of the writable pages. The rest must not change. */
 static void assert_copies(const char *from, size_t pages)
 {
 	struct fenced to = fence(pages + 1);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * hgm_create() where the kernel refuses what an engine is made of: its errno comes back, the text
- * names it, and nothing is left behind.
+ * hgm_create() when the kernel refuses what an engine needs: the call returns the kernel's errno,
+ * the text names it, and nothing is left behind.
  */
 #include <dlfcn.h>
 #include <errno.h>
@@ -15,15 +15,15 @@
 #include "test.h"
 
 static struct {
-	int device, syscall, api; /* negative errno, 0: works */
+	int device, syscall, api; /* negative errno; 0: works */
 	int eventfd;
-	int eventfds; /* that can be had before it */
+	int eventfds; /* number that succeed before */
 	long page_bytes;
 } k;
 
 static struct hgm_sys sys;
 
-/* What the library asks is the program's own before it is the C library's. */
+/* The library's calls resolve to the program's own function before that of the C library. */
 long sysconf(int name)
 {
 	long (*genuine)(int) = (long (*)(int))dlsym(RTLD_NEXT, "sysconf");
@@ -78,7 +78,7 @@ static int begin(void **state)
 	return 0;
 }
 
-/* An engine, if one can be had. */
+/* Try to create an engine. */
 static int create(void)
 {
 	struct hgm_opts opts = { .size = sizeof(opts), .fault_threads = 2 };
@@ -112,7 +112,7 @@ static void no_userfaultfd(void **state)
 	};
 
 	(void)state;
-	assert_int_equal(create(), 0); /* and liburcu has its thread */
+	assert_int_equal(create(), 0); /* now liburcu has its thread */
 	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
 		k.device = cases[i].device;
 		k.syscall = cases[i].syscall;

@@ -20,7 +20,7 @@ static void *text_of_a_new_thread(void *arg)
 	return NULL;
 }
 
-/* Runs first: nothing has failed in this thread yet. */
+/* Must run first: nothing has failed in this thread yet. */
 static void empty_before_the_first_failure(void **state)
 {
 	(void)state;
@@ -66,7 +66,7 @@ static void an_overlong_text_is_cut_and_terminated(void **state)
 	memset(word, 'x', sizeof(word) - 1);
 	hgm_fail(-EIO, "%s", word);
 	len = strlen(hgm_errmsg());
-	assert_in_range(len, 500, sizeof(word) - 2);
+	assert_uint_in_range(len, 500, sizeof(word) - 2);
 	assert_memory_equal(hgm_errmsg(), word, len);
 }
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Split, collapse, and counting huge mappings: the scan goes on from where the kernel stopped, and
- * ends where the kernel makes no progress.
+ * Split, collapse, and counting huge mappings: the scan continues where the kernel stopped, and
+ * ends when the kernel makes no progress.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -23,9 +23,9 @@
 
 static struct {
 	bool huge[BLOCKS];
-	int open, madvise, scan; /* negative errno, 0: works */
+	int open, madvise, scan; /* negative errno; 0: works */
 	int advice;
-	uint64_t most; /* blocks that one scan looks at */
+	uint64_t most; /* blocks that one scan visits */
 	bool stuck;    /* no progress: hugetlb and a range below its page */
 	unsigned int scans;
 	unsigned int opened, closed;
@@ -70,7 +70,7 @@ static int fake_madvise(void *addr, uint64_t len, int advice)
 	return k.madvise;
 }
 
-/* Neighbours are one region; at most as many as fit. */
+/* Adjacent blocks are one region. Reports at most as many regions as fit. */
 static int fake_scan(int fd, const void *start, const void *end, uint64_t category,
 		     struct hgm_pm_region *out, uint64_t out_len, uint64_t *walk_end)
 {
@@ -210,7 +210,7 @@ static void failures(void **state)
 	}
 }
 
-/* Where there is no PAGEMAP_SCAN, smaps tells of whole areas. */
+/* Without PAGEMAP_SCAN, smaps shows counts of whole areas. */
 static void smaps_instead(void **state)
 {
 	static const struct {
@@ -235,7 +235,7 @@ static void smaps_instead(void **state)
 		k.smaps = cases[i].text;
 		assert_int_equal(count(BASE, 2 * MIB_2, &bytes), 0);
 		assert_int_equal(bytes, cases[i].kb << 10);
-		k.smaps = cases[i].text; /* of half an area it tells nothing */
+		k.smaps = cases[i].text; /* says nothing about half an area */
 		assert_int_equal(count(BASE, MIB_2, &bytes), -EOPNOTSUPP);
 		says("6.7");
 	}
@@ -250,7 +250,7 @@ static void bad_ranges(void **state)
 	assert_int_equal(count(BASE + 1, MIB_2, &bytes), -EINVAL);
 	assert_int_equal(count(BASE, MIB_2 + 1, &bytes), -EINVAL);
 	assert_int_equal(count(BASE, MIB_2, NULL), -EINVAL);
-	assert_int_equal(count(BASE, -UINT64_C(4096), &bytes), -EINVAL); /* round the end */
+	assert_int_equal(count(BASE, -UINT64_C(4096), &bytes), -EINVAL); /* wraps around the end */
 	assert_int_equal(k.opened, 0);
 }
 

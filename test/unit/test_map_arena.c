@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The page-state map without leaves: the arena is used up by hand, which takes a look inside, so
- * this program has the map's source in itself.
+ * The page-state map without free leaves. The test uses up the arena by hand, which needs access to
+ * the map's internals, so this program includes the map's source.
  */
 #include "map.c"
 
@@ -12,11 +12,11 @@
 
 static struct hgm_map *map;
 
-/* Leave room for @leaves more. */
+/* Leave room for @leaves more leaves. */
 static void make(uint64_t pages, uint64_t leaves)
 {
 	assert_int_equal(hgm_map_create(&map, pages), 0);
-	assert_int_equal(map->arena_leaves, map->leaves + SPARE_LEAVES);
+	assert_int_equal(map->arena_leaves, 2 * map->leaves + SPARE_LEAVES);
 	atomic_store(&map->arena_next, map->arena_leaves - leaves);
 }
 
@@ -55,7 +55,7 @@ static void a_full_leaf_needs_no_leaf(void **state)
 		assert_int_equal(hgm_map_claim(map, w, ALL, &mine), 0);
 	assert_true(hgm_map_set_present(map, 0, 512));
 	wait_for_deferred();
-	assert_int_equal(claim(1, &mine), 0); /* takes the only one */
+	assert_int_equal(claim(1, &mine), 0); /* takes the only leaf */
 	assert_int_equal(mine, ALL);
 	assert_int_equal(claim(0, &mine), 0); /* not -ENOMEM */
 	assert_int_equal(mine, 0);
@@ -75,7 +75,7 @@ static void a_leaf_that_comes_back_serves_who_had_none(void **state)
 			assert_int_equal(mine, ALL);
 		}
 		assert_true(hgm_map_set_present(map, leaf * 512, 512));
-		/* leaf-life: a reader is inside, so its grace period cannot have ended. */
+		/* leaf-life: a reader is inside, so the grace period cannot have ended. */
 		assert_int_equal(claim(leaf + 1, &mine), -ENOMEM);
 		hgm_rcu_read_unlock();
 		wait_for_deferred();

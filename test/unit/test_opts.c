@@ -31,7 +31,7 @@ struct newer {
 	uint64_t d;
 };
 
-/* The largest struct that is taken for one, and one byte more. */
+/* The largest struct that is accepted, and one byte more. */
 union page {
 	size_t size;
 	struct own own;
@@ -143,7 +143,7 @@ static void unknown_bytes_are_refused(void **state)
 	d[0] = 0;
 	d[7] = 1;
 	assert_int_equal(in(&own, &user), -E2BIG);
-	/* The same byte outside the size that the caller states is none of our business. */
+	/* The same byte outside the size that the caller states must be ignored. */
 	user.size = sizeof(user) - 1;
 	assert_int_equal(in(&own, &user), 0);
 	user.size = sizeof(struct own) + 1;

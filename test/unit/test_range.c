@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The range walker, answer by answer: full, partial, EEXIST and its waking, borders, errors.
+ * The range walker, by result: full, partial, EEXIST and its waking, borders, errors.
  */
 #include "range_script.h"
 
@@ -18,7 +18,7 @@ static void full_in_one_call(void **state)
 	}
 }
 
-/* A partial answer hides its reason; the next call tells it. */
+/* A partial result hides its reason. The next call returns it. */
 static void partial_then_the_true_error(void **state)
 {
 	static const int errors[] = { -EFAULT, -ENOMEM, -ENOSPC, -ESRCH,     -EIO,
@@ -27,7 +27,7 @@ static void partial_then_the_true_error(void **state)
 	(void)state;
 	for (enum request v = 0; v < VERBS; v++) {
 		for (size_t i = 0; i < sizeof(errors) / sizeof(errors[0]); i++) {
-			/* The field tells the same, or nothing. */
+			/* The result field says the same, or nothing. */
 			begin(PAGE, 8, 0);
 			expect(v, 0, 8, -EAGAIN, 3);
 			expect(v, 3, 5, errors[i], i % 2 ? errors[i] : UNTOUCHED);
@@ -50,7 +50,7 @@ static void partial_then_the_rest(void **state)
 	check(call(R_CONTINUE), 0, 8, 0, 2);
 }
 
-/* A success that says less than it was asked, or nothing, or too much. */
+/* A success that reports less than requested, or nothing, or too much. */
 static void success_with_a_strange_result(void **state)
 {
 	(void)state;
@@ -66,7 +66,7 @@ static void success_with_a_strange_result(void **state)
 	check(call(R_COPY), 0, 8, 0, 0);
 }
 
-/* Pitfall 7: who exists may have a waiter that nobody woke. */
+/* Pitfall 7: an existing page may have a waiter that was not woken. */
 static void exist_is_woken(void **state)
 {
 	(void)state;
@@ -160,7 +160,7 @@ static void a_border_is_found_by_bisection(void **state)
 		expect(v, 4, 6, -ENOENT, -ENOENT);
 		expect(v, 4, 3, -ENOENT, -ENOENT);
 		expect(v, 4, 1, 0, 1);
-		expect(v, 5, 11, 0, 11); /* behind the border all at once */
+		expect(v, 5, 11, 0, 11); /* all at once after the border */
 		check(call(v), 0, 16, 0, 0);
 	}
 }
@@ -176,7 +176,7 @@ static void behind_a_border_is_nothing(void **state)
 	expect(R_CONTINUE, 5, 2, -ENOENT, -ENOENT);
 	expect(R_CONTINUE, 5, 1, -ENOENT, -ENOENT);
 	check(call(R_CONTINUE), -ENOENT, 5, 0, 0);
-	begin(GIB_1, 1, 0); /* one step: there is nothing to halve */
+	begin(GIB_1, 1, 0); /* one step: cannot be halved */
 	expect(R_CONTINUE, 0, 1, -ENOENT, -ENOENT);
 	check(call(R_CONTINUE), -ENOENT, 0, 0, 0);
 }

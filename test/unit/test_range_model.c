@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The range walker over a small model of an address space, at random: areas with borders and holes,
- * pages in every state, waiters, a kernel that puts callers off. Whatever the walk meets, its
- * account must fit what became of the memory, and nobody may be left asleep on a page that is
- * there.
+ * Random walks of the range walker on a small model of an address space: areas with borders and
+ * holes, pages in every state, waiters, and a kernel that makes callers retry. Whatever the walk
+ * finds, its report must match the resulting memory, and no thread may stay asleep on a page that
+ * is present.
  */
 #include <errno.h>
 #include <stdbool.h>
@@ -22,13 +22,13 @@
 #define SRC    ((const char *)0x600000000000)
 
 enum page {
-	NOTHING, /* no page in the cache, none mapped */
+	NOTHING, /* no page in the page cache, none mapped */
 	CACHED,
 	MAPPED,
 	MARKER, /* poisoned */
 };
 
-/* What a verb does with a page: its new state, or what it says. */
+/* What an operation does with a page: its new state, or its error. */
 static const struct rule {
 	int rc;
 	enum page to;
@@ -68,7 +68,7 @@ static struct model {
 	enum hgm_verb verb;
 	bool put_off;  /* the last refusal was EAGAIN without progress */
 	bool stale;    /* the result field is not written where nothing was done */
-	bool restless; /* the address space is changing now and then */
+	bool restless; /* the address space changes now and then */
 	unsigned int calls;
 	struct random random;
 } m;
@@ -143,7 +143,7 @@ static int model_poison(int fd, void *addr, uint64_t len, uint64_t mode, int64_t
 	return model_range(HGM_VERB_POISON, addr, len, mode, done);
 }
 
-/* Wakes only what was found to exist: a waiter on an absent page would fault for nothing. */
+/* Only existing pages may be woken: a waiter on an absent page would just fault again. */
 static int model_wake(int fd, void *addr, uint64_t len)
 {
 	uint64_t first = (uint64_t)((char *)addr - BASE) / m.step;
@@ -206,7 +206,7 @@ static int walk(struct hgm_range *r, bool until_exist)
 	}
 }
 
-/* The reason to stop must be the true one. */
+/* The walk must report the true reason why it stopped. */
 static void check_stop(int rc, const struct model *before, uint64_t at, bool until_exist)
 {
 	int truth = before->area[at] ? rules[m.verb][before->page[at]].rc : -ENOENT;
@@ -247,7 +247,7 @@ static void one_round(bool until_exist)
 	for (uint64_t i = 0; i < STEPS; i++) {
 		const struct rule *rule = &rules[m.verb][before.page[i]];
 
-		if (i < first || i >= end) { /* left alone */
+		if (i < first || i >= end) { /* must not change */
 			assert_int_equal(m.page[i], before.page[i]);
 			assert_int_equal(m.waiter[i], before.waiter[i]);
 			continue;
@@ -266,7 +266,7 @@ static void one_round(bool until_exist)
 	assert_int_equal(rc == 0, r.done == r.len);
 	if (rc)
 		check_stop(rc, &before, end, until_exist);
-	/* Per step at most: one call, the halvings before it, one refusal. */
+	/* For each step at most: one call, the halvings before it, one refusal. */
 	assert_true(m.calls <= (r.done / m.step + 1) * 8);
 }
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The range walker where it does not walk: ranges that are refused, EINVAL and its text, and the
- * two variants, write-protect and "until something exists".
+ * The range walker when it does not walk: refused ranges, EINVAL and its text, and the two
+ * variants, write-protect and "until something exists".
  */
 #include <stdbool.h>
 
@@ -34,7 +34,7 @@ static void bad_ranges_never_reach_the_kernel(void **state)
 		{ (uintptr_t)BASE + 1, PAGE, PAGE },
 		{ (uintptr_t)BASE + 2048, PAGE, PAGE },
 		{ (uintptr_t)BASE, PAGE, 0 },
-		{ 999 * PAGE, 3 * PAGE, 3 * PAGE }, /* no power of two */
+		{ 999 * PAGE, 3 * PAGE, 3 * PAGE }, /* not a power of two */
 		{ (uintptr_t)BASE + PAGE, MIB_2, MIB_2 },
 		{ (uintptr_t)BASE, MIB_2 + PAGE, MIB_2 },
 		{ (uintptr_t)BASE + MIB_2, GIB_1, GIB_1 },
@@ -57,7 +57,7 @@ static void bad_ranges_never_reach_the_kernel(void **state)
 	}
 }
 
-/* All or nothing: no result field, no partial answers, no borders to be found. */
+/* All or nothing: no result field, no partial results, no search for borders. */
 static void writeprotect_is_one_call(void **state)
 {
 	static const int errors[] = { 0,       -ENOENT, -EAGAIN, -EFAULT,   -ESRCH,
@@ -74,7 +74,7 @@ static void writeprotect_is_one_call(void **state)
 	check(call(R_WRITEPROTECT), 0, 2, 0, 0);
 }
 
-/* The engine's variant: an existing page is its caller's affair, the waking too. */
+/* The engine's variant: the caller handles an existing page, and its waking. */
 static void until_exist_stops_there(void **state)
 {
 	(void)state;

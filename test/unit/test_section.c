@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Sections: a wait ends when those who were inside have left, sees what they wrote, and is seen by
- * those who enter after it; it does not wait for who keeps coming.
+ * Sections: a wait ends when the threads that were inside have left. It sees what they wrote, and
+ * threads that enter after it see what was written before it. It does not wait for new threads.
  */
 #include <pthread.h>
 #include <stdatomic.h>
@@ -20,8 +20,8 @@ static struct hgm_section section;
 static _Atomic bool stop;
 
 /*
- * Two generations of an object: a reader looks which one it is and uses it in one section; the
- * writer changes it, waits, and takes the old one away.
+ * Two generations of an object: a reader looks up the current one and uses it in one section. The
+ * writer changes the current one, waits, and removes the old one.
  */
 static _Atomic unsigned int current;
 static unsigned int alive[2] = { 1, 0 }; /* plain: ThreadSanitizer must see the order */
@@ -88,7 +88,7 @@ static void nap(void)
 static void waits_for_who_is_inside(void **state)
 {
 	(void)state;
-	/* On either side, and with somebody who came after the wait began. */
+	/* On either side, and with a thread that entered after the wait began. */
 	for (int round = 0; round < 4; round++) {
 		unsigned int side = hgm_section_enter(&section), later;
 		pthread_t waiter;
@@ -107,7 +107,7 @@ static void waits_for_who_is_inside(void **state)
 	}
 }
 
-/* Who read the side and was counted after the sides were turned is waited for the next time. */
+/* The next wait includes a thread that read the side before, and was counted after, the switch. */
 static void waits_for_stragglers(void **state)
 {
 	unsigned int side = atomic_load(&section.side);

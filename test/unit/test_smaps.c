@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Reading /proc/self/smaps: by name whatever the columns are, whatever the reads end at.
+ * Reading /proc/self/smaps: fields are found by name, in any column, wherever reads end.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -184,6 +184,65 @@ static void areas_that_lie_inside_in_part(void **state)
 	assert_int_equal(s.pte, 0);
 }
 
+static struct hgm_smaps one_by_one(const struct hgm_smaps_range *range)
+{
+	return sum(some, (uintptr_t)range->start, (uintptr_t)range->end);
+}
+
+/* One walk gives the same result as one walk for each range. */
+static void several_ranges(void **state)
+{
+	static const uint64_t borders[] = { 0x1000,
+					    0x10000,
+					    0x10800,
+					    0x11000,
+					    0x200000,
+					    0x201000,
+					    0x400000,
+					    0x600000,
+					    0x700000,
+					    0x800000,
+					    0x900000,
+					    0xa00000,
+					    0x10000000,
+					    0x7f0000000000,
+					    0x7f0000200000,
+					    0x7f0000400000,
+					    0xffffffffff600000,
+					    0xffffffffff601000 };
+	enum {
+		BORDERS = sizeof(borders) / sizeof(borders[0])
+	};
+	struct hgm_smaps_range range[BORDERS];
+	uint64_t random = 11;
+
+	(void)state;
+	for (unsigned int round = 0; round < 2000; round++) {
+		unsigned int n = 0;
+
+		for (unsigned int i = 0; i + 1 < BORDERS; i++) {
+			random = random * UINT64_C(6364136223846793005) + 1442695040888963407;
+			if (n && range[n - 1].end > borders[i])
+				continue;
+			if (random >> 62)
+				range[n++] = (struct hgm_smaps_range){
+					.start = borders[i],
+					.end = borders[i + 1 +
+						       (random >> 40) % 3 % (BORDERS - 1 - i)],
+				};
+		}
+		fake.at = 0;
+		fake.text = some;
+		fake.length = sizeof(some) - 1;
+		assert_int_equal(hgm_smaps_sums(range, n), 0);
+		for (unsigned int i = 0; i < n; i++) {
+			struct hgm_smaps alone = one_by_one(&range[i]);
+
+			assert_memory_equal(&alone, &range[i].sum, sizeof(alone));
+		}
+	}
+}
+
 static void reads_end_anywhere(void **state)
 {
 	struct hgm_smaps s;
@@ -203,7 +262,7 @@ static void reads_end_anywhere(void **state)
 	assert_the_two(&s);
 }
 
-/* No number is believed of which the end is missing. */
+/* A number without its end must not be believed. */
 static void the_file_ends_anywhere(void **state)
 {
 	struct hgm_smaps s;
@@ -286,7 +345,7 @@ static void odd_lines(void **state)
 	assert_true(!s.areas && !s.any_hm && !s.pte);
 }
 
-/* Flags that are all there are; a path of which no line buffer is long enough. */
+/* All flags that exist; a path that is too long for any line buffer. */
 static void long_lines(void **state)
 {
 	static char text[20000];
@@ -305,7 +364,7 @@ static void long_lines(void **state)
 	assert_true(s.all_hm);
 	assert_int_equal(s.pte, KIB(4));
 
-	/* A word that the buffer's end makes "hm". */
+	/* A word that becomes "hm" when the end of the buffer cuts it. */
 	for (int pad = 235; pad < 260; pad++) {
 		n = sprintf(text, "1000-2000 rw-s 0 0 0\nVmFlags:");
 		memset(text + n, ' ', (size_t)pad);
@@ -353,7 +412,7 @@ static void what_goes_wrong_is_told(void **state)
 	assert_int_equal(hgm_smaps_sum((void *)0x1000, 4096, &s), -EINTR);
 }
 
-/* The kernel's own. */
+/* The running kernel's smaps. */
 static void this_process(void **state)
 {
 	struct hgm_smaps s;
@@ -374,6 +433,7 @@ static void this_process(void **state)
 static const struct CMUnitTest tests[] = {
 	CASE(ranges_are_summed),
 	CASE(areas_that_lie_inside_in_part),
+	CASE(several_ranges),
 	CASE(reads_end_anywhere),
 	CASE(the_file_ends_anywhere),
 	CASE(reading_stops_behind_the_range),

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The pool of a snapshot: slots are handed out once, come back with what was put into them, and are
- * found by page; under threads, and at random against the simplest model.
+ * The pool of a snapshot: slots are handed out once, come back with their contents, and are found
+ * by page. Tested with threads, and with random calls against the simplest model.
  */
 #include <errno.h>
 #include <pthread.h>
@@ -24,7 +24,7 @@ static _Atomic bool taken[SLOTS];
 static _Atomic unsigned int twice;
 static _Atomic uint64_t full;
 
-/* The contents are plain memory: to ThreadSanitizer a missing barrier is a data race. */
+/* The contents are plain memory: to ThreadSanitizer, a missing barrier is a data race. */
 static void *fill(void *arg)
 {
 	uint64_t who = (uintptr_t)arg;
@@ -34,7 +34,7 @@ static void *fill(void *arg)
 
 		if (slot < 0) {
 			atomic_fetch_add(&full, 1);
-			sched_yield(); /* to who empties it: there may be fewer CPUs than threads */
+			sched_yield(); /* to the emptying thread: CPUs may be fewer than threads */
 			continue;
 		}
 		if (atomic_exchange(&taken[slot], true))
@@ -69,7 +69,7 @@ static void stacks_under_threads(void **state)
 
 			at = atomic_load(&pool.slot[slot].next);
 			assert_true(who < FILLERS);
-			/* oldest first: each filler's come in order */
+			/* oldest first: in order for each filler */
 			assert_int_equal(pool.slot[slot].page, next[who]);
 			assert_int_equal(*(uint64_t *)hgm_pool_page(&pool, slot),
 					 (uint64_t)who << 32 | next[who]);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Sources: memory, the caller's function, and all that is not a file to read from.
+ * Sources: memory, the caller's function, and descriptors that are not files to read from.
  */
 #include <errno.h>
 #include <pthread.h>
@@ -60,7 +60,7 @@ static void what_is_no_source(void **state)
 static _Atomic bool returned;
 static bool had_to_be_helped;
 
-/* Whoever waits for a writer in open(2) gets one in the end, so that the test can say so. */
+/* If open(2) waits for a writer, provide one in the end, so that the test can report it. */
 static void *help_out(void *arg)
 {
 	(void)arg;
@@ -150,7 +150,7 @@ static void the_callers_function(void **state)
 	assert_true(src->blocking);
 	assert_true(src->cancel == no_cancel);
 	assert_null(src->read_nowait);
-	/* Counted: it goes with the last hold. */
+	/* The source is reference counted: the last reference frees it. */
 	hgm_source_hold(src);
 	hgm_source_destroy(src);
 	assert_int_equal(src->length, 123);

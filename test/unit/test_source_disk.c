@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The file source over real files, as the file system of this machine has them.
+ * The file source on real files, on the file system of this machine.
  */
 #include <errno.h>
 #include <stdbool.h>
@@ -26,7 +26,7 @@ static void write_data(int fd, uint64_t offset, uint64_t length)
 	}
 }
 
-/* @got bytes from @offset on, and nothing written behind them. */
+/* The buffer has @got bytes from @offset on, and nothing was written after them. */
 static void check_buf(uint64_t offset, uint64_t got)
 {
 	for (uint64_t i = 0; i < got; i++)
@@ -36,7 +36,7 @@ static void check_buf(uint64_t offset, uint64_t got)
 		assert_int_equal(buf[i], UNREAD);
 }
 
-/* A page at a time up to a block at a time: the same answer, to the next border. */
+/* Reads of a page up to a block: the same result, up to the next border. */
 static void data_and_holes(void **state)
 {
 	static const uint64_t lengths[] = { PAGE, 16 * PAGE, 64 * PAGE, BLOCK };
@@ -92,7 +92,7 @@ static void nothing_but_a_hole_nothing_but_data(void **state)
 }
 
 /*
- * The page cache has what was just written; nowait answers it, or says that it would have to wait.
+ * The page cache has what was just written. nowait returns it, or says that it would have to wait.
  */
 static void without_waiting(void **state)
 {
@@ -111,7 +111,7 @@ static void without_waiting(void **state)
 	destroy();
 }
 
-/* Never a byte that the file has not got: whole pages, then an error. */
+/* Never a byte that the file does not have: whole pages, then an error. */
 static void the_end_within_a_page(void **state)
 {
 	int fd = make_file(5 * PAGE + 100);
@@ -158,13 +158,13 @@ static void a_descriptor_keeps_its_position(void **state)
 	assert_int_equal(lseek(fd, 0, SEEK_CUR), 12345);
 	assert_int_equal(ask(src->read, 256 * 1024, PAGE), PAGE);
 	assert_int_equal(lseek(fd, 0, SEEK_CUR), 12345);
-	/* It has its own: the caller may close his. */
+	/* The source has its own descriptor: the caller may close the other. */
 	dup_fd = dup(fd);
 	close(fd);
 	assert_int_equal(ask(src->read, 256 * 1024 + PAGE, PAGE), PAGE);
 	check_buf(256 * 1024 + PAGE, PAGE);
 	destroy();
-	/* Also where there will be no source. */
+	/* The same if there will be no source. */
 	assert_int_equal(ftruncate(dup_fd, 0), 0);
 	assert_int_equal(lseek(dup_fd, 77, SEEK_SET), 77);
 	assert_int_equal(hgm_source_fd(&src, dup_fd), -EINVAL);

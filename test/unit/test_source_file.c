@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The file source over file systems that this machine may not have: without SEEK_HOLE, without
+ * The file source on file systems that this machine may not have: without SEEK_HOLE, without
  * RWF_NOWAIT, with reads that are short, interrupted or fail, with extents at any place.
  */
 #include <hgm/error.h>
@@ -8,7 +8,7 @@
 #include "fake_file.h"
 #include "random.h"
 
-/* All is data then; reading holes gives zeroes too. */
+/* Everything is data then. Reading holes returns zeroes too. */
 static void a_file_system_without_holes(void **state)
 {
 	static const int cases[][2] = {
@@ -40,8 +40,8 @@ static void a_file_system_without_nowait(void **state)
 	open_it();
 	assert_int_equal(ask(src->read_nowait, 0, PAGE), -EAGAIN);
 	assert_int_equal(f.nowaits, 1);
-	assert_int_equal(f.reads, 0); /* nothing that could sleep */
-	/* Holes need no reading. */
+	assert_int_equal(f.reads, 0); /* no read that could sleep */
+	/* Holes need no read. */
 	assert_int_equal(ask(src->read_nowait, 7 * PAGE, PAGE), (int64_t)PAGE | HGM_IO_ZERO);
 	assert_int_equal(f.nowaits, 1);
 	assert_int_equal(ask(src->read, 0, PAGE), PAGE);
@@ -53,7 +53,7 @@ static void a_file_system_without_nowait(void **state)
 	f.nowait = 0;
 	assert_int_equal(ask(src->read_nowait, 0, PAGE), PAGE);
 	check_buf(0, PAGE);
-	/* EOPNOTSUPP of a read that may sleep is an error like any other. */
+	/* EOPNOTSUPP from a read that may sleep is an error like any other. */
 	f.fail = -EOPNOTSUPP;
 	assert_int_equal(ask(src->read, 0, PAGE), -EOPNOTSUPP);
 }
@@ -75,7 +75,7 @@ static void short_and_interrupted_reads(void **state)
 	}
 }
 
-/* Whole pages that were read are told; an error only where there is none. */
+/* Whole pages that were read are reported. An error is reported only if there are none. */
 static void a_read_that_fails_on_the_way(void **state)
 {
 	static const struct {
@@ -101,7 +101,7 @@ static void a_read_that_fails_on_the_way(void **state)
 		assert_int_equal(ask(src->read, 4 * PAGE, 8 * PAGE), cases[i].got);
 		check_buf(4 * PAGE, cases[i].got > 0 ? (uint64_t)cases[i].got : 0);
 	}
-	/* Not all in the page cache. */
+	/* Not everything is in the page cache. */
 	f.fail = -EAGAIN;
 	f.fail_after = 2 * PAGE + 5;
 	assert_int_equal(ask(src->read_nowait, 0, 8 * PAGE), 2 * PAGE);
@@ -110,7 +110,7 @@ static void a_read_that_fails_on_the_way(void **state)
 }
 
 /*
- * Wherever borders are: a page with any data in it is data, all others are holes, bytes are right.
+ * Wherever borders are, a page with any data is data, all others are holes, and bytes are right.
  */
 static void extents_anywhere(void **state)
 {
@@ -135,10 +135,10 @@ static void extents_anywhere(void **state)
 
 			assert_true(got > 0);
 			assert_int_equal(bytes % PAGE, 0);
-			assert_in_range(bytes, PAGE, length);
+			assert_uint_in_range(bytes, PAGE, length);
 			if (got & HGM_IO_ZERO)
 				memset(buf, 0, bytes);
-			else /* no page of nothing but holes is read */
+			else /* a page that has only holes is not read */
 				for (uint64_t p = at; p < at + bytes; p += PAGE)
 					assert_true(fake_lseek(FD, (int64_t)p, SEEK_DATA) <
 						    (int64_t)(p + PAGE));
@@ -196,7 +196,7 @@ static void a_file_that_cannot_be_opened(void **state)
 		assert_non_null(strstr(hgm_errmsg(), "guest.img"));
 		assert_non_null(strstr(hgm_errmsg(), strerrorname_np(-errors[i])));
 	}
-	/* A descriptor that cannot be opened anew, as without /proc, is duplicated. */
+	/* A descriptor that cannot be reopened, for example without /proc, is duplicated. */
 	assert_int_equal(hgm_source_fd(&src, FD), 0);
 	hgm_source_destroy(src);
 	src = NULL;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The Linux side of the kernel seam: every function answers a failure with -errno, and leaves the
- * caller's errno as it was.
+ * The Linux functions of hgm_sys: on failure, each one returns -errno, and does not change the
+ * caller's errno.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -78,12 +78,32 @@ static int64_t fail_memfd_create(void)
 	return sys->memfd_create("x", 0x8000);
 }
 
+static int64_t fail_punch_hole(void)
+{
+	return sys->punch_hole(-1, 0, 4096);
+}
+
 static int64_t fail_ftruncate(void)
 {
 	return sys->ftruncate(-1, 4096);
 }
 
-/* An event descriptor fails for nothing but the limit. */
+static int64_t fail_seal(void)
+{
+	return sys->seal(-1);
+}
+
+static int64_t fail_copy(void)
+{
+	return sys->copy((void *)8, &sys, sizeof(sys));
+}
+
+static int64_t fail_fsync(void)
+{
+	return sys->fsync(-1);
+}
+
+/* An event descriptor fails only because of the limit. */
 static int64_t fail_eventfd(void)
 {
 	struct rlimit none;
@@ -119,6 +139,13 @@ static int64_t fail_munmap(void)
 static int64_t fail_mprotect(void)
 {
 	return sys->mprotect(UNALIGNED, 4096, PROT_READ);
+}
+
+static int64_t fail_mincore(void)
+{
+	unsigned char resident;
+
+	return sys->mincore(UNALIGNED, 4096, &resident);
 }
 
 static int64_t fail_madvise(void)
@@ -220,12 +247,17 @@ static const struct failure {
 	{ "file_kind", fail_file_kind, EBADF },
 	{ "memfd_create", fail_memfd_create, EINVAL },
 	{ "ftruncate", fail_ftruncate, EBADF },
+	{ "punch_hole", fail_punch_hole, EBADF },
+	{ "seal", fail_seal, EBADF },
+	{ "fsync", fail_fsync, EBADF },
 	{ "eventfd", fail_eventfd, EMFILE },
 	{ "poll", fail_poll, EFAULT },
 	{ "mmap", fail_mmap, EINVAL },
 	{ "munmap", fail_munmap, EINVAL },
 	{ "mprotect", fail_mprotect, EINVAL },
 	{ "madvise", fail_madvise, EINVAL },
+	{ "mincore", fail_mincore, EINVAL },
+	{ "copy", fail_copy, EFAULT },
 	{ "pagemap_scan", fail_pagemap_scan, EBADF },
 	{ "pagemap_take_written", fail_pagemap_take_written, EBADF },
 	{ "userfaultfd", fail_userfaultfd, 0 },
@@ -304,6 +336,12 @@ static void file_kind_tells_memory_files_apart(void **state)
 	assert_int_equal(kind.size, 12345);
 	assert_int_equal(kind.access, O_RDWR);
 	assert_int_equal(kind.fs_magic, 0x01021994); /* TMPFS_MAGIC */
+	assert_false(kind.sealed || kind.full);
+	assert_int_equal(sys->close(fd), 0);
+	fd = sys->memfd_create("x", MFD_ALLOW_SEALING);
+	assert_int_equal(sys->seal(fd), 0);
+	assert_int_equal(sys->file_kind(fd, &kind), 0);
+	assert_true(kind.sealed);
 	assert_int_equal(sys->close(fd), 0);
 }
 

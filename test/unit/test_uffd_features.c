@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Agreeing on features: learnt on a throw-away descriptor, required, optional, unknown, colliding.
+ * Negotiation of features: queried on a temporary descriptor, required, optional, unknown,
+ * colliding.
  */
 #include "fake_uffd.h"
 
@@ -39,18 +40,18 @@ static void a_required_feature_is_missing(void **state)
 	says("POISON");
 	says("MOVE");
 	assert_null(strstr(hgm_errmsg(), "EXACT_ADDRESS"));
-	/* A bit without a name: by its mask. */
+	/* A bit without a name is shown by its mask. */
 	k.shaken = 0;
 	check_refused(try_open(UINT64_C(1) << 40, 0, 0), -EOPNOTSUPP);
 	says("0x10000000000");
-	/* All bits that there are: nothing overflows. */
+	/* All possible bits: the text must not overflow. */
 	k.shaken = 0;
 	k.features = 0;
 	check_refused(try_open(~UINT64_C(0), 0, 0), -EOPNOTSUPP);
 	says("0xffffffffffffffff");
 }
 
-/* Pitfall 1: bit 13 was once HGM's, and is another's on every kernel since 6.4. */
+/* Pitfall 1: bit 13 once meant HGM, and means another feature on every kernel since 6.4. */
 static void bit_13_proves_nothing(void **state)
 {
 	static const uint64_t bit_13 = UINT64_C(1) << 13;
@@ -71,7 +72,7 @@ static void bit_13_proves_nothing(void **state)
 }
 
 /*
- * Pitfall 6: bits that this release does not know are neither asked for nor taken for known ones.
+ * Pitfall 6: bits that this release does not know are neither requested nor taken for known ones.
  */
 static void unknown_bits_are_left_alone(void **state)
 {

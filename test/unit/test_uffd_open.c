@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The ways to a userfaultfd: their order, the errno and the text where none works, and that each
- * descriptor comes back.
+ * The ways to open a userfaultfd: their order, the errno and the text if none works, and that each
+ * descriptor is closed.
  */
 #include "fake_uffd.h"
 
@@ -20,7 +20,7 @@ static void the_system_call_comes_second(void **state)
 	}
 	for (size_t i = 0; i < sizeof(errors) / sizeof(errors[0]); i++) {
 		begin(NULL);
-		k.uffd_new = errors[i]; /* the device's node must be closed all the same */
+		k.uffd_new = errors[i]; /* the device node must be closed nevertheless */
 		assert_int_equal(try_open(0, 0, 0), 0);
 		close_it(HGM_UFFD_VIA_SYSCALL);
 	}
@@ -68,7 +68,7 @@ static void all_three_fail(void **state)
 	says("seccomp");
 }
 
-/* A refusal says more than an absence, running out of something more than either. */
+/* A refusal is more informative than an absence, and an exhausted resource more than either. */
 static void the_most_telling_errno(void **state)
 {
 	static const struct {
@@ -90,7 +90,7 @@ static void the_most_telling_errno(void **state)
 	}
 }
 
-/* What worked once need not work twice. */
+/* A way that worked once may fail the next time. */
 static void the_second_descriptor_fails(void **state)
 {
 	(void)state;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Registering, waking and reading messages: what reaches the kernel in which order, what comes
- * back, and what is said about a failure.
+ * Registering, waking and reading messages: which calls reach the kernel in which order, what they
+ * return, and the text for a failure.
  */
 #include <errno.h>
 #include <linux/userfaultfd.h>
@@ -23,7 +23,7 @@ static struct {
 	int wake_rc; /* of wake */
 	char calls[8];
 	unsigned int messages; /* waiting */
-	ssize_t read_rc;       /* not 0: what read says instead */
+	ssize_t read_rc;       /* not 0: result of read instead */
 	struct uffd_msg msg[100];
 } k;
 
@@ -115,7 +115,7 @@ static void register_says_why_not(void **state)
 		{ -EBUSY, "another userfaultfd" },
 		{ -EPERM, "read-only" },
 		{ -EINVAL, "aligned" },
-		{ -ENOMEM, "ENOMEM" },
+		{ -ENOMEM, "ENOMEM (no memory, or as many memory areas as vm.max_map_count" },
 	};
 
 	(void)state;
@@ -133,14 +133,14 @@ static void register_says_why_not(void **state)
 	}
 }
 
-/* The kernel wakes no minor waiter here; before it has returned more could queue. */
+/* The kernel wakes no minor waiter here, and more could queue before it returns. */
 static void unregister_wakes_afterwards(void **state)
 {
 	(void)state;
 	assert_int_equal(hgm_uffd_unregister(&uffd, ADDR, LEN), 0);
 	assert_string_equal(k.calls, "uw");
 	begin(NULL);
-	k.wake_rc = -EINVAL; /* there is nothing left to be done about that */
+	k.wake_rc = -EINVAL; /* the library cannot do anything about that */
 	assert_int_equal(hgm_uffd_unregister(&uffd, ADDR, LEN), 0);
 	begin(NULL);
 	k.rc = -ENOMEM;
@@ -148,6 +148,7 @@ static void unregister_wakes_afterwards(void **state)
 	assert_int_equal(k.calls[0], 'u');
 	says("UFFDIO_UNREGISTER");
 	says("ENOMEM");
+	says("vm.max_map_count");
 }
 
 static void wake(void **state)
@@ -187,7 +188,7 @@ static void messages_are_decoded(void **state)
 	assert_int_equal(hgm_uffd_read(&uffd, ev, 5), 5);
 	assert_int_equal(ev[0].type, HGM_UFFD_EVENT_PAGEFAULT);
 	assert_int_equal(ev[0].flags, HGM_UFFD_FAULT_WRITE | HGM_UFFD_FAULT_MINOR);
-	assert_int_equal(ev[0].addr, 0x7f0000201007); /* exact: masking is the reader's */
+	assert_int_equal(ev[0].addr, 0x7f0000201007); /* exact: the reader must mask it */
 	assert_int_equal(ev[0].tid, 4711);
 	assert_int_equal(ev[1].type, HGM_UFFD_EVENT_FORK);
 	assert_int_equal(ev[1].tid, 17);
@@ -218,7 +219,7 @@ static void messages_come_in_batches(void **state)
 	memset(ev, 0xff, sizeof(ev));
 	assert_int_equal(hgm_uffd_read(&uffd, ev, 100), HGM_UFFD_READ_MAX);
 	assert_int_equal(ev[HGM_UFFD_READ_MAX - 1].addr, (HGM_UFFD_READ_MAX - 1) << 12);
-	assert_int_equal(ev[HGM_UFFD_READ_MAX].type, UINT32_MAX); /* not touched */
+	assert_int_equal(ev[HGM_UFFD_READ_MAX].type, UINT32_MAX); /* unchanged */
 	assert_int_equal(hgm_uffd_read(&uffd, ev, 1), 1);
 	assert_int_equal(hgm_uffd_read(&uffd, ev, 64), 35);
 	assert_int_equal(hgm_uffd_read(&uffd, ev, 64), -EAGAIN);

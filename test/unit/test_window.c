@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The fill window over an imitated link, in virtual time. Requests go to a server that sends
- * answers one after the other at the link's rate; fill keeps as much under way as the window says.
- * Measured are how much of the link is used, and how long the answer to a demand request would have
- * to queue behind fill, which is what the window is for.
+ * The fill window over a simulated link, in virtual time. Requests go to a server that sends
+ * answers one after the other at the link's rate. Fill keeps as much in flight as the window says.
+ * The test measures how much of the link is used, and how long the answer to a demand request would
+ * queue behind fill, which is the purpose of the window.
  */
 #include <stdbool.h>
 #include <string.h>
@@ -17,12 +17,13 @@
 #define US	  UINT64_C(1000)
 #define MS	  (US * 1000)
 #define SEC	  (MS * 1000)
-#define IN_FLIGHT 8192
+#define SLOTS	  512
+#define IN_FLIGHT 65536
 
 struct answer {
 	uint64_t bytes;
 	uint64_t asked_ns;
-	uint64_t delivered_before;
+	uint64_t trip;
 	uint64_t arrives_ns;
 };
 
@@ -31,21 +32,24 @@ struct link {
 	double bytes_per_s;
 	uint64_t rtt_ns;
 	uint64_t now_ns;
-	double free_ns; /* when the server has sent all that it was asked for */
+	double free_ns; /* when the server has sent all requested bytes */
 	uint64_t inflight_bytes;
-	uint64_t turn_ns; /* what a worker takes to see that there is room */
-	uint64_t ask_ns;  /* when it will, if it is on its way */
+	uint64_t delivered_bytes;
+	uint64_t turn_ns; /* time until a worker sees that there is room */
+	uint64_t ask_ns;  /* when the worker will ask, if it is waking up */
 	bool waking;
+	bool busy; /* workers sometimes get no CPU for long */
+	struct random random;
 	uint64_t first, count;
 	struct answer ring[IN_FLIGHT];
 };
 
-/* What was seen over some time. */
+/* What was measured over some time. */
 struct seen {
-	double used;	   /* of the link, 0 to 1 */
+	double used;	   /* share of the link, 0 to 1 */
 	uint64_t queue_ns; /* mean time that a demand request would have queued behind fill */
 	uint64_t worst_ns;
-	uint64_t window; /* at the end */
+	uint64_t window; /* at the end of the time */
 };
 
 static struct link l;
@@ -53,7 +57,7 @@ static struct link l;
 static void begin(double gbit, uint64_t rtt_ns, uint64_t fixed)
 {
 	memset(&l, 0, sizeof(l));
-	hgm_window_init(&l.window, fixed);
+	hgm_window_init(&l.window, fixed, SLOTS, false);
 	l.bytes_per_s = gbit * 1e9 / 8;
 	l.rtt_ns = rtt_ns;
 }
@@ -68,10 +72,10 @@ static uint64_t transfer_ns(uint64_t bytes)
 	return (uint64_t)((double)bytes * 1e9 / l.bytes_per_s);
 }
 
-/* As the workers do: another request while less than the window is under way. */
+/* As the workers do, send another request while less than the window is in flight. */
 static void ask(void)
 {
-	while (l.inflight_bytes < l.window.bytes) {
+	while (l.inflight_bytes < hgm_window_bytes(&l.window)) {
 		uint64_t bytes = hgm_window_chunk(&l.window);
 		double reaches = (double)l.now_ns + (double)l.rtt_ns / 2;
 
@@ -81,14 +85,14 @@ static void ask(void)
 		l.ring[(l.first + l.count++) % IN_FLIGHT] = (struct answer){
 			.bytes = bytes,
 			.asked_ns = l.now_ns,
-			.delivered_before = l.window.delivered_bytes,
+			.trip = hgm_window_asked(&l.window),
 			.arrives_ns = (uint64_t)(l.free_ns + (double)l.rtt_ns / 2),
 		};
 		l.inflight_bytes += bytes;
 	}
 }
 
-/* The answer to a request sent now would begin so much later than on an idle link. */
+/* How much later the answer to a request sent now would begin than on an idle link. */
 static uint64_t queue_ns(void)
 {
 	double reaches = (double)l.now_ns + (double)l.rtt_ns / 2;
@@ -96,10 +100,15 @@ static uint64_t queue_ns(void)
 	return l.free_ns > reaches ? (uint64_t)(l.free_ns - reaches) : 0;
 }
 
+static uint64_t turn_ns(void)
+{
+	return l.busy && random_one_in(&l.random, 16) ? 4 * l.rtt_ns : l.turn_ns;
+}
+
 static struct seen run(uint64_t ns)
 {
 	uint64_t start = l.now_ns;
-	uint64_t bytes = l.window.delivered_bytes;
+	uint64_t bytes = l.delivered_bytes;
 	double queue = 0;
 	struct seen s = { 0 };
 
@@ -107,16 +116,14 @@ static struct seen run(uint64_t ns)
 		const struct answer *a = &l.ring[l.first % IN_FLIGHT];
 		uint64_t before = l.now_ns;
 
-		if (!l.waking && l.inflight_bytes < l.window.bytes) {
-			hgm_window_room(&l.window, l.now_ns);
+		if (!l.waking && l.inflight_bytes < hgm_window_bytes(&l.window)) {
 			l.waking = true;
-			l.ask_ns = l.now_ns + l.turn_ns;
+			l.ask_ns = l.now_ns + turn_ns();
 		}
 		if (l.waking && (!l.count || l.ask_ns <= a->arrives_ns)) {
 			queue += (double)queue_ns() * (double)(l.ask_ns - before);
 			l.now_ns = l.ask_ns;
 			l.waking = false;
-			hgm_window_asked(&l.window, l.now_ns);
 			ask();
 			continue;
 		}
@@ -126,13 +133,13 @@ static struct seen run(uint64_t ns)
 		queue += (double)queue_ns() * (double)(a->arrives_ns - before);
 		l.now_ns = a->arrives_ns;
 		l.inflight_bytes -= a->bytes;
-		hgm_window_answered(&l.window, a->bytes, a->asked_ns, a->delivered_before,
-				    l.now_ns);
+		l.delivered_bytes += a->bytes;
+		hgm_window_answered(&l.window, a->bytes, a->asked_ns, a->trip, l.now_ns);
 	}
 	ns = l.now_ns - start;
-	s.used = (double)(l.window.delivered_bytes - bytes) / (l.bytes_per_s * (double)ns / 1e9);
+	s.used = (double)(l.delivered_bytes - bytes) / (l.bytes_per_s * (double)ns / 1e9);
 	s.queue_ns = (uint64_t)(queue / (double)ns);
-	s.window = l.window.bytes;
+	s.window = hgm_window_bytes(&l.window);
 	return s;
 }
 
@@ -158,13 +165,13 @@ static void print(const char *name, const char *when, const struct seen *s)
 }
 
 /*
- * Half a round trip, for the quarter that the window is larger than the product and for the answer
- * times that it knows, which contain the transfer of a request; and the smallest window and a
- * smallest request, where the product is less than these.
+ * Half a round trip and half a turn: the window is a quarter larger than the product, and the
+ * answer times that it knows include the transfer of a request. Also the smallest window and a
+ * smallest request, if the product is less than these.
  */
 static uint64_t queue_allowed(void)
 {
-	return l.rtt_ns / 2 + transfer_ns(64 * KIB);
+	return (l.rtt_ns + l.turn_ns) / 2 + transfer_ns(64 * KIB);
 }
 
 static void check(const struct seen *s)
@@ -189,8 +196,8 @@ static void the_link_is_used_and_demand_does_not_queue(void **state)
 }
 
 /*
- * The smallest answer time is forgotten now and then; the window's own queue must not take its
- * place.
+ * The smallest answer time is forgotten now and then. Times that include the window's own queue
+ * must not replace it.
  */
 static void the_window_does_not_creep(void **state)
 {
@@ -210,7 +217,7 @@ static void the_window_does_not_creep(void **state)
 }
 
 /*
- * How far the search for the product may overshoot it: somebody is waiting from the first moment.
+ * How far the search for the product may overshoot: there is demand from the beginning.
  */
 static void the_start_does_not_flood_the_link(void **state)
 {
@@ -246,7 +253,7 @@ static void a_link_that_changes(void **state)
 	}
 }
 
-/* Waking a worker takes time, in which the link must have something to send. */
+/* Waking a worker takes time. Meanwhile the link must have something to send. */
 static void workers_that_wake_slowly(void **state)
 {
 	(void)state;
@@ -262,6 +269,31 @@ static void workers_that_wake_slowly(void **state)
 	}
 }
 
+/*
+ * Workers that sometimes get no CPU need much in flight to keep the link busy meanwhile, and demand
+ * queues behind it. While there is demand, it is better that the link idles for a while.
+ */
+static void demand_is_worth_some_of_the_rate(void **state)
+{
+	(void)state;
+	for (size_t i = 0; i < KINDS; i++) {
+		struct seen alone, beside;
+
+		begin(kinds[i].gbit, kinds[i].rtt_ns, 0);
+		l.busy = true;
+		run(2 * SEC);
+		alone = run(4 * SEC);
+		print(kinds[i].name, "alone", &alone);
+		l.window.polite = true;
+		run(2 * SEC);
+		beside = run(4 * SEC);
+		print(kinds[i].name, "beside", &beside);
+		assert_true(alone.used >= 0.9);
+		assert_true(beside.used >= 0.5);
+		assert_true(beside.queue_ns <= alone.queue_ns * 3 / 4);
+	}
+}
+
 static void the_callers_window_is_kept(void **state)
 {
 	static const uint64_t fixed[] = { 1, 4 * KIB, 100 * KIB, 3 * MIB, 200 * MIB };
@@ -269,13 +301,13 @@ static void the_callers_window_is_kept(void **state)
 	(void)state;
 	for (size_t i = 0; i < sizeof(fixed) / sizeof(fixed[0]); i++) {
 		begin(10, 100 * US, fixed[i]);
-		assert_int_equal(l.window.bytes, fixed[i]);
+		assert_int_equal(hgm_window_bytes(&l.window), fixed[i]);
 		for (int n = 0; n < 20; n++) {
 			run(100 * MS);
-			assert_int_equal(l.window.bytes, fixed[i]);
+			assert_int_equal(hgm_window_bytes(&l.window), fixed[i]);
 		}
 	}
-	/* Measured for comparison: a window that is much too large keeps demand waiting. */
+	/* For comparison: a window that is much too large makes demand wait. */
 	begin(1, 100 * US, 4 * MIB);
 	assert_true(run(SEC).queue_ns > 10 * queue_allowed());
 }
@@ -289,10 +321,10 @@ static void chunks(void **state)
 		struct hgm_window w;
 		uint64_t chunk;
 
-		hgm_window_init(&w, bytes);
+		hgm_window_init(&w, bytes, SLOTS, false);
 		chunk = hgm_window_chunk(&w);
 		assert_true(chunk && !(chunk & (chunk - 1)));
-		assert_in_range(chunk, 4 * KIB, 256 * KIB);
+		assert_uint_in_range(chunk, 4 * KIB, 256 * KIB);
 		/* At least four under way, and no smaller than that takes. */
 		assert_true(chunk == 4 * KIB || chunk <= bytes / 4);
 		assert_true(chunk == 256 * KIB || chunk * 2 > bytes / 4);
@@ -303,7 +335,8 @@ static void chunks(void **state)
 }
 
 /*
- * Clocks that stand still or run back, answers out of turn, any size: it stays within its bounds.
+ * Clocks that stop or run backwards, answers out of order, any size: the window stays within its
+ * bounds.
  */
 static void any_input_leaves_it_within_bounds(void **state)
 {
@@ -311,21 +344,18 @@ static void any_input_leaves_it_within_bounds(void **state)
 	struct hgm_window w;
 
 	(void)state;
-	hgm_window_init(&w, 0);
+	hgm_window_init(&w, 0, SLOTS, false);
 	for (int i = 0; i < 200000; i++) {
 		uint64_t asked = random_below(&random, SEC) * (uint64_t)i;
-		uint64_t before = random_below(&random, w.delivered_bytes + 1);
+		uint64_t trip = w.trip - random_below(&random, 2);
 		uint64_t now = random_one_in(&random, 8) ? asked - random_below(&random, asked + 1)
 							 : asked + random_below(&random, 10 * MS);
 
-		hgm_window_answered(&w, random_below(&random, 256) * KIB, asked, before, now);
-		if (random_one_in(&random, 2))
-			hgm_window_room(&w, random_one_in(&random, 8) ? random_below(&random, SEC)
-								      : now);
-		if (random_one_in(&random, 2))
-			hgm_window_asked(&w, now + random_below(&random, 10 * MS));
-		assert_in_range(w.bytes, 1, 64 * MIB);
-		assert_in_range(hgm_window_chunk(&w), 4 * KIB, 256 * KIB);
+		hgm_window_answered(&w, random_below(&random, 256) * KIB, asked, trip, now);
+		if (random_one_in(&random, 100))
+			hgm_window_unused(&w);
+		assert_uint_in_range(hgm_window_bytes(&w), 16 * KIB, 64 * MIB);
+		assert_uint_in_range(hgm_window_chunk(&w), 4 * KIB, 256 * KIB);
 	}
 }
 
@@ -335,6 +365,7 @@ static const struct CMUnitTest tests[] = {
 	cmocka_unit_test(the_start_does_not_flood_the_link),
 	cmocka_unit_test(a_link_that_changes),
 	cmocka_unit_test(workers_that_wake_slowly),
+	cmocka_unit_test(demand_is_worth_some_of_the_rate),
 	cmocka_unit_test(the_callers_window_is_kept),
 	cmocka_unit_test(chunks),
 	cmocka_unit_test(any_input_leaves_it_within_bounds),

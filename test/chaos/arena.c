@@ -1,0 +1,180 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Regions come and go while others use them.
+ */
+#include "chaos.h"
+
+#include <errno.h>
+#include <sched.h>
+#include <signal.h>
+
+static enum place any_place(struct random *r)
+{
+	enum place place;
+
+	do
+		place = (enum place)random_below(r, PLACES);
+	while (!may(place));
+	return place;
+}
+
+static uint64_t any_pages(struct random *r, enum place place)
+{
+	uint64_t block = place_block(place) / PAGE, pages;
+
+	if (place >= PLACES_SMALL)
+		return block * (1 + random_below(r, 4));
+	pages = UINT64_C(1) << random_below(r, 13);
+	if (random_one_in(r, 2)) /* no multiple of anything */
+		pages += random_below(r, pages);
+	return pages < PAGES_MAX ? pages : PAGES_MAX;
+}
+
+static uint32_t any_flags(struct random *r)
+{
+	static const uint32_t flags[] = { 0,
+					  0,
+					  0,
+					  HGM_REGION_NO_FILL,
+					  HGM_REGION_NO_FILL,
+					  HGM_REGION_NO_COLLAPSE,
+					  HGM_REGION_DEFER_COLLAPSE,
+					  HGM_REGION_NO_FILL | HGM_REGION_NO_COLLAPSE };
+
+	return flags[random_below(r, sizeof(flags) / sizeof(flags[0]))];
+}
+
+static int try_place(struct arena *a)
+{
+	return field_try(&a->field, life.h, a->place, a->pages * PAGE, supply_source(a->supply),
+			 a->index * ARENA_MAX, a->flags);
+}
+
+/* Huge pages may all be taken by others. */
+static void make_field(struct arena *a, struct random *r)
+{
+	int rc;
+
+	a->place = any_place(r);
+	a->pages = any_pages(r, a->place);
+	a->flags = any_flags(r);
+	a->supply = supply_any(r);
+	a->run = UINT64_C(1) << random_below(r, 7);
+	rc = place_lacking(a->place, a->pages * PAGE) ? -ENOMEM : try_place(a);
+	if (rc == -ENOMEM && a->place >= PLACES_SMALL) {
+		a->place = may(PLACE_SHMEM) ? PLACE_SHMEM : PLACE_ANON;
+		rc = try_place(a);
+	}
+	must(rc, "hgm_region_create");
+}
+
+void arena_begin(struct arena *a, struct random *r)
+{
+	for (uint64_t page = 0; page < PAGES_MAX; page++) {
+		atomic_store_explicit(&a->truth[page], SOURCE, memory_order_relaxed);
+		atomic_store_explicit(&a->drops[page], 0, memory_order_relaxed);
+	}
+	make_field(a, r);
+	note(a, 0, "created", 0, a->pages, a->place);
+	atomic_store(&a->addr, a->field.addr);
+	atomic_store(&a->state, ARENA_LIVE);
+	atomic_fetch_add(&tally.regions, 1);
+}
+
+/*
+ * Who waited in it has been released. The caller's mapping stays: what has arrived keeps its
+ * contents, all else raises a signal.
+ */
+void arena_ended(struct arena *a)
+{
+	uint64_t copy[WORDS];
+
+	while (atomic_load(&a->pins))
+		sched_yield();
+	for (uint64_t page = 0; a->field.mapping && page < a->pages; page++) {
+		uint64_t truth = truth_of(a, page);
+		int sig = page_copy(copy, a->field.mapping + page * PAGE), word;
+
+		if (truth & WRITING || (sig && !is_written(truth)))
+			continue;
+		if (sig)
+			wrong(a, page, "after the region's end: signal %d for what was written",
+			      sig);
+		word = words_wrong(a, page, truth, truth & (MIXED | DROPPING), copy);
+		if (word >= 0)
+			wrong_page(a, page, truth, word, copy, "after the region's end");
+	}
+	free(a->left_watch);
+	a->left_watch = NULL;
+	field_release(&a->field);
+	seam_release(a);
+	atomic_store(&a->state, ARENA_EMPTY);
+}
+
+void arena_end(struct arena *a, struct actor *by)
+{
+	pthread_rwlock_wrlock(&a->use);
+	does(by, "hgm_region_destroy", a->index, 0, a->pages);
+	note(a, 0, "ends", 0, a->pages, 0);
+	atomic_store(&a->state, ARENA_ENDS);
+	hgm_region_destroy(a->field.region);
+	does(by, "wait for who was in a region that has ended", a->index, 0, a->pages);
+	arena_ended(a);
+	did(by);
+	pthread_rwlock_unlock(&a->use);
+}
+
+struct arena *arena_use(struct random *r)
+{
+	struct arena *a = &life.arena[random_below(r, ARENAS)];
+
+	if (pthread_rwlock_tryrdlock(&a->use))
+		return NULL;
+	if (atomic_load(&a->state) == ARENA_LIVE)
+		return a;
+	pthread_rwlock_unlock(&a->use);
+	return NULL;
+}
+
+void arena_release(struct arena *a)
+{
+	pthread_rwlock_unlock(&a->use);
+}
+
+/* Often where it cannot be had. */
+uint64_t arena_page(const struct arena *a, struct random *r)
+{
+	uint64_t odd = random_one_in(r, 4) ? supply_odd_page(a->supply, r) : UINT64_MAX;
+	uint64_t near = odd + random_below(r, 8) - a->index * PAGES_MAX;
+
+	return odd != UINT64_MAX && near < a->pages ? near : random_below(r, a->pages);
+}
+
+static void move_one(struct actor *self)
+{
+	struct arena *a = &life.arena[random_below(&self->random, ARENAS)];
+
+	does(self, "wait to create or destroy", a->index, 0, 0);
+	pthread_mutex_lock(&life.structure);
+	if (atomic_load(&a->state) == ARENA_LIVE) {
+		arena_end(a, self);
+	} else {
+		does(self, "hgm_region_create", a->index, 0, 0);
+		pthread_rwlock_wrlock(&a->use);
+		arena_begin(a, &self->random);
+		pthread_rwlock_unlock(&a->use);
+	}
+	pthread_mutex_unlock(&life.structure);
+	did(self);
+}
+
+void *mover(void *actor)
+{
+	struct actor *self = actor;
+
+	while (!atomic_load(&life.actors_stop)) {
+		nap_us((unsigned int)random_below(&self->random, 100000));
+		move_one(self);
+	}
+	return NULL;
+}

@@ -1,0 +1,229 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Random lives against the public interface. A life is an engine with a few arenas, each with one
+ * region after the other, touchers that read and write all of them, and actors that do everything
+ * else that a caller can do meanwhile. Each byte that is read is compared with what it must be.
+ *
+ * Choices come from a seed, so that the same seed plays the same life, but for how threads meet.
+ */
+#ifndef HGM_TEST_CHAOS_H
+#define HGM_TEST_CHAOS_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "../system/harness.h"
+#include "random.h"
+
+#define ARENAS	   4
+#define ARENA_MAX  (16 * MIB)
+#define PAGES_MAX  (ARENA_MAX / PAGE)
+#define WORDS	   (PAGE / sizeof(uint64_t))
+#define TOUCHERS   8
+#define DISCARDERS 2
+#define GUARDS	   2
+#define HISTORY	   65536
+
+/* What shall be played (choice.c); the places are the bits before. */
+enum act {
+	ACT_DISCARD = PLACES,
+	ACT_RAW,
+	ACT_SNAPSHOT,
+	ACT_DIRTY,
+	ACT_WATCH,
+	ACT_CALLS,
+	ACT_ENDS,   /* regions are destroyed and created, engines destroyed in the midst */
+	ACT_ERRORS, /* sources fail and stall */
+	ACT_EAGAIN, /* the kernel refuses for a moment */
+	ACTS,
+};
+
+bool may(unsigned int act);
+bool choose(const char *list); /* false: a word is not known */
+void print_choices(FILE *to);
+
+/* A thread, and what it does at the moment. */
+struct actor {
+	const char *name;
+	unsigned int number;
+	pthread_t thread;
+	struct random random;
+	const char *_Atomic doing; /* NULL: nothing that could hang */
+	_Atomic uint64_t since_us;
+	_Atomic uint64_t page, pages;
+	_Atomic unsigned int arena;
+};
+
+void does(struct actor *a, const char *what, unsigned int arena, uint64_t page, uint64_t pages);
+void did(struct actor *a);
+
+/* What was done to an arena. */
+struct event {
+	const char *_Atomic what;
+	_Atomic uint64_t at_us;
+	_Atomic uint64_t value;
+	_Atomic uint32_t page, pages;
+	_Atomic uint32_t who;
+};
+
+/*
+ * What a page must hold: a generation (0: the source's; of a write, or of a discard) and
+ * marks. A page is written to
+ * by its owner only, and may be discarded by anybody meanwhile: then each word is the one or the
+ * other, until the owner has written once more.
+ */
+#define SOURCE	    UINT64_C(0)
+#define GENERATION  ((UINT64_C(1) << 48) - 1)
+#define PART_SOURCE (UINT64_C(1) << 56) /* the first words are written, the others the source's */
+#define PART_ZERO   (UINT64_C(1) << 57) /* likewise, but zero */
+#define ZEROED	    (UINT64_C(1) << 58) /* was discarded */
+#define DROPPING    (UINT64_C(1) << 60) /* being discarded: each word is this, or zero */
+#define WRITING	    (UINT64_C(1) << 61)
+#define MIXED	    (UINT64_C(1) << 62) /* was discarded while it was written to */
+#define PART_WORDS  16
+
+static inline bool is_source(uint64_t truth)
+{
+	return !(truth & GENERATION);
+}
+
+static inline bool is_zero(uint64_t truth)
+{
+	return truth & ZEROED;
+}
+
+static inline bool is_written(uint64_t truth)
+{
+	return truth & GENERATION && !(truth & ZEROED);
+}
+
+enum arena_state {
+	ARENA_EMPTY,
+	ARENA_LIVE,
+	ARENA_ENDS,
+};
+
+struct supply;
+
+struct arena {
+	unsigned int index;
+	_Atomic enum arena_state state;
+	_Atomic unsigned int pins; /* touchers inside */
+	pthread_rwlock_t use;	   /* for calls on the region; for writing: it ends */
+	enum place place;
+	uint32_t flags;
+	_Atomic uint64_t pages;
+	uint64_t run; /* so many pages in a row have one owner */
+	struct field field;
+	char *_Atomic addr;
+	struct supply *supply;
+	_Atomic uint64_t truth[PAGES_MAX];
+	_Atomic uint32_t drops[PAGES_MAX]; /* how often, and not by the library */
+	pthread_mutex_t dirty_lock;
+	struct hgm_dirty *dirty; /* for hgm_dirty_mark() */
+	void *left_watch;	 /* freed with the region */
+	struct event history[HISTORY];
+	_Atomic uint64_t events;
+};
+
+struct life {
+	uint64_t seed;
+	uint64_t begun_us;
+	struct random random;
+	struct hgm *h;
+	struct arena arena[ARENAS];
+	_Atomic uint64_t generation;
+	_Atomic bool actors_stop, touchers_stop;
+	_Atomic unsigned int paused;
+	_Atomic bool writes[TOUCHERS];
+	pthread_mutex_t structure; /* which regions there are */
+	struct actor toucher[TOUCHERS];
+	unsigned int again_one_in; /* EAGAIN of the kernel; 0: never */
+};
+
+struct tally {
+	_Atomic uint64_t lives, reads, writes, discards, drops, remaps, snapshots, snapshot_pages;
+	_Atomic uint64_t collections, watches, regions, kills, poisoned, refused;
+};
+
+extern struct life life;
+extern struct tally tally;
+extern const struct contents chaos_contents;
+
+/* Where a page of an arena is in its source. */
+uint64_t source_page(const struct arena *a, uint64_t page);
+
+/* life.c */
+void live(uint64_t seed, uint64_t us);
+
+/* arena.c */
+void arena_begin(struct arena *a, struct random *r);
+void arena_end(struct arena *a, struct actor *by);
+void arena_ended(struct arena *a);	   /* after the engine's end */
+struct arena *arena_use(struct random *r); /* a live one, locked for use; NULL: none at hand */
+void arena_release(struct arena *a);
+uint64_t arena_page(const struct arena *a, struct random *r); /* any */
+void *mover(void *actor);				      /* ends and begins them */
+
+/* truth.c */
+uint64_t next_generation(void);
+uint64_t truth_of(const struct arena *a, uint64_t page);
+void words_expected(const struct arena *a, uint64_t page, uint64_t truth, uint64_t to[WORDS]);
+/* The first word that is wrong, -1: none. */
+int words_wrong(const struct arena *a, uint64_t page, uint64_t truth, bool or_zero,
+		const uint64_t *in);
+bool may_be_poisoned(const struct arena *a, uint64_t page, uint64_t truth);
+
+/* access.c: 0, or the signal that it raised */
+void catch_signals(void);
+int page_copy(uint64_t to[WORDS], const void *from);
+int page_store(void *to, const uint64_t *from, unsigned int words);
+int page_store_by_call(void *to, const uint64_t from[WORDS], unsigned int number);
+
+/* toucher.c */
+void *toucher(void *actor);
+bool pause_writers(void); /* false: some of them are inside of a fault */
+void resume_writers(void);
+void check_page(struct arena *a, uint64_t page, const char *when);
+
+/* Actors: discards.c, guards.c, calls.c */
+void *discarder(void *actor);
+void *guard(void *actor);
+void *caller(void *actor);
+void *spoiler(void *actor);
+
+/* snapshots.c, dirty.c, watch.c */
+void snapshot_once(struct actor *by);
+void dirty_once(struct actor *by);
+void watch_once(struct actor *by);
+
+/* supply.c: where contents come from */
+void supplies_make(struct random *r);
+void supplies_free(void);
+struct supply *supply_any(struct random *r);
+struct hgm_source *supply_source(const struct supply *s);
+const char *supply_name(const struct supply *s);
+/* Where pages begin that cannot be had, of all pages; any number: there are none. */
+uint64_t supply_odd_page(const struct supply *s, struct random *r);
+bool supply_ever_bad(const struct supply *s, uint64_t page);
+void supply_misbehave(struct supply *s, struct random *r);
+void supplies_calm(void); /* from now on they answer all */
+
+/* report.c */
+void note(struct arena *a, unsigned int who, const char *what, uint64_t page, uint64_t pages,
+	  uint64_t value);
+void wrong_page(struct arena *a, uint64_t page, uint64_t truth, int word, const uint64_t *in,
+		const char *when) __attribute__((noreturn));
+void wrong(struct arena *a, uint64_t page, const char *format, ...)
+	__attribute__((noreturn, format(printf, 3, 4)));
+void must(int rc, const char *call);
+
+/* hang.c */
+void hang_watch(struct actor *const *actors, unsigned int count);
+void hang_watch_end(void);
+
+/* seam.c: addresses are not used again while touchers may still be there */
+void seam_begin(void);
+void seam_release(struct arena *a);
+
+#endif

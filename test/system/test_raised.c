@@ -1,0 +1,268 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * A page that fill has asked for, and somebody waits for now: it is demand at once, by a request of
+ * its own where contents are copied in, elsewhere by a call that has the source hurry. Whichever
+ * answer comes last must not be seen.
+ */
+#include "harness.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+#define WAIT_MS SMALLER(20000, 100000)
+#define LENGTH	(4 * MIB)
+#define KEPT	1024
+
+static const struct contents contents = { .seed = 40, .holes = true };
+
+/* Demand is answered at once; fill is kept until it is let go, in part or as a whole. */
+struct keeper {
+	pthread_mutex_t lock;
+	struct hgm_io kept[KEPT];
+	unsigned int count;
+	_Atomic bool keeps;
+	_Atomic unsigned int demanded;
+	_Atomic unsigned int hurried;
+	bool blocks; /* in a blocking source */
+	struct hgm_source *source;
+};
+
+static int64_t give(const struct hgm_io *io)
+{
+	contents_write(&contents, io->offset / PAGE, io->length / PAGE, io->buf);
+	return (int64_t)io->length;
+}
+
+static int64_t keep(void *user, const struct hgm_io *io)
+{
+	struct keeper *k = user;
+	bool keeps;
+
+	if (io->flags & HGM_IO_DEMAND) {
+		atomic_fetch_add(&k->demanded, 1);
+		return give(io);
+	}
+	pthread_mutex_lock(&k->lock);
+	keeps = atomic_load(&k->keeps) && k->count < KEPT;
+	if (keeps)
+		k->kept[k->count++] = *io;
+	pthread_mutex_unlock(&k->lock);
+	if (!keeps)
+		return give(io);
+	if (!k->blocks)
+		return HGM_IO_LATER;
+	while (atomic_load(&k->keeps))
+		nap_us(200);
+	return give(io);
+}
+
+static unsigned int kept(struct keeper *k)
+{
+	unsigned int n;
+
+	pthread_mutex_lock(&k->lock);
+	n = k->count;
+	pthread_mutex_unlock(&k->lock);
+	return n;
+}
+
+static bool keeps_some(void *arg)
+{
+	return kept(arg) >= 1;
+}
+
+static bool keeps_the_first(void *arg)
+{
+	struct keeper *k = arg;
+	bool found = false;
+
+	pthread_mutex_lock(&k->lock);
+	for (unsigned int i = 0; i < k->count; i++)
+		found |= !k->kept[i].offset;
+	pthread_mutex_unlock(&k->lock);
+	return found;
+}
+
+static bool pop(struct keeper *k, struct hgm_io *io)
+{
+	bool any;
+
+	pthread_mutex_lock(&k->lock);
+	any = k->count;
+	if (any)
+		*io = k->kept[--k->count];
+	pthread_mutex_unlock(&k->lock);
+	return any;
+}
+
+/* Answer what was kept: short if @pages says so, else all of it. */
+static void let_go(struct keeper *k, uint64_t pages, int error)
+{
+	struct hgm_io io;
+
+	pthread_mutex_lock(&k->lock); /* nothing is kept behind it */
+	atomic_store(&k->keeps, false);
+	pthread_mutex_unlock(&k->lock);
+	while (!k->blocks && pop(k, &io)) {
+		if (pages && io.length > pages * PAGE) {
+			contents_write(&contents, io.offset / PAGE, pages, io.buf);
+			assert_ok(hgm_io_done(&io, (int64_t)(pages * PAGE)));
+			continue;
+		}
+		assert_ok(hgm_io_done(&io, error ? error : give(&io)));
+	}
+}
+
+static void hurry(void *user, struct hgm *h, uint64_t id)
+{
+	struct keeper *k = user;
+	struct hgm_io io = { .engine = NULL };
+
+	atomic_fetch_add(&k->hurried, 1);
+	pthread_mutex_lock(&k->lock);
+	for (unsigned int i = 0; i < k->count; i++)
+		if (k->kept[i].id == id && k->kept[i].engine == h) {
+			io = k->kept[i];
+			k->kept[i] = k->kept[--k->count];
+		}
+	pthread_mutex_unlock(&k->lock);
+	if (io.engine)
+		hgm_io_done(&io, give(&io));
+}
+
+static void keeper_make(struct keeper *k, bool blocks, bool hurries)
+{
+	const struct hgm_source_fn_opts opts = { .size = sizeof(opts),
+						 .flags = blocks ? HGM_SOURCE_BLOCKING : 0,
+						 .hurry = hurries ? hurry : NULL };
+
+	*k = (struct keeper){ .keeps = true, .blocks = blocks };
+	pthread_mutex_init(&k->lock, NULL);
+	assert_ok(hgm_source_fn(&k->source, keep, k, &opts));
+}
+
+/*
+ * Fill has asked for pages from 0 on. Some of them are touched and written to; then the rest of its
+ * answer comes.
+ */
+static void asked_for_once_more(enum place place, bool blocks, uint64_t short_pages, int error)
+{
+	struct hgm *h = engine_with((struct hgm_opts){
+		.fault_threads = 1, .retry_first_us = 100, .fill_window_bytes = LENGTH });
+	struct keeper *k = calloc(1, sizeof(*k));
+	unsigned int taken = 0;
+	struct field f;
+
+	watch("pages that fill has asked for", 60);
+	assert_non_null(k);
+	keeper_make(k, blocks, false);
+	field_make(&f, h, place, LENGTH, k->source, 0);
+	assert_ok(hgm_start(h));
+	assert_true(eventually(keeps_some, k, 5000));
+	nap_us(20000);
+	for (uint64_t p = 0; p < 130; p++) {
+		if (p % 64 > 2 && p % 64 != 30 && p % 64 != 31 && p % 64 != 63)
+			continue;
+		assert_pages(&contents, p, 1, f.addr + p * PAGE); /* none of fill's has come */
+		page_mark(p, f.addr + p * PAGE, 3);
+		taken++;
+	}
+	assert_true(atomic_load(&k->demanded) >= taken);
+	let_go(k, short_pages, error);
+	assert_ok(hgm_wait(h, WAIT_MS));
+	for (uint64_t p = 0; p < LENGTH / PAGE; p++) {
+		bool marked =
+			p < 130 && (p % 64 <= 2 || p % 64 == 30 || p % 64 == 31 || p % 64 == 63);
+		char why[160];
+
+		if (!page_right(&contents, p, f.addr + p * PAGE, marked ? 3 : -1, why))
+			fail_msg("%s: %s", place_names[place], why);
+	}
+	assert_int_equal(info_of(f.region).present_bytes, LENGTH);
+	assert_huge(&f, place);
+	field_end(&f);
+	hgm_destroy(h);
+	hgm_source_destroy(k->source);
+	free(k);
+	calm();
+}
+
+static void by_a_request_of_its_own(void **state)
+{
+	static const enum place places[] = { PLACE_SHMEM_LAZY, PLACE_ANON, PLACE_FD_LAZY };
+
+	(void)state;
+	for (unsigned int i = 0; i < 3; i++) {
+		asked_for_once_more(places[i], false, 0, 0);
+		asked_for_once_more(places[i], false, 1, 0);
+		asked_for_once_more(places[i], false, 17, 0);
+		asked_for_once_more(places[i], false, 0, -EIO);
+		asked_for_once_more(places[i], true, 0, 0);
+	}
+}
+
+/* Elsewhere the source writes to where the guest will read: it is told, once. */
+static void by_having_the_source_hurry(void **state)
+{
+	struct hgm *h = engine_with((struct hgm_opts){ .fault_threads = 1 });
+	struct keeper *k = calloc(1, sizeof(*k));
+	struct field f;
+
+	(void)state;
+	watch("a source that hurries", 60);
+	assert_non_null(k);
+	keeper_make(k, false, true);
+	field_make(&f, h, PLACE_SHMEM, LENGTH, k->source, 0);
+	assert_ok(hgm_start(h));
+	assert_true(eventually(keeps_the_first, k, 5000));
+	assert_pages(&contents, 0, 1, f.addr);
+	assert_int_equal(atomic_load(&k->hurried), 1);
+	assert_int_equal(atomic_load(&k->demanded), 0);
+	let_go(k, 0, 0);
+	assert_ok(hgm_wait(h, WAIT_MS));
+	assert_pages(&contents, 0, LENGTH / PAGE, f.addr);
+	field_end(&f);
+	hgm_destroy(h);
+	hgm_source_destroy(k->source);
+	free(k);
+	calm();
+}
+
+/* Touchers of all pages while fill brings the same from three threads in random order. */
+static void under_load(void **state)
+{
+	static const enum place places[] = { PLACE_SHMEM_LAZY, PLACE_ANON };
+
+	(void)state;
+	for (unsigned int i = 0; i < SMALLER(12, 4); i++) {
+		struct feed *feed =
+			feed_make(i % 4 < 2 ? FEED_LATER : FEED_MIXED, &contents, 8 * MIB);
+		struct hgm *h = engine(2);
+		struct plan plan = {
+			.contents = &contents, .pages = 8 * MIB / PAGE, .passes = 2, .write = true
+		};
+		struct touchers touchers;
+		struct field f;
+
+		watch("touchers against fill", 60);
+		field_make(&f, h, places[i % 2], 8 * MIB, feed_source(feed), 0);
+		plan.addr = f.addr;
+		assert_ok(hgm_start(h));
+		touchers_start(&touchers, 4, &plan);
+		touchers_join(&touchers);
+		assert_ok(hgm_wait(h, WAIT_MS));
+		assert_int_equal(info_of(f.region).present_bytes, 8 * MIB);
+		field_end(&f);
+		hgm_destroy(h);
+		feed_free(feed);
+		calm();
+	}
+}
+
+static const struct CMUnitTest tests[] = {
+	cmocka_unit_test(by_a_request_of_its_own),
+	cmocka_unit_test(by_having_the_source_hurry),
+	cmocka_unit_test(under_load),
+};
+
+TEST_MAIN(tests)

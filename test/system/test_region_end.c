@@ -1,0 +1,286 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The end of a region must not depend on a worker, nor on another region's source: all workers may
+ * be inside a source that returns only when it is cancelled.
+ */
+#include "engine.h"
+#include "harness.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <signal.h>
+#include <unistd.h>
+
+#define WORKERS	    2
+#define CANCELS_MAX 4096
+
+/* A blocking source that answers nothing before it is cancelled. */
+struct holder {
+	pthread_mutex_t lock;
+	pthread_cond_t cond;
+	unsigned int inside;
+	unsigned int cancels;
+	uint64_t cancelled[CANCELS_MAX];
+	struct hgm_source *source;
+};
+
+static bool is_cancelled(const struct holder *s, uint64_t id)
+{
+	for (unsigned int i = 0; i < s->cancels; i++)
+		if (s->cancelled[i] == id)
+			return true;
+	return false;
+}
+
+static int64_t hold(void *user, const struct hgm_io *io)
+{
+	struct holder *s = user;
+
+	pthread_mutex_lock(&s->lock);
+	s->inside++;
+	while (!is_cancelled(s, io->id))
+		pthread_cond_wait(&s->cond, &s->lock);
+	s->inside--;
+	pthread_mutex_unlock(&s->lock);
+	return -ECANCELED;
+}
+
+static void cancel(void *user, struct hgm *h, uint64_t id)
+{
+	struct holder *s = user;
+
+	(void)h;
+	pthread_mutex_lock(&s->lock);
+	if (!is_cancelled(s, id) && s->cancels < CANCELS_MAX)
+		s->cancelled[s->cancels++] = id;
+	pthread_cond_broadcast(&s->cond);
+	pthread_mutex_unlock(&s->lock);
+}
+
+static void holder_make(struct holder *s)
+{
+	const struct hgm_source_fn_opts opts = { .size = sizeof(opts),
+						 .flags = HGM_SOURCE_BLOCKING,
+						 .cancel = cancel };
+
+	*s = (struct holder){ .inside = 0 };
+	pthread_mutex_init(&s->lock, NULL);
+	pthread_cond_init(&s->cond, NULL);
+	assert_ok(hgm_source_fn(&s->source, hold, s, &opts));
+}
+
+static bool all_workers_inside(void *arg)
+{
+	struct holder *s = arg;
+	bool all;
+
+	pthread_mutex_lock(&s->lock);
+	all = s->inside == WORKERS;
+	pthread_mutex_unlock(&s->lock);
+	return all;
+}
+
+static bool demanded_three(void *arg)
+{
+	return stats_of(arg).faults_demand >= WORKERS + 1;
+}
+
+/*
+ * All workers read for one region; the other's demand is in the queue, and has been seen by no
+ * worker, when that one, the first or both end.
+ */
+static void end_behind_busy_workers(enum place waiting, bool whole_engine, bool swapped)
+{
+	struct hgm *h = engine_with((struct hgm_opts){ .fault_threads = 1, .workers = WORKERS });
+	struct waiter busy[WORKERS], waiter;
+	struct field a, z, *low = &a, *high = &z;
+	struct holder s;
+
+	watch("the end behind busy workers", 60);
+	holder_make(&s);
+	field_make(&a, h, PLACE_SHMEM, 4 * MIB, s.source, HGM_REGION_NO_FILL);
+	field_make(&z, h, waiting, 4 * MIB, s.source, HGM_REGION_NO_FILL);
+	if (waiting == PLACE_SHMEM && swapped) {
+		low = &z;
+		high = &a;
+	}
+	assert_ok(hgm_start(h));
+	for (unsigned int i = 0; i < WORKERS; i++)
+		waiter_start(&busy[i], low->addr + i * 100 * PAGE);
+	assert_true(eventually(all_workers_inside, &s, 5000));
+	waiter_start(&waiter, high->addr + 17 * PAGE);
+	assert_true(eventually(demanded_three, h, 5000));
+	nap_us(5000); /* it is counted just before it is queued */
+	if (whole_engine) {
+		hgm_destroy(h);
+	} else {
+		field_end(high);
+		waiter_join(&waiter);
+		assert_true(all_workers_inside(&s));
+		field_end(low);
+	}
+	if (whole_engine)
+		waiter_join(&waiter);
+	assert_int_equal(waiter.signal, SIGSEGV);
+	for (unsigned int i = 0; i < WORKERS; i++) {
+		waiter_join(&busy[i]);
+		assert_int_equal(busy[i].signal, SIGSEGV);
+	}
+	if (whole_engine) {
+		field_release(&a);
+		field_release(&z);
+	} else {
+		hgm_destroy(h);
+	}
+	hgm_source_destroy(s.source);
+	calm();
+}
+
+static void the_end_needs_no_worker(void **state)
+{
+	(void)state;
+	for (unsigned int i = 0; i < 4; i++)
+		end_behind_busy_workers(PLACE_SHMEM, i % 2, i / 2);
+	end_behind_busy_workers(PLACE_ANON, false, false);
+	end_behind_busy_workers(PLACE_ANON, true, false);
+}
+
+/* Of hugetlb in whole blocks it is a block that waits in the queue. */
+static void the_end_needs_no_worker_hugetlb(void **state)
+{
+	(void)state;
+	if (place_lacking(PLACE_HUGETLB_2M, 4 * MIB))
+		test_skip("%s", place_lacking(PLACE_HUGETLB_2M, 4 * MIB));
+	end_behind_busy_workers(PLACE_HUGETLB_2M, false, false);
+	end_behind_busy_workers(PLACE_HUGETLB_2M, true, false);
+}
+
+static bool keeps_one(void *arg)
+{
+	return feed_kept(arg) > 0;
+}
+
+/* A source that does as it is told has not failed: nothing is tried again or counted. */
+static void cancelled_is_not_failed(void **state)
+{
+	static const struct contents contents = { .seed = 3 };
+	struct feed *feed = feed_make(FEED_NEVER, &contents, 4 * MIB);
+	struct hgm *h =
+		engine_with((struct hgm_opts){ .fault_threads = 1, .retry_first_us = 1000000 });
+	struct waiter waiter;
+	struct field f;
+
+	(void)state;
+	watch("cancelled answers", 60);
+	field_make(&f, h, PLACE_SHMEM, 4 * MIB, feed_source(feed), HGM_REGION_NO_FILL);
+	assert_ok(hgm_start(h));
+	waiter_start(&waiter, f.addr);
+	assert_true(eventually(keeps_one, feed, 5000));
+	field_end(&f);
+	waiter_join(&waiter);
+	assert_true(feed_cancels(feed) > 0);
+	assert_int_equal(progress_of(h).last_error, 0);
+	assert_int_equal(progress_of(h).failing_requests, 0);
+	assert_int_equal(stats_of(h).source_errors, 0);
+	assert_int_equal(stats_of(h).source_retries, 0);
+	hgm_destroy(h);
+	feed_free(feed);
+	calm();
+}
+
+/* Each is taken once. */
+static bool event_has_come(void *arg)
+{
+	struct pollfd fd = { .fd = hgm_event_fd(arg), .events = POLLIN };
+	uint64_t count;
+
+	return poll(&fd, 1, 0) == 1 && read(fd.fd, &count, sizeof(count)) == sizeof(count);
+}
+
+struct owner {
+	struct hgm *h;
+	_Atomic bool done;
+	int rc;
+};
+
+static void *wait_for_all(void *arg)
+{
+	struct owner *o = arg;
+
+	o->rc = hgm_wait(o->h, -1);
+	atomic_store(&o->done, true);
+	return NULL;
+}
+
+static bool somebody_waits(void *arg)
+{
+	return atomic_load(&((struct hgm *)arg)->waiters) == 1;
+}
+
+static bool is_done(void *arg)
+{
+	return atomic_load(&((struct owner *)arg)->done);
+}
+
+/*
+ * The last region that was not complete is gone, so that all are: who waits for that is told,
+ * although nothing has arrived. @asked: of its source, which never answers.
+ */
+static void the_last_incomplete_one_goes(bool asked, bool sleeping)
+{
+	static const struct contents contents = { .seed = 4 };
+	static const struct hgm_fill_opts paused = { .size = sizeof(paused),
+						     .flags = HGM_FILL_PAUSED };
+	struct feed *good = feed_make(FEED_NOW, &contents, 4 * MIB);
+	struct feed *silent = feed_make(FEED_NEVER, &contents, 4 * MIB);
+	struct hgm *h = engine(1);
+	struct owner owner = { .h = h };
+	pthread_t thread;
+	struct field a, z;
+
+	watch("the last incomplete region goes", 60);
+	field_make(&a, h, PLACE_SHMEM, 4 * MIB, feed_source(good), 0);
+	assert_ok(hgm_start(h));
+	assert_ok(hgm_wait(h, -1));
+	if (!asked)
+		assert_ok(hgm_set_fill(h, &paused));
+	field_make(&z, h, PLACE_SHMEM, 4 * MIB, feed_source(silent), 0);
+	if (asked)
+		assert_true(eventually(keeps_one, silent, 5000));
+	assert_error(hgm_wait(h, 0), -ETIMEDOUT);
+	event_has_come(h); /* of the one that is complete */
+	assert_false(event_has_come(h));
+	if (sleeping) {
+		assert_int_equal(pthread_create(&thread, NULL, wait_for_all, &owner), 0);
+		assert_true(eventually(somebody_waits, h, 5000));
+	}
+	field_end(&z);
+	assert_true(event_has_come(h));
+	assert_ok(hgm_wait(h, 0));
+	if (sleeping) {
+		assert_true(eventually(is_done, &owner, 5000));
+		pthread_join(thread, NULL);
+		assert_int_equal(owner.rc, 0);
+	}
+	field_end(&a);
+	hgm_destroy(h);
+	feed_free(good);
+	feed_free(silent);
+	calm();
+}
+
+static void all_are_complete_without_it(void **state)
+{
+	(void)state;
+	for (unsigned int i = 0; i < 4; i++)
+		the_last_incomplete_one_goes(i / 2, i % 2);
+}
+
+static const struct CMUnitTest tests[] = {
+	cmocka_unit_test(the_end_needs_no_worker),
+	cmocka_unit_test(the_end_needs_no_worker_hugetlb),
+	cmocka_unit_test(cancelled_is_not_failed),
+	cmocka_unit_test(all_are_complete_without_it),
+};
+
+TEST_MAIN(tests)

@@ -1,0 +1,490 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * What a snapshot reads of the memory itself: holes are zero and are not allocated, and what cannot
+ * be read is told and never taken for zero.
+ */
+#include "crew.h"
+#include "engine.h"
+#include "sys.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define WAIT_MS SMALLER(20000, 100000)
+#define LENGTH	(4 * MIB)
+#define PAGES	(LENGTH / PAGE)
+
+static const struct contents contents = { .seed = 71 };
+
+/* The kernel, but for reads that reach one page of guest memory, and for what cannot be opened. */
+static const struct hgm_sys *kernel;
+static struct hgm_sys sys;
+
+static struct {
+	_Atomic int fd; /* reads of it fail, if they reach the offset; -1: of none */
+	_Atomic uint64_t offset;
+	_Atomic int error;
+	_Atomic unsigned int failed;
+	const char *unopenable;
+} bad;
+
+static ssize_t bad_pread(int fd, void *buf, size_t len, uint64_t offset)
+{
+	if (fd != bad.fd || offset > bad.offset || offset + len <= bad.offset)
+		return kernel->pread(fd, buf, len, offset);
+	if (offset < bad.offset)
+		return kernel->pread(fd, buf, bad.offset - offset, offset);
+	atomic_fetch_add(&bad.failed, 1);
+	return bad.error;
+}
+
+static int bad_open(const char *path, int flags)
+{
+	if (bad.unopenable && !strcmp(path, bad.unopenable))
+		return -EACCES;
+	return kernel->open(path, flags);
+}
+
+static int begin(void **state)
+{
+	(void)state;
+	bad.unopenable = NULL;
+	atomic_store(&bad.failed, 0);
+	atomic_store(&bad.fd, -1);
+	kernel = hgm_sys;
+	sys = *kernel;
+	sys.pread = bad_pread;
+	sys.open = bad_open;
+	hgm_sys = &sys;
+	return 0;
+}
+
+static int end(void **state)
+{
+	(void)state;
+	hgm_sys = kernel;
+	return 0;
+}
+
+/* Bytes of a region's memory that are allocated. */
+static uint64_t allocated(const struct field *f)
+{
+	uint64_t bytes = 0, entry;
+	struct stat st;
+	int pagemap;
+
+	if (f->region->fd >= 0) {
+		assert_int_equal(fstat(f->region->fd, &st), 0);
+		return (uint64_t)st.st_blocks * 512;
+	}
+	pagemap = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+	assert_true(pagemap >= 0);
+	for (uint64_t p = 0; p < f->length / PAGE; p++) {
+		off_t at = (off_t)(((uintptr_t)f->addr / PAGE + p) * 8);
+
+		assert_int_equal(pread(pagemap, &entry, 8, at), 8);
+		bytes += entry >> 62 ? PAGE : 0;
+	}
+	close(pagemap);
+	return bytes;
+}
+
+static void discard(const struct field *f, uint64_t page, uint64_t pages)
+{
+	if (f->region->fd < 0)
+		assert_int_equal(madvise(f->addr + page * PAGE, pages * PAGE, MADV_DONTNEED), 0);
+	else
+		assert_int_equal(fallocate(f->region->fd,
+					   FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+					   (off_t)(page * PAGE), (off_t)(pages * PAGE)),
+				 0);
+}
+
+/* The snapshot is what memory was, and all of it was read. */
+static void take_one(struct hgm *h, const char *want, const char *what)
+{
+	struct sink sink = { 0 };
+	struct hgm_snapshot *s;
+
+	sink_clear(&sink, LENGTH);
+	s = snapshot_of(h, &(struct hgm_snapshot_opts){ .write = sink_write, .user = &sink });
+	assert_ok(hgm_snapshot_begin(s));
+	assert_ok(hgm_snapshot_wait(s, WAIT_MS));
+	assert_int_equal(snapshot_progress(s).unreadable_bytes, 0);
+	hgm_snapshot_destroy(s);
+	assert_same(sink.got, want, PAGES, what);
+	free(sink.got);
+}
+
+static void holes_stay_holes(void **state)
+{
+	char *want = malloc(LENGTH);
+
+	(void)state;
+	assert_non_null(want);
+	for (int place = 0; place < PLACES; place++) {
+		struct feed *feed;
+		struct hgm *h;
+		struct field f;
+		uint64_t held;
+
+		if (place == PLACE_HUGETLB_1G || place_lacking((enum place)place, LENGTH))
+			continue;
+		watch(place_names[place], 60);
+		feed = feed_make(FEED_NOW, &contents, LENGTH);
+		h = engine(1);
+		/* A collapse fills what was discarded. */
+		field_make(&f, h, (enum place)place, LENGTH, feed_source(feed),
+			   HGM_REGION_NO_COLLAPSE);
+		assert_ok(hgm_start(h));
+		assert_ok(hgm_wait(h, WAIT_MS));
+		contents_write(&contents, 0, PAGES, want);
+		if (place < PLACES_SMALL) {
+			discard(&f, 0, 5);
+			discard(&f, 100, 129);
+			discard(&f, 333, 1);
+			memset(want, 0, 5 * PAGE);
+			memset(want + 100 * PAGE, 0, 129 * PAGE);
+			memset(want + 333 * PAGE, 0, PAGE);
+		}
+		discard(&f, 512, 512);
+		memset(want + 512 * PAGE, 0, 512 * PAGE);
+		held = allocated(&f);
+		assert_true(held < LENGTH);
+		take_one(h, want, place_names[place]);
+		assert_int_equal(allocated(&f), held);
+		take_one(h, want, place_names[place]);
+		assert_int_equal(allocated(&f), held);
+		field_end(&f);
+		hgm_destroy(h);
+		feed_free(feed);
+		calm();
+	}
+	free(want);
+}
+
+/* @page cannot be read any more. */
+static void spoil(const struct field *f, uint64_t page, int error)
+{
+	const struct hgm_region *r = f->region;
+
+	bad.error = error;
+	bad.offset = r->fd >= 0 ? r->fd_offset + page * PAGE : (uintptr_t)f->addr + page * PAGE;
+	bad.fd = r->fd >= 0 ? r->fd : r->h->mem_fd;
+}
+
+static void one_bad_page(enum place place, int error, bool written)
+{
+	struct feed *feed = feed_make(FEED_NOW, &contents, LENGTH);
+	struct hgm *h = engine(1);
+	struct sink sink = { 0 };
+	struct hgm_snapshot *s;
+	struct poker poker;
+	struct field f;
+
+	watch(place_names[place], 60);
+	sink_clear(&sink, LENGTH);
+	field_make(&f, h, place, LENGTH, feed_source(feed), 0);
+	assert_ok(hgm_start(h));
+	assert_ok(hgm_wait(h, WAIT_MS));
+	spoil(&f, 700, error);
+	atomic_store(&sink.hold, written);
+	s = snapshot_of(h, &(struct hgm_snapshot_opts){ .write = sink_write, .user = &sink });
+	assert_ok(hgm_snapshot_begin(s));
+	if (written) { /* the writer goes on all the same */
+		poker_start(&poker, f.addr + 700 * PAGE);
+		assert_true(eventually(poker_done, &poker, WAIT_MS));
+		pthread_join(poker.thread, NULL);
+		atomic_store(&sink.hold, false);
+	}
+	assert_error(hgm_snapshot_wait(s, WAIT_MS), -ENODATA);
+	assert_int_equal(snapshot_progress(s).unreadable_bytes, PAGE);
+	assert_int_equal(snapshot_progress(s).error, 0);
+	assert_int_equal(snapshot_progress(s).done_bytes, LENGTH);
+	assert_true(atomic_load(&bad.failed));
+	hgm_snapshot_destroy(s);
+	bad.fd = -1;
+	assert_pages(&contents, 0, 700, sink.got);
+	assert_pages(&contents, 701, PAGES - 701, sink.got + 701 * PAGE);
+	field_end(&f);
+	hgm_destroy(h);
+	feed_free(feed);
+	free(sink.got);
+	calm();
+}
+
+static void memory_that_cannot_be_read(void **state)
+{
+	static const int errors[] = { -EIO, -ENOMEM, -EFAULT };
+
+	(void)state;
+	for (int place = 0; place < PLACES; place++) {
+		if (place == PLACE_HUGETLB_1G || place_lacking((enum place)place, LENGTH))
+			continue;
+		for (unsigned int written = 0; written < 2; written++)
+			one_bad_page((enum place)place, errors[(unsigned int)place % 3], written);
+	}
+}
+
+/* Somebody truncates the file: no SIGBUS, and what is gone is told. */
+static void a_file_that_was_truncated(void **state)
+{
+	static const enum place places[] = { PLACE_FD, PLACE_FD_LAZY, PLACE_FD_HUGETLB_2M };
+
+	(void)state;
+	for (unsigned int i = 0; i < 3; i++) {
+		struct feed *feed;
+		struct sink sink = { 0 };
+		struct hgm_snapshot *s;
+		struct hgm *h;
+		struct field f;
+
+		if (place_lacking(places[i], LENGTH))
+			continue;
+		watch(place_names[places[i]], 60);
+		feed = feed_make(FEED_NOW, &contents, LENGTH);
+		h = engine(1);
+		sink_clear(&sink, LENGTH);
+		field_make(&f, h, places[i], LENGTH, feed_source(feed), HGM_REGION_NO_COLLAPSE);
+		assert_ok(hgm_start(h));
+		assert_ok(hgm_wait(h, WAIT_MS));
+		s = snapshot_of(h,
+				&(struct hgm_snapshot_opts){ .write = sink_write, .user = &sink });
+		assert_int_equal(ftruncate(f.region->fd, 2 * MIB), 0);
+		assert_ok(hgm_snapshot_begin(s));
+		assert_error(hgm_snapshot_wait(s, WAIT_MS), -ENODATA);
+		assert_int_equal(snapshot_progress(s).unreadable_bytes, LENGTH - 2 * MIB);
+		hgm_snapshot_destroy(s);
+		assert_pages(&contents, 0, 512, sink.got);
+		field_end(&f);
+		hgm_destroy(h);
+		feed_free(feed);
+		free(sink.got);
+		calm();
+	}
+}
+
+/* A VMM that has locked itself in since: no /proc, or no right to open it. */
+static void locked_in(void **state)
+{
+	struct feed *feed = feed_make(FEED_NOW, &contents, LENGTH);
+	struct hgm *h = engine(1);
+	char *want = malloc(LENGTH);
+	struct field f;
+
+	(void)state;
+	assert_non_null(want);
+	watch("locked in", 60);
+	contents_write(&contents, 0, PAGES, want);
+	field_make(&f, h, PLACE_ANON, LENGTH, feed_source(feed), 0);
+	bad.unopenable = "/proc/self/mem";
+	assert_ok(hgm_start(h));
+	assert_ok(hgm_wait(h, WAIT_MS));
+	take_one(h, want, "locked in");
+	field_end(&f);
+	hgm_destroy(h);
+	feed_free(feed);
+	free(want);
+	calm();
+}
+
+/* From the beginning: all but snapshots goes, and those say why not. */
+static void locked_in_before(void **state)
+{
+	struct feed *feed = feed_make(FEED_NOW, &contents, LENGTH);
+	struct hgm_snapshot_opts so = { .size = sizeof(so), .write = sink_write };
+	struct hgm_snapshot *s;
+	struct hgm_dirty *d;
+	struct hgm *h;
+	struct field f;
+
+	(void)state;
+	watch("locked in before", 60);
+	bad.unopenable = "/proc/self/mem";
+	h = engine(1);
+	field_make(&f, h, PLACE_ANON, LENGTH, feed_source(feed), 0);
+	assert_ok(hgm_start(h));
+	assert_ok(hgm_wait(h, WAIT_MS));
+	assert_error(hgm_snapshot_create(&s, h, &so), -EACCES);
+	assert_non_null(strstr(hgm_errmsg(), "/proc/self/mem"));
+	assert_ok(hgm_dirty_start(&d, f.region, NULL));
+	hgm_dirty_stop(d);
+	assert_ok(hgm_region_watch(f.region, NULL));
+	assert_ok(hgm_region_unwatch(f.region));
+	field_end(&f);
+	hgm_destroy(h);
+	feed_free(feed);
+	calm();
+}
+
+#define CASE(name) cmocka_unit_test_setup_teardown(name, begin, end)
+
+/* A sink that stands still until it is let go. */
+static _Atomic bool sink_may_go;
+
+static int64_t still_sink(void *user, const void *buf, uint64_t length, uint64_t offset)
+{
+	while (!atomic_load(&sink_may_go))
+		nap_us(1000);
+	return sink_write(user, buf, length, offset);
+}
+
+/* Memory that is dropped behind the library's back before it is in the snapshot is told as lost. */
+static void dropped_meanwhile(void **state)
+{
+	static const struct {
+		enum place place;
+		int advice;
+		uint64_t lost; /* pages */
+	} cases[] = {
+		{ PLACE_ANON, MADV_DONTNEED, 16 },
+		{ PLACE_SHMEM, MADV_REMOVE, 16 },
+		{ PLACE_SHMEM, MADV_DONTNEED, 0 }, /* of a file that drops nothing */
+	};
+
+	(void)state;
+	for (unsigned int i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		struct feed *feed = feed_make(FEED_NOW, &contents, LENGTH);
+		struct hgm_snapshot_progress p = { .size = sizeof(p) };
+		uint64_t kept = PAGES - cases[i].lost;
+		struct sink sink = { 0 };
+		struct hgm_snapshot *s;
+		struct hgm *h = engine(1);
+		struct field f;
+
+		watch("dropped meanwhile", 60);
+		sink_clear(&sink, LENGTH);
+		atomic_store(&sink_may_go, false);
+		field_make(&f, h, cases[i].place, LENGTH, feed_source(feed), 0);
+		assert_ok(hgm_start(h));
+		assert_ok(hgm_wait(h, WAIT_MS));
+		s = snapshot_of(h,
+				&(struct hgm_snapshot_opts){ .write = still_sink, .user = &sink });
+		assert_ok(hgm_snapshot_begin(s));
+		assert_int_equal(madvise(f.addr + LENGTH - 16 * PAGE, 16 * PAGE, cases[i].advice),
+				 0);
+		/* Whoever touches it gets zeroes, which are none of the snapshot's. */
+		if (cases[i].lost)
+			assert_int_equal(f.addr[LENGTH - 1], 0);
+		atomic_store(&sink_may_go, true);
+		if (cases[i].lost)
+			assert_error(hgm_snapshot_wait(s, WAIT_MS), -ENODATA);
+		else
+			assert_ok(hgm_snapshot_wait(s, WAIT_MS));
+		assert_ok(hgm_snapshot_get_progress(s, &p));
+		assert_int_equal(p.unreadable_bytes, cases[i].lost * PAGE);
+		hgm_snapshot_destroy(s);
+		assert_pages(&contents, 0, kept, sink.got);
+		/* By the library itself nothing is lost. */
+		sink_clear(&sink, LENGTH);
+		atomic_store(&sink_may_go, false);
+		s = snapshot_of(h,
+				&(struct hgm_snapshot_opts){ .write = still_sink, .user = &sink });
+		assert_ok(hgm_snapshot_begin(s));
+		assert_ok(hgm_region_discard(f.region, LENGTH - 32 * PAGE, 16 * PAGE));
+		atomic_store(&sink_may_go, true);
+		assert_ok(hgm_snapshot_wait(s, WAIT_MS));
+		hgm_snapshot_destroy(s);
+		assert_pages(&contents, 0, kept, sink.got);
+		field_end(&f);
+		hgm_destroy(h);
+		feed_free(feed);
+		free(sink.got);
+		calm();
+	}
+}
+
+/* The same of what is unmapped. */
+static void unmapped_meanwhile(void **state)
+{
+	static const enum place places[] = { PLACE_ANON, PLACE_SHMEM };
+
+	(void)state;
+	for (unsigned int i = 0; i < 2; i++) {
+		struct feed *feed = feed_make(FEED_NOW, &contents, LENGTH);
+		struct hgm_snapshot_progress p = { .size = sizeof(p) };
+		struct sink sink = { 0 };
+		struct hgm_snapshot *s;
+		struct hgm *h = engine(1);
+		struct field f;
+
+		watch("unmapped meanwhile", 60);
+		sink_clear(&sink, LENGTH);
+		atomic_store(&sink_may_go, false);
+		field_make(&f, h, places[i], LENGTH, feed_source(feed), 0);
+		assert_ok(hgm_start(h));
+		assert_ok(hgm_wait(h, WAIT_MS));
+		s = snapshot_of(h,
+				&(struct hgm_snapshot_opts){ .write = still_sink, .user = &sink });
+		assert_ok(hgm_snapshot_begin(s));
+		assert_int_equal(munmap(f.addr + LENGTH - 16 * PAGE, 16 * PAGE), 0);
+		hgm_events_settle(h);
+		atomic_store(&sink_may_go, true);
+		assert_error(hgm_snapshot_wait(s, WAIT_MS), -ENODATA);
+		assert_ok(hgm_snapshot_get_progress(s, &p));
+		assert_int_equal(p.unreadable_bytes, 16 * PAGE);
+		hgm_snapshot_destroy(s);
+		assert_pages(&contents, 0, PAGES - 16, sink.got);
+		field_end(&f);
+		hgm_destroy(h);
+		feed_free(feed);
+		free(sink.got);
+		calm();
+	}
+}
+
+static struct hgm_region *_Atomic to_discard;
+static _Atomic int discarded;
+
+static int64_t discarding_sink(void *user, const void *buf, uint64_t length, uint64_t offset)
+{
+	atomic_store(&discarded, hgm_region_discard(atomic_load(&to_discard), 0, PAGE));
+	return sink_write(user, buf, length, offset);
+}
+
+/* It would wait for room that nobody else makes. */
+static void a_sink_discards_nothing(void **state)
+{
+	struct feed *feed = feed_make(FEED_NOW, &contents, LENGTH);
+	struct sink sink = { 0 };
+	struct hgm_snapshot *s;
+	struct hgm *h = engine(1);
+	struct field f;
+
+	(void)state;
+	watch("a sink that discards", 60);
+	sink_clear(&sink, LENGTH);
+	field_make(&f, h, PLACE_SHMEM, LENGTH, feed_source(feed), 0);
+	assert_ok(hgm_start(h));
+	assert_ok(hgm_wait(h, WAIT_MS));
+	atomic_store(&to_discard, f.region);
+	atomic_store(&discarded, 0);
+	s = snapshot_of(h, &(struct hgm_snapshot_opts){ .write = discarding_sink, .user = &sink });
+	assert_ok(hgm_snapshot_begin(s));
+	assert_ok(hgm_snapshot_wait(s, WAIT_MS));
+	hgm_snapshot_destroy(s);
+	assert_int_equal(atomic_load(&discarded), -EDEADLK);
+	assert_pages(&contents, 0, PAGES, sink.got);
+	field_end(&f);
+	hgm_destroy(h);
+	feed_free(feed);
+	free(sink.got);
+	calm();
+}
+
+static const struct CMUnitTest tests[] = {
+	cmocka_unit_test(dropped_meanwhile),
+	cmocka_unit_test(unmapped_meanwhile),
+	cmocka_unit_test(a_sink_discards_nothing),
+	CASE(holes_stay_holes),
+	CASE(memory_that_cannot_be_read),
+	CASE(a_file_that_was_truncated),
+	CASE(locked_in),
+	CASE(locked_in_before),
+};
+
+TEST_MAIN(tests)

@@ -1,0 +1,250 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Somebody truncates the caller's file while it arrives: nobody dies of it but whoever touches what
+ * is behind the end, that is counted as given up and told, and all the rest arrives.
+ */
+#include "harness.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#define LENGTH	 (8 * MIB)
+#define PAGES	 (LENGTH / PAGE)
+#define WAIT_MS	 SMALLER(20000, 100000)
+#define TOLD_MAX 4096
+
+static const struct contents contents = { .seed = 26, .holes = true };
+
+struct trial {
+	struct hgm *h;
+	struct field f;
+	uint64_t kept; /* pages */
+	pthread_mutex_t lock;
+	char told[TOLD_MAX];
+};
+
+static struct trial trial;
+
+static void note(void *user, enum hgm_log_level level, const char *text)
+{
+	(void)user;
+	pthread_mutex_lock(&trial.lock);
+	if (level == HGM_LOG_ERROR && !strstr(trial.told, "truncated"))
+		snprintf(trial.told, sizeof(trial.told), "%s", text);
+	pthread_mutex_unlock(&trial.lock);
+}
+
+static void truncate_file(void)
+{
+	/* Of hugetlb by huge pages; elsewhere in the midst of a page, which stays. */
+	bool huge = trial.f.fd >= 0 && info_of(trial.f.region).backing == HGM_BACKING_HUGETLB;
+	uint64_t bytes = huge ? 4 * MIB : 3 * MIB + 7 * PAGE + 100;
+
+	assert_int_equal(ftruncate(trial.f.fd, (off_t)bytes), 0);
+	trial.kept = (bytes + PAGE - 1) / PAGE;
+}
+
+static void begin(enum place place, struct hgm_source *src)
+{
+	watch(place_names[place], 100);
+	pthread_mutex_init(&trial.lock, NULL);
+	trial.told[0] = 0;
+	trial.h = engine_with((struct hgm_opts){ .fault_threads = 1, .log = note });
+	field_make(&trial.f, trial.h, place, LENGTH, src, 0);
+}
+
+static bool is_told(void *arg)
+{
+	bool is;
+
+	(void)arg;
+	pthread_mutex_lock(&trial.lock);
+	is = strstr(trial.told, "truncated");
+	pthread_mutex_unlock(&trial.lock);
+	return is;
+}
+
+/* A line is told soon after what it tells of. */
+static void assert_told(enum place place, const char *what)
+{
+	if (!eventually(is_told, NULL, 5000))
+		fail_msg("%s, %s: the log says '%s'", place_names[place], what, trial.told);
+}
+
+static void assert_given_up(enum place place, const char *what)
+{
+	uint64_t gone = PAGES - trial.kept;
+	uint8_t value;
+	int rc = hgm_wait(trial.h, WAIT_MS);
+
+	if (rc != -EIO)
+		fail_msg("%s, %s: hgm_wait() says %d: %s", place_names[place], what, rc,
+			 hgm_errmsg());
+	assert_non_null(strstr(hgm_errmsg(), "ENODATA"));
+	assert_int_equal(info_of(trial.f.region).poisoned_bytes, gone * PAGE);
+	assert_int_equal(info_of(trial.f.region).present_bytes, trial.kept * PAGE);
+	assert_int_equal(progress_of(trial.h).failing_requests, 0);
+	/* The rest of a page of which the file has a part is zero. */
+	assert_pages(&contents, 0, trial.kept - 1, trial.f.addr);
+	assert_int_equal(touch(trial.f.addr + trial.kept * PAGE, &value), SIGBUS);
+	assert_int_equal(touch(trial.f.addr + (PAGES - 1) * PAGE, &value), SIGBUS);
+	assert_told(place, what);
+}
+
+static void end(void)
+{
+	field_end(&trial.f);
+	hgm_destroy(trial.h);
+	calm();
+}
+
+static const enum place places[] = { PLACE_FD, PLACE_FD_LAZY, PLACE_MAPPING, PLACE_MAPPING_LAZY,
+				     PLACE_FD_HUGETLB_2M };
+
+#define EACH_PLACE(i)                                                   \
+	for (size_t i = 0; i < sizeof(places) / sizeof(places[0]); i++) \
+		if (!place_lacking(places[i], LENGTH))
+
+/* Before the first page comes, from each kind of source. */
+static void before_it_arrives(void **state)
+{
+	(void)state;
+	EACH_PLACE(i)
+	{
+		for (int kind = 0; kind < FEED_KINDS; kind++) {
+			struct feed *feed = feed_make((enum feed_kind)kind, &contents, LENGTH);
+
+			begin(places[i], feed_source(feed));
+			truncate_file();
+			assert_ok(hgm_start(trial.h));
+			assert_given_up(places[i], feed_names[kind]);
+			end();
+			feed_free(feed);
+		}
+	}
+}
+
+/* While the source is at it, so that its answer has nowhere to go. */
+static struct {
+	uint64_t cut_at; /* page */
+	_Atomic bool is_cut;
+} cutting;
+
+static int64_t cut(void *user, const struct hgm_io *io)
+{
+	uint64_t page = io->offset / PAGE, pages = io->length / PAGE;
+
+	(void)user;
+	if (page + pages > cutting.cut_at && !atomic_exchange(&cutting.is_cut, true))
+		truncate_file();
+	contents_write(&contents, page, pages, io->buf);
+	return (int64_t)io->length;
+}
+
+static void while_it_arrives(void **state)
+{
+	(void)state;
+	EACH_PLACE(i)
+	{
+		struct hgm_source *src;
+
+		assert_ok(hgm_source_fn(&src, cut, NULL, NULL));
+		begin(places[i], src);
+		cutting.cut_at = 1000; /* behind the new end, or nearly */
+		atomic_store(&cutting.is_cut, false);
+		assert_ok(hgm_start(trial.h));
+		assert_int_equal(hgm_wait(trial.h, WAIT_MS), -EIO);
+		assert_true(info_of(trial.f.region).poisoned_bytes >= LENGTH / 4);
+		assert_pages(&contents, 0, trial.kept - 1, trial.f.addr);
+		assert_told(places[i], "while it arrives");
+		end();
+		hgm_source_destroy(src);
+	}
+}
+
+/* Somebody waits for a page: he gets the signal that he would get without the library. */
+static void while_somebody_waits(void **state)
+{
+	(void)state;
+	EACH_PLACE(i)
+	{
+		struct feed *feed = feed_make(FEED_NEVER, &contents, LENGTH);
+		struct waiter waiter;
+
+		begin(places[i], feed_source(feed));
+		assert_ok(hgm_start(trial.h));
+		waiter_start(&waiter, trial.f.addr + (PAGES - 1) * PAGE);
+		while (!feed_kept(feed))
+			nap_us(1000);
+		truncate_file();
+		feed_answer_below(feed, PAGES);
+		feed_give(feed);
+		waiter_join(&waiter);
+		assert_int_equal(waiter.signal, SIGBUS);
+		assert_given_up(places[i], "somebody waits");
+		end();
+		feed_free(feed);
+	}
+}
+
+/* The file is as long again as it was: what comes then is asked for by hgm_region_retry(). */
+static void grown_again(void **state)
+{
+	(void)state;
+	EACH_PLACE(i)
+	{
+		struct feed *feed = feed_make(FEED_NOW, &contents, LENGTH);
+
+		begin(places[i], feed_source(feed));
+		truncate_file();
+		assert_ok(hgm_start(trial.h));
+		assert_given_up(places[i], "before it grows");
+		assert_int_equal(ftruncate(trial.f.fd, LENGTH), 0);
+		assert_ok(hgm_region_retry(trial.f.region));
+		assert_ok(hgm_wait(trial.h, WAIT_MS));
+		assert_int_equal(info_of(trial.f.region).poisoned_bytes, 0);
+		assert_pages(&contents, 0, trial.kept - 1, trial.f.addr);
+		end();
+		feed_free(feed);
+	}
+}
+
+/* What is sealed cannot be truncated, and nothing is copied once more for it. */
+static void sealed(void **state)
+{
+	struct feed *feed = feed_make(FEED_NOW, &contents, LENGTH);
+	struct hgm_region_opts o = { .size = sizeof(o),
+				     .length = LENGTH,
+				     .source = feed_source(feed),
+				     .backing = HGM_BACKING_FD };
+	struct hgm_region *r;
+	struct hgm *h = engine(1);
+
+	(void)state;
+	watch("a sealed file", 60);
+	o.fd = memfd_create("sealed", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+	assert_int_equal(ftruncate(o.fd, LENGTH), 0);
+	assert_int_equal(fcntl(o.fd, F_ADD_SEALS, F_SEAL_SHRINK), 0);
+	assert_ok(hgm_region_create(&r, h, &o));
+	assert_ok(hgm_start(h));
+	assert_ok(hgm_wait(h, WAIT_MS));
+	assert_pages(&contents, 0, PAGES, hgm_region_addr(r));
+	assert_int_equal(ftruncate(o.fd, PAGE), -1);
+	hgm_destroy(h);
+	close(o.fd);
+	feed_free(feed);
+	calm();
+}
+
+static const struct CMUnitTest tests[] = {
+	cmocka_unit_test(before_it_arrives),
+	cmocka_unit_test(while_it_arrives),
+	cmocka_unit_test(while_somebody_waits),
+	cmocka_unit_test(grown_again),
+	cmocka_unit_test(sealed),
+};
+
+TEST_MAIN(tests)
