@@ -271,13 +271,30 @@ static bool is_changing(const struct hgm_region *r)
 	return false;
 }
 
+/* Let all ranges wait until @until_ns at least. */
+static void put_off(struct hgm_suspects *all, uint64_t until_ns)
+{
+	pthread_mutex_lock(&all->lock);
+	for (unsigned int i = 0; i < atomic_load_explicit(&all->count, memory_order_relaxed); i++)
+		if (all->range[i].until_ns < until_ns)
+			all->range[i].until_ns = until_ns;
+	pthread_mutex_unlock(&all->lock);
+}
+
 bool hgm_suspects_age(struct hgm_region *r)
 {
 	struct hgm_suspects *all = &r->suspects;
 	struct hgm_suspect s;
 
-	while (atomic_load_explicit(&all->count, memory_order_acquire) && !is_changing(r) &&
-	       take_old(all, hgm_now_ns(), &s))
+	while (atomic_load_explicit(&all->count, memory_order_acquire)) {
+		if (is_changing(r)) {
+			/* The thread is about to drop pages when the kernel says no longer so. */
+			put_off(all, hgm_now_ns() + WAIT_NS);
+			break;
+		}
+		if (!take_old(all, hgm_now_ns(), &s))
+			break;
 		decide(r, &s);
+	}
 	return atomic_load_explicit(&all->count, memory_order_acquire);
 }

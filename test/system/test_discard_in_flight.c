@@ -731,6 +731,64 @@ static void dropped_late(void **state)
 		test_skip("%s", "no real-time priority here");
 }
 
+static struct {
+	_Atomic bool changing; /* what the kernel says of the address space */
+	_Atomic int told_no;   /* how often it said no */
+} changes;
+
+static int say_whether_changing(int fd, void *addr, uint64_t len, uint64_t mode, int64_t *done)
+{
+	if (len)
+		return kernel->uffd_zeropage(fd, addr, len, mode, done);
+	if (atomic_load(&changes.changing))
+		return -EAGAIN;
+	atomic_fetch_add(&changes.told_no, 1);
+	return -EINVAL;
+}
+
+static bool was_told_no(void *arg)
+{
+	(void)arg;
+	return atomic_load(&changes.told_no) >= 3;
+}
+
+/*
+ * The kernel says that nothing changes as soon as the thread that raised the event runs again, and
+ * that is before it drops pages. Here the event is that of MADV_DONTNEED; the test drops pages.
+ */
+static void dropped_after_the_kernel_has_said_so(void **state)
+{
+	struct feed *feed;
+	struct field f;
+	struct hgm *h;
+
+	(void)state;
+	watch("dropped after the kernel has said so", 60);
+	kernel = hgm_sys;
+	sys = *kernel;
+	sys.uffd_zeropage = say_whether_changing;
+	hgm_sys = &sys;
+	atomic_store(&changes.changing, true);
+	atomic_store(&changes.told_no, 0);
+	feed = feed_make(FEED_MEMORY, &contents, LENGTH);
+	h = engine(1);
+	field_make(&f, h, PLACE_FD_LAZY, LENGTH, feed_source(feed), HGM_REGION_NO_FILL);
+	assert_ok(hgm_start(h));
+	assert_int_equal(madvise(f.addr + MIB, 4 * PAGE, MADV_DONTNEED), 0);
+	assert_true(eventually(has_suspects, f.region, WAIT_MS));
+	nap_us(HOG_US);
+	atomic_store(&changes.changing, false);
+	assert_true(eventually(was_told_no, NULL, WAIT_MS));
+	discard_by(WAY_PUNCH, &f, MIB, 4 * PAGE);
+	assert_zeroes(f.addr + MIB, 4 * PAGE, "dropped after the kernel has said so");
+	assert_pages(&contents, 0, 10, f.addr);
+	field_end(&f);
+	hgm_destroy(h);
+	hgm_sys = kernel;
+	feed_free(feed);
+	calm();
+}
+
 /* The engine's only request, which is answered later. */
 static struct {
 	struct hgm_io io;
@@ -1133,6 +1191,7 @@ static const struct CMUnitTest tests[] = {
 	cmocka_unit_test(given_up_before_it_is_noted),
 	cmocka_unit_test(an_event_is_noted_late),
 	cmocka_unit_test(dropped_late),
+	cmocka_unit_test(dropped_after_the_kernel_has_said_so),
 	cmocka_unit_test(nobody_spins_while_an_event_is_unread),
 	cmocka_unit_test(an_event_is_read_instead_of_a_fault),
 	cmocka_unit_test(a_region_ends_behind_the_event),
