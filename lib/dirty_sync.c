@@ -125,6 +125,11 @@ int hgm_dirty_sync_collect(struct hgm_dirty *d, uint64_t page, uint64_t pages)
 	uint64_t end = page + pages;
 	int rc = 0;
 
+	/*
+	 * A thread can write to a copied page before the page is present (resolve.c). Wait for the
+	 * sections in which such pages become present, or this collection would not find the write.
+	 */
+	hgm_guard_wait(d->r);
 	while (page < end && !rc) {
 		uint64_t piece = (page / 64 + HGM_DIRTY_PIECE_WORDS) * 64;
 

@@ -5,6 +5,7 @@
  */
 #include "crew.h"
 #include "discarding.h"
+#include "sys.h"
 
 #include <errno.h>
 #include <signal.h>
@@ -237,6 +238,89 @@ static void half_a_block(void **state)
 	calm();
 }
 
+static const struct hgm_sys *kernel;
+static struct hgm_sys sys;
+
+static struct {
+	_Atomic bool armed, there, go;
+} copier;
+
+/* The pages are mapped, and the thread that copied them gets no CPU before it says so. */
+static int copy_and_sleep(int fd, void *dst, const void *src, uint64_t len, uint64_t mode,
+			  int64_t *done)
+{
+	int rc = kernel->uffd_copy(fd, dst, src, len, mode, done);
+
+	if (!rc && atomic_exchange(&copier.armed, false)) {
+		atomic_store(&copier.there, true);
+		while (!atomic_load(&copier.go))
+			nap_us(100);
+	}
+	return rc;
+}
+
+static bool is_set(void *arg)
+{
+	return atomic_load((_Atomic bool *)arg);
+}
+
+struct collector {
+	struct hgm_dirty *d;
+	uint64_t bitmap[PAGES / 64];
+	_Atomic bool back;
+	int rc;
+};
+
+static void *collect(void *arg)
+{
+	struct collector *c = arg;
+
+	c->rc = hgm_dirty_collect(c->d, 0, PAGES, c->bitmap, NULL);
+	atomic_store(&c->back, true);
+	return NULL;
+}
+
+/* A page is written to after it was copied, and before the library has made it present. */
+static void written_on_arrival(enum place place, enum guard kind)
+{
+	static struct collector c;
+	pthread_t thread;
+	struct scene s;
+
+	kernel = hgm_sys;
+	sys = *kernel;
+	sys.uffd_copy = copy_and_sleep;
+	hgm_sys = &sys;
+	memset(&c, 0, sizeof(c));
+	atomic_store(&copier.there, false);
+	atomic_store(&copier.go, false);
+	if (begin(&s, place, kind, false, HGM_REGION_NO_FILL)) {
+		c.d = s.d;
+		atomic_store(&s.slow.go, true);
+		atomic_store(&copier.armed, true);
+		assert_ok(hgm_region_prefetch(s.f.region, BAD * PAGE, PAGE));
+		assert_true(eventually(is_set, &copier.there, WAIT_MS));
+		*(volatile char *)(s.f.addr + BAD * PAGE) += 1;
+		assert_int_equal(pthread_create(&thread, NULL, collect, &c), 0);
+		eventually(is_set, &c.back, 20); /* or it waits until the page is present */
+		atomic_store(&copier.go, true);
+		pthread_join(thread, NULL);
+		assert_ok(c.rc);
+		assert_int_equal(c.bitmap[BAD / 64] >> BAD % 64 & 1, 1);
+		end(&s);
+	}
+	hgm_sys = kernel;
+}
+
+static void is_written_on_arrival(void **state)
+{
+	(void)state;
+	for (enum guard kind = DIRTY; kind <= DIRTY_ARRIVALS; kind++) {
+		written_on_arrival(PLACE_ANON, kind);
+		written_on_arrival(PLACE_FD_LAZY, kind);
+	}
+}
+
 #define RETRIES	    SMALLER(60, 20)
 #define RETRY_PAGES UINT64_C(16)
 #define BAD_PAGE    UINT64_C(7)
@@ -295,10 +379,9 @@ static void begins_during_a_retry(void **state)
 }
 
 static const struct CMUnitTest tests[] = {
-	cmocka_unit_test(begins_during_a_retry),
-	cmocka_unit_test(zeroes),
-	cmocka_unit_test(what_never_comes),
-	cmocka_unit_test(half_a_block),
+	cmocka_unit_test(begins_during_a_retry), cmocka_unit_test(zeroes),
+	cmocka_unit_test(what_never_comes),	 cmocka_unit_test(half_a_block),
+	cmocka_unit_test(is_written_on_arrival),
 };
 
 TEST_MAIN(tests)
