@@ -341,7 +341,7 @@ static unsigned int asked_run(const struct attempt *a, unsigned int n)
 
 static int ask_kernel(struct hgm_region *r, uint64_t block, unsigned int blocks)
 {
-	hgm_stat_add(r->h, HGM_STAT_COLLAPSE_TRIES, blocks);
+	hgm_stat_add(&r->h->stats, HGM_STAT_COLLAPSE_TRIES, blocks);
 	return hgm_sys->madvise(r->primary + block * r->block_bytes, blocks * r->block_bytes,
 				HGM_MADV_COLLAPSE);
 }
@@ -411,7 +411,7 @@ static int look_at(struct hgm_region *r, uint64_t block, int rc)
 		return 0;
 	if (look < 0 || rc)
 		return rc;
-	hgm_stat_add(r->h, HGM_STAT_COLLAPSE_UNPROVED, 1);
+	hgm_stat_add(&r->h->stats, HGM_STAT_COLLAPSE_UNPROVED, 1);
 	hgm_collapse_in_doubt(r, block);
 	return -EAGAIN;
 }
@@ -453,11 +453,11 @@ void hgm_collapse_outcome(struct hgm_region *r, uint64_t block, int rc, bool set
 		rc = -EAGAIN;
 	}
 	if (!rc) {
-		hgm_stat_add(r->h, HGM_STAT_COLLAPSED_BLOCKS, 1);
+		hgm_stat_add(&r->h->stats, HGM_STAT_COLLAPSED_BLOCKS, 1);
 		if (!settled)
 			atomic_store_explicit(&r->block_tries[block], 0, memory_order_relaxed);
 	} else if (tries < (settled ? FELL_MAX : HGM_COLLAPSE_TRIES) && rc != -ENOSYS) {
-		hgm_stat_add(r->h, HGM_STAT_COLLAPSE_RETRIES, 1);
+		hgm_stat_add(&r->h->stats, HGM_STAT_COLLAPSE_RETRIES, 1);
 		atomic_store_explicit(&r->last_collapse_error, rc, memory_order_relaxed);
 		atomic_store_explicit(state, settled ? HGM_BLOCK_FELL_APART : HGM_BLOCK_WAITING,
 				      memory_order_seq_cst);
@@ -469,7 +469,7 @@ void hgm_collapse_outcome(struct hgm_region *r, uint64_t block, int rc, bool set
 		atomic_store_explicit(&r->last_collapse_error, rc, memory_order_relaxed);
 		atomic_fetch_add_explicit(&r->left_split, 1, memory_order_relaxed);
 		atomic_store_explicit(state, HGM_BLOCK_SPLIT, memory_order_release);
-		hgm_log_some(r->h, HGM_LOG_LEFT_SPLIT, HGM_LOG_WARNING,
+		hgm_log_some(&r->h->log, HGM_LOG_LEFT_SPLIT, HGM_LOG_WARNING,
 			     "the block of %llu MiB at %p stays in small pages after %u tries: %s",
 			     (unsigned long long)r->block_bytes >> 20,
 			     (void *)(r->primary + block * r->block_bytes), tries,

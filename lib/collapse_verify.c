@@ -116,7 +116,7 @@ static void judge(struct hgm_region *r, uint64_t missing)
 		if (state != HGM_BLOCK_UNVERIFIED && state != HGM_BLOCK_UNVERIFIED_AGAIN)
 			continue;
 		if (missing)
-			hgm_stat_add(r->h, HGM_STAT_COLLAPSE_UNPROVED, 1);
+			hgm_stat_add(&r->h->stats, HGM_STAT_COLLAPSE_UNPROVED, 1);
 		if (missing && tries >= HGM_COLLAPSE_TRIES) {
 			missing--;
 			/*

@@ -90,7 +90,7 @@ static void visit_region(struct hgm_region *r, bool retry)
 				if (atomic_load_explicit(&r->dying, memory_order_acquire))
 					return;
 				bits = hgm_collapse_visit(r, w, bits);
-				hgm_log_flush(r->h, &r->h->log_counts);
+				hgm_log_flush(&r->h->log);
 			}
 		}
 	}
@@ -135,7 +135,7 @@ static void visit_all(struct hgm *h, enum visit visit, bool look_again)
 		if (look_again)
 			hgm_collapse_look_again(r);
 		visit_region(r, visit == VISIT_FAILED);
-		hgm_log_flush(h, &h->log_counts);
+		hgm_log_flush(&h->log);
 		hgm_region_leave(r);
 	}
 }
@@ -170,7 +170,7 @@ void *hgm_collapser_thread(void *arg)
 	uint64_t retry_at = UINT64_MAX, verify_at = UINT64_MAX;
 	uint64_t backoff_us = 0;
 
-	if (!hgm_thread_may_begin(h))
+	if (!hgm_thread_may_begin(&h->gate))
 		return NULL;
 	pthread_mutex_lock(&c->lock);
 	while (!c->stop) {
@@ -198,7 +198,7 @@ void *hgm_collapser_thread(void *arg)
 		visit_all(h, retry ? VISIT_FAILED : VISIT_WANTED, look_again);
 		verify_at = UINT64_MAX;
 		hgm_collapse_verify(h, &verify_at);
-		hgm_log_flush(h, &h->log_counts);
+		hgm_log_flush(&h->log);
 		if (!atomic_load_explicit(&c->failed, memory_order_seq_cst)) {
 			retry_at = UINT64_MAX;
 			backoff_us = 0;
@@ -219,7 +219,7 @@ void *hgm_collapser_helper(void *arg)
 	struct hgm_collapser *c = &h->collapser;
 	uint64_t seen = 0;
 
-	if (!hgm_thread_may_begin(h))
+	if (!hgm_thread_may_begin(&h->gate))
 		return NULL;
 	pthread_mutex_lock(&c->lock);
 	while (!c->stop) {

@@ -109,7 +109,7 @@ static void publish(struct hgm_region *r, uint64_t word, uint64_t bits)
 	uint64_t low, run;
 	bool filled = false;
 
-	hgm_stat_add(r->h, HGM_STAT_DISCARDED_PAGES, (uint64_t)__builtin_popcountll(bits));
+	hgm_stat_add(&r->h->stats, HGM_STAT_DISCARDED_PAGES, (uint64_t)__builtin_popcountll(bits));
 	while (hgm_bits_take_run(&bits, &low, &run)) {
 		filled |= hgm_resolve_publish(r, word * 64 + low, run);
 		/* no-lost-waiter: a thread may have found them claimed */
@@ -190,7 +190,7 @@ static bool discard_leaf(struct hgm_region *r, uint64_t leaf)
 
 	if (!pages)
 		return false;
-	hgm_stat_add(r->h, HGM_STAT_DISCARDED_PAGES, pages);
+	hgm_stat_add(&r->h->stats, HGM_STAT_DISCARDED_PAGES, pages);
 	if (hgm_resolve_leaf_full(r, leaf))
 		block_discarded(r, hgm_region_block(r, leaf * HGM_LEAF_PAGES));
 	hgm_region_count_off(r, pages);

@@ -4,7 +4,6 @@
  */
 #include <errno.h>
 #include <fcntl.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -143,7 +142,7 @@ static void free_engine(struct hgm *h)
 	if (h->pagemap_fd >= 0)
 		hgm_sys->close(h->pagemap_fd);
 	pthread_mutex_destroy(&h->abilities.lock);
-	pthread_mutex_destroy(&h->gate);
+	pthread_mutex_destroy(&h->gate.lock);
 	pthread_mutex_destroy(&h->table_lock);
 	pthread_mutex_destroy(&h->done_lock);
 	pthread_cond_destroy(&h->done_cond);
@@ -152,10 +151,10 @@ static void free_engine(struct hgm *h)
 
 static void log_engine(const struct hgm *h)
 {
-	hgm_log(h, HGM_LOG_INFO, "engine: %u fault threads, %u workers", h->stripes,
+	hgm_log(&h->log, HGM_LOG_INFO, "engine: %u fault threads, %u workers", h->stripes,
 		h->opts.workers);
 	if (h->user_mode_only)
-		hgm_log(h, HGM_LOG_WARNING,
+		hgm_log(&h->log, HGM_LOG_WARNING,
 			"userfaultfd is for faults of user mode only: KVM and system calls that "
 			"touch absent memory fail with EFAULT; hgm-probe tells what would help");
 }
@@ -184,9 +183,13 @@ int hgm_create(struct hgm **out, const struct hgm_opts *opts)
 		return hgm_fail(-ENOMEM, "hgm_create: out of memory");
 	memset(h, 0, sizeof(*h));
 	h->opts = o;
+	h->log.write = o.log;
+	h->log.user = o.log_user;
+	h->log.level = o.log_level;
+	h->stats.owned = o.fault_threads;
 	h->stripes = o.fault_threads;
 	pthread_mutex_init(&h->abilities.lock, NULL);
-	pthread_mutex_init(&h->gate, NULL);
+	pthread_mutex_init(&h->gate.lock, NULL);
 	pthread_mutex_init(&h->table_lock, NULL);
 	pthread_mutex_init(&h->done_lock, NULL);
 	hgm_cond_init(&h->done_cond);
@@ -222,55 +225,11 @@ int hgm_create(struct hgm **out, const struct hgm_opts *opts)
 	return 0;
 }
 
-int hgm_thread_start(pthread_t *thread, const char *name, unsigned int index, void *(*fn)(void *),
-		     void *arg)
-{
-	char full[16];
-	static const int synchronous[] = { SIGBUS, SIGSEGV, SIGFPE, SIGILL, SIGTRAP, SIGSYS };
-	sigset_t most, before;
-	int rc;
-
-	/* A blocked synchronous signal kills the process without calling the caller's handler. */
-	sigfillset(&most);
-	for (size_t i = 0; i < sizeof(synchronous) / sizeof(synchronous[0]); i++)
-		sigdelset(&most, synchronous[i]);
-	pthread_sigmask(SIG_SETMASK, &most, &before);
-	rc = hgm_thread_create(thread, fn, arg);
-	pthread_sigmask(SIG_SETMASK, &before, NULL);
-	if (rc)
-		return hgm_fail(rc, "starting thread %s: %s; " HGM_THREAD_HINT, name,
-				hgm_errno_name(rc));
-	snprintf(full, sizeof(full), "%s/%u", name, index % 100);
-	pthread_setname_np(*thread, full);
-	return 0;
-}
-
-static _Thread_local bool is_own;
-
-bool hgm_thread_is_own(void)
-{
-	return is_own;
-}
-
-bool hgm_thread_may_begin(struct hgm *h)
-{
-	is_own = true;
-	pthread_mutex_lock(&h->gate);
-	pthread_mutex_unlock(&h->gate);
-	/*
-	 * The first read-side section registers the thread, which allocates. This must not happen
-	 * on its first fault.
-	 */
-	hgm_rcu_read_lock();
-	hgm_rcu_read_unlock();
-	return !atomic_load_explicit(&h->stopping, memory_order_acquire);
-}
-
 static void stop_threads(struct hgm *h)
 {
 	uint64_t one = 1;
 
-	atomic_store_explicit(&h->stopping, true, memory_order_release);
+	atomic_store_explicit(&h->gate.stopping, true, memory_order_release);
 	hgm_sys->write(h->stop_fd, &one, sizeof(one));
 	hgm_work_stop(h);
 	hgm_collapser_stop(h);
@@ -292,7 +251,7 @@ static void unstart(struct hgm *h)
 	hgm_events_take_faults(h);
 	h->started_faults = h->started_workers = h->started_collapsers = 0;
 	h->work.stop = h->collapser.stop = false;
-	atomic_store_explicit(&h->stopping, false, memory_order_release);
+	atomic_store_explicit(&h->gate.stopping, false, memory_order_release);
 	atomic_store_explicit(&h->running, false, memory_order_release);
 }
 
@@ -318,7 +277,7 @@ int hgm_start(struct hgm *h)
 	if (atomic_exchange_explicit(&h->running, true, memory_order_acq_rel))
 		return hgm_fail(-EALREADY, "hgm_start: the engine was started before");
 	/* All threads or none: nothing begins before the gate opens. */
-	pthread_mutex_lock(&h->gate);
+	pthread_mutex_lock(&h->gate.lock);
 	hgm_events_give_faults(h);
 	while (!rc && h->started_collapsers < h->opts.collapse_threads) {
 		unsigned int n = h->started_collapsers;
@@ -341,8 +300,8 @@ int hgm_start(struct hgm *h)
 		h->started_faults += !rc;
 	}
 	if (rc)
-		atomic_store_explicit(&h->stopping, true, memory_order_release);
-	pthread_mutex_unlock(&h->gate);
+		atomic_store_explicit(&h->gate.stopping, true, memory_order_release);
+	pthread_mutex_unlock(&h->gate.lock);
 	if (rc)
 		unstart(h);
 	else
@@ -365,7 +324,7 @@ void hgm_destroy(struct hgm *h)
 	memcpy(region, t->region, count * sizeof(region[0]));
 	hgm_regions_end(region, count);
 	stop_threads(h);
-	hgm_log_flush(h, &h->log_counts);
+	hgm_log_flush(&h->log);
 	free_engine(h);
 }
 

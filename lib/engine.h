@@ -19,6 +19,7 @@
 #include "region.h"
 #include "request.h"
 #include "stats.h"
+#include "thread.h"
 #include "uffd.h"
 #include "work.h"
 
@@ -82,9 +83,8 @@ struct hgm {
 	uint64_t done_generation;
 	_Atomic unsigned int waiters;
 
-	pthread_mutex_t gate; /* held while threads are being started */
+	struct hgm_gate gate;
 	_Atomic bool running;
-	_Atomic bool stopping;
 	struct hgm_fault_thread fault[HGM_THREADS_MAX];
 	pthread_t worker[HGM_THREADS_MAX];
 	unsigned int started_faults;
@@ -101,8 +101,8 @@ struct hgm {
 
 	_Atomic int last_error;
 	_Atomic uint64_t failing_requests;
-	struct hgm_log_counts log_counts;
-	struct hgm_stat_shard shards[HGM_STAT_SHARDS];
+	struct hgm_log log;
+	struct hgm_counters stats;
 };
 
 HGM_OWN_LINES(struct hgm, requests.free, work);
@@ -130,16 +130,6 @@ void hgm_region_settled(struct hgm_region *r);
 
 /* Signal something that hgm_event_fd() reports. */
 void hgm_notify(struct hgm *h);
-
-/* Start a thread with a name. All signals are blocked except those that it raises itself. */
-int hgm_thread_start(pthread_t *thread, const char *name, unsigned int index, void *(*fn)(void *),
-		     void *arg);
-
-/* Each thread of the engine calls this first; false: the thread must end at once. */
-bool hgm_thread_may_begin(struct hgm *h);
-
-/* Does the calling thread belong to any engine? */
-bool hgm_thread_is_own(void);
 
 /* fault.c */
 void *hgm_fault_thread(void *arg);

@@ -116,7 +116,7 @@ void hgm_event(struct hgm *h, const struct hgm_uffd_event *ev)
 	struct hgm_table *t;
 	uint64_t from, to;
 
-	hgm_stat_add(h, HGM_STAT_EVENTS, 1);
+	hgm_stat_add(&h->stats, HGM_STAT_EVENTS, 1);
 	hgm_rcu_read_lock();
 	t = atomic_load_explicit(&h->table, memory_order_acquire);
 	for (unsigned int i = 0; i < t->count; i++) {

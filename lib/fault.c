@@ -282,8 +282,8 @@ static void serve_batch(struct server *s, struct hgm_uffd_event *ev, unsigned in
 	uint64_t now = read_ns, served_to = 0;
 	struct hgm *h = s->h;
 
-	hgm_stat_add(h, HGM_STAT_FAULT_BATCHES, 1);
-	hgm_stat_add(h, HGM_STAT_FAULTS, n);
+	hgm_stat_add(&h->stats, HGM_STAT_FAULT_BATCHES, 1);
+	hgm_stat_add(&h->stats, HGM_STAT_FAULTS, n);
 	sort(ev, n);
 	for (unsigned int i = 0; i < n; i++) {
 		struct hgm_fault f = {
@@ -296,10 +296,10 @@ static void serve_batch(struct server *s, struct hgm_uffd_event *ev, unsigned in
 		uint64_t before = now;
 
 		HGM_TRACE2(fault, ev[i].addr, ev[i].flags);
-		hgm_stat_phase(h, HGM_PHASE_QUEUED, now - read_ns);
+		hgm_stat_phase(&h->stats, HGM_PHASE_QUEUED, now - read_ns);
 		if (page_of(&ev[i]) < served_to && !(f.flags & HGM_UFFD_FAULT_WP)) {
 			if (page_of(&ev[i]) == page_of(&ev[i - 1])) /* another waiter */
-				hgm_stat_add(h, HGM_STAT_FAULTS_CLAIMED, 1);
+				hgm_stat_add(&h->stats, HGM_STAT_FAULTS_CLAIMED, 1);
 			continue;
 		}
 		f.waiting_pages = waiting_pages(ev + i, n - i);
@@ -392,7 +392,8 @@ static int spin(struct server *s, struct hgm_uffd_event *ev, int64_t parked_ns)
 		end = start + (uint64_t)parked_ns;
 	do {
 		n = read_batch(s, ev, READ_BATCH);
-		if (n != -EAGAIN || atomic_load_explicit(&s->h->stopping, memory_order_relaxed))
+		if (n != -EAGAIN ||
+		    atomic_load_explicit(&s->h->gate.stopping, memory_order_relaxed))
 			return n;
 		/* A thread that we woke, or one that copies, may wait for this very CPU. */
 		if (++reads % READS_PER_YIELD == 0 ||
@@ -417,7 +418,7 @@ static void sleep_until_message(struct server *s, int64_t parked_ns)
 		/* There is nothing to read any more: keep no thread from copying while we sleep. */
 		atomic_store_explicit(&s->self->events_first, false, memory_order_relaxed);
 	}
-	hgm_stat_add(s->h, HGM_STAT_SLEEPS, 1);
+	hgm_stat_add(&s->h->stats, HGM_STAT_SLEEPS, 1);
 	hgm_sys->poll(fds, 2, parked_ns);
 }
 
@@ -458,13 +459,13 @@ void *hgm_fault_thread(void *arg)
 	struct hgm_uffd_event ev[READ_BATCH];
 	uint64_t last_ns = 0;
 
-	if (!hgm_thread_may_begin(s.h))
+	if (!hgm_thread_may_begin(&s.h->gate))
 		return NULL;
 	hgm_thread_shorten_slice();
 	make_room(&s);
-	hgm_stat_own(s.h, self->stripe);
+	hgm_stat_own(&s.h->stats, self->stripe);
 	hgm_discard_forbid();
-	while (!atomic_load_explicit(&s.h->stopping, memory_order_acquire)) {
+	while (!atomic_load_explicit(&s.h->gate.stopping, memory_order_acquire)) {
 		int64_t parked_ns = serve_parked(&s);
 		int n = s.spin_ns ? spin(&s, ev, parked_ns) : read_batch(&s, ev, READ_BATCH);
 

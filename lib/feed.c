@@ -363,7 +363,7 @@ void hgm_work_fill_asked(struct hgm *h, struct hgm_request *req, uint64_t bytes)
 	f->requests++;
 	f->inflight += bytes;
 	pthread_mutex_unlock(&h->work.lock);
-	hgm_stat_add(h, HGM_STAT_FILL_REQUESTS, 1);
+	hgm_stat_add(&h->stats, HGM_STAT_FILL_REQUESTS, 1);
 }
 
 static void forget(struct hgm_feed *f, struct hgm_request *req)

@@ -287,7 +287,7 @@ void *hgm_worker_thread(void *arg)
 	struct hgm_worker self = { .next = NULL };
 	uint64_t soonest;
 
-	if (!hgm_thread_may_begin(h))
+	if (!hgm_thread_may_begin(&h->gate))
 		return NULL;
 	pthread_mutex_lock(&w->lock);
 	begin(w, &self);

@@ -9,7 +9,6 @@
 #include <string.h>
 
 #include "clock.h"
-#include "engine.h"
 #include "log.h"
 
 #define SOME_NS UINT64_C(1000000000)
@@ -21,56 +20,55 @@ enum {
 	KEPT,
 };
 
-static bool wanted(const struct hgm *h, enum hgm_log_level level)
+static bool wanted(const struct hgm_log *log, enum hgm_log_level level)
 {
-	return h->opts.log && (!h->opts.log_level || level <= h->opts.log_level);
+	return log->write && (!log->level || level <= log->level);
 }
 
-void hgm_log(const struct hgm *h, enum hgm_log_level level, const char *format, ...)
+void hgm_log(const struct hgm_log *log, enum hgm_log_level level, const char *format, ...)
 {
 	char text[HGM_LOG_TEXT_MAX];
 	va_list ap;
 
-	if (!wanted(h, level))
+	if (!wanted(log, level))
 		return;
 	va_start(ap, format);
 	vsnprintf(text, sizeof(text), format, ap);
 	va_end(ap);
-	h->opts.log(h->opts.log_user, level, text);
+	log->write(log->user, level, text);
 }
 
 /* May another line of this kind be reported? If so, set *unsaid to how many were not before. */
-static bool is_due(struct hgm_log_counts *c, enum hgm_log_kind kind, uint64_t *unsaid)
+static bool is_due(struct hgm_log *log, enum hgm_log_kind kind, uint64_t *unsaid)
 {
-	uint64_t due = atomic_load_explicit(&c->due_ns[kind], memory_order_relaxed);
+	uint64_t due = atomic_load_explicit(&log->due_ns[kind], memory_order_relaxed);
 	uint64_t now = hgm_now_ns();
 
 	if (now < due ||
-	    !atomic_compare_exchange_strong_explicit(&c->due_ns[kind], &due, now + SOME_NS,
+	    !atomic_compare_exchange_strong_explicit(&log->due_ns[kind], &due, now + SOME_NS,
 						     memory_order_relaxed, memory_order_relaxed)) {
-		atomic_fetch_add_explicit(&c->unsaid[kind], 1, memory_order_relaxed);
+		atomic_fetch_add_explicit(&log->unsaid[kind], 1, memory_order_relaxed);
 		return false;
 	}
-	*unsaid = atomic_exchange_explicit(&c->unsaid[kind], 0, memory_order_relaxed);
+	*unsaid = atomic_exchange_explicit(&log->unsaid[kind], 0, memory_order_relaxed);
 	return true;
 }
 
-void hgm_log_some(struct hgm *h, enum hgm_log_kind kind, enum hgm_log_level level,
+void hgm_log_some(struct hgm_log *log, enum hgm_log_kind kind, enum hgm_log_level level,
 		  const char *format, ...)
 {
-	struct hgm_log_counts *c = &h->log_counts;
-	struct hgm_log_line *line = &c->line[kind];
+	struct hgm_log_line *line = &log->line[kind];
 	int none = NONE;
 	uint64_t unsaid;
 	size_t length;
 	va_list ap;
 
-	if (!wanted(h, level) || !is_due(c, kind, &unsaid))
+	if (!wanted(log, level) || !is_due(log, kind, &unsaid))
 		return;
 	/* The last line has not been passed on yet. */
 	if (!atomic_compare_exchange_strong_explicit(&line->state, &none, BUSY,
 						     memory_order_acquire, memory_order_relaxed)) {
-		atomic_fetch_add_explicit(&c->unsaid[kind], unsaid + 1, memory_order_relaxed);
+		atomic_fetch_add_explicit(&log->unsaid[kind], unsaid + 1, memory_order_relaxed);
 		return;
 	}
 	line->level = level;
@@ -82,17 +80,17 @@ void hgm_log_some(struct hgm *h, enum hgm_log_kind kind, enum hgm_log_level leve
 		snprintf(line->text + length, sizeof(line->text) - length,
 			 " (%" PRIu64 " more like it since the last)", unsaid);
 	atomic_store_explicit(&line->state, KEPT, memory_order_release);
-	atomic_store_explicit(&c->any, true, memory_order_release);
+	atomic_store_explicit(&log->any, true, memory_order_release);
 }
 
-void hgm_log_flush_kept(struct hgm *h, struct hgm_log_counts *c)
+void hgm_log_flush_kept(struct hgm_log *log)
 {
 	struct hgm_log_line copy;
 
-	if (!atomic_exchange_explicit(&c->any, false, memory_order_acq_rel))
+	if (!atomic_exchange_explicit(&log->any, false, memory_order_acq_rel))
 		return;
 	for (unsigned int kind = 0; kind < HGM_LOG_KINDS; kind++) {
-		struct hgm_log_line *line = &c->line[kind];
+		struct hgm_log_line *line = &log->line[kind];
 		int kept = KEPT;
 
 		if (!atomic_compare_exchange_strong_explicit(
@@ -101,6 +99,6 @@ void hgm_log_flush_kept(struct hgm *h, struct hgm_log_counts *c)
 		copy.level = line->level;
 		memcpy(copy.text, line->text, sizeof(copy.text));
 		atomic_store_explicit(&line->state, NONE, memory_order_release);
-		h->opts.log(h->opts.log_user, copy.level, copy.text);
+		log->write(log->user, copy.level, copy.text);
 	}
 }

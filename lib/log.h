@@ -8,8 +8,6 @@
 
 #include <hgm/log.h>
 
-struct hgm;
-
 /* Events that may occur in thousands, and are reported once a second. */
 enum hgm_log_kind {
 	HGM_LOG_SOURCE_FAILED,
@@ -31,15 +29,19 @@ struct hgm_log_line {
 	char text[HGM_LOG_TEXT_MAX];
 };
 
-struct hgm_log_counts {
+/* An engine's log. */
+struct hgm_log {
+	hgm_log_fn write; /* the caller's; NULL: none */
+	void *user;
+	unsigned int level; /* report up to this one; 0: all */
 	_Atomic uint64_t due_ns[HGM_LOG_KINDS];
 	_Atomic uint64_t unsaid[HGM_LOG_KINDS]; /* not reported since the last line */
 	_Atomic bool any;
 	struct hgm_log_line line[HGM_LOG_KINDS];
 };
 
-/* Write a line to the engine's log, if it has one and reports this level. */
-void hgm_log(const struct hgm *h, enum hgm_log_level level, const char *format, ...)
+/* Write a line to the caller's log, if there is one and it reports this level. */
+void hgm_log(const struct hgm_log *log, enum hgm_log_level level, const char *format, ...)
 	__attribute__((format(printf, 3, 4)));
 
 /*
@@ -47,16 +49,16 @@ void hgm_log(const struct hgm *h, enum hgm_log_level level, const char *format, 
  * thread calls hgm_log_flush(), because the caller's function may block, and must not do so inside
  * a read-side section.
  */
-void hgm_log_some(struct hgm *h, enum hgm_log_kind kind, enum hgm_log_level level,
+void hgm_log_some(struct hgm_log *log, enum hgm_log_kind kind, enum hgm_log_level level,
 		  const char *format, ...) __attribute__((format(printf, 4, 5)));
 
 /* Pass kept lines to the caller's function. Must be called outside of all sections and locks. */
-void hgm_log_flush_kept(struct hgm *h, struct hgm_log_counts *c);
+void hgm_log_flush_kept(struct hgm_log *log);
 
-static inline void hgm_log_flush(struct hgm *h, struct hgm_log_counts *c)
+static inline void hgm_log_flush(struct hgm_log *log)
 {
-	if (atomic_load_explicit(&c->any, memory_order_relaxed))
-		hgm_log_flush_kept(h, c);
+	if (atomic_load_explicit(&log->any, memory_order_relaxed))
+		hgm_log_flush_kept(log);
 }
 
 #endif

@@ -70,7 +70,7 @@ static int poison_or_wait(struct hgm_region *r, uint64_t page, uint64_t pages, i
 		hgm_shrunk_tell(r, page, pages);
 		return 0;
 	}
-	hgm_log_some(r->h, HGM_LOG_GIVEN_UP, HGM_LOG_ERROR,
+	hgm_log_some(&r->h->log, HGM_LOG_GIVEN_UP, HGM_LOG_ERROR,
 		     "the kernel would not map %llu KiB at %p: %s; %s",
 		     (unsigned long long)pages * HGM_PAGE_BYTES >> 10, hgm_region_at(r, page),
 		     hgm_errno_name(why), rc ? "who touches them waits" : "they are poisoned");
@@ -92,7 +92,7 @@ int hgm_poison_present(struct hgm_region *r, uint64_t page, uint64_t pages, int 
 	if (!rc) {
 		hgm_resolve_wake(r, page, pages);
 		atomic_fetch_add_explicit(&r->refused_pages, done, memory_order_relaxed);
-		hgm_stat_add(r->h, HGM_STAT_POISONED_PAGES, done);
+		hgm_stat_add(&r->h->stats, HGM_STAT_POISONED_PAGES, done);
 	}
 	hgm_region_settled(r);
 	return rc;
@@ -111,7 +111,7 @@ int hgm_poison_uncopied(struct hgm_request *req, int why)
 	if (rc)
 		return -EAGAIN;
 	hgm_resolve_wake(r, req->install_page, 1);
-	hgm_stat_add(r->h, HGM_STAT_POISONED_PAGES, 1);
+	hgm_stat_add(&r->h->stats, HGM_STAT_POISONED_PAGES, 1);
 	return 0;
 }
 
@@ -208,7 +208,7 @@ static int poison_claimed(struct hgm_request *req, uint64_t pages)
 	else
 		rc = hgm_poison_range(r, req->first_page, pages);
 	if (rc == -EAGAIN)
-		hgm_stat_add(r->h, HGM_STAT_AGAIN, 1);
+		hgm_stat_add(&r->h->stats, HGM_STAT_AGAIN, 1);
 	if (rc == -ENOENT || rc == -ESRCH)
 		rc = 0;
 	if (rc)
@@ -249,7 +249,7 @@ int hgm_resolve_poison(struct hgm_request *req)
 	if (rc)
 		return rc;
 	hgm_resolve_wake(r, page, pages);
-	hgm_stat_add(r->h, HGM_STAT_POISONED_PAGES, pages);
+	hgm_stat_add(&r->h->stats, HGM_STAT_POISONED_PAGES, pages);
 	hgm_collapse_map_left(r, hgm_region_block(r, page)); /* the block will never be full */
 	req->settling_pages = pages;
 	req->filled_block = false;
@@ -257,7 +257,7 @@ int hgm_resolve_poison(struct hgm_request *req)
 	hgm_notify(r->h);
 	if (hgm_shrunk(r, page)) /* already reported */
 		return 0;
-	hgm_log_some(r->h, HGM_LOG_GIVEN_UP, HGM_LOG_ERROR,
+	hgm_log_some(&r->h->log, HGM_LOG_GIVEN_UP, HGM_LOG_ERROR,
 		     "the source failed for good: %llu KiB at %p are poisoned",
 		     (unsigned long long)pages * HGM_PAGE_BYTES >> 10, hgm_region_at(r, page));
 	return 0;

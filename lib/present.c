@@ -85,11 +85,11 @@ static int map_around(struct hgm_region *r, uint64_t page, bool wake_later, bool
 	}
 	*installed = mapped;
 	if (mapped > 1 && !whole)
-		hgm_stat_add(r->h, HGM_STAT_NEIGHBOUR_PAGES, mapped - 1);
+		hgm_stat_add(&r->h->stats, HGM_STAT_NEIGHBOUR_PAGES, mapped - 1);
 	if (rc && range.done) /* the page that was asked for is mapped */
 		return 0;
 	if (rc == -EEXIST) {
-		hgm_stat_add(r->h, HGM_STAT_EXIST, 1);
+		hgm_stat_add(&r->h->stats, HGM_STAT_EXIST, 1);
 		if (!wake_later)
 			hgm_resolve_wake(r, page, 1);
 		return 0;

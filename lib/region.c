@@ -491,7 +491,7 @@ int hgm_region_create(struct hgm_region **out, struct hgm *h, const struct hgm_r
 	/* Faults on a caller's mapping were ignored until the region was in the table. */
 	hgm_region_wake_all(r);
 	hgm_work_add_region(r);
-	hgm_log(h, HGM_LOG_INFO, "region of %llu KiB at %p: %s",
+	hgm_log(&h->log, HGM_LOG_INFO, "region of %llu KiB at %p: %s",
 		(unsigned long long)r->length >> 10, (void *)r->primary, r->sentence);
 	*out = r;
 	return 0;

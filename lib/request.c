@@ -353,7 +353,7 @@ static bool after_install(struct hgm_request *req, int rc, uint64_t *now_ns)
 		return put_off_by_kernel(req, HGM_STEP_INSTALL);
 	if (req->demand) {
 		*now_ns = hgm_now_ns();
-		hgm_stat_phase(h, HGM_PHASE_INSTALL, *now_ns - req->answered_ns);
+		hgm_stat_phase(&h->stats, HGM_PHASE_INSTALL, *now_ns - req->answered_ns);
 	}
 	return go_on(req, req->settling_pages);
 }
@@ -428,7 +428,7 @@ static void log_failure(struct hgm_request *req, int rc)
 	unsigned long long length = hgm_request_asks(req) << HGM_PAGE_SHIFT;
 	struct hgm *h = req->r->h;
 
-	hgm_log_some(h, HGM_LOG_SOURCE_FAILED, HGM_LOG_WARNING,
+	hgm_log_some(&h->log, HGM_LOG_SOURCE_FAILED, HGM_LOG_WARNING,
 		     "source: %s for bytes [%llu, +%llu), try %u", hgm_errno_name(rc), at, length,
 		     req->attempt + 1);
 }
@@ -515,7 +515,7 @@ static bool failed(struct hgm_request *req, int rc)
 	/* Where only faults of user mode are served, the kernel cannot write to holes. */
 	if (rc == -EFAULT && !req->peek)
 		hgm_discard_holes(req->r, req->first_page, req->pages);
-	hgm_stat_add(h, HGM_STAT_SOURCE_ERRORS, 1);
+	hgm_stat_add(&h->stats, HGM_STAT_SOURCE_ERRORS, 1);
 	log_failure(req, rc);
 	atomic_store_explicit(&h->last_error, rc, memory_order_relaxed);
 	req->scribbled = true;
@@ -543,7 +543,7 @@ static bool failed(struct hgm_request *req, int rc)
 		req->step = split ? HGM_STEP_ASK : HGM_STEP_POISON;
 		return true;
 	}
-	hgm_stat_add(h, HGM_STAT_SOURCE_RETRIES, 1);
+	hgm_stat_add(&h->stats, HGM_STAT_SOURCE_RETRIES, 1);
 	put_off(req, HGM_STEP_ASK, (uint32_t)backoff_us(req));
 	return false;
 }
@@ -607,7 +607,7 @@ static void fell_short(struct hgm_request *req)
 {
 	struct hgm *h = req->r->h;
 
-	hgm_stat_add(h, HGM_STAT_SOURCE_SHORT, 1);
+	hgm_stat_add(&h->stats, HGM_STAT_SOURCE_SHORT, 1);
 	req->fell_short = true;
 	if (req->attempt)
 		atomic_fetch_sub_explicit(&h->failing_requests, 1, memory_order_relaxed);
@@ -652,7 +652,7 @@ static bool answered(struct hgm_request *req, int64_t result, const uint64_t *ze
 	req->answered_ns = hgm_now_ns();
 	HGM_TRACE2(answer, req, result);
 	if (req->demand)
-		hgm_stat_phase(h, HGM_PHASE_SOURCE, req->answered_ns - req->asked_ns);
+		hgm_stat_phase(&h->stats, HGM_PHASE_SOURCE, req->answered_ns - req->asked_ns);
 	if (req->filling)
 		hgm_work_fill_done(h, req, ok ? bytes & ~(HGM_PAGE_BYTES - 1) : 0, later);
 	if (!ok)
@@ -797,7 +797,7 @@ static bool give_up(struct hgm_request *req)
 	 * Pages cannot be poisoned here. The waiter goes on waiting, the caller is told, and the
 	 * source may recover.
 	 */
-	hgm_log_some(req->r->h, HGM_LOG_GIVEN_UP, HGM_LOG_ERROR,
+	hgm_log_some(&req->r->h->log, HGM_LOG_GIVEN_UP, HGM_LOG_ERROR,
 		     "the source failed for good and nothing can be poisoned here: %llu KiB at %p "
 		     "stay missing, and are asked for again",
 		     (unsigned long long)hgm_request_asks(req) * HGM_PAGE_BYTES >> 10,
@@ -845,7 +845,7 @@ uint64_t hgm_request_run(struct hgm_request *req, bool may_sleep, uint64_t now_n
 	struct hgm *h = req->r->h;
 
 	now_ns = run(req, may_sleep, now_ns);
-	hgm_log_flush(h, &h->log_counts);
+	hgm_log_flush(&h->log);
 	return now_ns;
 }
 
@@ -885,7 +885,7 @@ static int done(const struct hgm_io *io, int64_t result, const uint64_t *zeroes,
 				(unsigned long long)io->id);
 
 	r = req->r;
-	logs = r->h->opts.log;
+	logs = r->h->log.write;
 	req->wake_later = req->on_fault_thread = false; /* the thread that asked has gone on */
 	bytes = (uint64_t)(result & ~HGM_IO_ZERO);
 	asked = hgm_request_asks(req) << HGM_PAGE_SHIFT;
@@ -905,7 +905,7 @@ static int done(const struct hgm_io *io, int64_t result, const uint64_t *zeroes,
 	if (answered(req, result, zeroes, true, &now_ns))
 		hgm_work_demand(r->h, req);
 	if (logs) {
-		hgm_log_flush(r->h, &r->h->log_counts);
+		hgm_log_flush(&r->h->log);
 		hgm_region_drop(r);
 	}
 	return rc;

@@ -42,9 +42,9 @@ void hgm_resolve_wake(struct hgm_region *r, uint64_t page, uint64_t pages)
 void hgm_resolve_count(struct hgm_region *r, const struct hgm_range *range)
 {
 	HGM_TRACE3(install, range->addr, range->installed, range->existed);
-	hgm_stat_add(r->h, HGM_STAT_INSTALLED_PAGES, range->installed >> HGM_PAGE_SHIFT);
-	hgm_stat_add(r->h, HGM_STAT_EXIST, range->existed >> HGM_PAGE_SHIFT);
-	hgm_stat_add(r->h, HGM_STAT_PARTIAL, range->partials);
+	hgm_stat_add(&r->h->stats, HGM_STAT_INSTALLED_PAGES, range->installed >> HGM_PAGE_SHIFT);
+	hgm_stat_add(&r->h->stats, HGM_STAT_EXIST, range->existed >> HGM_PAGE_SHIFT);
+	hgm_stat_add(&r->h->stats, HGM_STAT_PARTIAL, range->partials);
 }
 
 /*
@@ -59,10 +59,10 @@ static void starve(struct hgm_region *r, int rc)
 		rc = -ENOSPC;
 	/* Set this before counting: a thread that sees the count may ask for the reason. */
 	atomic_store_explicit(&r->h->last_error, rc, memory_order_release);
-	hgm_stat_add(r->h, HGM_STAT_NO_MEMORY, 1);
+	hgm_stat_add(&r->h->stats, HGM_STAT_NO_MEMORY, 1);
 	if (atomic_exchange_explicit(&r->starved, true, memory_order_relaxed))
 		return;
-	hgm_log_some(r->h, HGM_LOG_NO_MEMORY, HGM_LOG_WARNING,
+	hgm_log_some(&r->h->log, HGM_LOG_NO_MEMORY, HGM_LOG_WARNING,
 		     "%s: what has arrived for the region at %p is put into memory when there is "
 		     "some again; until then whoever touches it waits",
 		     rc == -ENOSPC ? "ENOSPC: the file system of the region's file is full"
@@ -78,11 +78,11 @@ int hgm_resolve_outcome(struct hgm_region *r, int rc)
 	case 0:
 		return 0;
 	case -EAGAIN:
-		hgm_stat_add(h, HGM_STAT_AGAIN, 1);
+		hgm_stat_add(&h->stats, HGM_STAT_AGAIN, 1);
 		return -EAGAIN;
 	case -ENOENT:
 	case -ESRCH:
-		hgm_stat_add(h, HGM_STAT_VANISHED, 1);
+		hgm_stat_add(&h->stats, HGM_STAT_VANISHED, 1);
 		return -ENOENT;
 	case -ENOMEM:
 	case -ENOSPC:
@@ -140,7 +140,7 @@ static int overwrite_cached(struct hgm_request *req, bool protect)
 	}
 	if (protect)
 		range.mode |= HGM_UFFD_CONTINUE_WP;
-	hgm_stat_add(r->h, HGM_STAT_EXIST, 1);
+	hgm_stat_add(&r->h->stats, HGM_STAT_EXIST, 1);
 	if (!r->alias) /* anon: something else mapped it, and its contents are wrong */
 		return hgm_resolve_outcome(r, -EEXIST);
 	if (hgm_shrunk_copy(r, r->alias + (req->install_page << HGM_PAGE_SHIFT),
@@ -502,7 +502,7 @@ int hgm_resolve_contents(struct hgm_request *req, uint64_t pages)
 
 	req->settling_pages = pages;
 	if (req->zero)
-		hgm_stat_add(r->h, HGM_STAT_ZERO_PAGES, pages);
+		hgm_stat_add(&r->h->stats, HGM_STAT_ZERO_PAGES, pages);
 	if (!r->copies)
 		return contents_by_alias(req, pages);
 	/*

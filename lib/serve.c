@@ -131,7 +131,7 @@ static int serve_present(struct hgm_region *r, uint64_t page, struct hgm_fault *
 	bool wake_later = f->wake_later && !hgm_region_whole_blocks(r);
 	int in = hgm_guard_enter(r), rc = 0;
 
-	hgm_stat_add(r->h, HGM_STAT_FAULTS_PRESENT, 1);
+	hgm_stat_add(&r->h->stats, HGM_STAT_FAULTS_PRESENT, 1);
 	if (f->flags & HGM_UFFD_FAULT_WRITE)
 		rc = hgm_guard_write(r, page);
 	rc = rc < 0 ? -EAGAIN : hgm_resolve_present(r, page, wake_later);
@@ -163,7 +163,7 @@ static int serve_page(struct hgm_region *r, uint64_t page, struct hgm_fault *f)
 				break;
 			/* fallthrough */
 		case HGM_PAGE_CLAIMED: /* no-lost-waiter: its owner will wake */
-			hgm_stat_add(h, HGM_STAT_FAULTS_CLAIMED, 1);
+			hgm_stat_add(&h->stats, HGM_STAT_FAULTS_CLAIMED, 1);
 			f->left_to_others = !r->source->memory;
 			demand_claimed(r, page, f);
 			return 0;
@@ -174,7 +174,7 @@ static int serve_page(struct hgm_region *r, uint64_t page, struct hgm_fault *f)
 			}
 			rc = demand_pages(r, page, f);
 			if (rc == -EINPROGRESS)
-				hgm_stat_add(h, HGM_STAT_FAULTS_DEMAND, f->served_pages);
+				hgm_stat_add(&h->stats, HGM_STAT_FAULTS_DEMAND, f->served_pages);
 			break;
 		}
 	}
@@ -194,7 +194,7 @@ static int serve_block(struct hgm_region *r, uint64_t page, struct hgm_fault *f)
 		return hgm_resolve_poisoned(r, page);
 	if (hgm_region_block_present(r, block))
 		return serve_present(r, page, f);
-	hgm_stat_add(h, HGM_STAT_FAULTS_DEMAND, 1);
+	hgm_stat_add(&h->stats, HGM_STAT_FAULTS_DEMAND, 1);
 	f->left_to_others = true;
 	return hgm_work_urgent(r, block);
 }
@@ -206,9 +206,9 @@ static int serve_write(struct hgm_region *r, uint64_t page)
 
 	hgm_guard_exit(r, in);
 	HGM_TRACE2(protect, hgm_region_at(r, page), rc);
-	hgm_stat_add(r->h, rc ? HGM_STAT_WP_PUT_OFF : HGM_STAT_WP_FAULTS, 1);
+	hgm_stat_add(&r->h->stats, rc ? HGM_STAT_WP_PUT_OFF : HGM_STAT_WP_FAULTS, 1);
 	if (!rc)
-		hgm_stat_phase(r->h, HGM_PHASE_PROTECT, hgm_now_ns() - start);
+		hgm_stat_phase(&r->h->stats, HGM_PHASE_PROTECT, hgm_now_ns() - start);
 	return rc;
 }
 
@@ -226,7 +226,7 @@ int hgm_serve(struct hgm *h, struct hgm_fault *f)
 	r = hgm_table_find(atomic_load_explicit(&h->table, memory_order_acquire), f->addr);
 	if (!r || atomic_load_explicit(&r->dying, memory_order_acquire)) {
 		/* A region that is being destroyed wakes all waiters at its end. */
-		hgm_stat_add(h, HGM_STAT_FAULTS_UNKNOWN, 1);
+		hgm_stat_add(&h->stats, HGM_STAT_FAULTS_UNKNOWN, 1);
 		if (!r)
 			rc = hgm_lost_fault(h, f->stripe, f->addr);
 	} else {
@@ -237,6 +237,6 @@ int hgm_serve(struct hgm *h, struct hgm_fault *f)
 						    : serve_page(r, page, f);
 	}
 	hgm_rcu_read_unlock();
-	hgm_log_flush(h, &h->log_counts);
+	hgm_log_flush(&h->log);
 	return rc;
 }

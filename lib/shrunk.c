@@ -27,7 +27,7 @@ void hgm_shrunk_tell(struct hgm_region *r, uint64_t page, uint64_t pages)
 {
 	atomic_store_explicit(&r->h->last_error, -ENODATA, memory_order_relaxed);
 	hgm_notify(r->h);
-	hgm_log_some(r->h, HGM_LOG_SHRUNK, HGM_LOG_ERROR,
+	hgm_log_some(&r->h->log, HGM_LOG_SHRUNK, HGM_LOG_ERROR,
 		     "the region's file was truncated: %llu KiB at %p are behind its end and raise "
 		     "SIGBUS; F_SEAL_SHRINK keeps everybody from that",
 		     (unsigned long long)pages * HGM_PAGE_BYTES >> 10, hgm_region_at(r, page));

@@ -41,7 +41,7 @@ static void count_lost(struct hgm_snapshot *s, const struct hgm_part *part, uint
 	if (!lost)
 		return;
 	atomic_fetch_add_explicit(&s->unreadable_pages, lost, memory_order_relaxed);
-	hgm_log_some(s->h, HGM_LOG_DROPPED, HGM_LOG_WARNING,
+	hgm_log_some(&s->h->log, HGM_LOG_DROPPED, HGM_LOG_WARNING,
 		     "a snapshot has zeroes for %llu KiB at %p: they were dropped (MADV_DONTNEED, "
 		     "MADV_REMOVE) before it had them; hgm_region_discard() waits for that",
 		     (unsigned long long)lost * HGM_PAGE_BYTES >> 10, hgm_region_at(part->r, page));
@@ -161,7 +161,8 @@ void hgm_snapshot_fail(struct hgm_snapshot *s, int error)
 	    atomic_compare_exchange_strong_explicit(&s->error, &none, error, memory_order_acq_rel,
 						    memory_order_relaxed) &&
 	    error != -ECANCELED)
-		hgm_log(s->h, HGM_LOG_WARNING, "a snapshot failed: %s", hgm_errno_name(error));
+		hgm_log(&s->h->log, HGM_LOG_WARNING, "a snapshot failed: %s",
+			hgm_errno_name(error));
 }
 
 void hgm_snapshot_read(struct hgm_snapshot *s, const struct hgm_part *part, uint64_t page,

@@ -73,13 +73,20 @@ struct hgm_stat_shard {
 
 HGM_WHOLE_LINES(struct hgm_stat_shard);
 
+/* An engine's counters. */
+struct hgm_counters {
+	unsigned int owned; /* shards that belong to fault threads */
+	struct hgm_stat_shard shard[HGM_STAT_SHARDS];
+};
+
 /* Declare the calling thread to be fault thread @nth of the engine, the only one of that number. */
-void hgm_stat_own(struct hgm *h, unsigned int nth);
+void hgm_stat_own(struct hgm_counters *c, unsigned int nth);
 
-void hgm_stat_add(struct hgm *h, enum hgm_stat stat, uint64_t n);
-void hgm_stat_phase(struct hgm *h, enum hgm_phase phase, uint64_t ns);
+void hgm_stat_add(struct hgm_counters *c, enum hgm_stat stat, uint64_t n);
+void hgm_stat_phase(struct hgm_counters *c, enum hgm_phase phase, uint64_t ns);
 
-/* The sum over the shards. */
-uint64_t hgm_stat_read(const struct hgm *h, enum hgm_stat stat);
+/* The sums over the shards. */
+uint64_t hgm_stat_read(const struct hgm_counters *c, enum hgm_stat stat);
+void hgm_stat_read_phase(const struct hgm_counters *c, enum hgm_phase phase, struct hgm_hist *hist);
 
 #endif

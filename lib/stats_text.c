@@ -1,15 +1,67 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Counters as text, for logs and monitors: one per line, so that grep and awk can read them.
+ * The counters as the caller sees them: as a struct, as quantiles, and as text for logs and monitors,
+ * one per line, so that grep and awk can read them.
  */
 #include <errno.h>
 #include <inttypes.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <string.h>
 
+#include "engine.h"
 #include "error.h"
 #include "opts.h"
 #include "stats.h"
+
+#define FIRST_COUNTER offsetof(struct hgm_stats, faults)
+
+_Static_assert(sizeof(struct hgm_stats) == FIRST_COUNTER + HGM_STAT_COUNT * sizeof(uint64_t),
+	       "enum hgm_stat follows struct hgm_stats");
+
+int hgm_get_stats(const struct hgm *h, struct hgm_stats *stats)
+{
+	struct hgm_stats own = { .size = sizeof(own) };
+
+	if (!h)
+		return hgm_fail(-EINVAL, "hgm_get_stats: the engine is NULL");
+	hgm_stat_read_phase(&h->stats, HGM_PHASE_QUEUED, &own.queued);
+	hgm_stat_read_phase(&h->stats, HGM_PHASE_SOURCE, &own.source);
+	hgm_stat_read_phase(&h->stats, HGM_PHASE_INSTALL, &own.install);
+	hgm_stat_read_phase(&h->stats, HGM_PHASE_PROTECT, &own.protect);
+	for (int i = 0; i < HGM_STAT_COUNT; i++) {
+		uint64_t sum = hgm_stat_read(&h->stats, (enum hgm_stat)i);
+
+		memcpy((char *)&own + FIRST_COUNTER + (size_t)i * sizeof(sum), &sum, sizeof(sum));
+	}
+	return hgm_opts_out(stats, &own, sizeof(own), HGM_STATS_FIRST_SIZE, "hgm_get_stats");
+}
+
+uint64_t hgm_hist_quantile(const struct hgm_hist *hist, unsigned int permille)
+{
+	uint64_t below = 0;
+	uint64_t rank;
+
+	if (!hist || !hist->count)
+		return 0;
+	if (permille >= 1000)
+		return hist->max_ns;
+	rank = hist->count * permille / 1000;
+	for (unsigned int b = 0; b < HGM_HIST_BUCKETS; b++) {
+		uint64_t n = hist->bucket[b];
+
+		if (n && rank < below + n) {
+			uint64_t low = b ? UINT64_C(1) << (b + 7) : 0;
+			uint64_t high = UINT64_C(1) << (b + 8);
+			double part = ((double)(rank - below) + 0.5) / (double)n;
+			uint64_t ns = low + (uint64_t)((double)(high - low) * part);
+
+			return ns < hist->max_ns ? ns : hist->max_ns;
+		}
+		below += n;
+	}
+	return hist->max_ns;
+}
 
 static const struct {
 	const char *name;

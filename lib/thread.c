@@ -1,12 +1,16 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include <errno.h>
 #include <sched.h>
+#include <signal.h>
 #include <stdbool.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "error.h"
+#include "rcu.h"
 #include "thread.h"
 
 #define CPUS_FIRST 1024
@@ -154,4 +158,48 @@ uint64_t hgm_thread_sleeps(void)
 	getrusage(RUSAGE_THREAD, &used);
 	errno = saved;
 	return (uint64_t)used.ru_nvcsw;
+}
+
+int hgm_thread_start(pthread_t *thread, const char *name, unsigned int index, void *(*fn)(void *),
+		     void *arg)
+{
+	char full[16];
+	static const int synchronous[] = { SIGBUS, SIGSEGV, SIGFPE, SIGILL, SIGTRAP, SIGSYS };
+	sigset_t most, before;
+	int rc;
+
+	/* A blocked synchronous signal kills the process without calling the caller's handler. */
+	sigfillset(&most);
+	for (size_t i = 0; i < sizeof(synchronous) / sizeof(synchronous[0]); i++)
+		sigdelset(&most, synchronous[i]);
+	pthread_sigmask(SIG_SETMASK, &most, &before);
+	rc = hgm_thread_create(thread, fn, arg);
+	pthread_sigmask(SIG_SETMASK, &before, NULL);
+	if (rc)
+		return hgm_fail(rc, "starting thread %s: %s; " HGM_THREAD_HINT, name,
+				hgm_errno_name(rc));
+	snprintf(full, sizeof(full), "%s/%u", name, index % 100);
+	pthread_setname_np(*thread, full);
+	return 0;
+}
+
+static _Thread_local bool is_own;
+
+bool hgm_thread_is_own(void)
+{
+	return is_own;
+}
+
+bool hgm_thread_may_begin(struct hgm_gate *gate)
+{
+	is_own = true;
+	pthread_mutex_lock(&gate->lock);
+	pthread_mutex_unlock(&gate->lock);
+	/*
+	 * The first read-side section registers the thread, which allocates. This must not happen
+	 * on its first fault.
+	 */
+	hgm_rcu_read_lock();
+	hgm_rcu_read_unlock();
+	return !atomic_load_explicit(&gate->stopping, memory_order_acquire);
 }

@@ -6,6 +6,8 @@
 #define HGM_LIB_THREAD_H
 
 #include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
 #include <stdint.h>
 
 /* How many CPUs the process may use; 1 if this is not known. */
@@ -17,6 +19,22 @@ unsigned int hgm_cpus(void);
  * the process's first thread. 0 or -errno.
  */
 int hgm_thread_create(pthread_t *thread, void *(*fn)(void *), void *arg);
+
+/* Start a thread with a name. All signals are blocked except those that it raises itself. */
+int hgm_thread_start(pthread_t *thread, const char *name, unsigned int index, void *(*fn)(void *),
+		     void *arg);
+
+/* What the threads of an engine pass before they begin. */
+struct hgm_gate {
+	pthread_mutex_t lock; /* held while threads are being started */
+	_Atomic bool stopping;
+};
+
+/* Each thread of an engine calls this first; false: the thread must end at once. */
+bool hgm_thread_may_begin(struct hgm_gate *gate);
+
+/* Does the calling thread belong to any engine? */
+bool hgm_thread_is_own(void);
 
 /*
  * Let the calling thread get a CPU sooner after it was woken, but no more CPU time in the long run.

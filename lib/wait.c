@@ -263,7 +263,7 @@ int hgm_wait(struct hgm *h, int timeout_ms)
 			(unsigned long long)p.failing_requests,
 			p.last_error ? hgm_errno_name(p.last_error) : "none");
 	}
-	if (hgm_stat_read(h, HGM_STAT_POISONED_PAGES)) {
+	if (hgm_stat_read(&h->stats, HGM_STAT_POISONED_PAGES)) {
 		struct hgm_progress p = add_up(h);
 
 		if (p.poisoned_bytes)

@@ -20,7 +20,7 @@ static const struct contents contents = { .seed = 131 };
 /* Once a page, however often somebody faults on it. */
 static uint64_t demanded_in(const struct hgm *h, unsigned int shard)
 {
-	return atomic_load(&h->shards[shard].counter[HGM_STAT_FAULTS_DEMAND]);
+	return atomic_load(&h->stats.shard[shard].counter[HGM_STAT_FAULTS_DEMAND]);
 }
 
 static uint64_t demanded_of(unsigned int fault_thread)

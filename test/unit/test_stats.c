@@ -28,7 +28,7 @@ static int begin(void **state)
 	if (!h)
 		return -1;
 	memset(h, 0, sizeof(*h));
-	h->stripes = FAULT_THREADS;
+	h->stats.owned = FAULT_THREADS;
 	memset(&stats, 0xff, sizeof(stats));
 	stats.size = sizeof(stats);
 	return 0;
@@ -60,10 +60,10 @@ static void every_counter_is_told(void **state)
 
 	(void)state;
 	for (enum hgm_stat i = 0; i < HGM_STAT_COUNT; i++) {
-		hgm_stat_add(h, i, 100 + i);
-		hgm_stat_add(h, i, 0);
-		hgm_stat_add(h, i, 1000);
-		assert_int_equal(hgm_stat_read(h, i), 1100 + i);
+		hgm_stat_add(&h->stats, i, 100 + i);
+		hgm_stat_add(&h->stats, i, 0);
+		hgm_stat_add(&h->stats, i, 1000);
+		assert_int_equal(hgm_stat_read(&h->stats, i), 1100 + i);
 	}
 	assert_int_equal(hgm_get_stats(h, &stats), 0);
 	for (uint64_t i = 0; i < HGM_STAT_COUNT; i++)
@@ -78,10 +78,10 @@ static void every_counter_is_told(void **state)
 static void phases_are_apart(void **state)
 {
 	(void)state;
-	hgm_stat_phase(h, HGM_PHASE_QUEUED, 1000);
-	hgm_stat_phase(h, HGM_PHASE_SOURCE, 2000);
-	hgm_stat_phase(h, HGM_PHASE_SOURCE, 5000);
-	hgm_stat_phase(h, HGM_PHASE_INSTALL, 3000);
+	hgm_stat_phase(&h->stats, HGM_PHASE_QUEUED, 1000);
+	hgm_stat_phase(&h->stats, HGM_PHASE_SOURCE, 2000);
+	hgm_stat_phase(&h->stats, HGM_PHASE_SOURCE, 5000);
+	hgm_stat_phase(&h->stats, HGM_PHASE_INSTALL, 3000);
 	assert_int_equal(hgm_get_stats(h, &stats), 0);
 	assert_int_equal(stats.queued.count, 1);
 	assert_int_equal(stats.queued.sum_ns, 1000);
@@ -114,9 +114,9 @@ static void text_has_every_counter(void **state)
 
 	(void)state;
 	for (enum hgm_stat i = 0; i < HGM_STAT_COUNT; i++)
-		hgm_stat_add(h, i, UINT64_MAX - i);
-	hgm_stat_phase(h, HGM_PHASE_SOURCE, 2000);
-	hgm_stat_phase(h, HGM_PHASE_SOURCE, 5000);
+		hgm_stat_add(&h->stats, i, UINT64_MAX - i);
+	hgm_stat_phase(&h->stats, HGM_PHASE_SOURCE, 2000);
+	hgm_stat_phase(&h->stats, HGM_PHASE_SOURCE, 5000);
 	assert_int_equal(hgm_get_stats(h, &stats), 0);
 	length = hgm_stats_format(&stats, text, sizeof(text));
 	assert_int_equal(length, strlen(text));
@@ -174,8 +174,8 @@ static void buckets_at_their_borders(void **state)
 
 		end(NULL);
 		assert_int_equal(begin(NULL), 0);
-		hgm_stat_phase(h, HGM_PHASE_INSTALL, first);
-		hgm_stat_phase(h, HGM_PHASE_INSTALL, last);
+		hgm_stat_phase(&h->stats, HGM_PHASE_INSTALL, first);
+		hgm_stat_phase(&h->stats, HGM_PHASE_INSTALL, last);
 		assert_int_equal(hgm_get_stats(h, &stats), 0);
 		assert_int_equal(stats.install.bucket[b], 2);
 		assert_int_equal(stats.install.count, 2);
@@ -192,7 +192,7 @@ static void quantiles_of_one_value(void **state)
 	for (size_t i = 0; i < sizeof(values) / sizeof(values[0]); i++) {
 		end(NULL);
 		assert_int_equal(begin(NULL), 0);
-		hgm_stat_phase(h, HGM_PHASE_QUEUED, values[i]);
+		hgm_stat_phase(&h->stats, HGM_PHASE_QUEUED, values[i]);
 		assert_int_equal(hgm_get_stats(h, &stats), 0);
 		for (unsigned int permille = 0; permille < 1000; permille += 37) {
 			uint64_t q = hgm_hist_quantile(&stats.queued, permille);
@@ -211,11 +211,11 @@ static void quantiles_of_many(void **state)
 
 	(void)state;
 	for (int i = 0; i < 980; i++)
-		hgm_stat_phase(h, HGM_PHASE_SOURCE, 5000); /* 4096 to 8191 */
+		hgm_stat_phase(&h->stats, HGM_PHASE_SOURCE, 5000); /* 4096 to 8191 */
 	for (int i = 0; i < 15; i++)
-		hgm_stat_phase(h, HGM_PHASE_SOURCE, 100000); /* 65536 to 131071 */
+		hgm_stat_phase(&h->stats, HGM_PHASE_SOURCE, 100000); /* 65536 to 131071 */
 	for (int i = 0; i < 5; i++)
-		hgm_stat_phase(h, HGM_PHASE_SOURCE, 3000000); /* 2097152 to 4194303 */
+		hgm_stat_phase(&h->stats, HGM_PHASE_SOURCE, 3000000); /* 2097152 to 4194303 */
 	assert_int_equal(hgm_get_stats(h, &stats), 0);
 	assert_uint_in_range(hgm_hist_quantile(&stats.source, 0), 4096, 4200);
 	/* Interpolated evenly: the middle of the bucket, a little more as it holds 98 %. */
@@ -239,13 +239,13 @@ static void *count(void *arg)
 	uint64_t me = *(uint64_t *)arg;
 
 	for (uint64_t i = 0; i < COUNTS; i++) {
-		hgm_stat_add(h, HGM_STAT_FAULTS, 1);
-		hgm_stat_add(h, HGM_STAT_SLEEPS, me);
-		hgm_stat_phase(h, HGM_PHASE_QUEUED, me * COUNTS + i);
+		hgm_stat_add(&h->stats, HGM_STAT_FAULTS, 1);
+		hgm_stat_add(&h->stats, HGM_STAT_SLEEPS, me);
+		hgm_stat_phase(&h->stats, HGM_PHASE_QUEUED, me * COUNTS + i);
 		if (!(i % 512)) { /* counters only grow */
-			uint64_t before = hgm_stat_read(h, HGM_STAT_FAULTS);
+			uint64_t before = hgm_stat_read(&h->stats, HGM_STAT_FAULTS);
 
-			if (hgm_stat_read(h, HGM_STAT_FAULTS) < before)
+			if (hgm_stat_read(&h->stats, HGM_STAT_FAULTS) < before)
 				*(uint64_t *)arg = UINT64_MAX;
 		}
 	}
@@ -278,16 +278,16 @@ static void many_threads_count(void **state)
 	assert_int_equal(stats.queued.max_ns, THREADS * COUNTS - 1);
 	/* More threads than shards: each shard is used, except those that belong to one thread. */
 	for (int i = 0; i < HGM_STAT_SHARDS; i++)
-		used += atomic_load(&h->shards[i].counter[HGM_STAT_FAULTS]) > 0;
+		used += atomic_load(&h->stats.shard[i].counter[HGM_STAT_FAULTS]) > 0;
 	assert_int_equal(used, HGM_STAT_SHARDS_SHARED);
 	for (int i = 0; i < HGM_STAT_SHARDS_OWNED; i++)
-		assert_int_equal(atomic_load(&h->shards[i].counter[HGM_STAT_FAULTS]), 0);
-	assert_int_equal((uintptr_t)&h->shards[1] % 64, 0);
+		assert_int_equal(atomic_load(&h->stats.shard[i].counter[HGM_STAT_FAULTS]), 0);
+	assert_int_equal((uintptr_t)&h->stats.shard[1] % 64, 0);
 }
 
 static void *count_owned(void *arg)
 {
-	hgm_stat_own(h, (unsigned int)*(uint64_t *)arg);
+	hgm_stat_own(&h->stats, (unsigned int)*(uint64_t *)arg);
 	return count(arg);
 }
 
@@ -307,9 +307,9 @@ static void fault_threads_count(void **state)
 	}
 	for (uint64_t i = 0; i < THREADS; i++)
 		pthread_join(thread[i], NULL);
-	assert_int_equal(hgm_stat_read(h, HGM_STAT_FAULTS), THREADS * COUNTS);
+	assert_int_equal(hgm_stat_read(&h->stats, HGM_STAT_FAULTS), THREADS * COUNTS);
 	for (int i = 0; i < FAULT_THREADS; i++)
-		assert_int_equal(atomic_load(&h->shards[i].counter[HGM_STAT_FAULTS]), COUNTS);
+		assert_int_equal(atomic_load(&h->stats.shard[i].counter[HGM_STAT_FAULTS]), COUNTS);
 	for (uint64_t i = 0; i < THREADS; i++)
 		assert_int_equal(number[i], i);
 	assert_int_equal(hgm_get_stats(h, &stats), 0);
@@ -319,10 +319,12 @@ static void fault_threads_count(void **state)
 	assert_int_equal(stats.queued.max_ns, THREADS * COUNTS - 1);
 }
 
-static void *count_elsewhere(void *other)
+static void *count_elsewhere(void *arg)
 {
-	hgm_stat_own(h, 1);
-	hgm_stat_add(other, HGM_STAT_FAULTS, 1);
+	struct hgm *other = arg;
+
+	hgm_stat_own(&h->stats, 1);
+	hgm_stat_add(&other->stats, HGM_STAT_FAULTS, 1);
 	return NULL;
 }
 
@@ -335,11 +337,11 @@ static void fault_thread_of_another(void **state)
 	(void)state;
 	assert_non_null(other);
 	memset(other, 0, sizeof(*other));
-	other->stripes = 2;
+	other->stats.owned = 2;
 	assert_int_equal(pthread_create(&thread, NULL, count_elsewhere, other), 0);
 	pthread_join(thread, NULL);
-	assert_int_equal(atomic_load(&other->shards[1].counter[HGM_STAT_FAULTS]), 0);
-	assert_int_equal(hgm_stat_read(other, HGM_STAT_FAULTS), 1);
+	assert_int_equal(atomic_load(&other->stats.shard[1].counter[HGM_STAT_FAULTS]), 0);
+	assert_int_equal(hgm_stat_read(&other->stats, HGM_STAT_FAULTS), 1);
 	free(other);
 }
 
@@ -351,7 +353,7 @@ static void sizes_of_other_releases(void **state)
 	} larger;
 
 	(void)state;
-	hgm_stat_add(h, HGM_STAT_SLEEPS, 7);
+	hgm_stat_add(&h->stats, HGM_STAT_SLEEPS, 7);
 	memset(&larger, 0xff, sizeof(larger));
 	larger.stats.size = sizeof(larger);
 	assert_int_equal(hgm_get_stats(h, &larger.stats), 0);
