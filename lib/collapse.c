@@ -56,6 +56,14 @@ void hgm_collapse_want(struct hgm_region *r, uint64_t block)
 		hgm_collapse_due(r, block);
 }
 
+void hgm_collapse_filled(struct hgm_region *r, uint64_t block)
+{
+	if (r->collapses)
+		hgm_collapse_want(r, block);
+	else
+		hgm_collapse_whole(r, block);
+}
+
 /*
  * The collapse of a full block need not wait any more. Both the block's filler and
  * hgm_region_collapse() may call this. seq_cst on deferred and block_state lets one of the two see
@@ -97,11 +105,19 @@ int hgm_region_collapse(struct hgm_region *r)
 	return 0;
 }
 
+uint64_t hgm_region_huge_bytes(const struct hgm_region *r)
+{
+	uint64_t bytes =
+		atomic_load_explicit(&r->huge_blocks, memory_order_relaxed) * r->block_bytes;
+
+	return bytes < r->length ? bytes : r->length; /* the last block may exceed the end */
+}
+
 /* Is the block mapped huge according to PAGEMAP_SCAN? -errno: PAGEMAP_SCAN cannot tell. */
 static int is_huge(const struct hgm_region *r, uint64_t block)
 {
 	uint64_t huge;
-	int rc = hgm_pagemap_huge(r->h->collapser.pagemap, r->primary + block * r->block_bytes,
+	int rc = hgm_pagemap_huge(r->h->scan_fd, r->primary + block * r->block_bytes,
 				  r->block_bytes, &huge);
 
 	return rc ? rc : huge == r->block_bytes;
@@ -138,7 +154,7 @@ static void use_hole(struct hgm_region *r, uint64_t block)
 	mark(r, block);
 }
 
-void hgm_collapse_touched(struct hgm_region *r, uint64_t block, uint8_t before)
+static void touched(struct hgm_region *r, uint64_t block, uint8_t before)
 {
 	uint8_t state = atomic_load_explicit(&r->block_state[block], memory_order_acquire);
 	bool enough =
@@ -171,6 +187,26 @@ void hgm_collapse_touched(struct hgm_region *r, uint64_t block, uint8_t before)
 		atomic_fetch_add_explicit(&r->left_split, 1, memory_order_relaxed);
 	else
 		mark(r, block);
+}
+
+void hgm_collapse_touched(struct hgm_region *r, uint64_t block, uint8_t before)
+{
+	if (r->collapses)
+		touched(r, block, before);
+	else
+		hgm_collapse_whole(r, block);
+}
+
+uint8_t hgm_collapse_state(const struct hgm_region *r, uint64_t block)
+{
+	return atomic_load_explicit(&r->block_state[block], memory_order_acquire);
+}
+
+void hgm_collapse_arrived(struct hgm_region *r)
+{
+	/* The time to verify is now: see collapse_verify.c. */
+	if (r->verify == HGM_VERIFY_SMAPS)
+		hgm_collapser_kick(r->h);
 }
 
 bool hgm_collapse_suspend(struct hgm_region *r, uint64_t block)
@@ -300,6 +336,22 @@ void hgm_collapse_look_again(struct hgm_region *r)
 	}
 }
 
+/* Writes have taken huge mappings apart. Let such blocks become huge again. */
+void hgm_collapse_find_split(struct hgm_region *r)
+{
+	for (uint64_t block = 0; block < r->blocks; block++) {
+		char *addr = r->primary + block * r->block_bytes;
+		uint64_t huge;
+
+		if (atomic_load_explicit(&r->block_state[block], memory_order_acquire) !=
+			    HGM_BLOCK_HUGE ||
+		    hgm_pagemap_huge(r->h->scan_fd, addr, r->block_bytes, &huge))
+			continue;
+		if (huge < r->block_bytes)
+			hgm_collapse_suspend(r, block);
+	}
+}
+
 /*
  * The kernel does not collapse a block of HGM memory of which nothing is mapped. So map such a
  * block by the largest leaf. The collapse follows, whatever the result.
@@ -393,8 +445,8 @@ static int look_at(struct hgm_region *r, uint64_t block, int rc)
 {
 	int look;
 
-	hgm_resolve_wake(r, block * r->block_bytes >> HGM_PAGE_SHIFT,
-			 r->block_bytes >> HGM_PAGE_SHIFT);
+	hgm_region_wake(r, block * r->block_bytes >> HGM_PAGE_SHIFT,
+			r->block_bytes >> HGM_PAGE_SHIFT);
 	/* A touch before this is seen by the check that follows. */
 	atomic_exchange_explicit(&r->block_state[block], HGM_BLOCK_COLLAPSING,
 				 memory_order_acq_rel);

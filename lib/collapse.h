@@ -27,7 +27,6 @@ struct hgm_collapser {
 	unsigned int helpers_asleep;
 	_Atomic bool failed; /* some blocks must be tried again */
 	pthread_t thread[HGM_COLLAPSERS_MAX];
-	int pagemap;				 /* -1: PAGEMAP_SCAN is not available */
 	_Atomic(struct hgm_smaps_turns *) turns; /* collapse_verify.c; NULL: not needed yet */
 	uint64_t smaps_next_ns;			 /* full regions are not verified before */
 	uint64_t look_again_at_ns;		 /* when to look at blocks that were left split */
@@ -42,6 +41,11 @@ void hgm_collapser_stop(struct hgm *h);
 void hgm_collapser_kick(struct hgm *h); /* look at all regions again */
 void hgm_collapser_wanted(const struct hgm_region *r);
 void hgm_collapser_try_again(struct hgm *h);
+
+/* Members of struct hgm_above. */
+void hgm_collapse_arrived(struct hgm_region *r);
+void hgm_collapse_filled(struct hgm_region *r, uint64_t block);
+uint8_t hgm_collapse_state(const struct hgm_region *r, uint64_t block);
 
 /* A block is full. */
 void hgm_collapse_want(struct hgm_region *r, uint64_t block);
@@ -121,11 +125,17 @@ void hgm_collapse_whole(struct hgm_region *r, uint64_t block);
 /* Look again at all blocks that were left split, and at all that count as huge. */
 void hgm_collapse_look_again(struct hgm_region *r);
 
+/* Writes may have taken huge mappings apart. Let such blocks become huge again. */
+void hgm_collapse_find_split(struct hgm_region *r);
+
 /* collapse_verify.c: one more block has to be verified by smaps. */
 void hgm_collapse_unverified(struct hgm_region *r);
 
 /* Call this before a region is verified by smaps. -errno: smaps cannot be used. */
 int hgm_collapse_need_smaps(struct hgm *h);
+
+/* How can a collapse be verified in this region? */
+enum hgm_verify hgm_collapse_verify_by(const struct hgm_region *r);
 
 /* Verify all regions that are due by smaps. *at is lowered to the time when the others are due. */
 void hgm_collapse_verify(struct hgm *h, uint64_t *at);

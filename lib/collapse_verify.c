@@ -51,6 +51,21 @@ int hgm_collapse_need_smaps(struct hgm *h)
 	return 0;
 }
 
+/* How can a collapse be verified here? */
+enum hgm_verify hgm_collapse_verify_by(const struct hgm_region *r)
+{
+	struct hgm_smaps smaps;
+	bool tells = !r->native ||
+		     (!hgm_smaps_sum(r->primary, r->mapped, &smaps) && smaps.has_leaf_counters);
+
+	/* For hugetlb memory, PAGE_IS_HUGE is set even for the smallest pieces. */
+	if (r->h->scan_fd >= 0 && !r->native)
+		return HGM_VERIFY_PAGEMAP;
+	if (tells && !hgm_collapse_need_smaps(r->h))
+		return HGM_VERIFY_SMAPS;
+	return r->h->scan_fd >= 0 ? HGM_VERIFY_PAGEMAP : HGM_VERIFY_NOT;
+}
+
 void hgm_collapse_unverified(struct hgm_region *r)
 {
 	uint64_t at =

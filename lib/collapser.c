@@ -36,7 +36,7 @@ void hgm_collapser_init(struct hgm *h)
 	hgm_cond_init(&c->cond);
 	hgm_cond_init(&c->help_cond);
 	c->look_again_at_ns = hgm_now_ns() + LOOK_AGAIN_NS;
-	c->pagemap = h->pagemap_fd >= 0 && scans(h->pagemap_fd) ? h->pagemap_fd : -1;
+	h->scan_fd = h->pagemap_fd >= 0 && scans(h->pagemap_fd) ? h->pagemap_fd : -1;
 }
 
 void hgm_collapser_destroy(struct hgm *h)

@@ -274,7 +274,7 @@ int hgm_dirty_collect(struct hgm_dirty *d, uint64_t first_page, uint64_t pages, 
 	if (!d || !bitmap)
 		return hgm_fail(-EINVAL, "hgm_dirty_collect: %s is NULL",
 				d ? "the bitmap" : "dirty tracking");
-	rc = hgm_region_check_pages(d->pages, first_page, pages, "hgm_dirty_collect");
+	rc = hgm_opts_pages(d->pages, first_page, pages, "hgm_dirty_collect");
 	if (rc)
 		return rc;
 	pthread_mutex_lock(&d->lock);

@@ -53,7 +53,7 @@ const char *hgm_dirty_async_lacks(const struct hgm_dirty *d)
 		return "the caller wants it so";
 	if (!(have & HGM_UFFD_FEATURE_WP_ASYNC))
 		return "this kernel has no WP_ASYNC (6.7 or later has)";
-	if (r->h->collapser.pagemap < 0)
+	if (r->h->scan_fd < 0)
 		return "this kernel has no PAGEMAP_SCAN (6.7 or later has), or /proc/self/pagemap "
 		       "cannot be opened";
 	if (r->native)
@@ -167,8 +167,8 @@ static int scan(struct hgm_dirty *d, char *at, char *end)
 		int n;
 
 		memset(found, 0, sizeof(found));
-		n = hgm_sys->pagemap_take_written(d->r->h->collapser.pagemap, at, end, found,
-						  FOUND_MAX, &walked);
+		n = hgm_sys->pagemap_take_written(d->r->h->scan_fd, at, end, found, FOUND_MAX,
+						  &walked);
 		/*
 		 * Before it failed, the kernel may have found some pages and protected them again.
 		 */
@@ -199,22 +199,6 @@ int hgm_dirty_async_collect(struct hgm_dirty *d, uint64_t page, uint64_t pages)
 	return 0;
 }
 
-/* Writes have taken huge mappings apart. Let such blocks become huge again. */
-static void find_split(struct hgm_region *r)
-{
-	for (uint64_t block = 0; block < r->blocks; block++) {
-		char *addr = r->primary + block * r->block_bytes;
-		uint64_t huge;
-
-		if (atomic_load_explicit(&r->block_state[block], memory_order_acquire) !=
-			    HGM_BLOCK_HUGE ||
-		    hgm_pagemap_huge(r->h->collapser.pagemap, addr, r->block_bytes, &huge))
-			continue;
-		if (huge < r->block_bytes)
-			hgm_collapse_suspend(r, block);
-	}
-}
-
 void hgm_dirty_async_end(struct hgm_dirty *d)
 {
 	struct hgm_region *r = d->r;
@@ -231,5 +215,5 @@ void hgm_dirty_async_end(struct hgm_dirty *d)
 	rc = hgm_region_register(r);
 	if (rc)
 		atomic_store_explicit(&r->h->last_error, rc, memory_order_relaxed);
-	find_split(r);
+	hgm_collapse_find_split(r);
 }

@@ -98,9 +98,9 @@ static void block_discarded(struct hgm_region *r, uint64_t block)
 	uint64_t block_pages = r->block_bytes >> HGM_PAGE_SHIFT;
 
 	if (hgm_region_whole_blocks(r))
-		hgm_resolve_wake(r, block * block_pages, block_pages);
+		hgm_region_wake(r, block * block_pages, block_pages);
 	else
-		hgm_region_block_filled(r, block);
+		r->h->above->filled(r, block);
 }
 
 /* Publish pages of one word that the caller owns, and whose contents are zeroes. */
@@ -114,7 +114,7 @@ static void publish(struct hgm_region *r, uint64_t word, uint64_t bits)
 		filled |= hgm_resolve_publish(r, word * 64 + low, run);
 		/* no-lost-waiter: a thread may have found them claimed */
 		if (!hgm_region_whole_blocks(r))
-			hgm_resolve_wake(r, word * 64 + low, run);
+			hgm_region_wake(r, word * 64 + low, run);
 	}
 	if (filled)
 		block_discarded(r, hgm_region_block(r, word * 64));
@@ -397,7 +397,7 @@ int hgm_discard_check(const struct hgm_region *r, uint64_t offset, uint64_t leng
 				"%s: [%llu, +%llu) is not aligned to 4096 bytes or not inside the "
 				"region",
 				function, (unsigned long long)offset, (unsigned long long)length);
-	if (reads_events || hgm_protect_asks())
+	if (reads_events || hgm_thread_is_calling_back())
 		return hgm_fail(-EDEADLK,
 				"%s: called on a thread of the engine, which would wait for "
 				"itself; do it on another thread",
@@ -429,10 +429,10 @@ int hgm_region_before_write(struct hgm_region *r, uint64_t offset, uint64_t leng
 static void wait_for_events(struct hgm *h)
 {
 	if (!atomic_load_explicit(&h->running, memory_order_acquire))
-		hgm_events_settle(h);
+		h->above->settle_events(h);
 	else
 		for (unsigned int i = 0; i < h->stripes; i++)
-			hgm_fault_wait_reads(&h->fault[i]);
+			hgm_reads_wait(&h->reads[i]);
 }
 
 int hgm_region_discard(struct hgm_region *r, uint64_t offset, uint64_t length)
@@ -448,7 +448,7 @@ int hgm_region_discard(struct hgm_region *r, uint64_t offset, uint64_t length)
 	rc = before_write(r, page, pages);
 	if (rc)
 		return busy(rc, "hgm_region_discard");
-	hgm_collapse_discarded(r, page, pages, true);
+	r->h->above->discarded(r, page, pages, true);
 	/*
 	 * A thread that installs a page by UFFDIO_COPY looks at its bit first, in the same
 	 * read-side section as the COPY.

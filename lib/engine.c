@@ -159,6 +159,18 @@ static void log_engine(const struct hgm *h)
 			"touch absent memory fail with EFAULT; hgm-probe tells what would help");
 }
 
+static const struct hgm_above above = {
+	.arrived = hgm_collapse_arrived,
+	.filled = hgm_collapse_filled,
+	.leave = hgm_collapse_leave,
+	.map_left = hgm_collapse_map_left,
+	.state = hgm_collapse_state,
+	.touched = hgm_collapse_touched,
+	.discarded = hgm_collapse_discarded,
+	.settle_events = hgm_events_settle,
+	.not_urgent = hgm_work_not_urgent,
+};
+
 int hgm_create(struct hgm **out, const struct hgm_opts *opts)
 {
 	HGM_UNCANCELLED;
@@ -182,6 +194,7 @@ int hgm_create(struct hgm **out, const struct hgm_opts *opts)
 	if (!h)
 		return hgm_fail(-ENOMEM, "hgm_create: out of memory");
 	memset(h, 0, sizeof(*h));
+	h->above = &above;
 	h->opts = o;
 	h->log.write = o.log;
 	h->log.user = o.log_user;
@@ -326,13 +339,6 @@ void hgm_destroy(struct hgm *h)
 	stop_threads(h);
 	hgm_log_flush(&h->log);
 	free_engine(h);
-}
-
-void hgm_notify(struct hgm *h)
-{
-	uint64_t one = 1;
-
-	hgm_sys->write(h->event_fd, &one, sizeof(one));
 }
 
 int hgm_event_fd(const struct hgm *h)

@@ -38,16 +38,22 @@ struct hgm_fault_thread {
 	_Alignas(64) struct hgm *h;
 	unsigned int stripe;
 	pthread_t thread;
-	/* Odd: the thread is reading messages, or has not handled the events among them yet. */
-	_Atomic uint32_t reads;
-	/* Like reads, but even as soon as the pages that the events take away are marked. */
-	_Atomic uint32_t marks;
-	_Atomic uint32_t holders;  /* hgm_fault_hold_events() */
-	_Atomic bool events_first; /* no new holders: the thread waits to read an event */
-	int fdinfo;		   /* of its userfaultfd; negative: not available */
+	int fdinfo; /* of its userfaultfd; negative: not available */
 };
 
 HGM_WHOLE_LINES(struct hgm_fault_thread);
+
+/* What a fault thread reads from its userfaultfd, and who waits for it: reads.c. */
+struct hgm_reads {
+	/* Odd: the thread is reading messages, or has not handled the events among them yet. */
+	_Alignas(64) _Atomic uint32_t reads;
+	/* Like reads, but even as soon as the pages that the events take away are marked. */
+	_Atomic uint32_t marks;
+	_Atomic uint32_t holders;  /* hgm_reads_hold() */
+	_Atomic bool events_first; /* no new holders: the thread waits to read an event */
+};
+
+HGM_WHOLE_LINES(struct hgm_reads);
 
 /* Memory of a region at another address. */
 struct hgm_moved {
@@ -59,12 +65,15 @@ struct hgm_moved {
 #define HGM_MOVED_MAX 64
 
 struct hgm {
+	const struct hgm_above *above;
 	struct hgm_opts opts; /* defaults filled in */
 	unsigned int stripes; /* = fault threads */
 	struct hgm_uffd *uffd[HGM_THREADS_MAX];
+	struct hgm_uffd *alias_uffd; /* serves the aliases of all regions */
 	bool user_mode_only;
 	bool can_poison;
 	int pagemap_fd;	      /* /proc/self/pagemap, -1: not available */
+	int scan_fd;	      /* the same if the kernel has PAGEMAP_SCAN, else -1 */
 	bool can_continue_wp; /* UFFDIO_CONTINUE can install protected pages */
 	int event_fd;	      /* the caller's */
 	int mem_fd;	      /* /proc/self/mem, opened while that is possible */
@@ -86,6 +95,7 @@ struct hgm {
 	struct hgm_gate gate;
 	_Atomic bool running;
 	struct hgm_fault_thread fault[HGM_THREADS_MAX];
+	struct hgm_reads reads[HGM_THREADS_MAX];
 	pthread_t worker[HGM_THREADS_MAX];
 	unsigned int started_faults;
 	unsigned int started_workers;
@@ -114,42 +124,25 @@ struct hgm_region *hgm_table_find(const struct hgm_table *table, uint64_t addr);
 int hgm_table_add(struct hgm *h, struct hgm_region *r);
 void hgm_table_remove(struct hgm *h, struct hgm_region *r);
 
-/* Make the threads that wait in hgm_wait() look again. */
-void hgm_something_is_done(struct hgm *h);
-
-/* A count of the region is now 0: if the region is complete, tell the threads that wait. */
-void hgm_region_check_complete(struct hgm_region *r);
-/* The region is in no table any more, so the remaining ones may be complete. */
-void hgm_region_gone(struct hgm_region *r);
-/*
- * Something in the region is not decided yet, although all its pages may be counted off. The second
- * function: now it is decided.
- */
-void hgm_region_unsettle(struct hgm_region *r);
-void hgm_region_settled(struct hgm_region *r);
-
-/* Signal something that hgm_event_fd() reports. */
-void hgm_notify(struct hgm *h);
-
-/* fault.c */
-void *hgm_fault_thread(void *arg);
-
 /*
  * For threads other than the page's fault thread. Between these two calls no event of the page's
  * memory is read, so a page that is not discarded in the map was not dropped either. Must not be
  * called inside a read-side section, because it may have to wait.
  */
-void hgm_fault_hold_events(struct hgm_region *r, uint64_t page);
-void hgm_fault_release_events(struct hgm_region *r, uint64_t page);
+void hgm_reads_hold(struct hgm_region *r, uint64_t page);
+void hgm_reads_release(struct hgm_region *r, uint64_t page);
 
 /*
  * Between these two calls, after a copy: wait until the pages of an event that was read all the
  * same are marked. Meanwhile the fault thread waits only for threads that drop pages of the file.
  */
-void hgm_fault_wait_marks(struct hgm_region *r, uint64_t page);
+void hgm_reads_wait_marks(struct hgm_region *r, uint64_t page);
 
 /* Wait until the fault thread has handled what it has read. */
-void hgm_fault_wait_reads(const struct hgm_fault_thread *f);
+void hgm_reads_wait(const struct hgm_reads *reads);
+
+/* fault.c */
+void *hgm_fault_thread(void *arg);
 
 /* fill.c */
 void *hgm_worker_thread(void *arg);

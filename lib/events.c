@@ -19,13 +19,13 @@
  */
 #include <errno.h>
 #include <poll.h>
-#include <sys/mman.h>
 
 #include "clock.h"
 #include "discard.h"
 #include "engine.h"
 #include "error.h"
 #include "events.h"
+#include "resolve.h"
 #include "sys.h"
 
 #define READ_BATCH   16
@@ -149,43 +149,12 @@ static struct hgm_region *find_by_alias(const struct hgm_table *t, uint64_t addr
 	return NULL;
 }
 
-/* The alias of a dying region is unmapped soon. A late write may go to other memory. */
-static int fill_dying(char *addr, uint64_t len)
-{
-	void *mapped;
-
-	return hgm_sys->mmap(&mapped, addr, len, PROT_READ | PROT_WRITE,
-			     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
-}
-
-int hgm_events_fill_hole(struct hgm_region *r, uint64_t page)
-{
-	int fd = hgm_uffd_fd(r->h->events.alias);
-	uint64_t unit = r->backing == HGM_BACKING_HUGETLB ? r->block_bytes : HGM_PAGE_BYTES;
-	char *addr = r->alias + (page << HGM_PAGE_SHIFT) / unit * unit;
-	int64_t done;
-	int rc;
-
-	if (unit > HGM_PAGE_BYTES) /* hugetlb has no ZEROPAGE */
-		rc = hgm_sys->uffd_copy(fd, addr, r->zeroes, unit, 0, &done);
-	else
-		rc = hgm_sys->uffd_zeropage(fd, addr, unit, 0, &done);
-	if ((rc == -ENOMEM || rc == -ENOSPC) &&
-	    atomic_load_explicit(&r->dying, memory_order_acquire))
-		rc = fill_dying(addr, unit);
-	if (rc == -EAGAIN || rc == -ENOMEM || rc == -ENOSPC)
-		return -EAGAIN;
-	if (rc) /* the page is there, or gone: the writer looks again */
-		hgm_sys->uffd_wake(fd, addr, unit);
-	return 0;
-}
-
 static int serve_hole(struct hgm_region *r, uint64_t addr)
 {
 	uint64_t page = (addr - (uintptr_t)r->alias) >> HGM_PAGE_SHIFT;
 
 	hgm_discard_found(r, page);
-	return hgm_events_fill_hole(r, page);
+	return hgm_resolve_fill_hole(r, page);
 }
 
 /* A region that is being destroyed is in no table, but waits for owners that write to its alias. */
@@ -204,7 +173,8 @@ static int serve_ending(struct hgm *h, uint64_t addr)
 	pthread_mutex_unlock(&e->ending_lock);
 	addr &= ~(HGM_PAGE_BYTES - 1);
 	if (!r) /* not served yet, or no longer */
-		hgm_sys->uffd_wake(hgm_uffd_fd(e->alias), (void *)(uintptr_t)addr, HGM_PAGE_BYTES);
+		hgm_sys->uffd_wake(hgm_uffd_fd(h->alias_uffd), (void *)(uintptr_t)addr,
+				   HGM_PAGE_BYTES);
 	return rc;
 }
 
@@ -251,7 +221,7 @@ void hgm_events_ended(struct hgm_region *r)
 static void read_alias(struct hgm *h, struct retries *again)
 {
 	struct hgm_uffd_event ev[READ_BATCH];
-	int n = hgm_uffd_read(h->events.alias, ev, READ_BATCH);
+	int n = hgm_uffd_read(h->alias_uffd, ev, READ_BATCH);
 
 	for (int i = 0; i < n; i++) {
 		if (ev[i].type != HGM_UFFD_EVENT_PAGEFAULT || !serve_alias(h, ev[i].addr))
@@ -259,7 +229,7 @@ static void read_alias(struct hgm *h, struct retries *again)
 		if (again->count < RETRIES_MAX)
 			again->addr[again->count++] = ev[i].addr;
 		else /* the thread faults again, and the kernel keeps the message */
-			hgm_sys->uffd_wake(hgm_uffd_fd(h->events.alias),
+			hgm_sys->uffd_wake(hgm_uffd_fd(h->alias_uffd),
 					   (void *)(uintptr_t)(ev[i].addr & ~(HGM_PAGE_BYTES - 1)),
 					   HGM_PAGE_BYTES);
 	}
@@ -356,7 +326,7 @@ static void *events_thread(void *arg)
 	hgm_rcu_read_unlock();
 	hgm_discard_forbid();
 	fds[0] = (struct pollfd){ .fd = e->kick_fd, .events = POLLIN };
-	fds[1] = (struct pollfd){ .fd = hgm_uffd_fd(e->alias), .events = POLLIN };
+	fds[1] = (struct pollfd){ .fd = hgm_uffd_fd(h->alias_uffd), .events = POLLIN };
 	while (look(h, &w)) {
 		for (unsigned int i = 0; i < w.count; i++)
 			fds[2 + i] =
@@ -398,7 +368,7 @@ int hgm_events_start(struct hgm *h, const struct hgm_uffd_opts *opts)
 	if (e->kick_fd < 0)
 		return hgm_fail(e->kick_fd, "hgm_create: eventfd: %s; " HGM_FD_HINT,
 				hgm_errno_name(e->kick_fd));
-	rc = hgm_uffd_open(&e->alias, &o);
+	rc = hgm_uffd_open(&h->alias_uffd, &o);
 	if (!rc)
 		rc = hgm_thread_start(&e->thread, "hgm-events", 0, events_thread, h);
 	e->started = !rc;
@@ -423,7 +393,7 @@ void hgm_events_destroy(struct hgm *h)
 {
 	struct hgm_events *e = &h->events;
 
-	hgm_uffd_close(e->alias);
+	hgm_uffd_close(h->alias_uffd);
 	if (e->kick_fd >= 0)
 		hgm_sys->close(e->kick_fd);
 	pthread_mutex_destroy(&e->lock);
@@ -467,7 +437,7 @@ void hgm_events_settle(struct hgm *h)
 	next_round(&h->events);
 	pthread_mutex_unlock(&h->events.lock);
 	for (unsigned int i = 0; i < h->stripes; i++)
-		hgm_fault_wait_reads(&h->fault[i]);
+		hgm_reads_wait(&h->reads[i]);
 }
 
 int hgm_events_add(struct hgm *h, struct hgm_uffd *u)
@@ -508,6 +478,5 @@ int hgm_events_watch_alias(struct hgm_region *r)
 
 	if (!r->alias)
 		return 0;
-	return hgm_uffd_register(r->h->events.alias, r->alias, r->mapped, HGM_UFFD_MISSING,
-				 &ioctls);
+	return hgm_uffd_register(r->h->alias_uffd, r->alias, r->mapped, HGM_UFFD_MISSING, &ioctls);
 }

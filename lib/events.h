@@ -22,7 +22,6 @@ struct hgm_events {
 	pthread_t thread;
 	bool started;
 	int kick_fd;
-	struct hgm_uffd *alias; /* serves the aliases of all regions */
 	pthread_mutex_t lock;
 	pthread_cond_t cond;
 	bool stop;
@@ -67,12 +66,6 @@ void hgm_events_settle(struct hgm *h);
  */
 void hgm_event_mark(struct hgm *h, struct hgm_uffd_event *ev, uint64_t read_ns);
 void hgm_event(struct hgm *h, const struct hgm_uffd_event *ev);
-
-/*
- * Fill a hole of the alias with zeroes without touching it. The size is the unit of discarding
- * around @page. -EAGAIN: no memory, or not now.
- */
-int hgm_events_fill_hole(struct hgm_region *r, uint64_t page);
 
 /* Serve missing faults of a region's alias; -errno with text. */
 int hgm_events_watch_alias(struct hgm_region *r);

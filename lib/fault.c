@@ -50,6 +50,7 @@ struct server {
 	struct hgm *h;
 	struct hgm_uffd *uffd;
 	struct hgm_fault_thread *self;
+	struct hgm_reads *reads;
 	uint64_t spin_ns;	   /* current */
 	uint64_t owed_from;	   /* [owed_from, owed_to): mapped pages, waiters not woken yet */
 	uint64_t owed_to;	   /* 0: none */
@@ -121,7 +122,7 @@ static int pending_faults(const struct server *s)
  * discarded. No fault could be answered then anyway. Without an event, read as many messages as
  * faults are pending: the kernel delivers faults first. Only an event that is raised at this very
  * moment may come in place of a fault that is woken at this very moment; see
- * hgm_fault_wait_marks().
+ * hgm_reads_wait_marks().
  */
 static unsigned int may_read(struct server *s, unsigned int max)
 {
@@ -129,12 +130,12 @@ static unsigned int may_read(struct server *s, unsigned int max)
 	bool event = something && hgm_uffd_changing(s->uffd);
 	int faults;
 
-	atomic_store_explicit(&s->self->events_first, event, memory_order_seq_cst);
+	atomic_store_explicit(&s->reads->events_first, event, memory_order_seq_cst);
 	if (event || !something)
 		return 0;
 	faults = pending_faults(s);
 	if (!faults) /* an event came since, or the kernel does not report it */
-		atomic_store_explicit(&s->self->events_first, true, memory_order_seq_cst);
+		atomic_store_explicit(&s->reads->events_first, true, memory_order_seq_cst);
 	if (faults < 0)
 		return max; /* no /proc: the race window is longer */
 	return (unsigned int)faults < max ? (unsigned int)faults : max;
@@ -146,12 +147,12 @@ static unsigned int may_read(struct server *s, unsigned int max)
  */
 static int read_batch(struct server *s, struct hgm_uffd_event *ev, unsigned int max)
 {
-	struct hgm_fault_thread *self = s->self;
+	struct hgm_reads *self = s->reads;
 	uint32_t count = atomic_load_explicit(&self->reads, memory_order_relaxed);
 	uint64_t read_ns = hgm_stamp_ns();
 	int n = -EAGAIN, faults = 0;
 
-	/* seq_cst: we see the thread that copies, or it sees us (hgm_fault_hold_events()). */
+	/* seq_cst: we see the thread that copies, or it sees us (hgm_reads_hold()). */
 	atomic_store_explicit(&self->reads, count + 1, memory_order_seq_cst);
 	if (atomic_load_explicit(&self->holders, memory_order_seq_cst))
 		max = may_read(s, max);
@@ -171,47 +172,6 @@ static int read_batch(struct server *s, struct hgm_uffd_event *ev, unsigned int 
 	}
 	atomic_store_explicit(&self->reads, count + 2, memory_order_release);
 	return n < 0 ? n : faults;
-}
-
-void hgm_fault_hold_events(struct hgm_region *r, uint64_t page)
-{
-	struct hgm_fault_thread *f = &r->h->fault[hgm_region_stripe(r, page)];
-
-	for (;;) {
-		while (atomic_load_explicit(&f->events_first, memory_order_relaxed))
-			sched_yield();
-		atomic_fetch_add_explicit(&f->holders, 1, memory_order_seq_cst);
-		if (!(atomic_load_explicit(&f->reads, memory_order_seq_cst) % 2))
-			return;
-		atomic_fetch_sub_explicit(&f->holders, 1, memory_order_release);
-		hgm_fault_wait_reads(f);
-	}
-}
-
-void hgm_fault_release_events(struct hgm_region *r, uint64_t page)
-{
-	atomic_fetch_sub_explicit(&r->h->fault[hgm_region_stripe(r, page)].holders, 1,
-				  memory_order_release);
-}
-
-void hgm_fault_wait_marks(struct hgm_region *r, uint64_t page)
-{
-	const struct hgm_fault_thread *f = &r->h->fault[hgm_region_stripe(r, page)];
-	/* The kernel's locks ensure that a copy after the drop is also after the read. */
-	uint32_t reads = atomic_load_explicit(&f->reads, memory_order_acquire);
-
-	while (reads % 2 && reads == atomic_load_explicit(&f->reads, memory_order_acquire) &&
-	       atomic_load_explicit(&f->marks, memory_order_acquire) != reads + 1)
-		sched_yield();
-}
-
-void hgm_fault_wait_reads(const struct hgm_fault_thread *f)
-{
-	uint32_t before = atomic_load_explicit(&f->reads, memory_order_seq_cst);
-
-	if (before % 2)
-		while (atomic_load_explicit(&f->reads, memory_order_acquire) == before)
-			sched_yield();
 }
 
 /* Sort by address: neighbours are requested together, and what is woken together lies together. */
@@ -397,7 +357,7 @@ static int spin(struct server *s, struct hgm_uffd_event *ev, int64_t parked_ns)
 			return n;
 		/* A thread that we woke, or one that copies, may wait for this very CPU. */
 		if (++reads % READS_PER_YIELD == 0 ||
-		    atomic_load_explicit(&s->self->events_first, memory_order_relaxed))
+		    atomic_load_explicit(&s->reads->events_first, memory_order_relaxed))
 			sched_yield();
 	} while (hgm_now_ns() < end);
 	return -EAGAIN;
@@ -410,13 +370,13 @@ static void sleep_until_message(struct server *s, int64_t parked_ns)
 		{ .fd = s->h->stop_fd, .events = POLLIN },
 	};
 
-	if (atomic_load_explicit(&s->self->events_first, memory_order_relaxed)) {
+	if (atomic_load_explicit(&s->reads->events_first, memory_order_relaxed)) {
 		if (something_to_read(s)) {
 			sched_yield(); /* perhaps to a thread that copies */
 			return;
 		}
 		/* There is nothing to read any more: keep no thread from copying while we sleep. */
-		atomic_store_explicit(&s->self->events_first, false, memory_order_relaxed);
+		atomic_store_explicit(&s->reads->events_first, false, memory_order_relaxed);
 	}
 	hgm_stat_add(&s->h->stats, HGM_STAT_SLEEPS, 1);
 	hgm_sys->poll(fds, 2, parked_ns);
@@ -455,7 +415,10 @@ static void make_room(struct server *s)
 void *hgm_fault_thread(void *arg)
 {
 	struct hgm_fault_thread *self = arg;
-	struct server s = { .h = self->h, .uffd = self->h->uffd[self->stripe], .self = self };
+	struct server s = { .h = self->h,
+			    .uffd = self->h->uffd[self->stripe],
+			    .self = self,
+			    .reads = &self->h->reads[self->stripe] };
 	struct hgm_uffd_event ev[READ_BATCH];
 	uint64_t last_ns = 0;
 
@@ -480,7 +443,7 @@ void *hgm_fault_thread(void *arg)
 		if (parked_ns)
 			sleep_until_message(&s, parked_ns);
 	}
-	atomic_store_explicit(&self->events_first, false, memory_order_relaxed);
+	atomic_store_explicit(&s.reads->events_first, false, memory_order_relaxed);
 	if (s.parked != s.few)
 		hgm_sys->munmap(s.parked, PARKED_MAX * sizeof(s.parked[0]));
 	return NULL;

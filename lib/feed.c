@@ -346,7 +346,7 @@ void hgm_feed_exit(struct hgm_work *w, struct hgm_worker *self, bool slept)
 
 void hgm_work_fill_asked(struct hgm *h, struct hgm_request *req, uint64_t bytes)
 {
-	struct hgm_feed *f = req->r->feed;
+	struct hgm_feed *f = req->in.r->feed;
 
 	pthread_mutex_lock(&h->work.lock);
 	req->filling = true;
@@ -386,7 +386,7 @@ static void forget(struct hgm_feed *f, struct hgm_request *req)
 
 void hgm_work_fill_done(struct hgm *h, struct hgm_request *req, uint64_t bytes, bool later)
 {
-	struct hgm_feed *f = req->r->feed;
+	struct hgm_feed *f = req->in.r->feed;
 	struct hgm_work *w = &h->work;
 	uint64_t soonest = UINT64_MAX;
 

@@ -158,7 +158,7 @@ static void give_back(struct hgm_region *r, uint64_t word, uint64_t bits)
 		uint64_t page = word * 64 + (uint64_t)__builtin_ctzll(bits);
 
 		hgm_map_release(r->map, page, 1);
-		hgm_resolve_wake(r, page, 1);
+		hgm_region_wake(r, page, 1);
 		bits &= bits - 1;
 	}
 }
@@ -222,9 +222,9 @@ static bool fetch(struct hgm_chunk *c)
 			hgm_request_put(req);
 			break;
 		}
-		req->first_page = first;
+		req->in.first_page = first;
 		req->pages = run;
-		req->sequential = c->sequential;
+		req->in.sequential = c->sequential;
 		req->tries = c->tries;
 		c->page = first + run;
 		c->pages = end - c->page;
@@ -296,7 +296,7 @@ void *hgm_worker_thread(void *arg)
 		bool worked = false;
 
 		if (req) {
-			struct hgm_feed *feed = hgm_work_fill_sleeps(req) ? req->r->feed : NULL;
+			struct hgm_feed *feed = hgm_work_fill_sleeps(req) ? req->in.r->feed : NULL;
 
 			if (feed)
 				hgm_feed_enter(w, &self, feed);

@@ -78,7 +78,7 @@ int hgm_guard_release(struct hgm_region *r, uint64_t page, uint64_t pages)
 		 * again.
 		 */
 		if (rc)
-			hgm_resolve_wake(r, at >> HGM_PAGE_SHIFT, len >> HGM_PAGE_SHIFT);
+			hgm_region_wake(r, at >> HGM_PAGE_SHIFT, len >> HGM_PAGE_SHIFT);
 		rc = 0;
 	}
 	return rc;

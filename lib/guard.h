@@ -118,6 +118,7 @@ int hgm_guard_writeprotect(struct hgm_region *r, uint64_t page, uint64_t pages, 
  * hgm_guard_arm().
  */
 void hgm_guard_hush(struct hgm_region *r);
+void hgm_guard_unhush(struct hgm_region *r);
 
 /*
  * Guard the pages that are present. *armed becomes a bitmap of them. *discarded becomes a bitmap of
@@ -145,9 +146,6 @@ int hgm_guard_write(struct hgm_region *r, uint64_t page);
 void hgm_guard_removed(struct hgm_region *r, uint64_t page, uint64_t pages);
 void hgm_guard_holes(struct hgm_region *r, uint64_t word, uint64_t bits);
 
-/* Is this thread inside a caller's hgm_write_fn? */
-bool hgm_protect_asks(void);
-
 /*
  * 0: a page may be mapped writable now. -EAGAIN: not now. Call it in the section that maps the
  * page.
@@ -168,6 +166,11 @@ bool hgm_guard_holds(const struct hgm_region *r, uint64_t block);
 /* Before a full block is collapsed: end the part of its registration that prevents the collapse. */
 int hgm_guard_unregister_block(struct hgm_region *r, uint64_t block);
 
+/* May a block hold protected pages? */
+bool hgm_guard_may_protect(const struct hgm_region *r, uint64_t block);
+
+/* Allocate the bitmaps, once. -ENOMEM with text. */
+int hgm_guard_make(struct hgm_region *r);
 void hgm_guard_free(struct hgm_region *r);
 
 #endif

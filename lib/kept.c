@@ -38,9 +38,9 @@ static uint64_t next_run(const struct hgm_request *req, uint64_t pages, uint64_t
 
 void hgm_kept_claim(struct hgm_request *req)
 {
-	uint64_t word = req->first_page / HGM_PAGES_PER_WORD, mine, low, run;
-	uint64_t want = hgm_bits_of_range(req->first_page, req->pages, word);
-	struct hgm_region *r = req->r;
+	uint64_t word = req->in.first_page / HGM_PAGES_PER_WORD, mine, low, run;
+	uint64_t want = hgm_bits_of_range(req->in.first_page, req->pages, word);
+	struct hgm_region *r = req->in.r;
 
 	if (req->kept || req->attempt || r->flags & HGM_REGION_NO_FILL ||
 	    (hgm_map_absent_word(r->map, word) & want) != want ||
@@ -58,7 +58,7 @@ void hgm_kept_give_back(struct hgm_request *req)
 	if (!req->kept)
 		return;
 	for (; (run = next_run(req, req->pages, &at)); at += run)
-		give_back(req->r, req->first_page + at, run);
+		give_back(req->in.r, req->in.first_page + at, run);
 	req->kept = false;
 	req->taken = 0;
 }
@@ -66,17 +66,17 @@ void hgm_kept_give_back(struct hgm_request *req)
 /* Copy into the alias. Returns how many pages were copied. */
 static uint64_t place(const struct hgm_request *req, uint64_t pages)
 {
-	char *to = req->r->alias + (req->first_page << HGM_PAGE_SHIFT);
+	char *to = req->in.r->alias + (req->in.first_page << HGM_PAGE_SHIFT);
 	int64_t n;
 
-	if (req->zero && req->r->zeroed &&
-	    !atomic_load_explicit(&req->r->scribbled, memory_order_acquire))
+	if (req->in.zero && req->in.r->zeroed &&
+	    !atomic_load_explicit(&req->in.r->scribbled, memory_order_acquire))
 		return pages;
-	if (!req->r->may_shrink) {
+	if (!req->in.r->may_shrink) {
 		hgm_copy_cold(to, hgm_request_buffer(req), pages << HGM_PAGE_SHIFT);
 		return pages;
 	}
-	n = hgm_shrunk_copy(req->r, to, hgm_request_buffer(req), pages << HGM_PAGE_SHIFT);
+	n = hgm_shrunk_copy(req->in.r, to, hgm_request_buffer(req), pages << HGM_PAGE_SHIFT);
 	return n > 0 ? (uint64_t)n >> HGM_PAGE_SHIFT : 0;
 }
 
@@ -84,42 +84,44 @@ static uint64_t place(const struct hgm_request *req, uint64_t pages)
 static void by_alias(struct hgm_request *req, uint64_t pages)
 {
 	uint64_t placed = place(req, pages);
-	struct hgm_region *r = req->r;
+	struct hgm_region *r = req->in.r;
 
-	req->zero = false; /* the zeroes are written already */
-	if (placed && hgm_resolve_contents(req, placed)) {
-		hgm_resolve_wake(r, req->install_page, req->install_pages);
-		hgm_resolve_settle(req);
+	req->in.zero = false; /* the zeroes are written already */
+	if (placed && hgm_resolve_contents(&req->in, placed)) {
+		hgm_region_wake(r, req->in.install_page, req->in.install_pages);
+		hgm_resolve_settle(&req->in);
 	}
-	give_back(r, req->first_page + placed, pages - placed);
+	give_back(r, req->in.first_page + placed, pages - placed);
 }
 
 static void by_copy(struct hgm_request *req, uint64_t pages)
 {
-	uint64_t end = req->first_page + pages, rest;
+	uint64_t end = req->in.first_page + pages, rest;
 
-	if (!hgm_resolve_contents(req, pages))
+	if (!hgm_resolve_contents(&req->in, pages))
 		return;
-	rest = end - req->install_page;
-	req->settling_pages = pages - rest;
-	if (req->settling_pages)
-		hgm_resolve_settle(req);
-	give_back(req->r, req->install_page, rest);
+	rest = end - req->in.install_page;
+	req->in.settling_pages = pages - rest;
+	if (req->in.settling_pages)
+		hgm_resolve_settle(&req->in);
+	give_back(req->in.r, req->in.install_page, rest);
 }
 
 void hgm_kept_install(struct hgm_request *req, uint64_t pages)
 {
-	uint64_t first = req->first_page, at = 0, run;
-	bool zero = req->zero;
+	uint64_t first = req->in.first_page, at = 0, run;
+	bool zero = req->in.zero;
 
-	req->sequential = true; /* map it with the rest of its block, when that is full */
+	req->in.shared = true;
+	req->in.sequential = true; /* map it with the rest of its block, when that is full */
 	for (; req->kept && (run = next_run(req, pages, &at)); at += run) {
-		req->first_page = first + at;
-		req->zero = zero;
-		if (req->r->copies)
+		req->in.first_page = first + at;
+		req->in.buffer = hgm_request_buffer(req);
+		req->in.zero = zero;
+		if (req->in.r->copies)
 			by_copy(req, run);
 		else
 			by_alias(req, run);
 	}
-	req->first_page = first;
+	req->in.first_page = first;
 }

@@ -260,7 +260,7 @@ int hgm_ladder_begin(struct hgm_ladder *l, struct hgm *h, const struct hgm_regio
 				o->require & HGM_REQUIRE_HUGE ? "HGM_REQUIRE_HUGE"
 							      : "HGM_REGION_DEFER_COLLAPSE");
 	if (o->backing == HGM_BACKING_FD || (o->backing == HGM_BACKING_MAPPING && o->fd >= 0)) {
-		rc = hgm_backing_look(o, &l->kind);
+		rc = hgm_memory_kind(o, &l->kind);
 		if (rc)
 			return rc;
 	}

@@ -34,6 +34,9 @@ struct hgm_memory_kind {
 	uint64_t inode;
 };
 
+/* Is the caller's file fit for a region, and of which kind is it? -errno with text. */
+int hgm_memory_kind(const struct hgm_region_opts *opts, struct hgm_memory_kind *kind);
+
 /* The result of a test of the kernel, made once per engine. */
 struct hgm_ability {
 	bool known;

@@ -43,37 +43,37 @@ static bool collapse_is_next(const struct hgm_region *r)
 	       !atomic_load_explicit(&r->deferred, memory_order_relaxed);
 }
 
-void hgm_leaf_choose(struct hgm_request *req, uint64_t pages)
+void hgm_leaf_choose(struct hgm_arrival *a, uint64_t pages)
 {
-	struct hgm_region *r = req->r;
+	struct hgm_region *r = a->r;
 
-	req->install_page = req->first_page;
-	req->install_pages = pages;
-	if (hgm_map_leaf_full(r->map, req->first_page / HGM_LEAF_PAGES)) {
-		req->install_page = req->first_page / HGM_LEAF_PAGES * HGM_LEAF_PAGES;
-		req->install_pages = HGM_LEAF_PAGES;
-	} else if (!req->demand) {
+	a->install_page = a->first_page;
+	a->install_pages = pages;
+	if (hgm_map_leaf_full(r->map, a->first_page / HGM_LEAF_PAGES)) {
+		a->install_page = a->first_page / HGM_LEAF_PAGES * HGM_LEAF_PAGES;
+		a->install_pages = HGM_LEAF_PAGES;
+	} else if (!a->demand) {
 		/* no-lost-waiter: threads that found the pages claimed look again */
-		hgm_resolve_wake(r, req->first_page, pages);
-		req->install_pages = 0;
+		hgm_region_wake(r, a->first_page, pages);
+		a->install_pages = 0;
 	}
 }
 
-int hgm_leaf_install(struct hgm_request *req)
+int hgm_leaf_install(struct hgm_arrival *a)
 {
-	struct hgm_region *r = req->r;
-	int rc = hgm_leaf_map(r, req->install_page);
+	struct hgm_region *r = a->r;
+	int rc = hgm_leaf_map(r, a->install_page);
 
 	if (!rc) {
-		req->install_pages = 0;
+		a->install_pages = 0;
 		return 0;
 	}
 	if (rc != -EEXIST || !collapse_is_next(r))
 		return rc;
 	/* The collapse maps the rest in one go. */
-	req->install_page = req->first_page;
-	req->install_pages = req->demand ? req->settling_pages : 0;
-	if (!req->demand)
-		hgm_resolve_wake(r, req->first_page, req->settling_pages);
+	a->install_page = a->first_page;
+	a->install_pages = a->demand ? a->settling_pages : 0;
+	if (!a->demand)
+		hgm_region_wake(r, a->first_page, a->settling_pages);
 	return -EEXIST;
 }

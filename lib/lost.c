@@ -1,19 +1,13 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Memory of a region that its owner has unmapped, mapped over, or moved.
- *
- * A bit per page marks memory that does not belong to the region any more. Such memory is neither
- * fetched nor served, and what is mapped there stays when the region ends. Memory that was moved is
- * still registered at its new address, but no region is there. A fault on it is poisoned, because
- * it is no longer known which page it is.
+ * Memory of a region that its owner has unmapped or mapped over. A bit per page marks memory that
+ * does not belong to the region any more. Such memory is neither fetched nor served, and what is
+ * mapped there stays when the region ends.
  */
-#include <errno.h>
 #include <sys/mman.h>
 
 #include "bits.h"
-#include "discard.h"
 #include "engine.h"
-#include "resolve.h"
 #include "sys.h"
 
 int hgm_lost_init(struct hgm_region *r)
@@ -37,15 +31,12 @@ void hgm_lost_free(struct hgm_region *r)
 	r->lost = NULL;
 }
 
-void hgm_region_lost(struct hgm_region *r, uint64_t from, uint64_t to)
+void hgm_lost_mark(struct hgm_region *r, uint64_t page, uint64_t end)
 {
-	uint64_t page = from >> HGM_PAGE_SHIFT, end = to >> HGM_PAGE_SHIFT;
-
 	for (uint64_t w = page / 64; w * 64 < end; w++)
 		atomic_fetch_or_explicit(&r->lost[w], hgm_bits_of_range(page, end - page, w),
 					 memory_order_relaxed);
 	atomic_store_explicit(&r->has_lost, true, memory_order_release);
-	hgm_discard_pages(r, page, end - page);
 }
 
 bool hgm_lost_page(const struct hgm_region *r, uint64_t page)
@@ -68,53 +59,4 @@ uint64_t hgm_lost_next(const struct hgm_region *r, uint64_t at, uint64_t end, ui
 		page++;
 	*len = (page - first) << HGM_PAGE_SHIFT;
 	return first << HGM_PAGE_SHIFT;
-}
-
-int hgm_lost_release(struct hgm_region *r, uint64_t page)
-{
-	uint64_t step = r->map_bytes >> HGM_PAGE_SHIFT, first = page / step * step;
-	int rc = hgm_uffd_unregister(hgm_region_uffd(r, page), hgm_region_at(r, first),
-				     r->map_bytes);
-
-	if (rc == -EAGAIN)
-		return rc;
-	hgm_resolve_wake(r, page, 1);
-	return 0;
-}
-
-void hgm_region_moved(struct hgm_region *r, uint64_t addr, uint64_t len)
-{
-	struct hgm *h = r->h;
-	unsigned int n = atomic_fetch_add_explicit(&h->moved_count, 1, memory_order_relaxed);
-
-	hgm_log_some(&h->log, HGM_LOG_MOVED, HGM_LOG_ERROR,
-		     "mremap(2) has moved %llu KiB of a region to 0x%llx: they are not served any "
-		     "more, and what has not arrived raises SIGBUS",
-		     (unsigned long long)len >> 10, (unsigned long long)addr);
-	if (n >= HGM_MOVED_MAX)
-		return;
-	h->moved[n].addr = addr;
-	h->moved[n].step = r->map_bytes;
-	atomic_store_explicit(&h->moved[n].len, len, memory_order_release);
-}
-
-int hgm_lost_fault(struct hgm *h, unsigned int stripe, uint64_t addr)
-{
-	unsigned int n = atomic_load_explicit(&h->moved_count, memory_order_relaxed);
-	struct hgm_range range;
-
-	for (unsigned int i = 0; i < n && i < HGM_MOVED_MAX; i++) {
-		const struct hgm_moved *m = &h->moved[i];
-		uint64_t len = atomic_load_explicit(&m->len, memory_order_acquire);
-
-		if (!len || addr - m->addr >= len || !h->can_poison)
-			continue;
-		range = (struct hgm_range){
-			.addr = (void *)(uintptr_t)(addr / m->step * m->step),
-			.len = m->step,
-			.step = m->step,
-		};
-		return hgm_uffd_poison(h->uffd[stripe], &range) == -EAGAIN ? -EAGAIN : 0;
-	}
-	return 0;
 }

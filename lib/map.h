@@ -76,7 +76,7 @@ int hgm_map_discard(struct hgm_map *map, uint64_t word, uint64_t want, uint64_t 
 /*
  * Announce that hgm_map_discard() will follow. A thread that owns some of these pages finds them
  * discarded already. A leaf of which no page was ever claimed is not marked. A thread that claims
- * pages there must not copy into them before hgm_map_discard(); hgm_fault_hold_events() sees to
+ * pages there must not copy into them before hgm_map_discard(); hgm_reads_hold() sees to
  * that. Wait-free.
  */
 void hgm_map_mark_discarded(struct hgm_map *map, uint64_t word, uint64_t want);

@@ -3,6 +3,7 @@
 #define HGM_LIB_OPTS_H
 
 #include <stddef.h>
+#include <stdint.h>
 
 /*
  * The size of a struct in the first release that had it, computed from the field that was the last
@@ -26,5 +27,8 @@ int hgm_opts_in(void *own, size_t own_size, size_t min_size, const void *user,
 /* The reverse: fill the caller's sized struct @user from @own. The caller's size is kept. */
 int hgm_opts_out(void *user, const void *own, size_t own_size, size_t min_size,
 		 const char *function);
+
+/* May a bitmap describe these pages, of @all pages? -errno with text. */
+int hgm_opts_pages(uint64_t all, uint64_t first, uint64_t pages, const char *function);
 
 #endif

@@ -14,6 +14,16 @@
 #include "resolve.h"
 #include "sys.h"
 
+void hgm_poison_shrunk(struct hgm_region *r, uint64_t page, uint64_t pages)
+{
+	atomic_store_explicit(&r->h->last_error, -ENODATA, memory_order_relaxed);
+	hgm_notify(r->h);
+	hgm_log_some(&r->h->log, HGM_LOG_SHRUNK, HGM_LOG_ERROR,
+		     "the region's file was truncated: %llu KiB at %p are behind its end and raise "
+		     "SIGBUS; F_SEAL_SHRINK keeps everybody from that",
+		     (unsigned long long)pages * HGM_PAGE_BYTES >> 10, hgm_region_at(r, page));
+}
+
 static int poison_once(struct hgm_region *r, uint64_t page, uint64_t pages, struct hgm_range *range)
 {
 	*range = (struct hgm_range){ .addr = hgm_region_at(r, page),
@@ -67,7 +77,7 @@ static int poison_or_wait(struct hgm_region *r, uint64_t page, uint64_t pages, i
 	hgm_notify(r->h);
 	rc = poison_range(r, page, pages, done);
 	if (!rc && why == -EFAULT && hgm_shrunk(r, page)) {
-		hgm_shrunk_tell(r, page, pages);
+		hgm_poison_shrunk(r, page, pages);
 		return 0;
 	}
 	hgm_log_some(&r->h->log, HGM_LOG_GIVEN_UP, HGM_LOG_ERROR,
@@ -90,7 +100,7 @@ int hgm_poison_present(struct hgm_region *r, uint64_t page, uint64_t pages, int 
 	hgm_region_unsettle(r);
 	rc = poison_or_wait(r, page, pages, why, &done);
 	if (!rc) {
-		hgm_resolve_wake(r, page, pages);
+		hgm_region_wake(r, page, pages);
 		atomic_fetch_add_explicit(&r->refused_pages, done, memory_order_relaxed);
 		hgm_stat_add(&r->h->stats, HGM_STAT_POISONED_PAGES, done);
 	}
@@ -98,19 +108,19 @@ int hgm_poison_present(struct hgm_region *r, uint64_t page, uint64_t pages, int 
 	return rc;
 }
 
-int hgm_poison_uncopied(struct hgm_request *req, int why)
+int hgm_poison_uncopied(struct hgm_arrival *a, int why)
 {
-	struct hgm_region *r = req->r;
+	struct hgm_region *r = a->r;
 	unsigned int in = hgm_section_enter(&r->giving_up);
 	uint64_t done;
-	int rc = poison_or_wait(r, req->install_page, 1, why, &done);
+	int rc = poison_or_wait(r, a->install_page, 1, why, &done);
 
 	if (!rc)
-		hgm_map_set_poisoned(r->map, req->install_page, 1);
+		hgm_map_set_poisoned(r->map, a->install_page, 1);
 	hgm_section_leave(&r->giving_up, in);
 	if (rc)
 		return -EAGAIN;
-	hgm_resolve_wake(r, req->install_page, 1);
+	hgm_region_wake(r, a->install_page, 1);
 	hgm_stat_add(&r->h->stats, HGM_STAT_POISONED_PAGES, 1);
 	return 0;
 }
@@ -156,6 +166,13 @@ static int unpoison(struct hgm_region *r, uint64_t page, uint64_t pages)
 	return rc ? rc : existed ? -EEXIST : 0;
 }
 
+uint64_t hgm_region_poisoned_bytes(const struct hgm_region *r)
+{
+	return (hgm_map_poisoned_pages(r->map) +
+		atomic_load_explicit(&r->refused_pages, memory_order_relaxed))
+	       << HGM_PAGE_SHIFT;
+}
+
 static bool front_discarded(struct hgm_region *r, uint64_t page, uint64_t pages, uint64_t *run)
 {
 	bool discarded;
@@ -194,43 +211,43 @@ static void heal_discarded(struct hgm_region *r, uint64_t page, uint64_t pages)
 }
 
 /* Poison the first @pages of a request, also in the map. */
-static int poison_claimed(struct hgm_request *req, uint64_t pages)
+static int poison_claimed(struct hgm_arrival *a, uint64_t pages)
 {
-	struct hgm_region *r = req->r;
-	uint64_t block = hgm_region_block(r, req->first_page), run;
+	struct hgm_region *r = a->r;
+	uint64_t block = hgm_region_block(r, a->first_page), run;
 	int rc;
 
 	/* If the discard is already known, do not poison the pages even for a moment. */
-	if (front_discarded(r, req->first_page, pages, &run))
+	if (front_discarded(r, a->first_page, pages, &run))
 		return -EAGAIN;
 	if (hgm_region_whole_blocks(r)) /* the next touch poisons it, or the kernel does */
-		rc = r->can_poison || hgm_shrunk(r, req->first_page) ? 0 : -EOPNOTSUPP;
+		rc = r->can_poison || hgm_shrunk(r, a->first_page) ? 0 : -EOPNOTSUPP;
 	else
-		rc = hgm_poison_range(r, req->first_page, pages);
+		rc = hgm_poison_range(r, a->first_page, pages);
 	if (rc == -EAGAIN)
 		hgm_stat_add(&r->h->stats, HGM_STAT_AGAIN, 1);
 	if (rc == -ENOENT || rc == -ESRCH)
 		rc = 0;
 	if (rc)
 		return rc;
-	if (r->copies && !req->on_fault_thread)
-		hgm_fault_wait_marks(r, req->first_page);
+	if (r->copies && !a->on_fault_thread)
+		hgm_reads_wait_marks(r, a->first_page);
 	/* A thread that waited for it may already have gone on and discarded it. */
-	if (front_discarded(r, req->first_page, pages, &run))
+	if (front_discarded(r, a->first_page, pages, &run))
 		return -EAGAIN;
-	hgm_map_set_poisoned(r->map, req->first_page, pages);
+	hgm_map_set_poisoned(r->map, a->first_page, pages);
 	if (hgm_region_whole_blocks(r)) /* after the map: else it looks healed */
 		atomic_store_explicit(&r->block_state[block], HGM_BLOCK_POISONED,
 				      memory_order_release);
-	heal_discarded(r, req->first_page, pages);
+	heal_discarded(r, a->first_page, pages);
 	return 0;
 }
 
-int hgm_resolve_poison(struct hgm_request *req)
+int hgm_resolve_poison(struct hgm_arrival *a, uint64_t pages)
 {
-	struct hgm_region *r = req->r;
-	uint64_t page = req->first_page, pages = hgm_request_asks(req);
-	bool holds_events = r->copies && !req->on_fault_thread;
+	struct hgm_region *r = a->r;
+	uint64_t page = a->first_page;
+	bool holds_events = r->copies && !a->on_fault_thread;
 	unsigned int in;
 	int rc;
 
@@ -240,20 +257,20 @@ int hgm_resolve_poison(struct hgm_request *req)
 	 * it was dropped, and stay poison. A fault thread reads the events of its pages itself.
 	 */
 	if (holds_events)
-		hgm_fault_hold_events(r, page);
+		hgm_reads_hold(r, page);
 	in = hgm_section_enter(&r->giving_up);
-	rc = poison_claimed(req, pages);
+	rc = poison_claimed(a, pages);
 	hgm_section_leave(&r->giving_up, in);
 	if (holds_events)
-		hgm_fault_release_events(r, page);
+		hgm_reads_release(r, page);
 	if (rc)
 		return rc;
-	hgm_resolve_wake(r, page, pages);
+	hgm_region_wake(r, page, pages);
 	hgm_stat_add(&r->h->stats, HGM_STAT_POISONED_PAGES, pages);
-	hgm_collapse_map_left(r, hgm_region_block(r, page)); /* the block will never be full */
-	req->settling_pages = pages;
-	req->filled_block = false;
-	hgm_resolve_settle(req);
+	r->h->above->map_left(r, hgm_region_block(r, page)); /* the block will never be full */
+	a->settling_pages = pages;
+	a->filled_block = false;
+	hgm_resolve_settle(a);
 	hgm_notify(r->h);
 	if (hgm_shrunk(r, page)) /* already reported */
 		return 0;
@@ -288,7 +305,7 @@ bool hgm_poison_left(struct hgm_region *r, uint64_t block)
 		return true;
 	/* It is fetched as any other from now on. Threads that waited for it were told. */
 	if (atomic_load_explicit(&r->block_state[block], memory_order_acquire) == poisoned) {
-		hgm_work_not_urgent(r, block);
+		r->h->above->not_urgent(r, block);
 		atomic_compare_exchange_strong_explicit(&r->block_state[block], &poisoned,
 							HGM_BLOCK_OPEN, memory_order_seq_cst,
 							memory_order_relaxed);
@@ -305,6 +322,6 @@ int hgm_resolve_poisoned(struct hgm_region *r, uint64_t page)
 		return rc;
 	/* Without poison the waiter goes on waiting. If woken, it would only fault again. */
 	if (rc != -EOPNOTSUPP)
-		hgm_resolve_wake(r, page, 1);
+		hgm_region_wake(r, page, 1);
 	return 0;
 }

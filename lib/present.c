@@ -4,6 +4,7 @@
  * again.
  */
 #include <errno.h>
+#include <sys/mman.h>
 
 #include "bits.h"
 #include "engine.h"
@@ -91,10 +92,41 @@ static int map_around(struct hgm_region *r, uint64_t page, bool wake_later, bool
 	if (rc == -EEXIST) {
 		hgm_stat_add(&r->h->stats, HGM_STAT_EXIST, 1);
 		if (!wake_later)
-			hgm_resolve_wake(r, page, 1);
+			hgm_region_wake(r, page, 1);
 		return 0;
 	}
 	return rc == -EFAULT ? rc : hgm_resolve_outcome(r, rc);
+}
+
+/* The alias of a dying region is unmapped soon. A late write may go to other memory. */
+static int fill_dying(char *addr, uint64_t len)
+{
+	void *mapped;
+
+	return hgm_sys->mmap(&mapped, addr, len, PROT_READ | PROT_WRITE,
+			     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
+}
+
+int hgm_resolve_fill_hole(struct hgm_region *r, uint64_t page)
+{
+	int fd = hgm_uffd_fd(r->h->alias_uffd);
+	uint64_t unit = r->backing == HGM_BACKING_HUGETLB ? r->block_bytes : HGM_PAGE_BYTES;
+	char *addr = r->alias + (page << HGM_PAGE_SHIFT) / unit * unit;
+	int64_t done;
+	int rc;
+
+	if (unit > HGM_PAGE_BYTES) /* hugetlb has no ZEROPAGE */
+		rc = hgm_sys->uffd_copy(fd, addr, r->zeroes, unit, 0, &done);
+	else
+		rc = hgm_sys->uffd_zeropage(fd, addr, unit, 0, &done);
+	if ((rc == -ENOMEM || rc == -ENOSPC) &&
+	    atomic_load_explicit(&r->dying, memory_order_acquire))
+		rc = fill_dying(addr, unit);
+	if (rc == -EAGAIN || rc == -ENOMEM || rc == -ENOSPC)
+		return -EAGAIN;
+	if (rc) /* the page is there, or gone: the writer looks again */
+		hgm_sys->uffd_wake(fd, addr, unit);
+	return 0;
 }
 
 /*
@@ -104,7 +136,7 @@ static int map_around(struct hgm_region *r, uint64_t page, bool wake_later, bool
 static int map_zero_block(struct hgm_region *r, uint64_t page, struct hgm_range *range)
 {
 	uint64_t pages = r->map_bytes >> HGM_PAGE_SHIFT;
-	int rc = hgm_events_fill_hole(r, page);
+	int rc = hgm_resolve_fill_hole(r, page);
 
 	if (!rc)
 		rc = hgm_resolve_continue_run(r, page / pages * pages, pages, r->map_bytes, range);
@@ -158,7 +190,7 @@ int hgm_resolve_present(struct hgm_region *r, uint64_t page, bool wake_later)
 {
 	uint64_t step = r->map_bytes >> HGM_PAGE_SHIFT;
 	uint64_t block = hgm_region_block(r, page);
-	uint8_t before = atomic_load_explicit(&r->block_state[block], memory_order_acquire);
+	uint8_t before = r->h->above->state(r, block);
 	bool installed = false;
 	int rc = -EFAULT;
 
@@ -180,10 +212,8 @@ int hgm_resolve_present(struct hgm_region *r, uint64_t page, bool wake_later)
 	if (rc && !hgm_put_off(rc) && rc != -ENOENT)
 		rc = hgm_poison_present(r, page / step * step, step, rc);
 	/* During and after the collapse, a fault that finds nothing mapped is new information. */
-	if (!rc && installed && r->collapses)
-		hgm_collapse_touched(r, block, before);
-	else if (!rc && installed)
-		hgm_collapse_whole(r, block);
+	if (!rc && installed)
+		r->h->above->touched(r, block, before);
 	return rc;
 }
 

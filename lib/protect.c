@@ -23,14 +23,6 @@ struct watch {
 	struct hgm_region *r; /* NULL: the watch has ended */
 };
 
-/* This thread is inside a caller's hgm_write_fn, and must not wait for fault threads. */
-static _Thread_local bool asking;
-
-bool hgm_protect_asks(void)
-{
-	return asking;
-}
-
 static struct watch *watch_of(struct hgm_guard *g)
 {
 	return (struct watch *)((char *)g - offsetof(struct watch, guard));
@@ -43,9 +35,9 @@ static int ask(struct hgm_guard *g, struct hgm_region *r, uint64_t page, uint64_
 	uint32_t verdict = o->verdict;
 
 	if (o->write) {
-		asking = true;
+		hgm_thread_calls_back(true);
 		verdict = o->write(o->user, r, &what);
-		asking = false;
+		hgm_thread_calls_back(false);
 	}
 	if (verdict != HGM_WRITE_ALLOW)
 		return HGM_GUARD_WAITS;
@@ -86,11 +78,12 @@ static const struct hgm_guard_ops ops = { .write = ask, .leave = leave, .free = 
 
 static int check_thread(const char *function)
 {
-	return asking ? hgm_fail(-EDEADLK,
-				 "%s: called from inside hgm_write_fn, it would wait for that to "
-				 "return; do it on another thread",
-				 function)
-		      : 0;
+	return hgm_thread_is_calling_back()
+		       ? hgm_fail(-EDEADLK,
+				  "%s: called from inside hgm_write_fn, it would wait for that to "
+				  "return; do it on another thread",
+				  function)
+		       : 0;
 }
 
 int hgm_region_watch(struct hgm_region *r, const struct hgm_watch_opts *opts)

@@ -74,11 +74,11 @@ static struct hgm_request *get_request(struct hgm_region *r)
 /* Give claimed pages their contents. Returns how many; the others are left as they were. */
 static uint64_t bring(struct hgm_request *req, uint64_t page, uint64_t pages, const char *buf)
 {
-	struct hgm_region *r = req->r;
+	struct hgm_region *r = req->in.r;
 	uint64_t placed = pages;
 	int64_t n;
 
-	req->first_page = req->buffer_page = page;
+	req->in.first_page = req->buffer_page = page;
 	if (r->copies && buf)
 		memcpy(hgm_request_buffer(req), buf, pages << HGM_PAGE_SHIFT);
 	if (!r->copies && (buf || r->may_shrink)) {

@@ -199,25 +199,79 @@ HGM_OWN_LINES(struct hgm_region, open_pages, retry_lock);
  */
 bool hgm_retry_dropped(struct hgm_region *r, uint64_t page, uint64_t pages);
 
+/*
+ * What modules above are told, or asked for, by the modules that hold and install pages. engine.c
+ * connects them.
+ */
+struct hgm_above {
+	/* All pages of the region are counted off. */
+	void (*arrived)(struct hgm_region *r);
+	/* Each page of a block is present, and installed if whole blocks are installed. */
+	void (*filled)(struct hgm_region *r, uint64_t block);
+	/*
+	 * Fill has brought pages of a block. True: the collapse will map them. map_left(): it will
+	 * not happen.
+	 */
+	bool (*leave)(struct hgm_region *r, uint64_t block);
+	void (*map_left)(struct hgm_region *r, uint64_t block);
+	/* A page of a block is to be mapped; it has been. state() returns @before. */
+	uint8_t (*state)(const struct hgm_region *r, uint64_t block);
+	void (*touched)(struct hgm_region *r, uint64_t block, uint8_t before);
+	/* Memory of these pages is about to be dropped. */
+	void (*discarded)(struct hgm_region *r, uint64_t page, uint64_t pages, bool may_wait);
+	/* Wait until every event that was read before has been handled. */
+	void (*settle_events)(struct hgm *h);
+	/* No thread waits for the block any more. */
+	void (*not_urgent)(struct hgm_region *r, uint64_t block);
+};
+
 void hgm_region_hold(struct hgm_region *r);
 void hgm_region_drop(struct hgm_region *r);
 void hgm_region_visit(struct hgm_region *r);
 void hgm_region_leave(struct hgm_region *r);
 
 /*
- * Wait until regions of one engine, which are in no table any more, are no longer held. Cancels
- * their requests.
+ * Wait until regions of one engine, which are in no table any more, are no longer held. Calls
+ * @cancel for each of them again and again until then.
  */
-void hgm_regions_wait_refs(struct hgm_region **r, unsigned int count);
+void hgm_regions_wait_refs(struct hgm_region **r, unsigned int count,
+			   void (*cancel)(struct hgm_region *));
+
+/* Make the threads that wait in hgm_wait() look again. */
+void hgm_something_is_done(struct hgm *h);
+
+/* A count of the region is now 0: if the region is complete, tell the threads that wait. */
+void hgm_region_check_complete(struct hgm_region *r);
+/* The region is in no table any more, so the remaining ones may be complete. */
+void hgm_region_gone(struct hgm_region *r);
+/*
+ * Something in the region is not decided yet, although all its pages may be counted off. The second
+ * function: now it is decided.
+ */
+void hgm_region_unsettle(struct hgm_region *r);
+void hgm_region_settled(struct hgm_region *r);
+
+/* Signal something that hgm_event_fd() reports. */
+void hgm_notify(struct hgm *h);
+
+/*
+ * Is the region complete? If not, the caller must be notified when it becomes complete. The second
+ * function: are all regions of an engine (struct hgm *)?
+ */
+bool hgm_region_looks_complete(struct hgm_region *r);
+bool hgm_all_complete(void *h);
+
+/* Wait until @done(@arg) is true or the deadline has passed. False: it has passed. */
+bool hgm_wait_for(struct hgm *h, bool (*done)(void *), void *arg, uint64_t deadline_ns);
 
 /* region_end.c: hgm_region_destroy() for several regions of one engine. */
 void hgm_regions_end(struct hgm_region **r, unsigned int count);
 
-/* Each page of a block is present, and installed if whole blocks are installed. */
-void hgm_region_block_filled(struct hgm_region *r, uint64_t block);
-
 /* Pages are done for good. Call it after their block was reported as filled. */
 void hgm_region_count_off(struct hgm_region *r, uint64_t pages);
+
+/* Wake all threads that wait for one of these pages, or for a block that contains one. */
+void hgm_region_wake(struct hgm_region *r, uint64_t page, uint64_t pages);
 
 /* Make each thread that waits for a page of the region look again. */
 void hgm_region_wake_all(struct hgm_region *r);
@@ -229,7 +283,7 @@ uint64_t hgm_region_poisoned_bytes(const struct hgm_region *r);
 uint64_t hgm_region_huge_bytes(const struct hgm_region *r);
 
 /*
- * lost.c. Both run on the thread that has read the event. Bytes [from, to) of a region were
+ * moved.c. Both run on the thread that has read the event. Bytes [from, to) of a region were
  * unmapped, or belong to another mapping now. Memory of a region was moved to @addr.
  */
 void hgm_region_lost(struct hgm_region *r, uint64_t from, uint64_t to);
@@ -237,6 +291,8 @@ void hgm_region_moved(struct hgm_region *r, uint64_t addr, uint64_t len);
 
 int hgm_lost_init(struct hgm_region *r);
 void hgm_lost_free(struct hgm_region *r);
+/* Pages [page, end) do not belong to the region any more. */
+void hgm_lost_mark(struct hgm_region *r, uint64_t page, uint64_t end);
 bool hgm_lost_page(const struct hgm_region *r, uint64_t page);
 
 /* The next run of bytes in [at, end) that still belongs to the region; *len 0: there is none. */
@@ -257,6 +313,9 @@ int hgm_lost_release(struct hgm_region *r, uint64_t page);
 int hgm_lost_fault(struct hgm *h, unsigned int stripe, uint64_t addr);
 
 /* The number of the userfaultfd that serves a page, and the userfaultfd; a block has one only. */
+/* Distribute a region over the stripes of its engine. */
+void hgm_region_stripe_up(struct hgm_region *r);
+
 unsigned int hgm_region_stripe(const struct hgm_region *r, uint64_t page);
 struct hgm_uffd *hgm_region_uffd(const struct hgm_region *r, uint64_t page);
 
@@ -296,15 +355,12 @@ static inline bool hgm_region_whole_blocks(const struct hgm_region *r)
 
 /*
  * backing.c: make the memory of a region, of the rung that was chosen, from options. @kind is that
- * of a caller's file, as hgm_backing_look() returned it. -errno with text: nothing is left behind.
+ * of a caller's file, as hgm_memory_kind() returned it. -errno with text: nothing is left behind.
  */
 int hgm_backing_make(struct hgm_region *r, const struct hgm_region_opts *opts, enum hgm_rung rung,
 		     const struct hgm_memory_kind *kind);
 void hgm_backing_free(struct hgm_region *r);
 int hgm_backing_drop_mapped(struct hgm_region *r);
-
-/* Is the caller's file fit for a region, and of which kind is it? -errno with text. */
-int hgm_backing_look(const struct hgm_region_opts *opts, struct hgm_memory_kind *kind);
 
 /* mapping.c: is [addr, addr + len) mapped from this file and offset (fd -1: private anonymous)? */
 int hgm_mapping_check(const void *addr, uint64_t len, int fd, uint64_t offset);
@@ -315,8 +371,12 @@ int hgm_mapping_check(const void *addr, uint64_t len, int fd, uint64_t offset);
  */
 bool hgm_shrunk(const struct hgm_region *r, uint64_t page);
 
-/* Report that pages which had not arrived are given up because of this. */
-void hgm_shrunk_tell(struct hgm_region *r, uint64_t page, uint64_t pages);
+/* Copy into the alias without dying of SIGBUS. Returns the bytes in whole pages, or -errno. */
+int64_t hgm_shrunk_copy(const struct hgm_region *r, void *to, const void *from, uint64_t bytes);
+
+/* The same for pages of the alias. @buf NULL: zeroes. Returns the pages written, or -errno. */
+int64_t hgm_shrunk_write(const struct hgm_region *r, uint64_t page, uint64_t pages,
+			 const void *buf);
 
 /* prepare.c: put every block into the page cache, huge where possible; -errno with text. */
 int hgm_prepare(struct hgm_region *r);
@@ -338,9 +398,6 @@ int hgm_region_register(struct hgm_region *r);
 int hgm_region_register_kept(struct hgm_region *r, struct hgm_uffd *u, uint64_t from, uint64_t to,
 			     uint64_t modes, uint64_t *ioctls);
 void hgm_region_free(struct hgm_region *r);
-
-/* region_info.c: may a bitmap describe these pages, of @all pages? -errno with text. */
-int hgm_region_check_pages(uint64_t all, uint64_t first, uint64_t pages, const char *function);
 
 /* region_info.c: write the sentence; @refused says why the type is no better, or is empty. */
 void hgm_region_describe(struct hgm_region *r, uint32_t asked, const char *refused);

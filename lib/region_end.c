@@ -108,6 +108,8 @@ static void release_waiters(struct hgm_region *r)
 	/* Events that were read are noted while the region can be found: a copy may follow. */
 	hgm_events_settle(r->h);
 	hgm_table_remove(r->h, r);
+	/* The collapser walks by index and may have skipped a region that moved. */
+	hgm_collapser_kick(r->h);
 	hgm_guard_leave(r);
 	/*
 	 * Release waiters first where possible. Memory of our own becomes inaccessible before it is
@@ -130,7 +132,7 @@ void hgm_regions_end(struct hgm_region **r, unsigned int count)
 		mark_dying(r[i]);
 	for (unsigned int i = 0; i < count; i++)
 		release_waiters(r[i]);
-	hgm_regions_wait_refs(r, count);
+	hgm_regions_wait_refs(r, count, hgm_requests_cancel);
 	for (unsigned int i = 0; i < count; i++) {
 		if (r[i]->callers_mapping && seal_callers_mapping(r[i]))
 			hgm_region_unregister(r[i], r[i]->mapped);

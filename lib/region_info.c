@@ -23,21 +23,6 @@ uint64_t hgm_region_length(const struct hgm_region *r)
 	return r ? r->length : 0;
 }
 
-uint64_t hgm_region_huge_bytes(const struct hgm_region *r)
-{
-	uint64_t bytes =
-		atomic_load_explicit(&r->huge_blocks, memory_order_relaxed) * r->block_bytes;
-
-	return bytes < r->length ? bytes : r->length; /* the last block may exceed the end */
-}
-
-uint64_t hgm_region_poisoned_bytes(const struct hgm_region *r)
-{
-	return (hgm_map_poisoned_pages(r->map) +
-		atomic_load_explicit(&r->refused_pages, memory_order_relaxed))
-	       << HGM_PAGE_SHIFT;
-}
-
 /* Describe how many of a shmem region's blocks were prepared. */
 static void describe_shmem(struct hgm_region *r, const char *of)
 {
@@ -118,24 +103,12 @@ int hgm_region_get_info(const struct hgm_region *r, struct hgm_region_info *out)
 			    "hgm_region_get_info");
 }
 
-int hgm_region_check_pages(uint64_t all, uint64_t first, uint64_t pages, const char *function)
-{
-	if (first % 64 || first > all || pages > all - first)
-		return hgm_fail(
-			-EINVAL,
-			"%s: pages [%llu, +%llu) of %llu: not inside, or the first is no multiple "
-			"of 64",
-			function, (unsigned long long)first, (unsigned long long)pages,
-			(unsigned long long)all);
-	return 0;
-}
-
 static int check_pages(const struct hgm_region *r, uint64_t first, uint64_t pages,
 		       const uint64_t *bitmap, const char *function)
 {
 	if (!r || !bitmap)
 		return hgm_fail(-EINVAL, "%s: the %s is NULL", function, r ? "bitmap" : "region");
-	return hgm_region_check_pages(hgm_region_pages(r), first, pages, function);
+	return hgm_opts_pages(hgm_region_pages(r), first, pages, function);
 }
 
 int hgm_region_export(const struct hgm_region *r, uint64_t first, uint64_t pages, uint64_t *bitmap)
@@ -159,8 +132,8 @@ static void import_run(struct hgm_region *r, uint64_t page, uint64_t run)
 	hgm_collapse_imported(r, block); /* before the block can be full */
 	full = hgm_resolve_publish(r, page, run);
 	if (full)
-		hgm_region_block_filled(r, block);
-	hgm_resolve_wake(r, page, run);
+		r->h->above->filled(r, block);
+	hgm_region_wake(r, page, run);
 	hgm_region_count_off(r, run);
 }
 

@@ -126,13 +126,13 @@ struct hgm_request *hgm_request_get(struct hgm_region *r, bool demand)
 		&pool->free, &head, next, memory_order_acq_rel, memory_order_acquire));
 	if ((uint32_t)head > atomic_load_explicit(&pool->top, memory_order_relaxed))
 		note_top(pool, (uint32_t)head);
-	req->r = r;
-	req->demand = demand;
-	req->sequential = false;
+	req->in.r = r;
+	req->in.demand = demand;
+	req->in.sequential = req->in.shared = false;
 	req->tries = 0;
 	req->step = HGM_STEP_ASK;
 	req->attempt = 0;
-	req->backoff_us = 0;
+	req->in.backoff_us = 0;
 	req->peek = NULL;
 	req->kept = false;
 	atomic_store_explicit(&req->peeks, false, memory_order_relaxed);
@@ -140,8 +140,8 @@ struct hgm_request *hgm_request_get(struct hgm_region *r, bool demand)
 	req->awaited = UINT64_MAX;
 	req->starved = req->given = false;
 	req->hurried = req->fell_short = false;
-	req->sparse = req->zero = req->scribbled = req->filled_block = req->piecewise =
-		req->wake_later = false;
+	req->sparse = req->in.zero = req->in.scribbled = req->in.filled_block = req->piecewise =
+		req->in.wake_later = false;
 	hgm_region_hold(r);
 	return req;
 }
@@ -149,7 +149,7 @@ struct hgm_request *hgm_request_get(struct hgm_region *r, bool demand)
 /* A starved request counts as failing, so that the counter shows why it takes so long. */
 static void set_starved(struct hgm_request *req, bool starved)
 {
-	_Atomic uint64_t *failing = &req->r->h->failing_requests;
+	_Atomic uint64_t *failing = &req->in.r->h->failing_requests;
 
 	if (starved && !req->starved)
 		atomic_fetch_add_explicit(failing, 1, memory_order_relaxed);
@@ -160,7 +160,7 @@ static void set_starved(struct hgm_request *req, bool starved)
 
 void hgm_request_put(struct hgm_request *req)
 {
-	struct hgm_region *r = req->r;
+	struct hgm_region *r = req->in.r;
 	struct hgm *h = r->h;
 	struct hgm_request_pool *pool = &h->requests;
 	uint64_t index = (uint64_t)(req - pool->slot) + 1;
@@ -171,7 +171,7 @@ void hgm_request_put(struct hgm_request *req)
 		atomic_fetch_sub_explicit(&h->failing_requests, 1, memory_order_relaxed);
 	set_starved(req, false);
 	hgm_kept_give_back(req);
-	if (!req->demand)
+	if (!req->in.demand)
 		atomic_fetch_sub_explicit(&pool->fill_used, 1, memory_order_relaxed);
 	if (req->given)
 		atomic_fetch_sub_explicit(&pool->given, 1, memory_order_relaxed);
@@ -194,18 +194,18 @@ uint64_t hgm_request_asks(const struct hgm_request *req)
 
 void *hgm_request_buffer(const struct hgm_request *req)
 {
-	struct hgm_request_pool *pool = &req->r->h->requests;
+	struct hgm_request_pool *pool = &req->in.r->h->requests;
 
 	if (req->peek)
-		return req->peek->buf + (req->first_page % HGM_PAGES_PER_WORD << HGM_PAGE_SHIFT);
-	if (!req->r->copies && !req->r->bounces)
-		return req->r->alias + (req->first_page << HGM_PAGE_SHIFT);
-	if (req->r->source->memory && !req->given) /* they are there; no thread writes to them */
-		return (char *)(uintptr_t)req->r->source->memory + req->r->source_offset +
-		       (req->first_page << HGM_PAGE_SHIFT);
+		return req->peek->buf + (req->in.first_page % HGM_PAGES_PER_WORD << HGM_PAGE_SHIFT);
+	if (!req->in.r->copies && !req->in.r->bounces)
+		return req->in.r->alias + (req->in.first_page << HGM_PAGE_SHIFT);
+	if (req->in.r->source->memory && !req->given) /* they are there; no thread writes to them */
+		return (char *)(uintptr_t)req->in.r->source->memory + req->in.r->source_offset +
+		       (req->in.first_page << HGM_PAGE_SHIFT);
 	return atomic_load_explicit(&pool->bounce, memory_order_acquire) +
 	       (size_t)(req - pool->slot) * HGM_REQUEST_MAX_BYTES +
-	       ((req->first_page - req->buffer_page) << HGM_PAGE_SHIFT);
+	       ((req->in.first_page - req->buffer_page) << HGM_PAGE_SHIFT);
 }
 
 static uint64_t ticket_id(const struct hgm *h, const struct hgm_request *req, uint64_t ticket)
@@ -267,7 +267,7 @@ bool hgm_request_raise(struct hgm_region *r, uint64_t page, uint64_t *id)
 	req = begin_raising(r, page, &ticket);
 	if (!req)
 		return false;
-	bit = UINT64_C(1) << (page - req->first_page);
+	bit = UINT64_C(1) << (page - req->in.first_page);
 	if (r->copies) {
 		taken = !(req->taken & bit);
 		req->taken |= bit;
@@ -282,18 +282,18 @@ bool hgm_request_raise(struct hgm_region *r, uint64_t page, uint64_t *id)
 static void put_off(struct hgm_request *req, enum hgm_request_step step, uint32_t us)
 {
 	req->step = step;
-	hgm_work_later(req->r->h, req, hgm_now_ns() + UINT64_C(1000) * us);
+	hgm_work_later(req->in.r->h, req, hgm_now_ns() + UINT64_C(1000) * us);
 }
 
 /* The kernel returned EAGAIN or has no memory. Try again later, with a longer delay each time. */
 static bool put_off_by_kernel(struct hgm_request *req, enum hgm_request_step step)
 {
-	req->backoff_us = req->backoff_us * 2;
-	if (req->backoff_us < PUT_OFF_MIN_US)
-		req->backoff_us = PUT_OFF_MIN_US;
-	if (req->backoff_us > PUT_OFF_MAX_US)
-		req->backoff_us = PUT_OFF_MAX_US;
-	put_off(req, step, req->backoff_us);
+	req->in.backoff_us = req->in.backoff_us * 2;
+	if (req->in.backoff_us < PUT_OFF_MIN_US)
+		req->in.backoff_us = PUT_OFF_MIN_US;
+	if (req->in.backoff_us > PUT_OFF_MAX_US)
+		req->in.backoff_us = PUT_OFF_MAX_US;
+	put_off(req, step, req->in.backoff_us);
 	return false;
 }
 
@@ -304,7 +304,7 @@ static bool put_off_by_kernel(struct hgm_request *req, enum hgm_request_step ste
  */
 static void advance(struct hgm_request *req, uint64_t pages)
 {
-	req->first_page += pages;
+	req->in.first_page += pages;
 	req->pages -= pages;
 	req->delivered -= pages < req->delivered ? pages : req->delivered;
 	req->awaited -= pages < req->awaited ? pages : req->awaited;
@@ -328,34 +328,34 @@ static bool go_on(struct hgm_request *req, uint64_t settled)
 	}
 	req->step = req->delivered ? HGM_STEP_CONTENTS : HGM_STEP_ASK;
 	if (!req->delivered) /* the source may also have written past what it delivered */
-		req->scribbled |= req->fell_short;
-	req->backoff_us = 0;
+		req->in.scribbled |= req->fell_short;
+	req->in.backoff_us = 0;
 	/* The remaining pages have failed exactly as often as the request had. */
-	if (req->piecewise && (req->demand || req->peek))
-		req->attempt = req->r->h->opts.retries + 1;
+	if (req->piecewise && (req->in.demand || req->peek))
+		req->attempt = req->in.r->h->opts.retries + 1;
 	return true;
 }
 
 /* The contents are no longer needed. */
 static bool unwanted(const struct hgm_request *req)
 {
-	return atomic_load_explicit(&req->r->dying, memory_order_acquire) ||
+	return atomic_load_explicit(&req->in.r->dying, memory_order_acquire) ||
 	       (req->peek && atomic_load_explicit(&req->peek->given_up, memory_order_acquire));
 }
 
 static bool after_install(struct hgm_request *req, int rc, uint64_t *now_ns)
 {
-	struct hgm *h = req->r->h;
+	struct hgm *h = req->in.r->h;
 
 	if (rc == -ENOMEM || req->starved)
 		set_starved(req, rc);
 	if (rc)
 		return put_off_by_kernel(req, HGM_STEP_INSTALL);
-	if (req->demand) {
+	if (req->in.demand) {
 		*now_ns = hgm_now_ns();
 		hgm_stat_phase(&h->stats, HGM_PHASE_INSTALL, *now_ns - req->answered_ns);
 	}
-	return go_on(req, req->settling_pages);
+	return go_on(req, req->in.settling_pages);
 }
 
 /* Transient errors concern the path to the contents, and not the contents. */
@@ -394,7 +394,7 @@ static bool is_transient(int rc)
 /* Only demand is given up, and only after it has been tried for long enough. */
 static bool may_give_up(const struct hgm_request *req)
 {
-	const struct hgm_opts *o = &req->r->h->opts;
+	const struct hgm_opts *o = &req->in.r->h->opts;
 
 	return req->attempt > o->retries &&
 	       (!req->transient ||
@@ -408,7 +408,7 @@ static bool may_give_up(const struct hgm_request *req)
  */
 static uint64_t backoff_us(const struct hgm_request *req)
 {
-	struct hgm *h = req->r->h;
+	struct hgm *h = req->in.r->h;
 	uint64_t first_us = h->opts.retry_first_us, us = first_us;
 	uint64_t max_us = first_us > RETRY_MAX_US ? first_us : RETRY_MAX_US;
 	uint64_t crowd = atomic_load_explicit(&h->failing_requests, memory_order_relaxed);
@@ -424,9 +424,9 @@ static uint64_t backoff_us(const struct hgm_request *req)
 
 static void log_failure(struct hgm_request *req, int rc)
 {
-	unsigned long long at = req->r->source_offset + (req->first_page << HGM_PAGE_SHIFT);
+	unsigned long long at = req->in.r->source_offset + (req->in.first_page << HGM_PAGE_SHIFT);
 	unsigned long long length = hgm_request_asks(req) << HGM_PAGE_SHIFT;
-	struct hgm *h = req->r->h;
+	struct hgm *h = req->in.r->h;
 
 	hgm_log_some(&h->log, HGM_LOG_SOURCE_FAILED, HGM_LOG_WARNING,
 		     "source: %s for bytes [%llu, +%llu), try %u", hgm_errno_name(rc), at, length,
@@ -438,7 +438,7 @@ static bool give_back(struct hgm_request *req, uint64_t pages)
 {
 	if (!hgm_work_fill_failed(req, pages))
 		return false;
-	hgm_work_released(req->r, req->first_page, pages);
+	hgm_work_released(req->in.r, req->in.first_page, pages);
 	return true;
 }
 
@@ -448,7 +448,7 @@ static bool give_back(struct hgm_request *req, uint64_t pages)
  */
 static bool fill_failed(struct hgm_request *req, unsigned int in_a_row)
 {
-	struct hgm_region *r = req->r;
+	struct hgm_region *r = req->in.r;
 	bool piecewise = req->piecewise;
 
 	if (!go_on(req, 0)) /* demand has taken all pages by now */
@@ -479,9 +479,10 @@ static bool fill_failed(struct hgm_request *req, unsigned int in_a_row)
 /* The first page, and so every page after it, is beyond the end of a truncated file. */
 static bool cut_off(struct hgm_request *req, int rc)
 {
-	if (rc != -EFAULT || req->peek || req->r->copies || !hgm_shrunk(req->r, req->first_page))
+	if (rc != -EFAULT || req->peek || req->in.r->copies ||
+	    !hgm_shrunk(req->in.r, req->in.first_page))
 		return false;
-	hgm_shrunk_tell(req->r, req->first_page, hgm_request_asks(req));
+	hgm_poison_shrunk(req->in.r, req->in.first_page, hgm_request_asks(req));
 	req->step = HGM_STEP_POISON;
 	return true;
 }
@@ -489,19 +490,19 @@ static bool cut_off(struct hgm_request *req, int rc)
 /* No thread waits for pages that were read ahead. Fill fetches them when the source recovers. */
 static void leave_read_ahead(struct hgm_request *req)
 {
-	uint64_t page = req->first_page + req->awaited;
+	uint64_t page = req->in.first_page + req->awaited;
 
 	if (req->peek || req->awaited >= req->pages)
 		return;
-	hgm_work_let_go(req->r, page, req->pages - req->awaited);
-	hgm_work_released(req->r, page, req->pages - req->awaited);
+	hgm_work_let_go(req->in.r, page, req->pages - req->awaited);
+	hgm_work_released(req->in.r, page, req->pages - req->awaited);
 	req->pages = req->awaited;
 }
 
 static bool failed(struct hgm_request *req, int rc)
 {
-	struct hgm_source *src = req->r->source;
-	struct hgm *h = req->r->h;
+	struct hgm_source *src = req->in.r->source;
+	struct hgm *h = req->in.r->h;
 	unsigned int in_a_row;
 
 	/* It was cancelled on request, which is not a failure of the source. */
@@ -514,15 +515,15 @@ static bool failed(struct hgm_request *req, int rc)
 		return true;
 	/* Where only faults of user mode are served, the kernel cannot write to holes. */
 	if (rc == -EFAULT && !req->peek)
-		hgm_discard_holes(req->r, req->first_page, req->pages);
+		hgm_discard_holes(req->in.r, req->in.first_page, req->pages);
 	hgm_stat_add(&h->stats, HGM_STAT_SOURCE_ERRORS, 1);
 	log_failure(req, rc);
 	atomic_store_explicit(&h->last_error, rc, memory_order_relaxed);
-	req->scribbled = true;
+	req->in.scribbled = true;
 	req->transient = is_transient(rc);
-	atomic_store_explicit(&req->r->scribbled, true, memory_order_release);
+	atomic_store_explicit(&req->in.r->scribbled, true, memory_order_release);
 	in_a_row = 1 + atomic_fetch_add_explicit(&src->failures, 1, memory_order_acq_rel);
-	if (!req->demand && !req->peek)
+	if (!req->in.demand && !req->peek)
 		return fill_failed(req, in_a_row);
 	if (!req->attempt++) {
 		atomic_fetch_add_explicit(&h->failing_requests, 1, memory_order_relaxed);
@@ -537,7 +538,7 @@ static bool failed(struct hgm_request *req, int rc)
 			hgm_request_put(req);
 			return false;
 		}
-		split = req->pages > 1 && !req->piecewise && !hgm_region_whole_blocks(req->r);
+		split = req->pages > 1 && !req->piecewise && !hgm_region_whole_blocks(req->in.r);
 
 		req->piecewise |= split;
 		req->step = split ? HGM_STEP_ASK : HGM_STEP_POISON;
@@ -551,19 +552,19 @@ static bool failed(struct hgm_request *req, int rc)
 /* A good answer. Requests that failed before it need not wait any longer. */
 static void succeeded(struct hgm_request *req)
 {
-	struct hgm_source *src = req->r->source;
+	struct hgm_source *src = req->in.r->source;
 
 	if (!atomic_load_explicit(&src->failures, memory_order_relaxed) ||
 	    !atomic_exchange_explicit(&src->failures, 0, memory_order_acq_rel))
 		return;
-	hgm_work_source_well(req->r->h, src,
+	hgm_work_source_well(req->in.r->h, src,
 			     atomic_fetch_add_explicit(&src->recoveries, 1, memory_order_acq_rel));
 }
 
 /* For a sparse answer: how many pages from the first on are alike, and whether they are zero. */
 static uint64_t alike(const struct hgm_request *req, uint64_t most, bool *zero)
 {
-	uint64_t at = req->first_page - req->buffer_page, run = 0;
+	uint64_t at = req->in.first_page - req->buffer_page, run = 0;
 
 	for (; run < most; run++, at++) {
 		bool is = req->zeroes[at / 64] >> at % 64 & 1;
@@ -579,7 +580,7 @@ static uint64_t alike(const struct hgm_request *req, uint64_t most, bool *zero)
 static void write_zeroes(const struct hgm_request *req, uint64_t pages)
 {
 	char *buf = hgm_request_buffer(req);
-	uint64_t at = req->first_page - req->buffer_page;
+	uint64_t at = req->in.first_page - req->buffer_page;
 
 	for (uint64_t i = 0; i < pages; i++, at++)
 		if (req->zeroes[at / 64] >> at % 64 & 1)
@@ -590,11 +591,11 @@ static void write_zeroes(const struct hgm_request *req, uint64_t pages)
 static bool peeked(struct hgm_request *req, uint64_t pages, bool readable)
 {
 	struct hgm_peek *peek = req->peek;
-	uint64_t bits = hgm_bits_low(pages) << req->first_page % HGM_PAGES_PER_WORD;
+	uint64_t bits = hgm_bits_low(pages) << req->in.first_page % HGM_PAGES_PER_WORD;
 
 	if (readable && req->sparse)
 		write_zeroes(req, pages);
-	if (!readable || req->zero)
+	if (!readable || req->in.zero)
 		memset(hgm_request_buffer(req), 0, pages << HGM_PAGE_SHIFT);
 	if (!readable)
 		atomic_fetch_or_explicit(&peek->unreadable, bits, memory_order_relaxed);
@@ -605,7 +606,7 @@ static bool peeked(struct hgm_request *req, uint64_t pages, bool readable)
 
 static void fell_short(struct hgm_request *req)
 {
-	struct hgm *h = req->r->h;
+	struct hgm *h = req->in.r->h;
 
 	hgm_stat_add(&h->stats, HGM_STAT_SOURCE_SHORT, 1);
 	req->fell_short = true;
@@ -619,9 +620,27 @@ static bool not_placed(struct hgm_request *req, int rc)
 {
 	if (cut_off(req, rc))
 		return true;
-	hgm_discard_holes(req->r, req->first_page, req->pages);
+	hgm_discard_holes(req->in.r, req->in.first_page, req->pages);
 	req->delivered = 0;
 	return put_off_by_kernel(req, HGM_STEP_ASK);
+}
+
+/*
+ * Where contents go into the alias by system calls only: put the request's first pages there,
+ * perhaps fewer than *pages. -errno: none.
+ */
+static int place(struct hgm_request *req, uint64_t *pages)
+{
+	int64_t n;
+
+	if (!req->in.r->bounces && (!req->in.zero || !req->in.r->may_shrink || req->in.r->copies))
+		return 0;
+	n = hgm_shrunk_write(req->in.r, req->in.first_page, *pages,
+			     req->in.zero ? NULL : hgm_request_buffer(req));
+	if (n <= 0)
+		return n ? (int)n : -EFAULT;
+	*pages = (uint64_t)n;
+	return 0;
 }
 
 /* Handle the delivered pages, up to the first one that demand has taken. */
@@ -633,32 +652,33 @@ static bool contents(struct hgm_request *req, uint64_t *now_ns)
 	run = run < req->delivered ? run : req->delivered;
 	if (req->sparse)
 		run = alike(req, run, &req->delivered_zero);
-	req->zero = req->delivered_zero; /* a run may have been written out as zeroes */
-	rc = req->given ? 0 : hgm_shrunk_place(req, &run);
+	req->in.zero = req->delivered_zero; /* a run may have been written out as zeroes */
+	rc = req->given ? 0 : place(req, &run);
 	if (rc)
 		return not_placed(req, rc);
-	return after_install(req, hgm_resolve_contents(req, run), now_ns);
+	req->in.buffer = hgm_request_buffer(req);
+	return after_install(req, hgm_resolve_contents(&req->in, run), now_ns);
 }
 
 /* @zeroes: a bit for each page that is zero; NULL: all pages or none are zero, as @result says. */
 static bool answered(struct hgm_request *req, int64_t result, const uint64_t *zeroes, bool later,
 		     uint64_t *now_ns)
 {
-	struct hgm *h = req->r->h;
+	struct hgm *h = req->in.r->h;
 	uint64_t length = hgm_request_asks(req) << HGM_PAGE_SHIFT;
 	uint64_t bytes = result < 0 ? 0 : (uint64_t)(result & ~HGM_IO_ZERO);
 	bool ok = bytes >= HGM_PAGE_BYTES && bytes <= length;
 
 	req->answered_ns = hgm_now_ns();
 	HGM_TRACE2(answer, req, result);
-	if (req->demand)
+	if (req->in.demand)
 		hgm_stat_phase(&h->stats, HGM_PHASE_SOURCE, req->answered_ns - req->asked_ns);
 	if (req->filling)
 		hgm_work_fill_done(h, req, ok ? bytes & ~(HGM_PAGE_BYTES - 1) : 0, later);
 	if (!ok)
 		return failed(req, result < 0 && result >= -ERRNO_MAX ? (int)result : -EIO);
 	succeeded(req);
-	req->zero = req->delivered_zero = result & HGM_IO_ZERO;
+	req->in.zero = req->delivered_zero = result & HGM_IO_ZERO;
 	req->sparse = zeroes;
 	if (zeroes)
 		memcpy(req->zeroes, zeroes, hgm_bits_words(bytes >> HGM_PAGE_SHIFT) * 8);
@@ -667,8 +687,8 @@ static bool answered(struct hgm_request *req, int64_t result, const uint64_t *ze
 	req->delivered = bytes >> HGM_PAGE_SHIFT;
 	if (req->delivered < hgm_request_asks(req))
 		fell_short(req);
-	else if (req->demand)
-		hgm_readahead_took(&req->r->readahead, req->delivered,
+	else if (req->in.demand)
+		hgm_readahead_took(&req->in.r->readahead, req->delivered,
 				   req->answered_ns - req->asked_ns);
 	while (req->taken & 1)
 		advance(req, 1);
@@ -676,7 +696,7 @@ static bool answered(struct hgm_request *req, int64_t result, const uint64_t *ze
 	 * A thread that reads events can neither drop pages that were discarded meanwhile nor wait
 	 * for a thread that does so. Leave the copying to the workers.
 	 */
-	if (later && req->delivered && req->r->copies && hgm_discard_forbidden()) {
+	if (later && req->delivered && req->in.r->copies && hgm_discard_forbidden()) {
 		req->step = HGM_STEP_CONTENTS;
 		return true;
 	}
@@ -692,19 +712,19 @@ static bool pass_discarded(struct hgm_request *req, bool *mine)
 
 	if (req->peek)
 		return false;
-	hgm_suspects_check(req->r, req->first_page, hgm_request_asks(req));
-	run = hgm_discard_run(req->r, req->first_page, hgm_request_asks(req), &discarded);
+	hgm_suspects_check(req->in.r, req->in.first_page, hgm_request_asks(req));
+	run = hgm_discard_run(req->in.r, req->in.first_page, hgm_request_asks(req), &discarded);
 	if (!discarded)
 		return false;
 	run = run < not_taken(req) ? run : not_taken(req);
-	rc = hgm_resolve_dropped(req, &run);
+	rc = hgm_resolve_dropped(&req->in, &run);
 	*mine = rc ? put_off_by_kernel(req, req->step) : go_on(req, run);
 	return true;
 }
 
 static bool ask(struct hgm_request *req, bool may_sleep, uint64_t *now_ns)
 {
-	struct hgm_region *r = req->r;
+	struct hgm_region *r = req->in.r;
 	struct hgm *h = r->h;
 	struct hgm_source *src = r->source;
 	bool nowait = !may_sleep && src->blocking;
@@ -715,15 +735,15 @@ static bool ask(struct hgm_request *req, bool may_sleep, uint64_t *now_ns)
 	struct hgm_io io = {
 		.engine = h,
 		.id = ticket_id(h, req, ticket),
-		.offset = r->source_offset + (req->first_page << HGM_PAGE_SHIFT),
+		.offset = r->source_offset + (req->in.first_page << HGM_PAGE_SHIFT),
 		.length = hgm_request_asks(req) << HGM_PAGE_SHIFT,
-		.flags = req->demand ? HGM_IO_DEMAND : 0,
+		.flags = req->in.demand ? HGM_IO_DEMAND : 0,
 		.attempt = req->tries + req->attempt,
 	};
 	int64_t result;
 	bool mine;
 
-	req->buffer_page = req->first_page;
+	req->buffer_page = req->in.first_page;
 	io.buf = hgm_request_buffer(req);
 	if (pass_discarded(req, &mine))
 		return mine;
@@ -736,9 +756,9 @@ static bool ask(struct hgm_request *req, bool may_sleep, uint64_t *now_ns)
 	}
 	req->asked_ns = before_ns ? before_ns : hgm_now_ns();
 	HGM_TRACE4(ask, req, io.offset, io.length, io.flags & HGM_IO_DEMAND);
-	if (req->demand) {
+	if (req->in.demand) {
 		hgm_feed_demand(r->feed, req->asked_ns);
-		hgm_fill_fault(r, req->first_page);
+		hgm_fill_fault(r, req->in.first_page);
 	} else {
 		hgm_work_fill_asked(h, req, io.length);
 	}
@@ -747,9 +767,9 @@ static bool ask(struct hgm_request *req, bool may_sleep, uint64_t *now_ns)
 	hgm_region_hold(r); /* the answer may drop the request's reference while the source runs */
 	atomic_store_explicit(&req->asked_for, r, memory_order_release);
 	atomic_store_explicit(&req->asked_fill,
-			      req->demand || (req->peek && !req->kept)
+			      req->in.demand || (req->peek && !req->kept)
 				      ? 0
-				      : req->first_page << PAGES_BITS | req->pages,
+				      : req->in.first_page << PAGES_BITS | req->pages,
 			      memory_order_relaxed);
 	atomic_store_explicit(&req->ticket, ticket | ASKED, memory_order_release);
 	result = (nowait ? src->read_nowait : src->read)(src->user, &io);
@@ -770,13 +790,13 @@ static bool ask(struct hgm_request *req, bool may_sleep, uint64_t *now_ns)
  */
 static void leave_behind(struct hgm_request *req)
 {
-	uint64_t page = req->first_page + 1, pages = req->pages - 1;
-	struct hgm_region *r = req->r;
+	uint64_t page = req->in.first_page + 1, pages = req->pages - 1;
+	struct hgm_region *r = req->in.r;
 
 	if (!hgm_work_give_back(r, page, pages))
 		return;
 	req->pages = 1;
-	hgm_resolve_wake(r, page, pages); /* no-lost-waiter: threads that found them claimed */
+	hgm_region_wake(r, page, pages); /* no-lost-waiter: threads that found them claimed */
 }
 
 static bool give_up(struct hgm_request *req)
@@ -788,24 +808,24 @@ static bool give_up(struct hgm_request *req)
 		return peeked(req, hgm_request_asks(req), false);
 	if (pass_discarded(req, &mine))
 		return mine;
-	rc = hgm_resolve_poison(req);
+	rc = hgm_resolve_poison(&req->in, hgm_request_asks(req));
 	if (hgm_put_off(rc))
 		return put_off_by_kernel(req, HGM_STEP_POISON);
 	if (!rc)
-		return go_on(req, req->settling_pages);
+		return go_on(req, req->in.settling_pages);
 	/*
 	 * Pages cannot be poisoned here. The waiter goes on waiting, the caller is told, and the
 	 * source may recover.
 	 */
-	hgm_log_some(&req->r->h->log, HGM_LOG_GIVEN_UP, HGM_LOG_ERROR,
+	hgm_log_some(&req->in.r->h->log, HGM_LOG_GIVEN_UP, HGM_LOG_ERROR,
 		     "the source failed for good and nothing can be poisoned here: %llu KiB at %p "
 		     "stay missing, and are asked for again",
 		     (unsigned long long)hgm_request_asks(req) * HGM_PAGE_BYTES >> 10,
-		     hgm_region_at(req->r, req->first_page));
-	if (req->pages > 1 && !hgm_region_whole_blocks(req->r))
+		     hgm_region_at(req->in.r, req->in.first_page));
+	if (req->pages > 1 && !hgm_region_whole_blocks(req->in.r))
 		leave_behind(req);
-	req->attempt = req->r->h->opts.retries + 1;
-	hgm_notify(req->r->h);
+	req->attempt = req->in.r->h->opts.retries + 1;
+	hgm_notify(req->in.r->h);
 	put_off(req, HGM_STEP_ASK, GIVEN_UP_US);
 	return false;
 }
@@ -814,9 +834,9 @@ static uint64_t run(struct hgm_request *req, bool may_sleep, uint64_t now_ns)
 {
 	bool mine = true;
 
-	req->on_fault_thread = !may_sleep;
+	req->in.on_fault_thread = !may_sleep;
 	if (may_sleep)
-		req->wake_later = false; /* it no longer belongs to a fault thread */
+		req->in.wake_later = false; /* it no longer belongs to a fault thread */
 	while (mine) {
 		if (unwanted(req)) {
 			hgm_request_put(req);
@@ -830,7 +850,7 @@ static uint64_t run(struct hgm_request *req, bool may_sleep, uint64_t now_ns)
 			mine = contents(req, &now_ns);
 			break;
 		case HGM_STEP_INSTALL:
-			mine = after_install(req, hgm_resolve_install(req), &now_ns);
+			mine = after_install(req, hgm_resolve_install(&req->in), &now_ns);
 			break;
 		case HGM_STEP_POISON:
 			mine = give_up(req);
@@ -842,7 +862,7 @@ static uint64_t run(struct hgm_request *req, bool may_sleep, uint64_t now_ns)
 
 uint64_t hgm_request_run(struct hgm_request *req, bool may_sleep, uint64_t now_ns)
 {
-	struct hgm *h = req->r->h;
+	struct hgm *h = req->in.r->h;
 
 	now_ns = run(req, may_sleep, now_ns);
 	hgm_log_flush(&h->log);
@@ -859,7 +879,7 @@ int hgm_request_peek(struct hgm_region *r, struct hgm_peek *peek, uint64_t page,
 	req->peek_pages = pages;
 	atomic_store_explicit(&req->peeks, true, memory_order_relaxed);
 	atomic_fetch_add_explicit(&r->peeks, 1, memory_order_relaxed);
-	req->first_page = page;
+	req->in.first_page = page;
 	req->pages = pages;
 	hgm_work_later(r->h, req, 0);
 	return 0;
@@ -884,9 +904,10 @@ static int done(const struct hgm_io *io, int64_t result, const uint64_t *zeroes,
 		return hgm_fail(-EALREADY, "%s: request %llu was answered before", call,
 				(unsigned long long)io->id);
 
-	r = req->r;
+	r = req->in.r;
 	logs = r->h->log.write;
-	req->wake_later = req->on_fault_thread = false; /* the thread that asked has gone on */
+	req->in.wake_later = req->in.on_fault_thread =
+		false; /* the thread that asked has gone on */
 	bytes = (uint64_t)(result & ~HGM_IO_ZERO);
 	asked = hgm_request_asks(req) << HGM_PAGE_SHIFT;
 	if (result == HGM_IO_LATER || (result > 0 && bytes > asked)) {

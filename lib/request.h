@@ -12,6 +12,7 @@
 #include <hgm/source.h>
 
 #include "line.h"
+#include "resolve.h"
 
 struct hgm_region;
 
@@ -59,36 +60,20 @@ struct hgm_request {
 	 */
 	uint64_t taken;
 	bool hurried; /* the source has been told to hurry; accessed likewise */
-	struct hgm_region *r;
-	uint64_t first_page;
+	struct hgm_arrival in;
 	uint64_t pages;
-	/*
-	 * INSTALL, POISON: the pages that are left to do; a whole block where that is the
-	 * granularity
-	 */
-	uint64_t install_page;
-	uint64_t install_pages;
-	uint64_t publish_page;	 /* COPY: the first page that is not present yet */
-	uint64_t delivered;	 /* CONTENTS: number of pages in the buffer */
-	uint64_t awaited;	 /* demand: number of pages waited for; the others are read ahead */
-	uint64_t buffer_page;	 /* the first page of the buffer */
-	uint64_t settling_pages; /* subtracted from the region's open pages at the end */
+	uint64_t delivered;   /* CONTENTS: number of pages in the buffer */
+	uint64_t awaited;     /* demand: number of pages waited for; the others are read ahead */
+	uint64_t buffer_page; /* the first page of the buffer */
 	enum hgm_request_step step;
 	uint32_t attempt;
-	uint32_t tries; /* fill: tries that failed before this request was made */
-	bool demand;
-	bool sequential;     /* fill in order: the block will soon be full */
+	uint32_t tries;	     /* fill: tries that failed before this request was made */
 	bool transient;	     /* the last failure was a transient error */
 	bool delivered_zero; /* zeroes were delivered, and nothing is in the buffer */
 	bool sparse;	     /* zeroes[] says which pages are zero */
 	bool given;	     /* contents come from put.c, not from the source */
-	bool zero;	     /* like delivered_zero, for the pages being installed */
 	bool fell_short;     /* the source delivered less than was requested */
-	bool scribbled;	     /* a failed try may have left anything in the buffer */
-	bool filled_block;
-	bool on_fault_thread;
-	bool wake_later; /* the fault thread wakes the waiters, once for each batch */
-	bool piecewise;	 /* all tries failed: go page by page to give up only bad pages */
+	bool piecewise;	     /* all tries failed: go page by page to give up only bad pages */
 	uint64_t asked_ns;
 	uint64_t answered_ns;
 	uint64_t failed_ns;	 /* time of the first failure that attempt counts */
@@ -101,8 +86,7 @@ struct hgm_request {
 	struct hgm_request *fill_next;
 	struct hgm_request *fill_before;
 	uint64_t due_ns;
-	uint32_t backoff_us; /* after the kernel refused for now */
-	bool starved;	     /* there is no memory for it; it counts as failing */
+	bool starved; /* there is no memory for it; it counts as failing */
 	struct hgm_peek *peek;
 	uint64_t peek_pages; /* as first requested */
 	bool kept;	     /* its pages are claimed, and the contents also go into memory */

@@ -22,22 +22,12 @@
 #include "sys.h"
 #include "trace.h"
 
-/* Events wait for a COPY: hgm_fault_hold_events(). */
+/* Events wait for a COPY: hgm_reads_hold(). */
 #define PIECE_PAGES 16
 
 /* It is soon known whether pages are being dropped from the file, unless there is no free CPU. */
 #define SUSPECT_US 1000
 #define EXIST_TOLD 3
-
-void hgm_resolve_wake(struct hgm_region *r, uint64_t page, uint64_t pages)
-{
-	/* The kernel reports and wakes by the first address of what is mapped as a whole. */
-	uint64_t step = r->map_bytes >> HGM_PAGE_SHIFT, first = page / step * step;
-	uint64_t bytes = ((page + pages - first + step - 1) / step * step) << HGM_PAGE_SHIFT;
-
-	HGM_TRACE2(wake, hgm_region_at(r, first), bytes);
-	hgm_sys->uffd_wake(hgm_uffd_fd(hgm_region_uffd(r, first)), hgm_region_at(r, first), bytes);
-}
 
 void hgm_resolve_count(struct hgm_region *r, const struct hgm_range *range)
 {
@@ -94,14 +84,14 @@ int hgm_resolve_outcome(struct hgm_region *r, int rc)
 }
 
 /* The request's part of its region is finished for good. */
-void hgm_resolve_settle(struct hgm_request *req)
+void hgm_resolve_settle(struct hgm_arrival *a)
 {
-	struct hgm_region *r = req->r;
+	struct hgm_region *r = a->r;
 
 	/* Before the pages are counted off, or the region could look complete in between. */
-	if (req->filled_block)
-		hgm_region_block_filled(r, hgm_region_block(r, req->first_page));
-	hgm_region_count_off(r, req->settling_pages);
+	if (a->filled_block)
+		r->h->above->filled(r, hgm_region_block(r, a->first_page));
+	hgm_region_count_off(r, a->settling_pages);
 }
 
 bool hgm_resolve_leaf_full(struct hgm_region *r, uint64_t leaf)
@@ -123,18 +113,18 @@ bool hgm_resolve_publish(struct hgm_region *r, uint64_t first_page, uint64_t pag
  * caller's file has touched it. Its contents are not ours. Overwrite them through the alias, then
  * map the page.
  */
-static int overwrite_cached(struct hgm_request *req, bool protect)
+static int overwrite_cached(struct hgm_arrival *a, bool protect)
 {
-	struct hgm_region *r = req->r;
-	uint64_t from = (req->install_page - req->first_page) << HGM_PAGE_SHIFT;
-	struct hgm_range range = { .addr = hgm_region_at(r, req->install_page),
+	struct hgm_region *r = a->r;
+	uint64_t from = (a->install_page - a->first_page) << HGM_PAGE_SHIFT;
+	struct hgm_range range = { .addr = hgm_region_at(r, a->install_page),
 				   .len = HGM_PAGE_BYTES,
 				   .step = HGM_PAGE_BYTES,
 				   .mode = HGM_UFFD_CONTINUE_DONTWAKE };
 	int rc;
 
 	if (protect && !r->h->can_continue_wp) {
-		if (hgm_guard_lift(r, req->install_page))
+		if (hgm_guard_lift(r, a->install_page))
 			return -EAGAIN;
 		protect = false;
 	}
@@ -143,38 +133,37 @@ static int overwrite_cached(struct hgm_request *req, bool protect)
 	hgm_stat_add(&r->h->stats, HGM_STAT_EXIST, 1);
 	if (!r->alias) /* anon: something else mapped it, and its contents are wrong */
 		return hgm_resolve_outcome(r, -EEXIST);
-	if (hgm_shrunk_copy(r, r->alias + (req->install_page << HGM_PAGE_SHIFT),
-			    req->zero ? r->zeroes : (char *)hgm_request_buffer(req) + from,
+	if (hgm_shrunk_copy(r, r->alias + (a->install_page << HGM_PAGE_SHIFT),
+			    a->zero ? r->zeroes : (char *)a->buffer + from,
 			    HGM_PAGE_BYTES) != HGM_PAGE_BYTES)
 		return -EAGAIN; /* it is no longer there */
-	hgm_discard_drop(r, req->install_page, 1);
-	rc = hgm_uffd_continue(hgm_region_uffd(r, req->install_page), &range);
+	hgm_discard_drop(r, a->install_page, 1);
+	rc = hgm_uffd_continue(hgm_region_uffd(r, a->install_page), &range);
 	hgm_resolve_count(r, &range);
 	return rc == -EFAULT ? 0 : hgm_resolve_outcome(r, rc); /* a hole, which reads as zero */
 }
 
-static void advance(struct hgm_request *req, uint64_t pages)
+static void advance(struct hgm_arrival *a, uint64_t pages)
 {
-	req->install_page += pages;
-	req->install_pages -= pages;
+	a->install_page += pages;
+	a->install_pages -= pages;
 }
 
 /* Copy the rest of the request, from @from in its buffer on, as zeroes. */
-static void zero_by_copy(struct hgm_request *req, uint64_t from)
+static void zero_by_copy(struct hgm_arrival *a, uint64_t from)
 {
-	if (!req->peek) /* else the buffer is zero already, and another thread reads it */
-		memset((char *)hgm_request_buffer(req) + from, 0,
-		       req->install_pages << HGM_PAGE_SHIFT);
-	req->zero = false;
+	if (!a->shared) /* else the buffer is zero already, and another thread reads it */
+		memset((char *)a->buffer + from, 0, a->install_pages << HGM_PAGE_SHIFT);
+	a->zero = false;
 }
 
 /* Make the copied pages present, and wake the threads that found them claimed. */
-static void publish_copied(struct hgm_request *req, uint64_t pages)
+static void publish_copied(struct hgm_arrival *a, uint64_t pages)
 {
-	req->filled_block |= hgm_resolve_publish(req->r, req->publish_page, pages);
-	if (!req->wake_later)
-		hgm_resolve_wake(req->r, req->publish_page, pages);
-	req->publish_page += pages;
+	a->filled_block |= hgm_resolve_publish(a->r, a->publish_page, pages);
+	if (!a->wake_later)
+		hgm_region_wake(a->r, a->publish_page, pages);
+	a->publish_page += pages;
 }
 
 /*
@@ -204,20 +193,19 @@ static int copy_run(struct hgm_uffd *u, struct hgm_range *range, enum hgm_verb v
 
 /*
  * One walk of COPY or ZEROPAGE over the remaining pages that are alike. Returns the outcome at
- * req->install_page. Called inside a section of the region.
+ * a->install_page. Called inside a section of the region.
  */
-static int copy_alike(struct hgm_request *req, uint64_t *copied)
+static int copy_alike(struct hgm_arrival *a, uint64_t *copied)
 {
-	struct hgm_region *r = req->r;
-	uint64_t from = (req->install_page - req->first_page) << HGM_PAGE_SHIFT;
-	bool suspect = hgm_suspects_check(r, req->install_page, req->install_pages);
+	struct hgm_region *r = a->r;
+	uint64_t from = (a->install_page - a->first_page) << HGM_PAGE_SHIFT;
+	bool suspect = hgm_suspects_check(r, a->install_page, a->install_pages);
 	bool protect, discarded;
-	uint64_t most = req->on_fault_thread || req->install_pages < PIECE_PAGES
-				? req->install_pages
-				: PIECE_PAGES;
-	uint64_t alike = hgm_discard_run(r, req->install_page, most, &discarded);
-	uint64_t pages = hgm_guard_run(r, req->install_page, alike, true, &protect);
-	struct hgm_range range = { .addr = hgm_region_at(r, req->install_page),
+	uint64_t most = a->on_fault_thread || a->install_pages < PIECE_PAGES ? a->install_pages
+									     : PIECE_PAGES;
+	uint64_t alike = hgm_discard_run(r, a->install_page, most, &discarded);
+	uint64_t pages = hgm_guard_run(r, a->install_page, alike, true, &protect);
+	struct hgm_range range = { .addr = hgm_region_at(r, a->install_page),
 				   .len = pages << HGM_PAGE_SHIFT,
 				   .step = HGM_PAGE_BYTES,
 				   .mode = HGM_UFFD_COPY_DONTWAKE };
@@ -225,45 +213,44 @@ static int copy_alike(struct hgm_request *req, uint64_t *copied)
 
 	if (discarded) { /* present, and not in memory: a touch gets zeroes */
 		if (r->holds_contents)
-			hgm_discard_drop(r, req->install_page, alike);
-		advance(req, alike);
+			hgm_discard_drop(r, a->install_page, alike);
+		advance(a, alike);
 		return 0;
 	}
-	if (!pages || (suspect && req->backoff_us < SUSPECT_US))
+	if (!pages || (suspect && a->backoff_us < SUSPECT_US))
 		return -EAGAIN;
-	if (protect && req->zero) /* the kernel has no protected ZEROPAGE */
-		zero_by_copy(req, from);
+	if (protect && a->zero) /* the kernel has no protected ZEROPAGE */
+		zero_by_copy(a, from);
 	if (protect)
 		range.mode |= HGM_UFFD_COPY_WP;
-	rc = copy_run(hgm_region_uffd(r, req->install_page), &range,
-		      req->zero ? HGM_VERB_ZEROPAGE : HGM_VERB_COPY,
-		      (char *)hgm_request_buffer(req) + from);
+	rc = copy_run(hgm_region_uffd(r, a->install_page), &range,
+		      a->zero ? HGM_VERB_ZEROPAGE : HGM_VERB_COPY, (char *)a->buffer + from);
 	hgm_resolve_count(r, &range);
 	/* A read may have returned an event in place of a fault that was woken. */
-	if (!req->on_fault_thread)
-		hgm_fault_wait_marks(r, req->install_page);
-	hgm_suspects_check(r, req->install_page, pages);
+	if (!a->on_fault_thread)
+		hgm_reads_wait_marks(r, a->install_page);
+	hgm_suspects_check(r, a->install_page, pages);
 	*copied = range.done >> HGM_PAGE_SHIFT;
-	advance(req, range.done >> HGM_PAGE_SHIFT);
+	advance(a, range.done >> HGM_PAGE_SHIFT);
 	if (rc != -EEXIST)
 		return hgm_resolve_outcome(r, rc);
 	/* ZEROPAGE mistakes a protection mark for a page. COPY does not, so ask it. */
-	if (req->zero && !r->alias) {
-		zero_by_copy(req, from + range.done);
+	if (a->zero && !r->alias) {
+		zero_by_copy(a, from + range.done);
 		return 0;
 	}
-	rc = overwrite_cached(req, protect);
+	rc = overwrite_cached(a, protect);
 	if (!rc)
-		advance(req, 1);
+		advance(a, 1);
 	return rc;
 }
 
 /* Fault in the rest of a memory source's contents. If that fails, COPY will report why. */
-static void populate_source(const struct hgm_request *req)
+static void populate_source(const struct hgm_arrival *a)
 {
-	uint64_t from = (req->install_page - req->first_page) << HGM_PAGE_SHIFT;
-	uint64_t at = (uintptr_t)hgm_request_buffer(req) + from, start = at & ~(HGM_PAGE_BYTES - 1);
-	uint64_t end = at + (req->install_pages << HGM_PAGE_SHIFT);
+	uint64_t from = (a->install_page - a->first_page) << HGM_PAGE_SHIFT;
+	uint64_t at = (uintptr_t)a->buffer + from, start = at & ~(HGM_PAGE_BYTES - 1);
+	uint64_t end = at + (a->install_pages << HGM_PAGE_SHIFT);
 
 	hgm_sys->madvise((void *)(uintptr_t)start,
 			 (end - start + HGM_PAGE_BYTES - 1) & ~(HGM_PAGE_BYTES - 1),
@@ -271,18 +258,18 @@ static void populate_source(const struct hgm_request *req)
 }
 
 /* A fault thread reads the events of its pages itself, between its faults. */
-static int enter_to_copy(struct hgm_request *req, uint64_t page)
+static int enter_to_copy(struct hgm_arrival *a, uint64_t page)
 {
-	if (!req->on_fault_thread)
-		hgm_fault_hold_events(req->r, page);
-	return hgm_guard_enter(req->r);
+	if (!a->on_fault_thread)
+		hgm_reads_hold(a->r, page);
+	return hgm_guard_enter(a->r);
 }
 
-static void leave_copy(struct hgm_request *req, uint64_t page, int in)
+static void leave_copy(struct hgm_arrival *a, uint64_t page, int in)
 {
-	hgm_guard_exit(req->r, in);
-	if (!req->on_fault_thread)
-		hgm_fault_release_events(req->r, page);
+	hgm_guard_exit(a->r, in);
+	if (!a->on_fault_thread)
+		hgm_reads_release(a->r, page);
 }
 
 /*
@@ -291,18 +278,18 @@ static void leave_copy(struct hgm_request *req, uint64_t page, int in)
  * the copy. But if it returned an event although a fault was pending a moment ago, it may have
  * dropped them before the copy.
  */
-static uint64_t publish_kept(struct hgm_request *req, uint64_t copied_to)
+static uint64_t publish_kept(struct hgm_arrival *a, uint64_t copied_to)
 {
-	while (req->publish_page < req->install_page) {
-		uint64_t run = req->install_page - req->publish_page;
+	while (a->publish_page < a->install_page) {
+		uint64_t run = a->install_page - a->publish_page;
 		bool discarded = false;
 
-		if (req->publish_page < copied_to)
-			run = hgm_discard_run(req->r, req->publish_page,
-					      copied_to - req->publish_page, &discarded);
+		if (a->publish_page < copied_to)
+			run = hgm_discard_run(a->r, a->publish_page, copied_to - a->publish_page,
+					      &discarded);
 		if (discarded)
 			return run;
-		publish_copied(req, run);
+		publish_copied(a, run);
 	}
 	return 0;
 }
@@ -312,43 +299,43 @@ static uint64_t publish_kept(struct hgm_request *req, uint64_t copied_to)
  * them (guard.c). A thread that begins a snapshot waits for sections while the guest is stopped. So
  * a COPY inside a section must not wait for a source that is a mapped file.
  */
-static int copy_on(struct hgm_request *req, bool *populated)
+static int copy_on(struct hgm_arrival *a, bool *populated)
 {
-	uint64_t page = req->install_page, copied = 0, dropped;
+	uint64_t page = a->install_page, copied = 0, dropped;
 	int in, rc;
 
-	in = enter_to_copy(req, page);
-	if (in >= 0 && !*populated && req->r->source->memory) {
-		leave_copy(req, page, in);
-		populate_source(req);
+	in = enter_to_copy(a, page);
+	if (in >= 0 && !*populated && a->r->source->memory) {
+		leave_copy(a, page, in);
+		populate_source(a);
 		*populated = true;
-		in = enter_to_copy(req, page);
+		in = enter_to_copy(a, page);
 	}
-	rc = copy_alike(req, &copied);
-	if (req->on_fault_thread) /* no other thread reads the events of its pages */
+	rc = copy_alike(a, &copied);
+	if (a->on_fault_thread) /* no other thread reads the events of its pages */
 		copied = 0;
-	while ((dropped = publish_kept(req, page + copied))) {
-		leave_copy(req, page, in);
-		hgm_discard_drop(req->r, req->publish_page, dropped);
-		in = enter_to_copy(req, page);
-		publish_copied(req, dropped);
+	while ((dropped = publish_kept(a, page + copied))) {
+		leave_copy(a, page, in);
+		hgm_discard_drop(a->r, a->publish_page, dropped);
+		in = enter_to_copy(a, page);
+		publish_copied(a, dropped);
 	}
-	leave_copy(req, page, in);
+	leave_copy(a, page, in);
 	return rc;
 }
 
-static int resolve_copy(struct hgm_request *req)
+static int resolve_copy(struct hgm_arrival *a)
 {
 	bool populated = false;
 
-	while (req->install_pages) {
-		int rc = copy_on(req, &populated);
+	while (a->install_pages) {
+		int rc = copy_on(a, &populated);
 
 		if (rc && !hgm_put_off(rc)) { /* never: give up this page, go on with the rest */
-			rc = hgm_poison_uncopied(req, rc);
+			rc = hgm_poison_uncopied(a, rc);
 			if (!rc)
-				advance(req, 1);
-			req->publish_page = req->install_page;
+				advance(a, 1);
+			a->publish_page = a->install_page;
 		}
 		if (rc)
 			return rc;
@@ -373,54 +360,54 @@ int hgm_resolve_continue_run(struct hgm_region *r, uint64_t page, uint64_t pages
 }
 
 /*
- * Map the remaining pages that are alike. Returns the outcome at req->install_page. Called inside a
+ * Map the remaining pages that are alike. Returns the outcome at a->install_page. Called inside a
  * section of the region.
  */
-static int continue_alike(struct hgm_request *req)
+static int continue_alike(struct hgm_arrival *a)
 {
-	struct hgm_region *r = req->r;
+	struct hgm_region *r = a->r;
 	uint64_t step = r->map_bytes >> HGM_PAGE_SHIFT;
 	/* A whole leaf would be refused again, and its first page would be mistaken for mapped. */
-	bool piece = r->native && req->install_pages == HGM_LEAF_PAGES;
+	bool piece = r->native && a->install_pages == HGM_LEAF_PAGES;
 	struct hgm_range range;
-	int rc = hgm_resolve_continue_run(r, req->install_page, piece ? 1 : req->install_pages,
+	int rc = hgm_resolve_continue_run(r, a->install_page, piece ? 1 : a->install_pages,
 					  r->map_bytes, &range);
 
 	if (rc)
 		return rc;
-	if (req->wake_later)
+	if (a->wake_later)
 		range.mode |= HGM_UFFD_CONTINUE_DONTWAKE;
-	rc = hgm_uffd_continue(hgm_region_uffd(r, req->install_page), &range);
+	rc = hgm_uffd_continue(hgm_region_uffd(r, a->install_page), &range);
 	hgm_resolve_count(r, &range);
-	advance(req, range.done >> HGM_PAGE_SHIFT);
+	advance(a, range.done >> HGM_PAGE_SHIFT);
 	if (rc != -EFAULT)
 		return hgm_resolve_outcome(r, rc);
 	/* It was discarded. A thread that touches it gets zeroes, and only then memory. */
-	hgm_resolve_wake(r, req->install_page, step);
-	advance(req, step);
+	hgm_region_wake(r, a->install_page, step);
+	advance(a, step);
 	return 0;
 }
 
-static int resolve_continue(struct hgm_request *req)
+static int resolve_continue(struct hgm_arrival *a)
 {
-	struct hgm_region *r = req->r;
+	struct hgm_region *r = a->r;
 	uint64_t step = r->map_bytes >> HGM_PAGE_SHIFT;
 
-	if (r->native && req->install_pages == HGM_LEAF_PAGES) {
-		int rc = hgm_leaf_install(req);
+	if (r->native && a->install_pages == HGM_LEAF_PAGES) {
+		int rc = hgm_leaf_install(a);
 
 		/* For any error but "not now", the smaller pieces give a better answer. */
 		if (hgm_put_off(hgm_resolve_outcome(r, rc == -EEXIST ? 0 : rc)))
 			return rc;
 	}
-	while (req->install_pages) {
-		int in = hgm_guard_enter(r), rc = continue_alike(req);
+	while (a->install_pages) {
+		int in = hgm_guard_enter(r), rc = continue_alike(a);
 
 		hgm_guard_exit(r, in);
 		if (rc && !hgm_put_off(rc)) {
-			rc = hgm_poison_present(r, req->install_page, step, rc);
+			rc = hgm_poison_present(r, a->install_page, step, rc);
 			if (!rc)
-				advance(req, step);
+				advance(a, step);
 		}
 		if (rc)
 			return rc;
@@ -428,43 +415,43 @@ static int resolve_continue(struct hgm_request *req)
 	return 0;
 }
 
-int hgm_resolve_install(struct hgm_request *req)
+int hgm_resolve_install(struct hgm_arrival *a)
 {
-	int rc = req->r->copies ? resolve_copy(req) : resolve_continue(req);
+	int rc = a->r->copies ? resolve_copy(a) : resolve_continue(a);
 
-	if (!rc && atomic_load_explicit(&req->r->starved, memory_order_relaxed))
-		atomic_store_explicit(&req->r->starved, false, memory_order_relaxed);
+	if (!rc && atomic_load_explicit(&a->r->starved, memory_order_relaxed))
+		atomic_store_explicit(&a->r->starved, false, memory_order_relaxed);
 	if (!rc)
-		hgm_resolve_settle(req);
+		hgm_resolve_settle(a);
 	return rc;
 }
 
-static int contents_by_alias(struct hgm_request *req, uint64_t pages)
+static int contents_by_alias(struct hgm_arrival *a, uint64_t pages)
 {
-	struct hgm_region *r = req->r;
+	struct hgm_region *r = a->r;
 	uint64_t block_pages = r->block_bytes >> HGM_PAGE_SHIFT;
 
 	/* The library's own memory is zero until it is written, maybe by a failed try. */
-	if (req->zero && !r->may_shrink &&
-	    (!r->zeroed || req->scribbled ||
+	if (a->zero && !r->may_shrink &&
+	    (!r->zeroed || a->scribbled ||
 	     atomic_load_explicit(&r->scribbled, memory_order_acquire)))
-		memset(hgm_request_buffer(req), 0, pages << HGM_PAGE_SHIFT);
-	hgm_suspects_check(r, req->first_page, pages);
-	hgm_discard_drop(r, req->first_page, pages);
-	req->filled_block = hgm_resolve_publish(r, req->first_page, pages);
-	req->install_page = req->first_page;
-	req->install_pages = pages;
+		memset(a->buffer, 0, pages << HGM_PAGE_SHIFT);
+	hgm_suspects_check(r, a->first_page, pages);
+	hgm_discard_drop(r, a->first_page, pages);
+	a->filled_block = hgm_resolve_publish(r, a->first_page, pages);
+	a->install_page = a->first_page;
+	a->install_pages = pages;
 	if (hgm_region_whole_blocks(r)) {
-		req->install_page = req->first_page / block_pages * block_pages;
-		req->install_pages = req->filled_block ? block_pages : 0;
+		a->install_page = a->first_page / block_pages * block_pages;
+		a->install_pages = a->filled_block ? block_pages : 0;
 	} else if (r->native) {
-		hgm_leaf_choose(req, pages);
-	} else if (req->sequential && hgm_collapse_leave(r, hgm_region_block(r, req->first_page))) {
+		hgm_leaf_choose(a, pages);
+	} else if (a->sequential && r->h->above->leave(r, hgm_region_block(r, a->first_page))) {
 		/* no-lost-waiter: threads that found the pages claimed look again */
-		hgm_resolve_wake(r, req->first_page, pages);
-		req->install_pages = 0;
+		hgm_region_wake(r, a->first_page, pages);
+		a->install_pages = 0;
 	}
-	return hgm_resolve_install(req);
+	return hgm_resolve_install(a);
 }
 
 /*
@@ -472,10 +459,10 @@ static int contents_by_alias(struct hgm_request *req, uint64_t pages)
  * to. So nothing may be dropped after that, and each page is published before the next one is
  * replaced.
  */
-int hgm_resolve_dropped(struct hgm_request *req, uint64_t *pages)
+int hgm_resolve_dropped(struct hgm_arrival *a, uint64_t *pages)
 {
-	struct hgm_region *r = req->r;
-	uint64_t page = req->first_page, run;
+	struct hgm_region *r = a->r;
+	uint64_t page = a->first_page, run;
 	int rc;
 
 	if (atomic_load_explicit(&r->has_poison, memory_order_seq_cst))
@@ -486,33 +473,33 @@ int hgm_resolve_dropped(struct hgm_request *req, uint64_t *pages)
 	rc = hgm_poison_undo(r, page, run);
 	if (hgm_put_off(rc))
 		return rc;
-	req->settling_pages = run;
-	req->filled_block = hgm_resolve_publish(r, page, run);
+	a->settling_pages = run;
+	a->filled_block = hgm_resolve_publish(r, page, run);
 	if (hgm_region_whole_blocks(r))
-		req->filled_block = false; /* it becomes huge when it is used */
+		a->filled_block = false; /* it becomes huge when it is used */
 	/* no-lost-waiter: a thread that touches it finds a hole and gets zeroes */
-	hgm_resolve_wake(r, page, run);
-	hgm_resolve_settle(req);
+	hgm_region_wake(r, page, run);
+	hgm_resolve_settle(a);
 	return 0;
 }
 
-int hgm_resolve_contents(struct hgm_request *req, uint64_t pages)
+int hgm_resolve_contents(struct hgm_arrival *a, uint64_t pages)
 {
-	struct hgm_region *r = req->r;
+	struct hgm_region *r = a->r;
 
-	req->settling_pages = pages;
-	if (req->zero)
+	a->settling_pages = pages;
+	if (a->zero)
 		hgm_stat_add(&r->h->stats, HGM_STAT_ZERO_PAGES, pages);
 	if (!r->copies)
-		return contents_by_alias(req, pages);
+		return contents_by_alias(a, pages);
 	/*
 	 * The kernel counts zero pages of anonymous memory as holes, and does not collapse holes in
 	 * registered memory. So zeroes are copied if the block is to become huge.
 	 */
-	req->install_page = req->publish_page = req->first_page;
-	req->install_pages = pages;
-	if (req->zero && !r->alias && r->collapses)
-		zero_by_copy(req, 0);
-	req->filled_block = false;
-	return hgm_resolve_install(req);
+	a->install_page = a->publish_page = a->first_page;
+	a->install_pages = pages;
+	if (a->zero && !r->alias && r->collapses)
+		zero_by_copy(a, 0);
+	a->filled_block = false;
+	return hgm_resolve_install(a);
 }

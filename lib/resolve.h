@@ -11,35 +11,42 @@
 
 struct hgm_range;
 struct hgm_region;
-struct hgm_request;
+
+/* Claimed pages on their way into memory. */
+struct hgm_arrival {
+	struct hgm_region *r;
+	uint64_t first_page;
+	char *buffer; /* contents, from first_page on */
+	/* The pages that are left to install; a whole block where that is the granularity. */
+	uint64_t install_page;
+	uint64_t install_pages;
+	uint64_t publish_page;	 /* COPY: the first page that is not present yet */
+	uint64_t settling_pages; /* subtracted from the region's open pages at the end */
+	uint32_t backoff_us;	 /* after the kernel refused for now */
+	bool demand;
+	bool sequential; /* fill in order: the block will soon be full */
+	bool zero;	 /* zeroes, and nothing is in the buffer */
+	bool shared;	 /* the buffer holds zeroes all the same, and others read it */
+	bool scribbled;	 /* a failed try may have left anything in the buffer */
+	bool filled_block;
+	bool on_fault_thread;
+	bool wake_later; /* the fault thread wakes the waiters, once for each batch */
+};
 
 /*
- * The contents of @pages from req->first_page on are in the request's buffer (or are zero). Make
- * them present and map them. On -EAGAIN and -ENOMEM the rest is in req->install_page and
+ * The contents of @pages from a->first_page on are in the request's buffer (or are zero). Make
+ * them present and map them. On -EAGAIN and -ENOMEM the rest is in a->install_page and
  * install_pages, and hgm_resolve_install() continues with it.
  */
-int hgm_resolve_contents(struct hgm_request *req, uint64_t pages);
-int hgm_resolve_install(struct hgm_request *req);
+int hgm_resolve_contents(struct hgm_arrival *a, uint64_t pages);
+int hgm_resolve_install(struct hgm_arrival *a);
 
 /*
- * shrunk.c: called before hgm_resolve_contents(), where contents go into the alias by system calls
- * only. Puts the request's first pages there, perhaps fewer than *pages. -errno: none.
- */
-int hgm_shrunk_place(struct hgm_request *req, uint64_t *pages);
-
-/* Copy into the alias without dying of SIGBUS. Returns the bytes in whole pages, or -errno. */
-int64_t hgm_shrunk_copy(const struct hgm_region *r, void *to, const void *from, uint64_t bytes);
-
-/* The same for pages of the alias. @buf NULL: zeroes. Returns the pages written, or -errno. */
-int64_t hgm_shrunk_write(const struct hgm_region *r, uint64_t page, uint64_t pages,
-			 const void *buf);
-
-/*
- * @pages of a request from req->first_page on were discarded. Make them present, with nothing in
+ * @pages of a request from a->first_page on were discarded. Make them present, with nothing in
  * memory. Sets *pages to the number of pages handled. -EAGAIN, -ENOMEM: not now, and no page was
  * handled.
  */
-int hgm_resolve_dropped(struct hgm_request *req, uint64_t *pages);
+int hgm_resolve_dropped(struct hgm_arrival *a, uint64_t *pages);
 
 /* Claimed pages of one leaf have their contents. True for the caller that made their block full. */
 bool hgm_resolve_publish(struct hgm_region *r, uint64_t first_page, uint64_t pages);
@@ -48,7 +55,7 @@ bool hgm_resolve_publish(struct hgm_region *r, uint64_t first_page, uint64_t pag
 bool hgm_resolve_leaf_full(struct hgm_region *r, uint64_t leaf);
 
 /* The request's settling pages are finished for good. */
-void hgm_resolve_settle(struct hgm_request *req);
+void hgm_resolve_settle(struct hgm_arrival *a);
 
 /* present.c: set up how many present neighbours are mapped with a page. */
 void hgm_present_init(struct hgm_around *a);
@@ -66,6 +73,12 @@ int hgm_resolve_present(struct hgm_region *r, uint64_t page, bool wake_later);
  * installed write-protected. Otherwise as hgm_resolve_present().
  */
 int hgm_resolve_discarded(struct hgm_region *r, uint64_t page, bool *installed);
+
+/*
+ * Fill a hole of the alias with zeroes without touching it. The size is the unit of discarding
+ * around @page. -EAGAIN: no memory, or not now.
+ */
+int hgm_resolve_fill_hole(struct hgm_region *r, uint64_t page);
 
 /*
  * The outcome of an installation. 0: success. -EAGAIN or -ENOMEM: try the rest later. -ENOENT: the
@@ -87,14 +100,14 @@ int hgm_resolve_continue_run(struct hgm_region *r, uint64_t page, uint64_t pages
 /* Map present pages that were not requested, protected if guarded. -errno: not all are mapped. */
 int hgm_resolve_remap(struct hgm_region *r, uint64_t page, uint64_t pages);
 
-/* Wake all threads that wait for one of these pages, or for a block that contains one. */
-void hgm_resolve_wake(struct hgm_region *r, uint64_t page, uint64_t pages);
-
 /* Outcomes that mean "try again later". */
 static inline bool hgm_put_off(int rc)
 {
 	return rc == -EAGAIN || rc == -ENOMEM;
 }
+
+/* Report that pages which had not arrived are given up because their file was truncated. */
+void hgm_poison_shrunk(struct hgm_region *r, uint64_t page, uint64_t pages);
 
 /*
  * poison.c: pages that are given up. All functions return -EAGAIN or -ENOMEM for "not now".
@@ -102,7 +115,7 @@ static inline bool hgm_put_off(int rc)
  * The source failed for good for the pages that the request asks for. -EOPNOTSUPP and other errors:
  * this kernel cannot poison here.
  */
-int hgm_resolve_poison(struct hgm_request *req);
+int hgm_resolve_poison(struct hgm_arrival *a, uint64_t pages);
 
 /* A fault on a page that was given up. */
 int hgm_resolve_poisoned(struct hgm_region *r, uint64_t page);
@@ -111,7 +124,7 @@ int hgm_resolve_poisoned(struct hgm_region *r, uint64_t page);
 int hgm_poison_present(struct hgm_region *r, uint64_t page, uint64_t pages, int why);
 
 /* The page at which COPY stopped for good. */
-int hgm_poison_uncopied(struct hgm_request *req, int why);
+int hgm_poison_uncopied(struct hgm_arrival *a, int why);
 
 /* UFFDIO_POISON, and nothing else. -EOPNOTSUPP: not on this kernel. */
 int hgm_poison_range(struct hgm_region *r, uint64_t page, uint64_t pages);

@@ -49,7 +49,7 @@ static void give_word(struct hgm_region *r, uint64_t word, uint64_t bits, uint64
 		uint64_t page = word * HGM_PAGES_PER_WORD + first;
 
 		hgm_map_set_poisoned(r->map, page, run);
-		hgm_resolve_wake(r, page, run);
+		hgm_region_wake(r, page, run);
 		atomic_fetch_sub_explicit(&r->open_pages, run, memory_order_seq_cst);
 	}
 }

@@ -52,10 +52,10 @@ static void note_outcome(struct hgm_region *r, uint64_t page, struct hgm_fault *
 static void demand(struct hgm_region *r, struct hgm_request *req, uint64_t page, uint64_t pages,
 		   struct hgm_fault *f)
 {
-	req->first_page = page;
+	req->in.first_page = page;
 	req->pages = pages;
 	req->awaited = f->waiting_pages > 1 ? f->waiting_pages : 1;
-	req->wake_later = f->wake_later;
+	req->in.wake_later = f->wake_later;
 	if (f->wake_later)
 		hgm_region_hold(r); /* to look at the outcome */
 	hgm_rcu_read_unlock();

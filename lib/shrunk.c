@@ -11,8 +11,6 @@
 #include <string.h>
 
 #include "engine.h"
-#include "request.h"
-#include "resolve.h"
 #include "sys.h"
 
 bool hgm_shrunk(const struct hgm_region *r, uint64_t page)
@@ -21,16 +19,6 @@ bool hgm_shrunk(const struct hgm_region *r, uint64_t page)
 
 	return r->may_shrink && !hgm_sys->file_kind(r->fd, &kind) &&
 	       r->fd_offset + (page << HGM_PAGE_SHIFT) >= kind.size;
-}
-
-void hgm_shrunk_tell(struct hgm_region *r, uint64_t page, uint64_t pages)
-{
-	atomic_store_explicit(&r->h->last_error, -ENODATA, memory_order_relaxed);
-	hgm_notify(r->h);
-	hgm_log_some(&r->h->log, HGM_LOG_SHRUNK, HGM_LOG_ERROR,
-		     "the region's file was truncated: %llu KiB at %p are behind its end and raise "
-		     "SIGBUS; F_SEAL_SHRINK keeps everybody from that",
-		     (unsigned long long)pages * HGM_PAGE_BYTES >> 10, hgm_region_at(r, page));
 }
 
 int64_t hgm_shrunk_copy(const struct hgm_region *r, void *to, const void *from, uint64_t bytes)
@@ -64,18 +52,4 @@ int64_t hgm_shrunk_write(const struct hgm_region *r, uint64_t page, uint64_t pag
 		done += n > 0;
 	} while (n > 0 && (uint64_t)done < pages);
 	return done ? done : n;
-}
-
-int hgm_shrunk_place(struct hgm_request *req, uint64_t *pages)
-{
-	int64_t n;
-
-	if (!req->r->bounces && (!req->zero || !req->r->may_shrink || req->r->copies))
-		return 0;
-	n = hgm_shrunk_write(req->r, req->first_page, *pages,
-			     req->zero ? NULL : hgm_request_buffer(req));
-	if (n <= 0)
-		return n ? (int)n : -EFAULT;
-	*pages = (uint64_t)n;
-	return 0;
 }

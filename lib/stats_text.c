@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The counters as the caller sees them: as a struct, as quantiles, and as text for logs and monitors,
- * one per line, so that grep and awk can read them.
+ * The counters as the caller sees them: as a struct, as quantiles, and as text for logs and
+ * monitors, one per line, so that grep and awk can read them.
  */
 #include <errno.h>
 #include <inttypes.h>

@@ -77,6 +77,4 @@ void hgm_table_remove(struct hgm *h, struct hgm_region *r)
 	publish(h, t);
 	pthread_mutex_unlock(&h->table_lock);
 	hgm_region_gone(r); /* it may have been the last one that was incomplete */
-	/* The collapser walks by index and may have skipped a region that moved. */
-	hgm_collapser_kick(h);
 }

@@ -203,3 +203,15 @@ bool hgm_thread_may_begin(struct hgm_gate *gate)
 	hgm_rcu_read_unlock();
 	return !atomic_load_explicit(&gate->stopping, memory_order_acquire);
 }
+
+static _Thread_local bool calls_back;
+
+void hgm_thread_calls_back(bool begins)
+{
+	calls_back = begins;
+}
+
+bool hgm_thread_is_calling_back(void)
+{
+	return calls_back;
+}

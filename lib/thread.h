@@ -36,6 +36,10 @@ bool hgm_thread_may_begin(struct hgm_gate *gate);
 /* Does the calling thread belong to any engine? */
 bool hgm_thread_is_own(void);
 
+/* Is the calling thread inside a caller's function, so that it must not wait for fault threads? */
+void hgm_thread_calls_back(bool begins);
+bool hgm_thread_is_calling_back(void);
+
 /*
  * Let the calling thread get a CPU sooner after it was woken, but no more CPU time in the long run.
  * The scheduler (EEVDF, slices since 6.12) runs the thread with the earliest deadline, and a short

@@ -65,7 +65,7 @@ static struct hgm_request *pop_due(struct hgm_work *w, uint64_t now, uint64_t *s
 	for (; *link; before = *link, link = &before->next) {
 		struct hgm_request *req = *link;
 
-		if (hgm_work_fill_sleeps(req) && !hgm_feed_has_worker(w, req->r->feed, now))
+		if (hgm_work_fill_sleeps(req) && !hgm_feed_has_worker(w, req->in.r->feed, now))
 			continue;
 		if (req->due_ns <= now) {
 			*link = req->next;
@@ -96,7 +96,7 @@ static void enqueue(struct hgm_work *w, struct hgm_request_list *list, struct hg
 	bool dying;
 
 	pthread_mutex_lock(&w->lock);
-	dying = is_dying(req->r);
+	dying = is_dying(req->in.r);
 	if (!dying) {
 		append(list, req);
 		wake_one(w);
@@ -137,7 +137,7 @@ static void take_requests(struct hgm_request_list *from, const struct hgm_region
 	struct hgm_request *req;
 
 	while ((req = pop(from)))
-		append(req->r == r ? to : &rest, req);
+		append(req->in.r == r ? to : &rest, req);
 	*from = rest;
 }
 
@@ -226,7 +226,7 @@ void hgm_work_hurry_peeks(struct hgm_region *r)
 
 	pthread_mutex_lock(&w->lock);
 	for (struct hgm_request *req = w->retry.first; req; req = req->next)
-		if (req->r == r && req->peek)
+		if (req->in.r == r && req->peek)
 			req->due_ns = 0;
 	pthread_cond_broadcast(&w->cond);
 	pthread_mutex_unlock(&w->lock);
@@ -268,7 +268,7 @@ void hgm_work_released(struct hgm_region *r, uint64_t page, uint64_t pages)
 {
 	if (hgm_region_whole_blocks(r))
 		hgm_work_not_urgent(r, hgm_region_block(r, page));
-	hgm_resolve_wake(r, page, pages);
+	hgm_region_wake(r, page, pages);
 }
 
 static bool has_room(const struct hgm_region *r)
@@ -358,7 +358,7 @@ void hgm_work_let_go(struct hgm_region *r, uint64_t page, uint64_t pages)
 
 bool hgm_work_fill_failed(const struct hgm_request *req, uint64_t pages)
 {
-	struct hgm_region *r = req->r;
+	struct hgm_region *r = req->in.r;
 	bool fills = !(r->flags & HGM_REGION_NO_FILL), can;
 	struct hgm_work *w = &r->h->work;
 
@@ -367,11 +367,11 @@ bool hgm_work_fill_failed(const struct hgm_request *req, uint64_t pages)
 	if (can) {
 		pause_fill(r, req->asked_ns);
 		atomic_fetch_add_explicit(&r->fill_failed, 1, memory_order_relaxed);
-		hgm_map_release(r->map, req->first_page, pages);
+		hgm_map_release(r->map, req->in.first_page, pages);
 		if (fills)
-			note_failed(w, r, req->first_page, pages);
+			note_failed(w, r, req->in.first_page, pages);
 		else
-			add_prefetch(w, r, req->first_page, pages, req->tries + 1);
+			add_prefetch(w, r, req->in.first_page, pages, req->tries + 1);
 		wake_one(w); /* so that it sleeps no longer than the pause */
 	}
 	pthread_mutex_unlock(&w->lock);
@@ -473,7 +473,7 @@ void hgm_work_source_well(struct hgm *h, const struct hgm_source *src, unsigned 
 
 	pthread_mutex_lock(&w->lock);
 	for (struct hgm_request *req = w->retry.first; req; req = req->next)
-		if (req->r->source == src && req->step == HGM_STEP_ASK &&
+		if (req->in.r->source == src && req->step == HGM_STEP_ASK &&
 		    (req->transient || req->recoveries == recoveries))
 			req->due_ns = 0;
 	f = hgm_feed_find(w, src);
@@ -493,7 +493,7 @@ void hgm_work_refill(struct hgm_region *r, uint64_t page, uint64_t pages)
 
 	pthread_mutex_lock(&w->lock);
 	for (struct hgm_request *req = w->retry.first; req; req = req->next)
-		if (req->r == r)
+		if (req->in.r == r)
 			req->due_ns = 0;
 	end_pause(r);
 	r->fill_round_us = 0;
@@ -545,8 +545,8 @@ struct hgm_request *hgm_work_next_request(struct hgm_work *w, uint64_t *soonest)
 
 bool hgm_work_fill_sleeps(const struct hgm_request *req)
 {
-	return !req->demand && req->step == HGM_STEP_ASK && req->r->source->blocking &&
-	       !is_dying(req->r) &&
+	return !req->in.demand && req->step == HGM_STEP_ASK && req->in.r->source->blocking &&
+	       !is_dying(req->in.r) &&
 	       !(req->peek && atomic_load_explicit(&req->peek->given_up, memory_order_acquire));
 }
 

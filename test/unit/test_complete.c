@@ -22,6 +22,13 @@
 static struct hgm *h;
 static struct hgm_region *region[2];
 
+static void nothing(struct hgm_region *r)
+{
+	(void)r;
+}
+
+static const struct hgm_above above = { .arrived = nothing };
+
 static struct hgm_region *make_region(uint32_t flags)
 {
 	struct hgm_region *r = aligned_alloc(64, (sizeof(*r) + 63) / 64 * 64);
@@ -43,6 +50,7 @@ static int begin(void **state)
 	h = aligned_alloc(64, (sizeof(*h) + 63) / 64 * 64);
 	assert_non_null(h);
 	memset(h, 0, sizeof(*h));
+	h->above = &above;
 	pthread_mutex_init(&h->done_lock, NULL);
 	hgm_cond_init(&h->done_cond);
 	atomic_init(&h->table, &h->tables[0]);

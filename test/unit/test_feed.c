@@ -82,7 +82,7 @@ static struct hgm_request *ask(struct scene *s, unsigned int i, uint64_t asked_n
 	struct hgm_request *req = &s->request[s->asked++];
 
 	assert_true(s->asked <= REQUESTS);
-	req->r = &s->region[i];
+	req->in.r = &s->region[i];
 	req->asked_ns = asked_ns;
 	hgm_work_fill_asked(s->h, req, hgm_window_chunk(&s->region[i].feed->window));
 	return req;

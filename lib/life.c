@@ -1,15 +1,19 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Completion of regions, hgm_wait(), progress, and the references that keep regions alive.
+ * The life of regions: the references that keep them, and when they are complete.
  */
-#include <errno.h>
-
 #include "clock.h"
 #include "engine.h"
-#include "error.h"
-#include "opts.h"
+#include "sys.h"
 
 #define CANCEL_AGAIN_NS 10000000
+
+void hgm_notify(struct hgm *h)
+{
+	uint64_t one = 1;
+
+	hgm_sys->write(h->event_fd, &one, sizeof(one));
+}
 
 /*
  * Waiting threads check again whenever the generation has changed. No earlier result is remembered,
@@ -45,8 +49,7 @@ static bool is_complete(const struct hgm_region *r)
 	return !atomic_load_explicit(&r->unsettled, memory_order_seq_cst);
 }
 
-/* As is_complete(), for a caller that must be notified when the region becomes complete. */
-static bool looks_complete(struct hgm_region *r)
+bool hgm_region_looks_complete(struct hgm_region *r)
 {
 	if (is_complete(r))
 		return true;
@@ -75,6 +78,16 @@ void hgm_region_settled(struct hgm_region *r)
 {
 	if (atomic_fetch_sub_explicit(&r->unsettled, 1, memory_order_seq_cst) == 1)
 		hgm_region_check_complete(r);
+}
+
+void hgm_region_count_off(struct hgm_region *r, uint64_t pages)
+{
+	bool last = atomic_fetch_sub_explicit(&r->open_pages, pages, memory_order_seq_cst) == pages;
+
+	if (!last)
+		return;
+	r->h->above->arrived(r);
+	hgm_region_check_complete(r);
 }
 
 void hgm_region_hold(struct hgm_region *r)
@@ -124,8 +137,7 @@ static bool sleep_until_news(struct hgm *h, uint64_t generation, uint64_t deadli
 	return late;
 }
 
-/* Wait until @done(@arg) is true or the deadline has passed. False: it has passed. */
-static bool wait_for(struct hgm *h, bool (*done)(void *), void *arg, uint64_t deadline_ns)
+bool hgm_wait_for(struct hgm *h, bool (*done)(void *), void *arg, uint64_t deadline_ns)
 {
 	bool late = false, is_done = false;
 	uint64_t generation;
@@ -174,7 +186,8 @@ static bool no_refs(void *arg)
 	return true;
 }
 
-void hgm_regions_wait_refs(struct hgm_region **r, unsigned int count)
+void hgm_regions_wait_refs(struct hgm_region **r, unsigned int count,
+			   void (*cancel)(struct hgm_region *))
 {
 	struct regions all = { r, count };
 
@@ -185,13 +198,13 @@ void hgm_regions_wait_refs(struct hgm_region **r, unsigned int count)
 	 * cancellation of a request that it does not know yet, so cancel it again until the source
 	 * has answered.
 	 */
-	while (!wait_for(r[0]->h, no_refs, &all, hgm_now_ns() + CANCEL_AGAIN_NS))
+	while (!hgm_wait_for(r[0]->h, no_refs, &all, hgm_now_ns() + CANCEL_AGAIN_NS))
 		for (unsigned int i = 0; i < count; i++)
-			hgm_requests_cancel(r[i]);
+			cancel(r[i]);
 	hgm_rcu_synchronize(); /* the last thread may still be inside hgm_region_drop() */
 }
 
-static bool all_complete(void *arg)
+bool hgm_all_complete(void *arg)
 {
 	struct hgm *h = arg;
 	struct hgm_table *t;
@@ -200,7 +213,7 @@ static bool all_complete(void *arg)
 	hgm_rcu_read_lock();
 	t = atomic_load_explicit(&h->table, memory_order_acquire);
 	for (unsigned int i = 0; all && i < t->count; i++)
-		all = looks_complete(t->region[i]);
+		all = hgm_region_looks_complete(t->region[i]);
 	hgm_rcu_read_unlock();
 	return all;
 }
@@ -208,81 +221,6 @@ static bool all_complete(void *arg)
 void hgm_region_gone(struct hgm_region *r)
 {
 	hgm_something_is_done(r->h);
-	if (!is_complete(r) && all_complete(r->h))
+	if (!is_complete(r) && hgm_all_complete(r->h))
 		hgm_notify(r->h);
-}
-
-/* The result of hgm_get_progress(): the sums over all regions. */
-static struct hgm_progress add_up(struct hgm *h)
-{
-	struct hgm_progress p = { .size = sizeof(p) };
-	uint64_t open_pages = 0;
-	struct hgm_table *t;
-
-	p.complete = true;
-	hgm_rcu_read_lock();
-	t = atomic_load_explicit(&h->table, memory_order_acquire);
-	for (unsigned int i = 0; i < t->count; i++) {
-		struct hgm_region *r = t->region[i];
-
-		p.total_bytes += r->length;
-		p.present_bytes += hgm_map_present_pages(r->map) << HGM_PAGE_SHIFT;
-		p.poisoned_bytes += hgm_region_poisoned_bytes(r);
-		p.huge_bytes += hgm_region_huge_bytes(r);
-		p.failing_requests += atomic_load_explicit(&r->fill_failed, memory_order_relaxed);
-		p.complete &= looks_complete(r);
-		if (!(r->flags & HGM_REGION_NO_FILL))
-			open_pages += atomic_load_explicit(&r->open_pages, memory_order_relaxed);
-	}
-	hgm_rcu_read_unlock();
-	p.remaining_us = hgm_fill_remaining_us(h, open_pages << HGM_PAGE_SHIFT);
-	p.failing_requests += atomic_load_explicit(&h->failing_requests, memory_order_relaxed);
-	p.last_error = atomic_load_explicit(&h->last_error, memory_order_relaxed);
-	return p;
-}
-
-int hgm_wait(struct hgm *h, int timeout_ms)
-{
-	uint64_t deadline = UINT64_MAX;
-
-	if (!h)
-		return hgm_fail(-EINVAL, "hgm_wait: the engine is NULL");
-	if (!atomic_load_explicit(&h->running, memory_order_acquire))
-		return hgm_fail(-EINVAL, "hgm_wait: the engine was not started; call hgm_start()");
-	if (timeout_ms >= 0)
-		deadline = hgm_now_ns() + (uint64_t)timeout_ms * 1000000;
-	if (timeout_ms ? !wait_for(h, all_complete, h, deadline) : !all_complete(h)) {
-		struct hgm_progress p = add_up(h);
-
-		return hgm_fail(
-			-ETIMEDOUT,
-			"hgm_wait: %llu of %llu bytes are present and %llu are huge after %d ms; "
-			"%llu requests are failing, last error %s",
-			(unsigned long long)p.present_bytes, (unsigned long long)p.total_bytes,
-			(unsigned long long)p.huge_bytes, timeout_ms,
-			(unsigned long long)p.failing_requests,
-			p.last_error ? hgm_errno_name(p.last_error) : "none");
-	}
-	if (hgm_stat_read(&h->stats, HGM_STAT_POISONED_PAGES)) {
-		struct hgm_progress p = add_up(h);
-
-		if (p.poisoned_bytes)
-			return hgm_fail(-EIO,
-					"hgm_wait: %llu bytes were given up, and are poisoned; "
-					"last error %s",
-					(unsigned long long)p.poisoned_bytes,
-					hgm_errno_name(p.last_error));
-	}
-	return 0;
-}
-
-int hgm_get_progress(struct hgm *h, struct hgm_progress *out)
-{
-	struct hgm_progress p;
-
-	if (!h)
-		return hgm_fail(-EINVAL, "hgm_get_progress: the engine is NULL");
-	p = add_up(h);
-	return hgm_opts_out(out, &p, sizeof(p), HGM_FIRST_SIZE(struct hgm_progress, remaining_us),
-			    "hgm_get_progress");
 }
