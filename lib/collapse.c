@@ -20,9 +20,12 @@
 #include <time.h>
 
 #include "cancel.h"
+#include "blocks.h"
 #include "engine.h"
 #include "error.h"
+#include "guard.h"
 #include "holes.h"
+#include "hugepage.h"
 #include "resolve.h"
 #include "sys.h"
 #include "trace.h"
@@ -33,7 +36,7 @@
 
 static void mark(struct hgm_region *r, uint64_t block)
 {
-	atomic_fetch_or_explicit(&r->collapse_wanted[block / 64], UINT64_C(1) << block % 64,
+	atomic_fetch_or_explicit(&r->collapse->wanted[block / 64], UINT64_C(1) << block % 64,
 				 memory_order_release);
 	hgm_collapser_wanted(r);
 }
@@ -48,7 +51,7 @@ void hgm_collapse_want(struct hgm_region *r, uint64_t block)
 	uint8_t was = HGM_BLOCK_OPEN;
 
 	if (!hgm_collapse_can_be_huge(r, block) ||
-	    !atomic_compare_exchange_strong_explicit(&r->block_state[block], &was,
+	    !atomic_compare_exchange_strong_explicit(&r->collapse->state[block], &was,
 						     HGM_BLOCK_DEFERRED, memory_order_seq_cst,
 						     memory_order_relaxed))
 		return;
@@ -75,8 +78,9 @@ void hgm_collapse_due(struct hgm_region *r, uint64_t block)
 
 	/* Count it before the state changes, so that no thread counts it off before. */
 	hgm_region_unsettle(r);
-	if (atomic_compare_exchange_strong_explicit(&r->block_state[block], &was, HGM_BLOCK_WAITING,
-						    memory_order_seq_cst, memory_order_relaxed))
+	if (atomic_compare_exchange_strong_explicit(&r->collapse->state[block], &was,
+						    HGM_BLOCK_WAITING, memory_order_seq_cst,
+						    memory_order_relaxed))
 		mark(r, block);
 	else
 		hgm_region_settled(r);
@@ -98,7 +102,7 @@ int hgm_region_collapse(struct hgm_region *r)
 	atomic_store_explicit(&r->event_due, true, memory_order_seq_cst);
 	hgm_region_unsettle(r); /* complete when all blocks are, even if there are none */
 	for (uint64_t block = 0; block < r->blocks; block++)
-		if (atomic_load_explicit(&r->block_state[block], memory_order_seq_cst) ==
+		if (atomic_load_explicit(&r->collapse->state[block], memory_order_seq_cst) ==
 		    HGM_BLOCK_DEFERRED)
 			hgm_collapse_due(r, block);
 	hgm_region_settled(r);
@@ -107,10 +111,15 @@ int hgm_region_collapse(struct hgm_region *r)
 
 uint64_t hgm_region_huge_bytes(const struct hgm_region *r)
 {
-	uint64_t bytes =
-		atomic_load_explicit(&r->huge_blocks, memory_order_relaxed) * r->block_bytes;
+	uint64_t bytes = atomic_load_explicit(&r->collapse->huge_blocks, memory_order_relaxed) *
+			 r->block_bytes;
 
 	return bytes < r->length ? bytes : r->length; /* the last block may exceed the end */
+}
+
+uint64_t hgm_collapse_left_split(const struct hgm_region *r)
+{
+	return atomic_load_explicit(&r->collapse->left_split, memory_order_relaxed);
 }
 
 /* Is the block mapped huge according to PAGEMAP_SCAN? -errno: PAGEMAP_SCAN cannot tell. */
@@ -129,7 +138,8 @@ static int is_huge(const struct hgm_region *r, uint64_t block)
  */
 static bool fell_apart(const struct hgm_region *r, uint64_t block, uint8_t before)
 {
-	return r->verify == HGM_VERIFY_PAGEMAP ? is_huge(r, block) <= 0 : before == HGM_BLOCK_HUGE;
+	return r->collapse->verify == HGM_VERIFY_PAGEMAP ? is_huge(r, block) <= 0
+							 : before == HGM_BLOCK_HUGE;
 }
 
 /*
@@ -138,7 +148,8 @@ static bool fell_apart(const struct hgm_region *r, uint64_t block, uint8_t befor
  */
 static bool fell_unseen(const struct hgm_region *r, uint64_t block)
 {
-	return r->verify == HGM_VERIFY_PAGEMAP ? !is_huge(r, block) : hgm_holes_in_block(r, block);
+	return r->collapse->verify == HGM_VERIFY_PAGEMAP ? !is_huge(r, block)
+							 : hgm_holes_in_block(r, block);
 }
 
 /* A page of a block with holes was mapped. It may have filled the last hole. */
@@ -146,19 +157,19 @@ static void use_hole(struct hgm_region *r, uint64_t block)
 {
 	uint8_t holes = HGM_BLOCK_HOLES;
 
-	if (!atomic_compare_exchange_strong_explicit(&r->block_state[block], &holes,
+	if (!atomic_compare_exchange_strong_explicit(&r->collapse->state[block], &holes,
 						     HGM_BLOCK_FELL_APART, memory_order_seq_cst,
 						     memory_order_relaxed))
 		return;
-	atomic_store_explicit(&r->block_tries[block], 0, memory_order_relaxed);
+	atomic_store_explicit(&r->collapse->tries[block], 0, memory_order_relaxed);
 	mark(r, block);
 }
 
 static void touched(struct hgm_region *r, uint64_t block, uint8_t before)
 {
-	uint8_t state = atomic_load_explicit(&r->block_state[block], memory_order_acquire);
+	uint8_t state = atomic_load_explicit(&r->collapse->state[block], memory_order_acquire);
 	bool enough =
-		atomic_load_explicit(&r->block_tries[block], memory_order_relaxed) >= FELL_MAX;
+		atomic_load_explicit(&r->collapse->tries[block], memory_order_relaxed) >= FELL_MAX;
 	uint8_t huge = HGM_BLOCK_HUGE, collapsing = HGM_BLOCK_COLLAPSING;
 
 	if (state == HGM_BLOCK_HOLES) {
@@ -168,7 +179,7 @@ static void touched(struct hgm_region *r, uint64_t block, uint8_t before)
 	if (state != HGM_BLOCK_COLLAPSING && state != HGM_BLOCK_HUGE)
 		return;
 	/* The kernel may have finished already, and our verdict would be out of date. */
-	if (atomic_compare_exchange_strong_explicit(&r->block_state[block], &collapsing,
+	if (atomic_compare_exchange_strong_explicit(&r->collapse->state[block], &collapsing,
 						    HGM_BLOCK_TOUCHED, memory_order_acq_rel,
 						    memory_order_relaxed))
 		return;
@@ -178,13 +189,14 @@ static void touched(struct hgm_region *r, uint64_t block, uint8_t before)
 	}
 	if (!fell_apart(r, block, before))
 		return;
-	if (!atomic_compare_exchange_strong_explicit(
-		    &r->block_state[block], &huge, enough ? HGM_BLOCK_SPLIT : HGM_BLOCK_FELL_APART,
-		    memory_order_seq_cst, memory_order_relaxed))
+	if (!atomic_compare_exchange_strong_explicit(&r->collapse->state[block], &huge,
+						     enough ? HGM_BLOCK_SPLIT
+							    : HGM_BLOCK_FELL_APART,
+						     memory_order_seq_cst, memory_order_relaxed))
 		return;
-	atomic_fetch_sub_explicit(&r->huge_blocks, 1, memory_order_relaxed);
+	atomic_fetch_sub_explicit(&r->collapse->huge_blocks, 1, memory_order_relaxed);
 	if (enough)
-		atomic_fetch_add_explicit(&r->left_split, 1, memory_order_relaxed);
+		atomic_fetch_add_explicit(&r->collapse->left_split, 1, memory_order_relaxed);
 	else
 		mark(r, block);
 }
@@ -199,13 +211,13 @@ void hgm_collapse_touched(struct hgm_region *r, uint64_t block, uint8_t before)
 
 uint8_t hgm_collapse_state(const struct hgm_region *r, uint64_t block)
 {
-	return atomic_load_explicit(&r->block_state[block], memory_order_acquire);
+	return atomic_load_explicit(&r->collapse->state[block], memory_order_acquire);
 }
 
 void hgm_collapse_arrived(struct hgm_region *r)
 {
 	/* The time to verify is now: see collapse_verify.c. */
-	if (r->verify == HGM_VERIFY_SMAPS)
+	if (r->collapse->verify == HGM_VERIFY_SMAPS)
 		hgm_collapser_kick(r->h);
 }
 
@@ -216,24 +228,24 @@ bool hgm_collapse_suspend(struct hgm_region *r, uint64_t block)
 	/* Protection takes no mapping apart in memory that is mapped by whole blocks. */
 	if (hgm_region_whole_blocks(r))
 		return false;
-	if (!atomic_compare_exchange_strong_explicit(&r->block_state[block], &huge,
+	if (!atomic_compare_exchange_strong_explicit(&r->collapse->state[block], &huge,
 						     HGM_BLOCK_FELL_APART, memory_order_acq_rel,
 						     memory_order_relaxed))
 		return false;
-	atomic_fetch_sub_explicit(&r->huge_blocks, 1, memory_order_relaxed);
+	atomic_fetch_sub_explicit(&r->collapse->huge_blocks, 1, memory_order_relaxed);
 	return true;
 }
 
 bool hgm_collapse_may_be_huge(const struct hgm_region *r, uint64_t block)
 {
-	switch (atomic_load_explicit(&r->block_state[block], memory_order_acquire)) {
+	switch (atomic_load_explicit(&r->collapse->state[block], memory_order_acquire)) {
 	case HGM_BLOCK_UNVERIFIED:
 	case HGM_BLOCK_UNVERIFIED_AGAIN:
 		return true;
 	case HGM_BLOCK_WAITING:
 	case HGM_BLOCK_FELL_APART:
 	case HGM_BLOCK_SPLIT:
-		return atomic_load_explicit(&r->block_tries[block], memory_order_relaxed);
+		return atomic_load_explicit(&r->collapse->tries[block], memory_order_relaxed);
 	}
 	return false;
 }
@@ -250,7 +262,7 @@ static bool change(_Atomic uint8_t *state, uint8_t from, uint8_t to)
  */
 void hgm_collapse_resume(struct hgm_region *r, uint64_t block)
 {
-	_Atomic uint8_t *state = &r->block_state[block];
+	_Atomic uint8_t *state = &r->collapse->state[block];
 
 	if (!r->collapses)
 		return;
@@ -260,19 +272,19 @@ void hgm_collapse_resume(struct hgm_region *r, uint64_t block)
 		if (atomic_load_explicit(state, memory_order_seq_cst) != HGM_BLOCK_WAITING)
 			return;
 	}
-	atomic_store_explicit(&r->block_tries[block], 0, memory_order_relaxed);
+	atomic_store_explicit(&r->collapse->tries[block], 0, memory_order_relaxed);
 	mark(r, block);
 }
 
 /* False: the collapser is working on the block. */
 static bool leave_alone(struct hgm_region *r, uint64_t block)
 {
-	_Atomic uint8_t *state = &r->block_state[block];
+	_Atomic uint8_t *state = &r->collapse->state[block];
 
 	if (change(state, HGM_BLOCK_HUGE, HGM_BLOCK_HOLES)) {
-		atomic_fetch_sub_explicit(&r->huge_blocks, 1, memory_order_relaxed);
+		atomic_fetch_sub_explicit(&r->collapse->huge_blocks, 1, memory_order_relaxed);
 	} else if (change(state, HGM_BLOCK_SPLIT, HGM_BLOCK_HOLES)) {
-		atomic_fetch_sub_explicit(&r->left_split, 1, memory_order_relaxed);
+		atomic_fetch_sub_explicit(&r->collapse->left_split, 1, memory_order_relaxed);
 	} else if (change(state, HGM_BLOCK_WAITING, HGM_BLOCK_HOLES)) {
 		hgm_region_settled(r);
 	} else {
@@ -284,10 +296,10 @@ static bool leave_alone(struct hgm_region *r, uint64_t block)
 
 static void discard_whole(struct hgm_region *r, uint64_t block)
 {
-	_Atomic uint8_t *state = &r->block_state[block];
+	_Atomic uint8_t *state = &r->collapse->state[block];
 
 	if (change(state, HGM_BLOCK_HUGE, HGM_BLOCK_OPEN))
-		atomic_fetch_sub_explicit(&r->huge_blocks, 1, memory_order_relaxed);
+		atomic_fetch_sub_explicit(&r->collapse->huge_blocks, 1, memory_order_relaxed);
 }
 
 void hgm_collapse_discarded(struct hgm_region *r, uint64_t page, uint64_t pages, bool may_wait)
@@ -309,25 +321,28 @@ void hgm_collapse_whole(struct hgm_region *r, uint64_t block)
 	uint8_t open = HGM_BLOCK_OPEN;
 
 	if (hgm_region_whole_blocks(r) && hgm_region_block_present(r, block) &&
-	    atomic_compare_exchange_strong_explicit(&r->block_state[block], &open, HGM_BLOCK_HUGE,
-						    memory_order_acq_rel, memory_order_relaxed))
-		atomic_fetch_add_explicit(&r->huge_blocks, 1, memory_order_relaxed);
+	    !hgm_poison_of_block(r, block) &&
+	    atomic_compare_exchange_strong_explicit(&r->collapse->state[block], &open,
+						    HGM_BLOCK_HUGE, memory_order_acq_rel,
+						    memory_order_relaxed))
+		atomic_fetch_add_explicit(&r->collapse->huge_blocks, 1, memory_order_relaxed);
 }
 
 void hgm_collapse_look_again(struct hgm_region *r)
 {
 	for (uint64_t block = 0; block < r->blocks; block++) {
-		_Atomic uint8_t *state = &r->block_state[block];
+		_Atomic uint8_t *state = &r->collapse->state[block];
 		uint8_t was = atomic_load_explicit(state, memory_order_acquire);
 
-		atomic_store_explicit(&r->block_tries[block], 0, memory_order_relaxed);
+		atomic_store_explicit(&r->collapse->tries[block], 0, memory_order_relaxed);
 		if (was == HGM_BLOCK_HOLES) {
 			use_hole(r, block);
 		} else if (was == HGM_BLOCK_SPLIT &&
 			   atomic_compare_exchange_strong_explicit(
 				   state, &was, HGM_BLOCK_FELL_APART, memory_order_seq_cst,
 				   memory_order_relaxed)) {
-			atomic_fetch_sub_explicit(&r->left_split, 1, memory_order_relaxed);
+			atomic_fetch_sub_explicit(&r->collapse->left_split, 1,
+						  memory_order_relaxed);
 			mark(r, block);
 		} else if (was == HGM_BLOCK_HUGE && fell_unseen(r, block) &&
 			   hgm_collapse_suspend(r, block)) {
@@ -343,7 +358,7 @@ void hgm_collapse_find_split(struct hgm_region *r)
 		char *addr = r->primary + block * r->block_bytes;
 		uint64_t huge;
 
-		if (atomic_load_explicit(&r->block_state[block], memory_order_acquire) !=
+		if (atomic_load_explicit(&r->collapse->state[block], memory_order_acquire) !=
 			    HGM_BLOCK_HUGE ||
 		    hgm_pagemap_huge(r->h->scan_fd, addr, r->block_bytes, &huge))
 			continue;
@@ -404,7 +419,7 @@ static int ask_kernel(struct hgm_region *r, uint64_t block, unsigned int blocks)
  */
 static bool is_untouched(const struct hgm_region *r, uint64_t block)
 {
-	return atomic_load_explicit(&r->block_state[block], memory_order_acquire) ==
+	return atomic_load_explicit(&r->collapse->state[block], memory_order_acquire) ==
 	       HGM_BLOCK_COLLAPSING;
 }
 
@@ -448,15 +463,15 @@ static int look_at(struct hgm_region *r, uint64_t block, int rc)
 	hgm_region_wake(r, block * r->block_bytes >> HGM_PAGE_SHIFT,
 			r->block_bytes >> HGM_PAGE_SHIFT);
 	/* A touch before this is seen by the check that follows. */
-	atomic_exchange_explicit(&r->block_state[block], HGM_BLOCK_COLLAPSING,
+	atomic_exchange_explicit(&r->collapse->state[block], HGM_BLOCK_COLLAPSING,
 				 memory_order_acq_rel);
 	/*
 	 * For hugetlb memory the return code is wrong both ways: it is mixed with that of the next
 	 * memory area.
 	 */
-	if (r->verify == HGM_VERIFY_SMAPS && (!rc || r->native))
+	if (r->collapse->verify == HGM_VERIFY_SMAPS && (!rc || r->native))
 		return -EINPROGRESS;
-	if (r->verify != HGM_VERIFY_PAGEMAP)
+	if (r->collapse->verify != HGM_VERIFY_PAGEMAP)
 		return rc;
 	look = is_huge(r, block);
 	if (look > 0)
@@ -474,26 +489,26 @@ static int look_at(struct hgm_region *r, uint64_t block, int rc)
  */
 static bool becomes_huge(struct hgm_region *r, uint64_t block)
 {
-	_Atomic uint8_t *state = &r->block_state[block];
+	_Atomic uint8_t *state = &r->collapse->state[block];
 	uint8_t was = atomic_load_explicit(state, memory_order_relaxed);
 
-	atomic_fetch_add_explicit(&r->huge_blocks, 1, memory_order_relaxed);
+	atomic_fetch_add_explicit(&r->collapse->huge_blocks, 1, memory_order_relaxed);
 	while (was != HGM_BLOCK_TOUCHED)
 		if (atomic_compare_exchange_weak_explicit(state, &was, HGM_BLOCK_HUGE,
 							  memory_order_acq_rel,
 							  memory_order_relaxed))
 			return true;
-	atomic_fetch_sub_explicit(&r->huge_blocks, 1, memory_order_relaxed);
+	atomic_fetch_sub_explicit(&r->collapse->huge_blocks, 1, memory_order_relaxed);
 	return false;
 }
 
 void hgm_collapse_outcome(struct hgm_region *r, uint64_t block, int rc, bool settled)
 {
-	_Atomic uint8_t *state = &r->block_state[block];
+	_Atomic uint8_t *state = &r->collapse->state[block];
 	unsigned int tries;
 
 	HGM_TRACE3(collapse, r->primary + block * r->block_bytes, r->block_bytes, rc);
-	tries = 1u + atomic_fetch_add_explicit(&r->block_tries[block], 1, memory_order_relaxed);
+	tries = 1u + atomic_fetch_add_explicit(&r->collapse->tries[block], 1, memory_order_relaxed);
 	/*
 	 * Do this before the block counts as huge: from then on it may be taken apart, and left to
 	 * its collapse again.
@@ -507,19 +522,19 @@ void hgm_collapse_outcome(struct hgm_region *r, uint64_t block, int rc, bool set
 	if (!rc) {
 		hgm_stat_add(&r->h->stats, HGM_STAT_COLLAPSED_BLOCKS, 1);
 		if (!settled)
-			atomic_store_explicit(&r->block_tries[block], 0, memory_order_relaxed);
+			atomic_store_explicit(&r->collapse->tries[block], 0, memory_order_relaxed);
 	} else if (tries < (settled ? FELL_MAX : HGM_COLLAPSE_TRIES) && rc != -ENOSYS) {
 		hgm_stat_add(&r->h->stats, HGM_STAT_COLLAPSE_RETRIES, 1);
 		atomic_store_explicit(&r->last_collapse_error, rc, memory_order_relaxed);
 		atomic_store_explicit(state, settled ? HGM_BLOCK_FELL_APART : HGM_BLOCK_WAITING,
 				      memory_order_seq_cst);
-		atomic_fetch_or_explicit(&r->collapse_failed[block / 64], UINT64_C(1) << block % 64,
-					 memory_order_release);
+		atomic_fetch_or_explicit(&r->collapse->failed[block / 64],
+					 UINT64_C(1) << block % 64, memory_order_release);
 		hgm_collapser_try_again(r->h);
 		return;
 	} else {
 		atomic_store_explicit(&r->last_collapse_error, rc, memory_order_relaxed);
-		atomic_fetch_add_explicit(&r->left_split, 1, memory_order_relaxed);
+		atomic_fetch_add_explicit(&r->collapse->left_split, 1, memory_order_relaxed);
 		atomic_store_explicit(state, HGM_BLOCK_SPLIT, memory_order_release);
 		hgm_log_some(&r->h->log, HGM_LOG_LEFT_SPLIT, HGM_LOG_WARNING,
 			     "the block of %llu MiB at %p stays in small pages after %u tries: %s",
@@ -537,7 +552,7 @@ void hgm_collapse_outcome(struct hgm_region *r, uint64_t block, int rc, bool set
  */
 static bool leave_holes(struct hgm_region *r, uint64_t block, bool settled)
 {
-	_Atomic uint8_t *state = &r->block_state[block];
+	_Atomic uint8_t *state = &r->collapse->state[block];
 	uint8_t was = HGM_BLOCK_COLLAPSING;
 
 	if (!hgm_holes_in_block(r, block))
@@ -557,7 +572,7 @@ static void settle_held(struct hgm_region *r, uint64_t block)
 {
 	uint8_t was = HGM_BLOCK_WAITING;
 
-	if (!atomic_compare_exchange_strong_explicit(&r->block_state[block], &was,
+	if (!atomic_compare_exchange_strong_explicit(&r->collapse->state[block], &was,
 						     HGM_BLOCK_FELL_APART, memory_order_seq_cst,
 						     memory_order_relaxed))
 		return;
@@ -571,7 +586,7 @@ static void settle_held(struct hgm_region *r, uint64_t block)
 /* Decide whether a block is to be collapsed. It may have been marked twice. */
 static void begin(struct hgm_region *r, struct attempt *a)
 {
-	_Atomic uint8_t *state = &r->block_state[a->block];
+	_Atomic uint8_t *state = &r->collapse->state[a->block];
 	uint8_t was = atomic_load_explicit(state, memory_order_acquire);
 
 	a->held = hgm_guard_holds(r, a->block);
@@ -599,7 +614,7 @@ static void conclude(struct hgm_region *r, struct attempt *a)
 	if (a->asks)
 		a->rc = look_at(r, a->block, a->rc);
 	if (a->rc == -EINPROGRESS) {
-		atomic_store_explicit(&r->block_state[a->block],
+		atomic_store_explicit(&r->collapse->state[a->block],
 				      a->settled ? HGM_BLOCK_UNVERIFIED_AGAIN
 						 : HGM_BLOCK_UNVERIFIED,
 				      memory_order_release);

@@ -42,6 +42,10 @@ void hgm_collapser_kick(struct hgm *h); /* look at all regions again */
 void hgm_collapser_wanted(const struct hgm_region *r);
 void hgm_collapser_try_again(struct hgm *h);
 
+/* What the collapser needs to know of a region. -ENOMEM; free() follows all the same. */
+int hgm_collapse_make(struct hgm_region *r);
+void hgm_collapse_free(struct hgm_region *r);
+
 /* Members of struct hgm_above. */
 void hgm_collapse_arrived(struct hgm_region *r);
 void hgm_collapse_filled(struct hgm_region *r, uint64_t block);
@@ -122,6 +126,9 @@ void hgm_collapse_discarded(struct hgm_region *r, uint64_t page, uint64_t pages,
  */
 void hgm_collapse_whole(struct hgm_region *r, uint64_t block);
 
+/* Blocks that stay in small pages. */
+uint64_t hgm_collapse_left_split(const struct hgm_region *r);
+
 /* Look again at all blocks that were left split, and at all that count as huge. */
 void hgm_collapse_look_again(struct hgm_region *r);
 
@@ -134,8 +141,8 @@ void hgm_collapse_unverified(struct hgm_region *r);
 /* Call this before a region is verified by smaps. -errno: smaps cannot be used. */
 int hgm_collapse_need_smaps(struct hgm *h);
 
-/* How can a collapse be verified in this region? */
-enum hgm_verify hgm_collapse_verify_by(const struct hgm_region *r);
+/* How can a collapse be verified in this region, which is registered? */
+void hgm_collapse_choose_verify(struct hgm_region *r);
 
 /* Verify all regions that are due by smaps. *at is lowered to the time when the others are due. */
 void hgm_collapse_verify(struct hgm *h, uint64_t *at);

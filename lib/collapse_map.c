@@ -9,7 +9,9 @@
  * guarded), the pages that were left are mapped.
  */
 #include "bits.h"
+#include "blocks.h"
 #include "engine.h"
+#include "guard.h"
 #include "resolve.h"
 
 static uint64_t bit_of(uint64_t block)
@@ -19,7 +21,7 @@ static uint64_t bit_of(uint64_t block)
 
 static void set_left(struct hgm_region *r, uint64_t block)
 {
-	atomic_fetch_or_explicit(&r->block_unmapped[block / 64], bit_of(block),
+	atomic_fetch_or_explicit(&r->collapse->unmapped[block / 64], bit_of(block),
 				 memory_order_seq_cst);
 }
 
@@ -32,16 +34,14 @@ bool hgm_collapse_leave(struct hgm_region *r, uint64_t block)
 	if (r->h->user_mode_only)
 		return false;
 	if (!r->collapses || !hgm_collapse_can_be_huge(r, block) ||
-	    atomic_load_explicit(&r->deferred, memory_order_relaxed) ||
-	    atomic_load_explicit(&r->guard, memory_order_relaxed))
+	    atomic_load_explicit(&r->deferred, memory_order_relaxed) || hgm_guard_of(r))
 		return false;
 	/*
 	 * seq_cst: either a thread that begins to guard sees the bit, or we see its guard
 	 * (hgm_collapse_map_all_left).
 	 */
 	set_left(r, block);
-	return !atomic_load_explicit(&r->guard, memory_order_seq_cst) &&
-	       !hgm_map_poisoned_pages(r->map);
+	return !hgm_guard_of(r) && !hgm_map_poisoned_pages(r->map);
 }
 
 void hgm_collapse_in_doubt(struct hgm_region *r, uint64_t block)
@@ -57,14 +57,14 @@ void hgm_collapse_imported(struct hgm_region *r, uint64_t block)
 
 bool hgm_collapse_is_left(const struct hgm_region *r, uint64_t block)
 {
-	return atomic_load_explicit(&r->block_unmapped[block / 64], memory_order_relaxed) &
+	return atomic_load_explicit(&r->collapse->unmapped[block / 64], memory_order_relaxed) &
 	       bit_of(block);
 }
 
 void hgm_collapse_mapped(struct hgm_region *r, uint64_t block)
 {
 	/* acq_rel: after this, we see the pages of the thread that set the bit as present. */
-	atomic_fetch_and_explicit(&r->block_unmapped[block / 64], ~bit_of(block),
+	atomic_fetch_and_explicit(&r->collapse->unmapped[block / 64], ~bit_of(block),
 				  memory_order_acq_rel);
 }
 
@@ -88,14 +88,15 @@ static void map_left(struct hgm_region *r, uint64_t block)
 void hgm_collapse_map_left(struct hgm_region *r, uint64_t block)
 {
 	/* Before 6.4, mapping a page unprotects it, and the page would count as written. */
-	if (r->h->can_continue_wp || !atomic_load_explicit(&r->guard, memory_order_acquire))
+	if (r->h->can_continue_wp || !hgm_guard_of(r))
 		map_left(r, block);
 }
 
 void hgm_collapse_map_all_left(struct hgm_region *r)
 {
 	for (uint64_t w = 0; w < hgm_bits_words(r->blocks); w++) {
-		uint64_t bits = atomic_load_explicit(&r->block_unmapped[w], memory_order_seq_cst);
+		uint64_t bits =
+			atomic_load_explicit(&r->collapse->unmapped[w], memory_order_seq_cst);
 
 		for (; bits; bits &= bits - 1)
 			map_left(r, w * 64 + (uint64_t)__builtin_ctzll(bits));

@@ -12,7 +12,9 @@
 #include <stdlib.h>
 
 #include "clock.h"
+#include "blocks.h"
 #include "engine.h"
+#include "guard.h"
 #include "smaps.h"
 
 #define PATIENCE_NS	    UINT64_C(1000000000) /* for a region that is not full */
@@ -52,7 +54,7 @@ int hgm_collapse_need_smaps(struct hgm *h)
 }
 
 /* How can a collapse be verified here? */
-enum hgm_verify hgm_collapse_verify_by(const struct hgm_region *r)
+static enum hgm_verify verify_by(const struct hgm_region *r)
 {
 	struct hgm_smaps smaps;
 	bool tells = !r->native ||
@@ -66,13 +68,18 @@ enum hgm_verify hgm_collapse_verify_by(const struct hgm_region *r)
 	return r->h->scan_fd >= 0 ? HGM_VERIFY_PAGEMAP : HGM_VERIFY_NOT;
 }
 
+void hgm_collapse_choose_verify(struct hgm_region *r)
+{
+	r->collapse->verify = verify_by(r);
+}
+
 void hgm_collapse_unverified(struct hgm_region *r)
 {
 	uint64_t at =
 		hgm_now_ns() + (r->flags & HGM_REGION_NO_FILL ? PATIENCE_NO_FILL_NS : PATIENCE_NS);
 
-	if (!r->unverified_blocks++ && r->verify_at_ns < at)
-		r->verify_at_ns = at;
+	if (!r->collapse->unverified_blocks++ && r->collapse->verify_at_ns < at)
+		r->collapse->verify_at_ns = at;
 }
 
 /*
@@ -96,7 +103,7 @@ static uint64_t uncounted(const struct hgm_region *r)
 	uint64_t n = 0;
 
 	for (uint64_t block = 0; block < r->mapped / r->block_bytes; block++) {
-		switch (atomic_load_explicit(&r->block_state[block], memory_order_acquire)) {
+		switch (atomic_load_explicit(&r->collapse->state[block], memory_order_acquire)) {
 		case HGM_BLOCK_OPEN:
 			n += r->native && r->block_bytes == HGM_LEAF_BYTES &&
 			     hgm_map_leaf_full(r->map, block);
@@ -121,11 +128,12 @@ static uint64_t uncounted(const struct hgm_region *r)
  */
 static void judge(struct hgm_region *r, uint64_t missing)
 {
-	r->unverified_blocks = 0;
+	r->collapse->unverified_blocks = 0;
 	for (uint64_t block = 0; block < r->blocks; block++) {
-		uint8_t state = atomic_load_explicit(&r->block_state[block], memory_order_acquire);
+		uint8_t state =
+			atomic_load_explicit(&r->collapse->state[block], memory_order_acquire);
 		unsigned int tries =
-			1u + atomic_load_explicit(&r->block_tries[block], memory_order_relaxed);
+			1u + atomic_load_explicit(&r->collapse->tries[block], memory_order_relaxed);
 		int rc = missing ? -EAGAIN : 0;
 
 		if (state != HGM_BLOCK_UNVERIFIED && state != HGM_BLOCK_UNVERIFIED_AGAIN)
@@ -152,13 +160,13 @@ static void judge(struct hgm_region *r, uint64_t missing)
 static void forget_held(struct hgm_region *r)
 {
 	for (uint64_t block = 0; block < r->blocks; block++) {
-		_Atomic uint8_t *state = &r->block_state[block];
+		_Atomic uint8_t *state = &r->collapse->state[block];
 		uint8_t was = atomic_load_explicit(state, memory_order_acquire);
 
 		if ((was != HGM_BLOCK_UNVERIFIED && was != HGM_BLOCK_UNVERIFIED_AGAIN) ||
 		    !hgm_guard_holds(r, block))
 			continue;
-		r->unverified_blocks--;
+		r->collapse->unverified_blocks--;
 		atomic_store_explicit(state, HGM_BLOCK_FELL_APART, memory_order_seq_cst);
 		hgm_collapse_map_left(r, block);
 		if (was == HGM_BLOCK_UNVERIFIED)
@@ -177,11 +185,11 @@ static void judge_unless_held(struct hgm_region *r, uint64_t missing, uint64_t h
 {
 	int in = hgm_guard_enter(r);
 
-	if (atomic_load_explicit(&r->holds, memory_order_seq_cst) == holds)
+	if (hgm_guard_holds_count(r) == holds)
 		judge(r, missing);
 	hgm_guard_exit(r, in);
 	for (uint64_t block = 0; missing && block < r->blocks; block++)
-		if (atomic_load_explicit(&r->block_state[block], memory_order_acquire) ==
+		if (atomic_load_explicit(&r->collapse->state[block], memory_order_acquire) ==
 		    HGM_BLOCK_SPLIT)
 			hgm_collapse_map_left(r, block);
 }
@@ -191,7 +199,7 @@ static bool is_due(const struct hgm_region *r, uint64_t now, uint64_t *at)
 {
 	/* It is soon enough when the last block has come, which brings us here again. */
 	bool full = !atomic_load_explicit(&r->open_pages, memory_order_acquire) && !uncounted(r);
-	uint64_t due = full ? r->h->collapser.smaps_next_ns : r->verify_at_ns;
+	uint64_t due = full ? r->h->collapser.smaps_next_ns : r->collapse->verify_at_ns;
 
 	if (now < due && due < *at)
 		*at = due;
@@ -209,7 +217,7 @@ static unsigned int collect(struct hgm *h, struct turn *turn)
 	for (unsigned int i = 0; i < t->count; i++) {
 		struct hgm_region *r = t->region[i];
 
-		if (!r->unverified_blocks)
+		if (!r->collapse->unverified_blocks)
 			continue;
 		hgm_region_visit(r);
 		turn[n++].r = r;
@@ -225,11 +233,11 @@ static unsigned int choose(struct hgm_smaps_turns *t, unsigned int n, uint64_t n
 
 	for (unsigned int i = 0; i < n; i++) {
 		struct hgm_region *r = t->of[i].r;
-		uint64_t holds = atomic_load_explicit(&r->holds, memory_order_seq_cst);
+		uint64_t holds = hgm_guard_holds_count(r);
 
-		if (atomic_load_explicit(&r->guard, memory_order_acquire))
+		if (hgm_guard_of(r))
 			forget_held(r);
-		if (!r->unverified_blocks ||
+		if (!r->collapse->unverified_blocks ||
 		    atomic_load_explicit(&r->dying, memory_order_acquire) || !is_due(r, now, at)) {
 			hgm_region_leave(r);
 			continue;
@@ -237,8 +245,9 @@ static unsigned int choose(struct hgm_smaps_turns *t, unsigned int n, uint64_t n
 		t->of[due] = (struct turn){
 			.r = r,
 			.holds = holds,
-			.known = r->unverified_blocks +
-				 atomic_load_explicit(&r->huge_blocks, memory_order_relaxed),
+			.known = r->collapse->unverified_blocks +
+				 atomic_load_explicit(&r->collapse->huge_blocks,
+						      memory_order_relaxed),
 		};
 		t->range[due++] = (struct hgm_smaps_range){
 			.start = (uintptr_t)r->primary,
@@ -278,13 +287,13 @@ void hgm_collapse_verify(struct hgm *h, uint64_t *at)
 	for (unsigned int i = 0; i < n; i++) {
 		struct hgm_region *r = t->of[i].r;
 
-		r->verify_at_ns = end + COST_FACTOR * (end - start);
+		r->collapse->verify_at_ns = end + COST_FACTOR * (end - start);
 		if (rc)
 			judge_unless_held(r, 0, t->of[i].holds);
 		else
 			judge_by(&t->of[i], &t->range[i].sum);
-		if (r->unverified_blocks && r->verify_at_ns < *at)
-			*at = r->verify_at_ns;
+		if (r->collapse->unverified_blocks && r->collapse->verify_at_ns < *at)
+			*at = r->collapse->verify_at_ns;
 		hgm_region_leave(r);
 	}
 }

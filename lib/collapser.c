@@ -4,10 +4,12 @@
  * (collapse.c), has them verified (collapse_verify.c), and retries those that failed. Where the
  * kernel copies pages for a collapse, which takes a while, other threads help.
  */
+#include <errno.h>
 #include <stdlib.h>
 
 #include "bits.h"
 #include "clock.h"
+#include "blocks.h"
 #include "engine.h"
 #include "sys.h"
 
@@ -49,13 +51,44 @@ void hgm_collapser_destroy(struct hgm *h)
 	pthread_cond_destroy(&c->help_cond);
 }
 
+int hgm_collapse_make(struct hgm_region *r)
+{
+	uint64_t words = hgm_bits_words(r->blocks);
+	struct hgm_collapse *c = calloc(1, sizeof(*c));
+
+	if (!c)
+		return -ENOMEM;
+	r->collapse = c;
+	c->state = calloc(r->blocks, sizeof(c->state[0]));
+	c->tries = calloc(r->blocks, sizeof(c->tries[0]));
+	c->wanted = calloc(words, sizeof(c->wanted[0]));
+	c->failed = calloc(words, sizeof(c->failed[0]));
+	c->unmapped = calloc(words, sizeof(c->unmapped[0]));
+	return c->state && c->tries && c->wanted && c->failed && c->unmapped ? 0 : -ENOMEM;
+}
+
+void hgm_collapse_free(struct hgm_region *r)
+{
+	struct hgm_collapse *c = r->collapse;
+
+	if (!c)
+		return;
+	free(c->state);
+	free(c->tries);
+	free(c->wanted);
+	free(c->failed);
+	free(c->unmapped);
+	free(c);
+	r->collapse = NULL;
+}
+
 /*
  * Take wanted blocks of a word, except those in *done: all of them, or only one if @one, where a
  * collapse takes a while. They are added to *done, and no other thread takes them.
  */
 static uint64_t take(struct hgm_region *r, uint64_t word, bool one, uint64_t *done)
 {
-	_Atomic uint64_t *wanted = &r->collapse_wanted[word];
+	_Atomic uint64_t *wanted = &r->collapse->wanted[word];
 	uint64_t bits = atomic_load_explicit(wanted, memory_order_relaxed) & ~*done, mine = 0;
 
 	while (bits && !mine) {
@@ -80,10 +113,10 @@ static void visit_region(struct hgm_region *r, bool retry)
 		uint64_t bits = 0, done = 0;
 
 		if (retry)
-			bits = atomic_exchange_explicit(&r->collapse_failed[w], 0,
+			bits = atomic_exchange_explicit(&r->collapse->failed[w], 0,
 							memory_order_acquire);
 		if (bits)
-			atomic_fetch_or_explicit(&r->collapse_wanted[w], bits,
+			atomic_fetch_or_explicit(&r->collapse->wanted[w], bits,
 						 memory_order_release);
 		while ((bits = take(r, w, one, &done))) {
 			while (bits) {
@@ -108,7 +141,7 @@ enum visit {
  */
 static bool can_be_helped(const struct hgm_region *r)
 {
-	return r->collapses && r->verify == HGM_VERIFY_PAGEMAP && !r->native &&
+	return r->collapses && r->collapse->verify == HGM_VERIFY_PAGEMAP && !r->native &&
 	       r->backing != HGM_BACKING_ANON && hgm_collapse_copies(r);
 }
 

@@ -210,8 +210,7 @@ void hgm_dirty_async_end(struct hgm_dirty *d)
 	d->uffd = NULL;
 	if (atomic_load_explicit(&r->dying, memory_order_acquire))
 		return;
-	for (uint64_t w = 0; w < hgm_bits_words(r->blocks); w++)
-		atomic_store_explicit(&r->wp_registered[w], 0, memory_order_release);
+	hgm_guard_forget_registered(r);
 	rc = hgm_region_register(r);
 	if (rc)
 		atomic_store_explicit(&r->h->last_error, rc, memory_order_relaxed);

@@ -24,10 +24,7 @@ static int guard_present(struct hgm_dirty *d)
 	uint64_t pages = r->mapped >> HGM_PAGE_SHIFT;
 
 	for (uint64_t w = 0; w < d->words; w++)
-		atomic_fetch_or_explicit(&r->guarded[w],
-					 hgm_map_present_word(r->map, w) &
-						 hgm_bits_low(pages - w * 64),
-					 memory_order_acq_rel);
+		hgm_guard_set(r, w, hgm_map_present_word(r->map, w) & hgm_bits_low(pages - w * 64));
 	hgm_guard_wait(r);
 	return hgm_guard_writeprotect(r, 0, pages, HGM_UFFD_WP_PROTECT);
 }
@@ -48,8 +45,7 @@ int hgm_dirty_sync_begin(struct hgm_dirty *d)
 
 static uint64_t dirty_word(const struct hgm_region *r, uint64_t word)
 {
-	return hgm_map_present_word(r->map, word) &
-	       ~atomic_load_explicit(&r->guarded[word], memory_order_acquire);
+	return hgm_map_present_word(r->map, word) & ~hgm_guard_word(r, word);
 }
 
 /*
@@ -99,7 +95,7 @@ static int collect_piece(struct hgm_dirty *d, uint64_t page, uint64_t end)
 		*bits = dirty_word(r, w) & hgm_bits_of_range(page, end - page, w);
 		any |= *bits;
 		if (*bits)
-			atomic_fetch_or_explicit(&r->guarded[w], *bits, memory_order_acq_rel);
+			hgm_guard_set(r, w, *bits);
 	}
 	if (!any)
 		return 0;
@@ -111,8 +107,7 @@ static int collect_piece(struct hgm_dirty *d, uint64_t page, uint64_t end)
 	rc = protect_again(d, page, end, dirty);
 	for (uint64_t w = first; w * 64 < end; w++) {
 		if (rc)
-			atomic_fetch_and_explicit(&r->guarded[w], ~dirty[w - first],
-						  memory_order_acq_rel);
+			hgm_guard_clear(r, w, dirty[w - first]);
 		else
 			atomic_fetch_or_explicit(&d->pending[w], dirty[w - first],
 						 memory_order_relaxed);

@@ -31,6 +31,7 @@
 #include "engine.h"
 #include "error.h"
 #include "holes.h"
+#include "installs.h"
 #include "resolve.h"
 #include "sys.h"
 
@@ -209,13 +210,13 @@ static void note_gone(struct hgm_region *r, uint64_t page, uint64_t end)
 	uint64_t block = (page + block_pages - 1) / block_pages;
 
 	for (; (block + 1) * block_pages <= end; block++)
-		atomic_fetch_or_explicit(&r->block_gone[block / 64], UINT64_C(1) << block % 64,
-					 memory_order_release);
+		atomic_fetch_or_explicit(&r->install->block_gone[block / 64],
+					 UINT64_C(1) << block % 64, memory_order_release);
 }
 
 static bool is_gone(const struct hgm_region *r, uint64_t block)
 {
-	return atomic_load_explicit(&r->block_gone[block / 64], memory_order_acquire) >>
+	return atomic_load_explicit(&r->install->block_gone[block / 64], memory_order_acquire) >>
 		       block % 64 &
 	       1;
 }
@@ -338,7 +339,7 @@ static int before_write(struct hgm_region *r, uint64_t page, uint64_t pages)
 {
 	uint64_t unit = r->wp_bytes >> HGM_PAGE_SHIFT, end = page + pages;
 
-	if (!atomic_load_explicit(&r->guard, memory_order_acquire))
+	if (!hgm_guard_of(r))
 		return 0;
 	for (page = page / unit * unit; page < end;) {
 		int in = hgm_guard_enter(r), rc = hgm_guard_write(r, page);
@@ -377,7 +378,7 @@ static int unmap_healed(struct hgm_region *r, uint64_t page, uint64_t end)
  */
 static int drop_poison(struct hgm_region *r, uint64_t page, uint64_t pages)
 {
-	if (!atomic_load_explicit(&r->has_poison, memory_order_seq_cst))
+	if (!atomic_load_explicit(&r->install->has_poison, memory_order_seq_cst))
 		return 0;
 	hgm_discard_pages(r, page, pages);
 	if (r->backing == HGM_BACKING_ANON)

@@ -13,6 +13,7 @@
 #include "clock.h"
 #include "engine.h"
 #include "error.h"
+#include "hugepage.h"
 #include "opts.h"
 #include "sys.h"
 #include "thread.h"

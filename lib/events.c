@@ -25,7 +25,10 @@
 #include "engine.h"
 #include "error.h"
 #include "events.h"
+#include "guard.h"
+#include "pager.h"
 #include "resolve.h"
+#include "suspects.h"
 #include "sys.h"
 
 #define READ_BATCH   16
@@ -167,7 +170,7 @@ static int serve_ending(struct hgm *h, uint64_t addr)
 	pthread_mutex_lock(&e->ending_lock);
 	r = e->ending;
 	while (r && !has_alias(r, addr))
-		r = r->next_ending;
+		r = r->fill->next_ending;
 	if (r)
 		rc = serve_hole(r, addr);
 	pthread_mutex_unlock(&e->ending_lock);
@@ -201,7 +204,7 @@ void hgm_events_ending(struct hgm_region *r)
 	struct hgm_events *e = &r->h->events;
 
 	pthread_mutex_lock(&e->ending_lock);
-	r->next_ending = e->ending;
+	r->fill->next_ending = e->ending;
 	e->ending = r;
 	pthread_mutex_unlock(&e->ending_lock);
 }
@@ -213,8 +216,8 @@ void hgm_events_ended(struct hgm_region *r)
 
 	pthread_mutex_lock(&e->ending_lock);
 	while (*at != r)
-		at = &(*at)->next_ending;
-	*at = r->next_ending;
+		at = &(*at)->fill->next_ending;
+	*at = r->fill->next_ending;
 	pthread_mutex_unlock(&e->ending_lock);
 }
 

@@ -25,6 +25,7 @@
 #include "clock.h"
 #include "engine.h"
 #include "feed.h"
+#include "pager.h"
 #include "source.h"
 
 #define SHARE_MIN     8	 /* requests that each feed may have in any case */
@@ -63,15 +64,15 @@ int hgm_feed_join(struct hgm_region *r)
 	if (!fresh)
 		return -ENOMEM;
 	pthread_mutex_lock(&w->lock);
-	r->feed = hgm_feed_find(w, r->source);
-	if (!r->feed) {
+	r->fill->feed = hgm_feed_find(w, r->source);
+	if (!r->fill->feed) {
 		init(fresh, r);
 		fresh->next = w->feeds;
 		w->feeds = fresh;
-		r->feed = fresh;
+		r->fill->feed = fresh;
 		fresh = NULL;
 	}
-	r->feed->users++;
+	r->fill->feed->users++;
 	pthread_mutex_unlock(&w->lock);
 	free(fresh);
 	return 0;
@@ -93,10 +94,10 @@ void hgm_feed_leave(struct hgm_region *r)
 {
 	struct hgm_work *w = &r->h->work;
 
-	if (!r->feed)
+	if (!r->fill->feed)
 		return;
 	pthread_mutex_lock(&w->lock);
-	put(w, r->feed);
+	put(w, r->fill->feed);
 	pthread_mutex_unlock(&w->lock);
 }
 
@@ -106,7 +107,7 @@ static void catch_up(struct hgm_work *w, struct hgm_feed *f)
 	uint64_t least = UINT64_MAX;
 
 	for (struct hgm_feed *each = w->feeds; each; each = each->next)
-		if (each->fill && each->spent_ns < least)
+		if (each->ring && each->spent_ns < least)
 			least = each->spent_ns;
 	if (least != UINT64_MAX && f->spent_ns < least)
 		f->spent_ns = least;
@@ -114,32 +115,32 @@ static void catch_up(struct hgm_work *w, struct hgm_feed *f)
 
 void hgm_feed_add(struct hgm_work *w, struct hgm_region *r)
 {
-	struct hgm_feed *f = r->feed;
+	struct hgm_feed *f = r->fill->feed;
 
-	if (r->fill_link)
+	if (r->fill->link)
 		return;
-	if (!f->fill)
+	if (!f->ring)
 		catch_up(w, f);
-	r->fill_link = f->fill ? f->fill->fill_link : r;
-	if (f->fill)
-		f->fill->fill_link = r;
-	f->fill = r;
+	r->fill->link = f->ring ? f->ring->fill->link : r;
+	if (f->ring)
+		f->ring->fill->link = r;
+	f->ring = r;
 }
 
 void hgm_feed_remove(struct hgm_region *r)
 {
-	struct hgm_feed *f = r->feed;
+	struct hgm_feed *f = r->fill->feed;
 	struct hgm_region *before = r;
 
-	if (!r->fill_link)
+	if (!r->fill->link)
 		return;
-	while (before->fill_link != r)
-		before = before->fill_link;
-	before->fill_link = r->fill_link;
-	if (f->fill == r)
-		f->fill = before == r ? NULL : before;
-	r->fill_link = NULL;
-	if (!f->fill)
+	while (before->fill->link != r)
+		before = before->fill->link;
+	before->fill->link = r->fill->link;
+	if (f->ring == r)
+		f->ring = before == r ? NULL : before;
+	r->fill->link = NULL;
+	if (!f->ring)
 		hgm_window_unused(&f->window);
 }
 
@@ -186,7 +187,7 @@ static unsigned int share(const struct hgm_work *w)
 	unsigned int feeds = 0, part;
 
 	for (struct hgm_feed *f = w->feeds; f; f = f->next)
-		feeds += f->fill || f->requests;
+		feeds += f->ring || f->requests;
 	part = HGM_REQUESTS_FILL / (feeds ? feeds : 1);
 	return part > SHARE_MIN ? part : SHARE_MIN;
 }
@@ -227,7 +228,7 @@ static bool may_have_the_last(const struct hgm_work *w, const struct hgm_feed *f
 static unsigned int stuck_most(const struct hgm_work *w, const struct hgm_feed *f)
 {
 	for (const struct hgm_feed *each = w->feeds; each; each = each->next)
-		if (each != f && each->source->blocking && each->fill)
+		if (each != f && each->source->blocking && each->ring)
 			return f->window.most > 1 ? f->window.most / 2 : 1;
 	return f->window.most;
 }
@@ -290,7 +291,7 @@ struct hgm_feed *hgm_feed_next(struct hgm_work *w, uint64_t *soonest)
 		const struct hgm_request *req;
 		uint64_t due_ns;
 
-		if (!f->fill || f->passed_over == w->pass)
+		if (!f->ring || f->passed_over == w->pass)
 			continue;
 		if (!now_ns) {
 			now_ns = hgm_now_ns();
@@ -346,7 +347,7 @@ void hgm_feed_exit(struct hgm_work *w, struct hgm_worker *self, bool slept)
 
 void hgm_work_fill_asked(struct hgm *h, struct hgm_request *req, uint64_t bytes)
 {
-	struct hgm_feed *f = req->in.r->feed;
+	struct hgm_feed *f = req->in.r->fill->feed;
 
 	pthread_mutex_lock(&h->work.lock);
 	req->filling = true;
@@ -386,7 +387,7 @@ static void forget(struct hgm_feed *f, struct hgm_request *req)
 
 void hgm_work_fill_done(struct hgm *h, struct hgm_request *req, uint64_t bytes, bool later)
 {
-	struct hgm_feed *f = req->in.r->feed;
+	struct hgm_feed *f = req->in.r->fill->feed;
 	struct hgm_work *w = &h->work;
 	uint64_t soonest = UINT64_MAX;
 

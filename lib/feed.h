@@ -24,7 +24,7 @@ struct hgm_feed {
 	struct hgm_feed *next; /* list of all feeds */
 	struct hgm_source *source;
 	unsigned int users;	 /* regions, and workers that fill from it */
-	struct hgm_region *fill; /* ring of regions that have pages left to fill */
+	struct hgm_region *ring; /* of regions that have pages left to fill */
 	unsigned int workers;	 /* filling from it, if it may sleep */
 	bool computes;		 /* the last worker did not sleep: the source takes a CPU */
 	uint64_t spent_ns;	 /* time that workers have spent on it */

@@ -9,12 +9,17 @@
  *	   then sequential fill; all inside the source's window (feed.c) and at the caller's
  *	   rate (fill_control.c)
  */
+#include <errno.h>
+#include <stdlib.h>
+
 #include "bits.h"
 #include "clock.h"
 #include "discard.h"
 #include "engine.h"
+#include "pager.h"
 #include "resolve.h"
 #include "source.h"
+#include "suspects.h"
 #include "thread.h"
 
 /* A chunk lies in one word of the map. */
@@ -22,6 +27,37 @@ _Static_assert(HGM_REQUEST_MAX_BYTES <= HGM_PAGES_PER_WORD * HGM_PAGE_BYTES, "ch
 
 /* How long a worker waits for a free request slot before it looks again. */
 #define SLOT_WAIT_NS 200000
+
+int hgm_fill_make(struct hgm_region *r)
+{
+	struct hgm_fill *fill = calloc(1, sizeof(*fill));
+
+	if (!fill)
+		return -ENOMEM;
+	pthread_mutex_init(&fill->retry_lock, NULL);
+	hgm_readahead_init(&fill->readahead);
+	fill->end = hgm_region_pages(r);
+	r->fill = fill;
+	fill->block_urgent = calloc(hgm_bits_words(r->blocks), sizeof(fill->block_urgent[0]));
+	fill->prefetch = calloc(HGM_PREFETCH_MAX, sizeof(fill->prefetch[0]));
+	if (!fill->block_urgent || !fill->prefetch)
+		return -ENOMEM;
+	return hgm_feed_join(r);
+}
+
+void hgm_fill_free(struct hgm_region *r)
+{
+	struct hgm_fill *fill = r->fill;
+
+	if (!fill)
+		return;
+	hgm_feed_leave(r);
+	pthread_mutex_destroy(&fill->retry_lock);
+	free(fill->block_urgent);
+	free(fill->prefetch);
+	free(fill);
+	r->fill = NULL;
+}
 
 /* How many pages of [page, page + pages) one request may have: up to a chunk's boundary. */
 static uint64_t clip(uint64_t page, uint64_t pages, uint64_t chunk_bytes)
@@ -52,7 +88,7 @@ static bool take_urgent(struct hgm_work *w, struct hgm_chunk *c)
 
 static bool take_prefetch(struct hgm_region *r, uint64_t chunk_bytes, struct hgm_chunk *c)
 {
-	struct hgm_prefetch *p = &r->prefetch[r->prefetch_first];
+	struct hgm_prefetch *p = &r->fill->prefetch[r->fill->prefetch_first];
 	unsigned int count = atomic_load_explicit(&r->prefetch_count, memory_order_relaxed);
 
 	if (!count)
@@ -64,11 +100,11 @@ static bool take_prefetch(struct hgm_region *r, uint64_t chunk_bytes, struct hgm
 	p->first_page += c->pages;
 	p->pages -= c->pages;
 	if (!p->pages) {
-		r->prefetch_first = (r->prefetch_first + 1) % HGM_PREFETCH_MAX;
+		r->fill->prefetch_first = (r->fill->prefetch_first + 1) % HGM_PREFETCH_MAX;
 		atomic_store_explicit(&r->prefetch_count, count - 1, memory_order_seq_cst);
 	}
 	if (r->flags & HGM_REGION_NO_FILL) /* every failed request is such a range */
-		atomic_store_explicit(&r->fill_failed, 0, memory_order_relaxed);
+		atomic_store_explicit(&r->fill->failed, 0, memory_order_relaxed);
 	return true;
 }
 
@@ -79,9 +115,9 @@ static bool take_near(struct hgm_region *r, uint64_t chunk_bytes, struct hgm_chu
 	if (!pages)
 		return false;
 	hgm_region_hold(r);
-	c->page = r->fill_near.next;
+	c->page = r->fill->near.next;
 	c->pages = clip(c->page, pages, chunk_bytes);
-	r->fill_near.next += c->pages;
+	r->fill->near.next += c->pages;
 	return true;
 }
 
@@ -90,18 +126,18 @@ static bool take_sequential(struct hgm_region *r, uint64_t chunk_bytes, struct h
 	if (r->flags & HGM_REGION_NO_FILL)
 		return false;
 	do {
-		while (r->fill_next < r->fill_end &&
-		       hgm_map_leaf_full(r->map, r->fill_next / HGM_LEAF_PAGES))
-			r->fill_next = (r->fill_next / HGM_LEAF_PAGES + 1) * HGM_LEAF_PAGES;
-	} while (r->fill_next >= r->fill_end && hgm_work_fill_round_ends(r));
-	if (r->fill_next >= r->fill_end)
+		while (r->fill->next < r->fill->end &&
+		       hgm_map_leaf_full(r->map, r->fill->next / HGM_LEAF_PAGES))
+			r->fill->next = (r->fill->next / HGM_LEAF_PAGES + 1) * HGM_LEAF_PAGES;
+	} while (r->fill->next >= r->fill->end && hgm_work_fill_round_ends(r));
+	if (r->fill->next >= r->fill->end)
 		return false;
 	hgm_region_hold(r);
-	c->page = r->fill_next;
-	c->pages = clip(c->page, r->fill_end - c->page, chunk_bytes);
+	c->page = r->fill->next;
+	c->pages = clip(c->page, r->fill->end - c->page, chunk_bytes);
 	c->sequential = true;
-	c->tries = r->fill_again ? r->fill_tries : 0;
-	r->fill_next += c->pages;
+	c->tries = r->fill->again ? r->fill->tries : 0;
+	r->fill->next += c->pages;
 	return true;
 }
 
@@ -111,8 +147,8 @@ static bool take_from(struct hgm_feed *f, struct hgm_chunk *c, uint64_t *soonest
 	uint64_t chunk_bytes = hgm_window_chunk(&f->window);
 	const struct hgm_region *first_pausing = NULL;
 
-	while (f->fill) {
-		struct hgm_region *r = f->fill->fill_link;
+	while (f->ring) {
+		struct hgm_region *r = f->ring->fill->link;
 		uint64_t bytes = hgm_fill_chunk(r, chunk_bytes);
 		bool goes_on;
 
@@ -124,12 +160,12 @@ static bool take_from(struct hgm_feed *f, struct hgm_chunk *c, uint64_t *soonest
 				take_sequential(r, bytes, c))) {
 			hgm_work_fill_taken(r);
 			hgm_fill_charge(r, c->page, c->pages);
-			f->fill = r; /* the next region's turn */
+			f->ring = r; /* the next region's turn */
 			return true;
 		}
 		if (!goes_on || hgm_work_fill_again(r, soonest)) {
 			first_pausing = first_pausing ? first_pausing : r;
-			f->fill = r;
+			f->ring = r;
 			continue;
 		}
 		hgm_feed_remove(r);
@@ -238,7 +274,7 @@ static bool fetch(struct hgm_chunk *c)
 static bool work_on(struct hgm_work *w, struct hgm_worker *self, struct hgm_chunk *c)
 {
 	struct hgm_region *r = c->r;
-	struct hgm_feed *feed = c->demand ? NULL : r->feed;
+	struct hgm_feed *feed = c->demand ? NULL : r->fill->feed;
 	uint64_t sleeps;
 	bool done, slept;
 
@@ -296,7 +332,8 @@ void *hgm_worker_thread(void *arg)
 		bool worked = false;
 
 		if (req) {
-			struct hgm_feed *feed = hgm_work_fill_sleeps(req) ? req->in.r->feed : NULL;
+			struct hgm_feed *feed =
+				hgm_work_fill_sleeps(req) ? req->in.r->fill->feed : NULL;
 
 			if (feed)
 				hgm_feed_enter(w, &self, feed);

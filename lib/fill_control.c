@@ -18,6 +18,7 @@
 #include "error.h"
 #include "fill_control.h"
 #include "opts.h"
+#include "pager.h"
 
 #define CATCH_UP_NS UINT64_C(5000000)
 #define CHUNK_NS    UINT64_C(10000000)
@@ -37,7 +38,7 @@ static bool is_held(const struct hgm_fill_control *c, uint64_t now_ns, uint64_t 
 
 bool hgm_fill_held(struct hgm_region *r, uint64_t *soonest)
 {
-	struct hgm_fill_control *all = &r->h->work.fill_control, *own = &r->fill_control;
+	struct hgm_fill_control *all = &r->h->work.fill_control, *own = &r->fill->control;
 	uint64_t now_ns;
 
 	if (!all->paused && !all->rate_bytes && !own->paused && !own->rate_bytes)
@@ -68,13 +69,18 @@ static uint64_t most_of(const struct hgm_fill_control *c, uint64_t bytes)
 
 uint64_t hgm_fill_chunk(const struct hgm_region *r, uint64_t bytes)
 {
-	bytes = most_of(&r->fill_control, most_of(&r->h->work.fill_control, bytes));
+	bytes = most_of(&r->fill->control, most_of(&r->h->work.fill_control, bytes));
 	return UINT64_C(1) << (63 - __builtin_clzll(bytes)); /* chunks are aligned to their size */
+}
+
+uint64_t hgm_fill_failing(const struct hgm_region *r)
+{
+	return atomic_load_explicit(&r->fill->failed, memory_order_relaxed);
 }
 
 void hgm_fill_charge(struct hgm_region *r, uint64_t page, uint64_t pages)
 {
-	struct hgm_fill_control *all = &r->h->work.fill_control, *own = &r->fill_control;
+	struct hgm_fill_control *all = &r->h->work.fill_control, *own = &r->fill->control;
 	uint64_t word = page / HGM_PAGES_PER_WORD, absent, bytes, now_ns;
 
 	if (!all->rate_bytes && !own->rate_bytes)
@@ -117,13 +123,13 @@ uint64_t hgm_fill_remaining_us(struct hgm *h, uint64_t bytes)
 
 void hgm_fill_fault(struct hgm_region *r, uint64_t page)
 {
-	if (atomic_load_explicit(&r->fill_near.wanted, memory_order_relaxed))
-		atomic_store_explicit(&r->fill_near.fault, page + 1, memory_order_relaxed);
+	if (atomic_load_explicit(&r->fill->near.wanted, memory_order_relaxed))
+		atomic_store_explicit(&r->fill->near.fault, page + 1, memory_order_relaxed);
 }
 
 uint64_t hgm_fill_near(struct hgm_region *r)
 {
-	struct hgm_fill_near *near = &r->fill_near;
+	struct hgm_fill_near *near = &r->fill->near;
 	uint64_t fault, leaf;
 
 	if (!atomic_load_explicit(&near->wanted, memory_order_relaxed))
@@ -204,9 +210,9 @@ int hgm_region_set_fill(struct hgm_region *r, const struct hgm_fill_opts *opts)
 	if (rc)
 		return rc;
 	pthread_mutex_lock(&r->h->work.lock);
-	atomic_store_explicit(&r->fill_near.wanted, o.order == HGM_FILL_NEAR_FAULTS,
+	atomic_store_explicit(&r->fill->near.wanted, o.order == HGM_FILL_NEAR_FAULTS,
 			      memory_order_relaxed);
-	set(&r->h->work, &r->fill_control, &o);
+	set(&r->h->work, &r->fill->control, &o);
 	pthread_mutex_unlock(&r->h->work.lock);
 	return 0;
 }

@@ -49,6 +49,9 @@ uint64_t hgm_fill_chunk(const struct hgm_region *r, uint64_t bytes);
 /* The absent ones of these pages are asked for. All pages lie in one word of the map. */
 void hgm_fill_charge(struct hgm_region *r, uint64_t page, uint64_t pages);
 
+/* How many failed requests of fill must be made again. */
+uint64_t hgm_fill_failing(const struct hgm_region *r);
+
 /* @bytes of fill have arrived. */
 void hgm_fill_note(struct hgm *h, uint64_t bytes, uint64_t now_ns);
 

@@ -2,12 +2,12 @@
 /*
  * Write-protection of a region.
  *
- * A page is guarded while its bit in r->guarded is set. The rule: a guarded page is never mapped
- * writable. Two sides keep this rule:
+ * A page is guarded while its bit in the bitmap "guarded" is set. The rule: a guarded page is never
+ * mapped writable. Two sides keep this rule:
  *
  *	installing	a thread that maps a page looks at the page's bit and maps the page in
  *			one section of the region (hgm_guard_enter). It maps the page protected
- *			if the bit or r->guard_all is set;
+ *			if the bit or guard_all is set;
  *	guarding	sets the bits, waits for all sections, then calls UFFDIO_WRITEPROTECT.
  *
  * After the wait, no thread is left that looked at the bits before. So none of the pages is mapped
@@ -40,18 +40,46 @@
 #include "bits.h"
 #include "engine.h"
 #include "guard.h"
+#include "installs.h"
 #include "resolve.h"
 #include "sys.h"
 
-static struct hgm_guard *guard_of(const struct hgm_region *r)
+struct hgm_guard *hgm_guard_of(const struct hgm_region *r)
 {
-	return atomic_load_explicit(&((struct hgm_region *)r)->guard, memory_order_acquire);
+	return atomic_load_explicit(&r->install->guard, memory_order_seq_cst);
+}
+
+void *hgm_guard_user(const struct hgm_region *r)
+{
+	return atomic_load_explicit(&r->install->guard_user, memory_order_seq_cst);
+}
+
+void hgm_guard_become(struct hgm_region *r, struct hgm_guard *g, void *user)
+{
+	if (g)
+		atomic_store_explicit(&r->install->guard_user, user, memory_order_relaxed);
+	atomic_store_explicit(&r->install->guard, g, memory_order_seq_cst);
+}
+
+uint64_t hgm_guard_word(const struct hgm_region *r, uint64_t word)
+{
+	return atomic_load_explicit(&r->install->guarded[word], memory_order_acquire);
+}
+
+void hgm_guard_set(struct hgm_region *r, uint64_t word, uint64_t bits)
+{
+	atomic_fetch_or_explicit(&r->install->guarded[word], bits, memory_order_acq_rel);
+}
+
+void hgm_guard_clear(struct hgm_region *r, uint64_t word, uint64_t bits)
+{
+	atomic_fetch_and_explicit(&r->install->guarded[word], ~bits, memory_order_acq_rel);
 }
 
 bool hgm_guard_any(const struct hgm_region *r, uint64_t page, uint64_t pages)
 {
 	for (uint64_t w = page / 64; w * 64 < page + pages; w++)
-		if (atomic_load_explicit(&r->guarded[w], memory_order_acquire) &
+		if (atomic_load_explicit(&r->install->guarded[w], memory_order_acquire) &
 		    hgm_bits_of_range(page, pages, w))
 			return true;
 	return false;
@@ -87,8 +115,8 @@ int hgm_guard_release(struct hgm_region *r, uint64_t page, uint64_t pages)
 void hgm_guard_allow(struct hgm_region *r, uint64_t page, uint64_t pages)
 {
 	for (uint64_t w = page / 64; w * 64 < page + pages; w++)
-		atomic_fetch_and_explicit(&r->guarded[w], ~hgm_bits_of_range(page, pages, w),
-					  memory_order_acq_rel);
+		atomic_fetch_and_explicit(&r->install->guarded[w],
+					  ~hgm_bits_of_range(page, pages, w), memory_order_acq_rel);
 }
 
 int hgm_guard_fault(struct hgm_region *r, uint64_t page)
@@ -103,7 +131,7 @@ int hgm_guard_fault(struct hgm_region *r, uint64_t page)
 int hgm_guard_write(struct hgm_region *r, uint64_t page)
 {
 	uint64_t unit = unit_pages(r), first = page / unit * unit;
-	struct hgm_guard *g = guard_of(r);
+	struct hgm_guard *g = hgm_guard_of(r);
 
 	/* A page of a unit that is being dealt with cannot be released before the others. */
 	return g && hgm_guard_any(r, first, unit) ? g->ops->write(g, r, first, unit) : 0;
@@ -111,9 +139,9 @@ int hgm_guard_write(struct hgm_region *r, uint64_t page)
 
 int hgm_guard_lift(struct hgm_region *r, uint64_t page)
 {
-	if (!guard_of(r))
+	if (!hgm_guard_of(r))
 		return 0;
-	if (atomic_load_explicit(&r->guard_all, memory_order_seq_cst))
+	if (atomic_load_explicit(&r->install->guard_all, memory_order_seq_cst))
 		return -EAGAIN;
 	return hgm_guard_write(r, page) ? -EAGAIN : 0;
 }
@@ -123,7 +151,7 @@ void hgm_guard_removed(struct hgm_region *r, uint64_t page, uint64_t pages)
 	struct hgm_guard *g;
 
 	hgm_rcu_read_lock(); /* the guard cannot be freed meanwhile */
-	g = guard_of(r);
+	g = hgm_guard_of(r);
 	if (g && g->ops->removed)
 		g->ops->removed(g, r, page, pages);
 	hgm_rcu_read_unlock();
@@ -134,7 +162,7 @@ void hgm_guard_holes(struct hgm_region *r, uint64_t word, uint64_t bits)
 	struct hgm_guard *g;
 
 	hgm_rcu_read_lock(); /* the guard cannot be freed meanwhile */
-	g = guard_of(r);
+	g = hgm_guard_of(r);
 	if (g && g->ops->holes)
 		g->ops->holes(g, r, word, bits);
 	hgm_rcu_read_unlock();
@@ -143,13 +171,13 @@ void hgm_guard_holes(struct hgm_region *r, uint64_t word, uint64_t bits)
 int hgm_guard_enter(struct hgm_region *r)
 {
 	hgm_rcu_read_lock();
-	return guard_of(r) ? (int)hgm_section_enter(&r->section) : -1;
+	return hgm_guard_of(r) ? (int)hgm_section_enter(&r->install->section) : -1;
 }
 
 void hgm_guard_exit(struct hgm_region *r, int in)
 {
 	if (in >= 0)
-		hgm_section_leave(&r->section, (unsigned int)in);
+		hgm_section_leave(&r->install->section, (unsigned int)in);
 	hgm_rcu_read_unlock();
 }
 
@@ -160,10 +188,10 @@ uint64_t hgm_guard_run(struct hgm_region *r, uint64_t page, uint64_t pages, bool
 	uint64_t grain = r->map_bytes >> HGM_PAGE_SHIFT, n = grain - page % grain;
 
 	*protect = false;
-	if (!guard_of(r))
+	if (!hgm_guard_of(r))
 		return pages;
 	*protect = true;
-	if (atomic_load_explicit(&r->guard_all, memory_order_seq_cst))
+	if (atomic_load_explicit(&r->install->guard_all, memory_order_seq_cst))
 		return able ? pages : 0;
 	*protect = hgm_guard_any(r, page, n);
 	while (n < pages && hgm_guard_any(r, page + n, grain) == *protect)
@@ -181,6 +209,8 @@ uint64_t hgm_guard_run(struct hgm_region *r, uint64_t page, uint64_t pages, bool
 
 bool hgm_guard_holds(const struct hgm_region *r, uint64_t block)
 {
-	return guard_of(r) &&
-	       atomic_load_explicit(&r->held[block / 64], memory_order_seq_cst) >> block % 64 & 1;
+	return hgm_guard_of(r) &&
+	       atomic_load_explicit(&r->install->held[block / 64], memory_order_seq_cst) >>
+			       block % 64 &
+		       1;
 }

@@ -90,6 +90,13 @@ void hgm_guard_wait(struct hgm_region *r);
 
 /* Keep the collapser away from blocks. Waits for sections. */
 void hgm_guard_hold(struct hgm_region *r, uint64_t block, uint64_t blocks);
+void hgm_guard_unhold(struct hgm_region *r, uint64_t block);
+
+/* How often blocks were held so far. */
+uint64_t hgm_guard_holds_count(const struct hgm_region *r);
+
+/* No block of the region is registered for write-protection any more. */
+void hgm_guard_forget_registered(struct hgm_region *r);
 
 /* Register blocks for write-protection. They must be held. */
 int hgm_guard_register(struct hgm_region *r, uint64_t block, uint64_t blocks);
@@ -126,6 +133,16 @@ void hgm_guard_unhush(struct hgm_region *r);
  * time here. -errno: hgm_guard_end() must follow.
  */
 int hgm_guard_arm(struct hgm_region *r, uint64_t *armed, uint64_t *discarded);
+
+/* The region's guard, which a section or a reference keeps, or NULL; and the guard's data. */
+struct hgm_guard *hgm_guard_of(const struct hgm_region *r);
+void *hgm_guard_user(const struct hgm_region *r);
+void hgm_guard_become(struct hgm_region *r, struct hgm_guard *g, void *user);
+
+/* The bitmap of guarded pages, by words. */
+uint64_t hgm_guard_word(const struct hgm_region *r, uint64_t word);
+void hgm_guard_set(struct hgm_region *r, uint64_t word, uint64_t bits);
+void hgm_guard_clear(struct hgm_region *r, uint64_t word, uint64_t bits);
 
 /* Is any of these pages guarded? */
 bool hgm_guard_any(const struct hgm_region *r, uint64_t page, uint64_t pages);

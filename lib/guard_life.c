@@ -5,7 +5,6 @@
  */
 #include <errno.h>
 
-#include "bits.h"
 #include "engine.h"
 #include "error.h"
 #include "events.h"
@@ -43,7 +42,7 @@ int hgm_guard_check_faults(const struct hgm_region *r, const char *name)
 /* Everything that goes with the guard must be there before the guard is visible. */
 static int publish(struct hgm_region *r, struct hgm_guard *g, void *user)
 {
-	const struct hgm_guard *other = atomic_load_explicit(&r->guard, memory_order_relaxed);
+	const struct hgm_guard *other = hgm_guard_of(r);
 	int rc;
 
 	if (atomic_load_explicit(&r->dying, memory_order_acquire))
@@ -53,8 +52,7 @@ static int publish(struct hgm_region *r, struct hgm_guard *g, void *user)
 	rc = hgm_guard_make(r);
 	if (rc)
 		return rc;
-	r->guard_user = user;
-	atomic_store_explicit(&r->guard, g, memory_order_seq_cst);
+	hgm_guard_become(r, g, user);
 	return 0;
 }
 
@@ -86,7 +84,7 @@ struct hgm_guard *hgm_guard_get(struct hgm_region *r, const struct hgm_guard_ops
 	struct hgm_guard *g;
 
 	pthread_mutex_lock(&r->h->table_lock); /* the guard cannot end meanwhile */
-	g = atomic_load_explicit(&r->guard, memory_order_relaxed);
+	g = hgm_guard_of(r);
 	if (g && g->ops != ops)
 		g = NULL;
 	if (g)
@@ -106,7 +104,7 @@ void hgm_guard_leave(struct hgm_region *r)
 	struct hgm_guard *g;
 
 	pthread_mutex_lock(&r->h->table_lock); /* the guard cannot end meanwhile */
-	g = atomic_load_explicit(&r->guard, memory_order_relaxed);
+	g = hgm_guard_of(r);
 	if (g && g->ops->hurry) {
 		g->ops->hurry(g);
 		g = NULL;
@@ -136,8 +134,7 @@ void hgm_guard_block_out(struct hgm_region *r, uint64_t block)
 	 * seq_cst: either a thread that wants the block collapsed sees that it is no longer held,
 	 * or we see that the block is wanted.
 	 */
-	atomic_fetch_and_explicit(&r->held[block / 64], ~(UINT64_C(1) << block % 64),
-				  memory_order_seq_cst);
+	hgm_guard_unhold(r, block);
 	hgm_collapse_resume(r, block);
 }
 
@@ -164,16 +161,13 @@ void hgm_guard_unprotect(struct hgm_region *r, uint64_t page, uint64_t pages)
 /* Remove the guard last: the next guard must find no trace of it. */
 void hgm_guard_end(struct hgm_region *r)
 {
-	uint64_t words = hgm_bits_words(r->mapped >> HGM_PAGE_SHIFT);
-
-	for (uint64_t w = 0; w < words; w++)
-		atomic_store_explicit(&r->guarded[w], 0, memory_order_relaxed);
+	hgm_guard_allow(r, 0, r->mapped >> HGM_PAGE_SHIFT);
 	hgm_guard_unhush(r);
 	hgm_guard_unprotect(r, 0, r->mapped >> HGM_PAGE_SHIFT);
 	for (uint64_t block = 0; block < r->blocks; block++)
 		hgm_guard_block_out(r, block);
 	pthread_mutex_lock(&r->h->table_lock);
-	atomic_store_explicit(&r->guard, NULL, memory_order_release);
+	hgm_guard_become(r, NULL, NULL);
 	pthread_mutex_unlock(&r->h->table_lock);
 	hgm_rcu_synchronize();
 }

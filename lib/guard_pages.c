@@ -11,34 +11,53 @@
 #include "error.h"
 #include "guard.h"
 #include "holes.h"
+#include "installs.h"
 #include "sys.h"
 
 int hgm_guard_make(struct hgm_region *r)
 {
-	if (!r->guarded)
-		r->guarded =
-			calloc(hgm_bits_words(r->mapped >> HGM_PAGE_SHIFT), sizeof(r->guarded[0]));
-	if (!r->held)
-		r->held = calloc(hgm_bits_words(r->blocks), sizeof(r->held[0]));
-	if (!r->wp_registered) /* the collapser may be reading it */
-		r->wp_registered = calloc(hgm_bits_words(r->blocks), sizeof(_Atomic uint64_t));
-	if (!r->guarded || !r->held || !r->wp_registered)
+	if (!r->install->guarded)
+		r->install->guarded = calloc(hgm_bits_words(r->mapped >> HGM_PAGE_SHIFT),
+					     sizeof(r->install->guarded[0]));
+	if (!r->install->held)
+		r->install->held = calloc(hgm_bits_words(r->blocks), sizeof(r->install->held[0]));
+	if (!r->install->wp_registered) /* the collapser may be reading it */
+		r->install->wp_registered =
+			calloc(hgm_bits_words(r->blocks), sizeof(_Atomic uint64_t));
+	if (!r->install->guarded || !r->install->held || !r->install->wp_registered)
 		return hgm_fail(-ENOMEM, "write-protection: out of memory for the bitmaps");
 	return 0;
 }
 
 void hgm_guard_wait(struct hgm_region *r)
 {
-	hgm_section_wait(&r->section);
+	hgm_section_wait(&r->install->section);
 }
 
 void hgm_guard_hold(struct hgm_region *r, uint64_t block, uint64_t blocks)
 {
 	for (uint64_t b = block; b < block + blocks; b++)
-		atomic_fetch_or_explicit(&r->held[b / 64], UINT64_C(1) << b % 64,
+		atomic_fetch_or_explicit(&r->install->held[b / 64], UINT64_C(1) << b % 64,
 					 memory_order_seq_cst);
-	atomic_fetch_add_explicit(&r->holds, 1, memory_order_seq_cst);
+	atomic_fetch_add_explicit(&r->install->holds, 1, memory_order_seq_cst);
 	hgm_guard_wait(r);
+}
+
+void hgm_guard_unhold(struct hgm_region *r, uint64_t block)
+{
+	atomic_fetch_and_explicit(&r->install->held[block / 64], ~(UINT64_C(1) << block % 64),
+				  memory_order_seq_cst);
+}
+
+uint64_t hgm_guard_holds_count(const struct hgm_region *r)
+{
+	return atomic_load_explicit(&r->install->holds, memory_order_seq_cst);
+}
+
+void hgm_guard_forget_registered(struct hgm_region *r)
+{
+	for (uint64_t w = 0; w < hgm_bits_words(r->blocks); w++)
+		atomic_store_explicit(&r->install->wp_registered[w], 0, memory_order_release);
 }
 
 static bool bit_of(const _Atomic uint64_t *bitmap, uint64_t bit)
@@ -65,7 +84,7 @@ static uint64_t unregistered_run(const struct hgm_region *r, uint64_t block, uin
 	uint64_t n = 0, per_stripe = r->stripe_bytes / r->block_bytes;
 
 	*alone = needs_no_minor(r, block);
-	while (block + n < end && !bit_of(r->wp_registered, block + n) &&
+	while (block + n < end && !bit_of(r->install->wp_registered, block + n) &&
 	       (!n || ((block + n) % per_stripe && needs_no_minor(r, block + n) == *alone)))
 		n++;
 	return n;
@@ -101,7 +120,7 @@ static int register_run(struct hgm_region *r, uint64_t block, uint64_t blocks, b
 {
 	uint64_t at = block * r->block_bytes, len = blocks * r->block_bytes, ioctls;
 	struct hgm_uffd *u = hgm_region_uffd(r, at >> HGM_PAGE_SHIFT);
-	_Atomic uint64_t *registered = r->wp_registered;
+	_Atomic uint64_t *registered = r->install->wp_registered;
 	int rc;
 
 	len = len < r->mapped - at ? len : r->mapped - at;
@@ -134,7 +153,7 @@ int hgm_guard_unregister_block(struct hgm_region *r, uint64_t block)
 {
 	uint64_t at = block * r->block_bytes, bit = UINT64_C(1) << block % 64, ioctls;
 	struct hgm_uffd *u = hgm_region_uffd(r, at >> HGM_PAGE_SHIFT);
-	_Atomic uint64_t *registered = r->wp_registered;
+	_Atomic uint64_t *registered = r->install->wp_registered;
 	int error = 0, rc;
 
 	if (!registered || r->backing == HGM_BACKING_HUGETLB || !bit_of(registered, block))
@@ -160,12 +179,12 @@ int hgm_guard_unregister_block(struct hgm_region *r, uint64_t block)
 
 void hgm_guard_hush(struct hgm_region *r)
 {
-	atomic_store_explicit(&r->guard_all, true, memory_order_seq_cst);
+	atomic_store_explicit(&r->install->guard_all, true, memory_order_seq_cst);
 }
 
 void hgm_guard_unhush(struct hgm_region *r)
 {
-	atomic_store_explicit(&r->guard_all, false, memory_order_release);
+	atomic_store_explicit(&r->install->guard_all, false, memory_order_release);
 }
 
 /* EAGAIN: the address space is changing. This passes. */
@@ -234,7 +253,7 @@ int hgm_guard_arm(struct hgm_region *r, uint64_t *armed, uint64_t *discarded)
 		/* A full leaf has all bits set, also those beyond the region's end. */
 		armed[w] = hgm_map_present_word(r->map, w) & hgm_bits_low(pages - w * 64);
 		discarded[w] &= ~armed[w];
-		atomic_store_explicit(&r->guarded[w], armed[w], memory_order_relaxed);
+		atomic_store_explicit(&r->install->guarded[w], armed[w], memory_order_relaxed);
 	}
 	rc = hgm_guard_writeprotect(r, 0, r->mapped >> HGM_PAGE_SHIFT, HGM_UFFD_WP_PROTECT);
 	hgm_guard_unhush(r);
@@ -244,7 +263,7 @@ int hgm_guard_arm(struct hgm_region *r, uint64_t *armed, uint64_t *discarded)
 int hgm_guard_pages(struct hgm_region *r, uint64_t page, uint64_t pages)
 {
 	for (uint64_t w = page / 64; w * 64 < page + pages; w++)
-		atomic_fetch_or_explicit(&r->guarded[w], hgm_bits_of_range(page, pages, w),
+		atomic_fetch_or_explicit(&r->install->guarded[w], hgm_bits_of_range(page, pages, w),
 					 memory_order_acq_rel);
 	/*
 	 * Threads that saw clear bits have mapped or released their pages by now. Pages that are
@@ -257,12 +276,12 @@ int hgm_guard_pages(struct hgm_region *r, uint64_t page, uint64_t pages)
 /* Blocks that the collapser may be working on hold no protected pages. */
 bool hgm_guard_may_protect(const struct hgm_region *r, uint64_t block)
 {
-	return bit_of(r->held, block) && bit_of(r->wp_registered, block);
+	return bit_of(r->install->held, block) && bit_of(r->install->wp_registered, block);
 }
 
 void hgm_guard_free(struct hgm_region *r)
 {
-	free(r->guarded);
-	free(r->held);
-	free(r->wp_registered);
+	free(r->install->guarded);
+	free(r->install->held);
+	free(r->install->wp_registered);
 }

@@ -15,6 +15,7 @@
 #include <errno.h>
 
 #include "engine.h"
+#include "guard.h"
 #include "leaf.h"
 #include "resolve.h"
 

@@ -11,6 +11,7 @@
 #include "discard.h"
 #include "engine.h"
 #include "error.h"
+#include "installs.h"
 #include "resolve.h"
 #include "sys.h"
 
@@ -30,7 +31,7 @@ static int poison_once(struct hgm_region *r, uint64_t page, uint64_t pages, stru
 				     .len = pages << HGM_PAGE_SHIFT,
 				     .step = r->map_bytes };
 	/* A thread that drops memory after this looks for poison, too. */
-	atomic_store_explicit(&r->has_poison, true, memory_order_seq_cst);
+	atomic_store_explicit(&r->install->has_poison, true, memory_order_seq_cst);
 	return r->can_poison ? hgm_uffd_poison(hgm_region_uffd(r, page), range) : -EOPNOTSUPP;
 }
 
@@ -47,7 +48,8 @@ static int poison_range(struct hgm_region *r, uint64_t page, uint64_t pages, uin
 	*done = range.installed >> HGM_PAGE_SHIFT;
 	if (rc && hgm_shrunk(r, page + (range.done >> HGM_PAGE_SHIFT)))
 		return 0;
-	if (rc || !range.existed || !atomic_load_explicit(&r->wp_registered, memory_order_acquire))
+	if (rc || !range.existed ||
+	    !atomic_load_explicit(&r->install->wp_registered, memory_order_acquire))
 		return rc;
 	rc = hgm_guard_release(r, page, pages);
 	if (!rc)
@@ -101,7 +103,7 @@ int hgm_poison_present(struct hgm_region *r, uint64_t page, uint64_t pages, int 
 	rc = poison_or_wait(r, page, pages, why, &done);
 	if (!rc) {
 		hgm_region_wake(r, page, pages);
-		atomic_fetch_add_explicit(&r->refused_pages, done, memory_order_relaxed);
+		atomic_fetch_add_explicit(&r->install->refused_pages, done, memory_order_relaxed);
 		hgm_stat_add(&r->h->stats, HGM_STAT_POISONED_PAGES, done);
 	}
 	hgm_region_settled(r);
@@ -111,18 +113,23 @@ int hgm_poison_present(struct hgm_region *r, uint64_t page, uint64_t pages, int 
 int hgm_poison_uncopied(struct hgm_arrival *a, int why)
 {
 	struct hgm_region *r = a->r;
-	unsigned int in = hgm_section_enter(&r->giving_up);
+	unsigned int in = hgm_section_enter(&r->install->giving_up);
 	uint64_t done;
 	int rc = poison_or_wait(r, a->install_page, 1, why, &done);
 
 	if (!rc)
 		hgm_map_set_poisoned(r->map, a->install_page, 1);
-	hgm_section_leave(&r->giving_up, in);
+	hgm_section_leave(&r->install->giving_up, in);
 	if (rc)
 		return -EAGAIN;
 	hgm_region_wake(r, a->install_page, 1);
 	hgm_stat_add(&r->h->stats, HGM_STAT_POISONED_PAGES, 1);
 	return 0;
+}
+
+void hgm_poison_wait(struct hgm_region *r)
+{
+	hgm_section_wait(&r->install->giving_up);
 }
 
 /* Copy zeroes, write-protected if the pages are guarded. */
@@ -169,7 +176,7 @@ static int unpoison(struct hgm_region *r, uint64_t page, uint64_t pages)
 uint64_t hgm_region_poisoned_bytes(const struct hgm_region *r)
 {
 	return (hgm_map_poisoned_pages(r->map) +
-		atomic_load_explicit(&r->refused_pages, memory_order_relaxed))
+		atomic_load_explicit(&r->install->refused_pages, memory_order_relaxed))
 	       << HGM_PAGE_SHIFT;
 }
 
@@ -186,7 +193,7 @@ int hgm_poison_undo(struct hgm_region *r, uint64_t page, uint64_t pages)
 	uint64_t run;
 	int rc = 0;
 
-	if (atomic_load_explicit(&r->has_poison, memory_order_relaxed) &&
+	if (atomic_load_explicit(&r->install->has_poison, memory_order_relaxed) &&
 	    front_discarded(r, page, pages, &run))
 		rc = unpoison(r, page, run);
 	return rc == -EEXIST ? 0 : rc;
@@ -237,8 +244,8 @@ static int poison_claimed(struct hgm_arrival *a, uint64_t pages)
 		return -EAGAIN;
 	hgm_map_set_poisoned(r->map, a->first_page, pages);
 	if (hgm_region_whole_blocks(r)) /* after the map: else it looks healed */
-		atomic_store_explicit(&r->block_state[block], HGM_BLOCK_POISONED,
-				      memory_order_release);
+		atomic_fetch_or_explicit(&r->install->block_poisoned[block / 64],
+					 UINT64_C(1) << block % 64, memory_order_release);
 	heal_discarded(r, a->first_page, pages);
 	return 0;
 }
@@ -258,9 +265,9 @@ int hgm_resolve_poison(struct hgm_arrival *a, uint64_t pages)
 	 */
 	if (holds_events)
 		hgm_reads_hold(r, page);
-	in = hgm_section_enter(&r->giving_up);
+	in = hgm_section_enter(&r->install->giving_up);
 	rc = poison_claimed(a, pages);
-	hgm_section_leave(&r->giving_up, in);
+	hgm_section_leave(&r->install->giving_up, in);
 	if (holds_events)
 		hgm_reads_release(r, page);
 	if (rc)
@@ -293,22 +300,33 @@ int hgm_poison_unmap(struct hgm_region *r, uint64_t page, uint64_t pages)
 	return rc;
 }
 
+bool hgm_poison_of_block(const struct hgm_region *r, uint64_t block)
+{
+	return atomic_load_explicit(&r->install->block_poisoned[block / 64],
+				    memory_order_acquire) >>
+		       block % 64 &
+	       1;
+}
+
+void hgm_poison_forget_block(struct hgm_region *r, uint64_t block)
+{
+	atomic_fetch_and_explicit(&r->install->block_poisoned[block / 64],
+				  ~(UINT64_C(1) << block % 64), memory_order_seq_cst);
+}
+
 bool hgm_poison_left(struct hgm_region *r, uint64_t block)
 {
 	uint64_t page = block * (r->block_bytes >> HGM_PAGE_SHIFT);
 	uint64_t end = page + (r->block_bytes >> HGM_PAGE_SHIFT);
-	uint8_t poisoned = HGM_BLOCK_POISONED;
 
 	while (page < end && hgm_map_state(r->map, page) != HGM_PAGE_POISONED)
 		page++;
 	if (page < end)
 		return true;
 	/* It is fetched as any other from now on. Threads that waited for it were told. */
-	if (atomic_load_explicit(&r->block_state[block], memory_order_acquire) == poisoned) {
+	if (hgm_poison_of_block(r, block)) {
 		r->h->above->not_urgent(r, block);
-		atomic_compare_exchange_strong_explicit(&r->block_state[block], &poisoned,
-							HGM_BLOCK_OPEN, memory_order_seq_cst,
-							memory_order_relaxed);
+		hgm_poison_forget_block(r, block);
 	}
 	return false;
 }

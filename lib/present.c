@@ -9,25 +9,15 @@
 #include "bits.h"
 #include "engine.h"
 #include "holes.h"
+#include "installs.h"
 #include "leaf.h"
 #include "resolve.h"
 #include "sys.h"
 
-/*
- * One more page in the same call costs a hundredth of a fault. So a fault maps an aligned window,
- * as the kernel does for page cache that is not registered (fault_around_bytes, 64 KiB). The
- * smallest window has that size. The widest is a word of the map: its 64 pages are mapped in 7 us,
- * during which other threads wait.
- */
-void hgm_present_init(struct hgm_around *a)
-{
-	hgm_around_init(a, 16, 2);
-}
-
 /* Find the run of present pages around one, within its window. Returns how many from *first on. */
 static uint64_t present_around(struct hgm_region *r, uint64_t page, uint64_t *first)
 {
-	uint64_t window = hgm_around_fault(&r->around, page);
+	uint64_t window = hgm_around_fault(&r->install->around, page);
 	uint64_t start = page & ~(window - 1), at = page - start;
 	uint64_t bits = hgm_map_present_word(r->map, page / HGM_PAGES_PER_WORD);
 	uint64_t present = bits >> start % HGM_PAGES_PER_WORD & hgm_bits_low(window);
@@ -70,8 +60,7 @@ static int map_around(struct hgm_region *r, uint64_t page, bool wake_later, bool
 	} else {
 		pages = present_around(r, page, &first);
 		/* Before 6.4 mapping a page unprotects it. Begin with the page asked for. */
-		if (!r->h->can_continue_wp &&
-		    atomic_load_explicit(&r->guard, memory_order_relaxed)) {
+		if (!r->h->can_continue_wp && hgm_guard_of(r)) {
 			pages -= page - first;
 			first = page;
 		}
@@ -163,7 +152,8 @@ static int map_zero_page(struct hgm_region *r, uint64_t page, struct hgm_range *
 	}
 	rc = hgm_uffd_zeropage(u, range);
 	/* A protection mark is in the way. Remove it, so that the next fault can succeed. */
-	if (!rc && range->existed && atomic_load_explicit(&r->wp_registered, memory_order_acquire))
+	if (!rc && range->existed &&
+	    atomic_load_explicit(&r->install->wp_registered, memory_order_acquire))
 		rc = hgm_guard_release(r, page, 1);
 	return rc;
 }

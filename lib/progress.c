@@ -26,7 +26,7 @@ static struct hgm_progress add_up(struct hgm *h)
 		p.present_bytes += hgm_map_present_pages(r->map) << HGM_PAGE_SHIFT;
 		p.poisoned_bytes += hgm_region_poisoned_bytes(r);
 		p.huge_bytes += hgm_region_huge_bytes(r);
-		p.failing_requests += atomic_load_explicit(&r->fill_failed, memory_order_relaxed);
+		p.failing_requests += hgm_fill_failing(r);
 		p.complete &= hgm_region_looks_complete(r);
 		if (!(r->flags & HGM_REGION_NO_FILL))
 			open_pages += atomic_load_explicit(&r->open_pages, memory_order_relaxed);

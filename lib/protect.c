@@ -14,6 +14,7 @@
 #include "cancel.h"
 #include "engine.h"
 #include "error.h"
+#include "guard.h"
 #include "opts.h"
 
 struct watch {

@@ -15,6 +15,7 @@
 #include "resolve.h"
 #include "smaps.h"
 #include "source.h"
+#include "suspects.h"
 #include "sys.h"
 
 static int check_opts(const struct hgm_region_opts *o)
@@ -156,34 +157,19 @@ static void give_memory_back(struct hgm *h, struct hgm_claim *claim)
 	free(claim);
 }
 
-static int alloc_blocks(struct hgm_region *r)
-{
-	uint64_t words = hgm_bits_words(r->blocks);
-
-	r->block_state = calloc(r->blocks, sizeof(r->block_state[0]));
-	r->block_tries = calloc(r->blocks, sizeof(r->block_tries[0]));
-	r->collapse_wanted = calloc(words, sizeof(r->collapse_wanted[0]));
-	r->collapse_failed = calloc(words, sizeof(r->collapse_failed[0]));
-	r->block_gone = calloc(words, sizeof(r->block_gone[0]));
-	r->block_unmapped = calloc(words, sizeof(r->block_unmapped[0]));
-	r->block_urgent = calloc(words, sizeof(r->block_urgent[0]));
-	r->block_full_leaves = calloc(r->blocks, sizeof(r->block_full_leaves[0]));
-	r->prefetch = calloc(HGM_PREFETCH_MAX, sizeof(r->prefetch[0]));
-	return !r->block_state || !r->block_tries || !r->collapse_wanted || !r->collapse_failed ||
-			       !r->block_gone || !r->block_unmapped || !r->block_urgent ||
-			       !r->block_full_leaves || !r->prefetch
-		       ? -ENOMEM
-		       : 0;
-}
-
 static int alloc_state(struct hgm_region *r)
 {
-	int rc = alloc_blocks(r);
+	int rc = hgm_map_create(&r->map, hgm_region_pages(r));
 
+	r->block_full_leaves = calloc(r->blocks, sizeof(r->block_full_leaves[0]));
+	if (!rc && !r->block_full_leaves)
+		rc = -ENOMEM;
 	if (!rc)
-		rc = hgm_map_create(&r->map, hgm_region_pages(r));
+		rc = hgm_install_make(r);
 	if (!rc)
-		rc = hgm_feed_join(r);
+		rc = hgm_collapse_make(r);
+	if (!rc)
+		rc = hgm_fill_make(r);
 	if (!rc)
 		rc = hgm_lost_init(r);
 	if (rc)
@@ -197,24 +183,15 @@ static int alloc_state(struct hgm_region *r)
 void hgm_region_free(struct hgm_region *r)
 {
 	hgm_map_destroy(r->map);
-	hgm_feed_leave(r);
+	hgm_fill_free(r);
 	hgm_backing_free(r);
 	hgm_lost_free(r);
-	hgm_suspects_destroy(r);
 	give_memory_back(r->h, r->claim);
 	atomic_fetch_sub_explicit(&r->h->areas, r->areas, memory_order_relaxed);
 	hgm_source_destroy(r->source);
-	free(r->block_state);
-	free(r->block_tries);
-	free(r->collapse_wanted);
-	free(r->collapse_failed);
-	free(r->block_gone);
-	free(r->block_unmapped);
-	free(r->block_urgent);
+	hgm_collapse_free(r);
+	hgm_install_free(r);
 	free(r->block_full_leaves);
-	free(r->prefetch);
-	hgm_guard_free(r);
-	pthread_mutex_destroy(&r->retry_lock);
 	free(r);
 }
 
@@ -230,15 +207,10 @@ static int make(struct hgm_region **out, const struct hgm_ladder *l, enum hgm_ru
 	memset(r, 0, sizeof(*r));
 	r->h = l->h;
 	r->fd = r->seek_fd = -1;
-	hgm_suspects_init(r);
-	hgm_present_init(&r->around);
-	hgm_readahead_init(&r->readahead);
 	r->length = o->length;
 	r->flags = o->flags;
 	r->source = o->source;
 	r->source_offset = o->source_offset;
-	pthread_mutex_init(&r->retry_lock, NULL);
-	r->fill_end = hgm_region_pages(r);
 	hgm_source_hold(r->source);
 	atomic_init(&r->open_pages, hgm_region_pages(r));
 	atomic_init(&r->event_due, true);
@@ -276,7 +248,7 @@ static int make(struct hgm_region **out, const struct hgm_ladder *l, enum hgm_ru
 		return rc;
 	}
 	if (r->collapses)
-		r->verify = hgm_collapse_verify_by(r);
+		hgm_collapse_choose_verify(r);
 	*out = r;
 	return 0;
 }

@@ -9,51 +9,10 @@
 
 #include <hgm/region.h>
 
-#include "around.h"
 #include "file_id.h"
-#include "fill_control.h"
-#include "guard.h"
-#include "hugepage.h"
 #include "ladder.h"
 #include "line.h"
 #include "map.h"
-#include "readahead.h"
-#include "section.h"
-#include "suspects.h"
-
-/*
- * The state of a block, in addition to the states of its pages. One byte, changed by
- * compare-and-swap. hgm_wait() need not wait for settled blocks any more.
- */
-enum hgm_block_state {
-	HGM_BLOCK_OPEN = 0,   /* not full yet */
-	HGM_BLOCK_WAITING,    /* full, to be collapsed */
-	HGM_BLOCK_COLLAPSING, /* the collapser works on it */
-	HGM_BLOCK_TOUCHED,    /* the same, and a page was mapped, perhaps after the collapse */
-	HGM_BLOCK_HUGE,	      /* settled: mapped huge when last looked at */
-	HGM_BLOCK_SPLIT,      /* settled: left split */
-	HGM_BLOCK_FELL_APART, /* settled before: was huge, will be collapsed again */
-	HGM_BLOCK_POISONED,   /* settled: holds poison; whole-block regions only */
-	HGM_BLOCK_DEFERRED,   /* full, must not be collapsed yet */
-	HGM_BLOCK_UNVERIFIED, /* collapsed, as the kernel reported; smaps was not read yet */
-	HGM_BLOCK_UNVERIFIED_AGAIN, /* settled before: like HGM_BLOCK_UNVERIFIED */
-	HGM_BLOCK_HOLES,	    /* settled: left alone until its holes are used again */
-};
-
-/* How a collapse is verified. */
-enum hgm_verify {
-	HGM_VERIFY_NOT,	    /* the kernel shows nothing, so its return code is believed */
-	HGM_VERIFY_PAGEMAP, /* block by block, by PAGE_IS_HUGE */
-	HGM_VERIFY_SMAPS,   /* all blocks of the region at once, by the counters of smaps */
-};
-
-struct hgm_prefetch {
-	uint64_t first_page;
-	uint64_t pages;
-	uint32_t tries; /* failed ones */
-};
-
-#define HGM_PREFETCH_MAX 4096
 
 /* Memory that belongs, or will belong, to a region, and must not belong to another one. */
 struct hgm_claim {
@@ -66,6 +25,11 @@ struct hgm_claim {
 	uint64_t offset;
 	struct hgm_claim *next;
 };
+
+struct hgm;
+struct hgm_install;
+struct hgm_collapse;
+struct hgm_fill;
 
 struct hgm_region {
 	struct hgm *h;
@@ -95,16 +59,20 @@ struct hgm_region {
 	bool collapses;
 	bool native;	 /* hugetlb with high-granularity mapping: the primary is split */
 	bool can_poison; /* page by page */
-	enum hgm_verify verify;
-	uint64_t modes; /* registered */
+	uint64_t modes;	 /* registered */
 	uint64_t blocks;
+	uint64_t wp_bytes; /* unit of write-protection */
 
 	struct hgm_map *map;
 	struct hgm_source *source;
 	uint64_t source_offset;
 
+	/* What other modules keep of the region, each for itself. */
+	struct hgm_install *install;
+	struct hgm_collapse *collapse;
+	struct hgm_fill *fill;
+
 	_Atomic bool dying;
-	struct hgm_region *next_ending; /* events.c */
 
 	/*
 	 * Each fault changes these, so they have cache lines of their own. Destruction waits until
@@ -117,81 +85,24 @@ struct hgm_region {
 	_Alignas(64) _Atomic uint64_t open_pages; /* neither present nor poisoned */
 	_Atomic uint64_t unsettled; /* undecided full blocks, and pages being given up */
 
-	_Alignas(64) pthread_mutex_t retry_lock; /* one hgm_region_retry() at a time */
-	_Atomic bool event_due;	      /* without fill: the region's completion must be reported */
-	struct hgm_section giving_up; /* threads that poison pages before the map says so */
-	_Atomic uint64_t retried; /* first page + 1 of the piece whose poison is going; 0: none */
-	_Atomic bool deferred;	  /* full blocks must not be collapsed yet */
-	_Atomic uint64_t refused_pages; /* arrived, but poison: the kernel refused to map them */
-
-	_Atomic bool starved; /* no memory for contents that arrived, and this was reported */
-
-	struct hgm_around around;	/* faults on pages that are present */
-	struct hgm_readahead readahead; /* faults on pages that are not */
-
-	/* Blocks. */
-	_Atomic uint8_t *block_state;
-	_Atomic uint8_t *block_tries;
-	_Atomic uint64_t *collapse_wanted;   /* bitmap */
-	_Atomic uint64_t *collapse_failed;   /* bitmap: will be tried again */
-	_Atomic uint64_t *block_gone;	     /* bitmap, for whole blocks: see discard.c */
-	uint64_t unverified_blocks;	     /* the collapser's own */
-	uint64_t verify_at_ns;		     /* the collapser's own: no later than this */
+	/* Without fill: the region's completion must be reported. */
+	_Alignas(64) _Atomic bool event_due;
+	_Atomic bool deferred;		     /* full blocks must not be collapsed yet */
 	_Atomic uint32_t *block_full_leaves; /* blocks larger than a leaf */
-	_Atomic uint64_t *block_unmapped;    /* bitmap: the collapse maps its pages */
-	_Atomic uint64_t *block_urgent;	     /* bitmap: a thread waits for the whole block */
-	_Atomic uint64_t huge_blocks;
-	_Atomic uint64_t left_split;
 	_Atomic int last_collapse_error;
 	uint64_t prepared_blocks;
 
-	/* Fill, under the work queue's lock. */
-	uint64_t fill_next; /* page */
-	uint64_t fill_end;
-	/* If not empty, fill has failed somewhere in [fill_low, fill_high), and a round follows. */
-	uint64_t fill_low;
-	uint64_t fill_high;
-	uint64_t fill_rest;	    /* in a round: where fill continues after it */
-	bool fill_again;	    /* this is a round */
-	bool fill_onwards;	    /* a round has just ended: no other one before something new */
-	uint32_t fill_tries;	    /* consecutive rounds without success */
-	uint32_t fill_round_us;	    /* how long the next round waits when nothing else is left */
-	uint32_t fill_pause_us;	    /* pause after failures, which grows; 0: none */
-	uint64_t fill_paused_ns;    /* when the pause began */
-	uint64_t fill_resume_ns;    /* when it ends; 0: fill does not pause */
-	_Atomic uint32_t peeks;	    /* a snapshot's requests, which are kept: fill yields to them */
-	_Atomic uint64_t peeked_ns; /* when the last of them ended */
-	_Atomic uint64_t fill_failed; /* failed requests that must be made again */
-	struct hgm_fill_control fill_control;
-	struct hgm_fill_near fill_near;
-	struct hgm_prefetch *prefetch;
-	unsigned int prefetch_first;
-	_Atomic unsigned int prefetch_count;
-	struct hgm_region *fill_link; /* the feed's ring; NULL: not in it */
-	struct hgm_feed *feed;
+	_Atomic unsigned int prefetch_count; /* ranges that wait to be fetched */
 
-	/* Write-protection: guard.c */
-	_Atomic(struct hgm_guard *) guard;
-	_Atomic(void *) guard_user; /* the guard's data for this region */
-	struct hgm_section section; /* threads that map or collapse as the guard says */
-	_Atomic bool guard_all;	    /* install everything protected */
-	_Atomic uint64_t *guarded;  /* bitmap of pages; these three come with the first guard */
-	_Atomic uint64_t *held;	    /* bitmap of blocks that must not be collapsed */
-	_Atomic uint64_t holds;	    /* how often blocks were added to it */
-	_Atomic(_Atomic uint64_t *) wp_registered; /* bitmap of blocks */
-	uint64_t wp_bytes;			   /* unit of protection */
-
-	struct hgm_suspects suspects;
 	_Atomic uint64_t *lost; /* bitmap of pages: lost.c */
 	_Atomic bool has_lost;
-	_Atomic bool has_poison; /* has had poison at some time */
 
 	char sentence[1024];
 };
 
 HGM_WHOLE_LINES(struct hgm_region);
 HGM_OWN_LINES(struct hgm_region, refs, open_pages);
-HGM_OWN_LINES(struct hgm_region, open_pages, retry_lock);
+HGM_OWN_LINES(struct hgm_region, open_pages, event_due);
 
 /*
  * retry.c: an event says that these pages are dropped. Returns true if hgm_region_retry() raised

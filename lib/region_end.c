@@ -9,6 +9,7 @@
 #include "cancel.h"
 #include "engine.h"
 #include "events.h"
+#include "guard.h"
 #include "resolve.h"
 #include "sys.h"
 

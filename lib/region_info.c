@@ -91,7 +91,7 @@ int hgm_region_get_info(const struct hgm_region *r, struct hgm_region_info *out)
 		.huge_bytes = hgm_region_huge_bytes(r),
 		.poisoned_bytes = hgm_region_poisoned_bytes(r),
 		.blocks = r->blocks,
-		.left_split = atomic_load_explicit(&r->left_split, memory_order_relaxed),
+		.left_split = hgm_collapse_left_split(r),
 		.sentence = r->sentence,
 		.user_mode_only = r->h->user_mode_only,
 		.collapse_error =

@@ -22,9 +22,11 @@
 #include "discard.h"
 #include "engine.h"
 #include "error.h"
+#include "pager.h"
 #include "request.h"
 #include "resolve.h"
 #include "source.h"
+#include "suspects.h"
 #include "sys.h"
 #include "trace.h"
 
@@ -688,7 +690,7 @@ static bool answered(struct hgm_request *req, int64_t result, const uint64_t *ze
 	if (req->delivered < hgm_request_asks(req))
 		fell_short(req);
 	else if (req->in.demand)
-		hgm_readahead_took(&req->in.r->readahead, req->delivered,
+		hgm_readahead_took(&req->in.r->fill->readahead, req->delivered,
 				   req->answered_ns - req->asked_ns);
 	while (req->taken & 1)
 		advance(req, 1);
@@ -757,7 +759,7 @@ static bool ask(struct hgm_request *req, bool may_sleep, uint64_t *now_ns)
 	req->asked_ns = before_ns ? before_ns : hgm_now_ns();
 	HGM_TRACE4(ask, req, io.offset, io.length, io.flags & HGM_IO_DEMAND);
 	if (req->in.demand) {
-		hgm_feed_demand(r->feed, req->asked_ns);
+		hgm_feed_demand(r->fill->feed, req->asked_ns);
 		hgm_fill_fault(r, req->in.first_page);
 	} else {
 		hgm_work_fill_asked(h, req, io.length);
@@ -878,7 +880,7 @@ int hgm_request_peek(struct hgm_region *r, struct hgm_peek *peek, uint64_t page,
 	req->peek = peek;
 	req->peek_pages = pages;
 	atomic_store_explicit(&req->peeks, true, memory_order_relaxed);
-	atomic_fetch_add_explicit(&r->peeks, 1, memory_order_relaxed);
+	atomic_fetch_add_explicit(&r->fill->peeks, 1, memory_order_relaxed);
 	req->in.first_page = page;
 	req->pages = pages;
 	hgm_work_later(r->h, req, 0);

@@ -16,6 +16,7 @@
 
 #include "discard.h"
 #include "engine.h"
+#include "installs.h"
 #include "leaf.h"
 #include "resolve.h"
 #include "source.h"
@@ -50,7 +51,7 @@ static void starve(struct hgm_region *r, int rc)
 	/* Set this before counting: a thread that sees the count may ask for the reason. */
 	atomic_store_explicit(&r->h->last_error, rc, memory_order_release);
 	hgm_stat_add(&r->h->stats, HGM_STAT_NO_MEMORY, 1);
-	if (atomic_exchange_explicit(&r->starved, true, memory_order_relaxed))
+	if (atomic_exchange_explicit(&r->install->starved, true, memory_order_relaxed))
 		return;
 	hgm_log_some(&r->h->log, HGM_LOG_NO_MEMORY, HGM_LOG_WARNING,
 		     "%s: what has arrived for the region at %p is put into memory when there is "
@@ -419,8 +420,8 @@ int hgm_resolve_install(struct hgm_arrival *a)
 {
 	int rc = a->r->copies ? resolve_copy(a) : resolve_continue(a);
 
-	if (!rc && atomic_load_explicit(&a->r->starved, memory_order_relaxed))
-		atomic_store_explicit(&a->r->starved, false, memory_order_relaxed);
+	if (!rc && atomic_load_explicit(&a->r->install->starved, memory_order_relaxed))
+		atomic_store_explicit(&a->r->install->starved, false, memory_order_relaxed);
 	if (!rc)
 		hgm_resolve_settle(a);
 	return rc;
@@ -465,7 +466,7 @@ int hgm_resolve_dropped(struct hgm_arrival *a, uint64_t *pages)
 	uint64_t page = a->first_page, run;
 	int rc;
 
-	if (atomic_load_explicit(&r->has_poison, memory_order_seq_cst))
+	if (atomic_load_explicit(&r->install->has_poison, memory_order_seq_cst))
 		*pages = 1;
 	run = *pages;
 	if (!r->copies || r->holds_contents)

@@ -57,8 +57,9 @@ bool hgm_resolve_leaf_full(struct hgm_region *r, uint64_t leaf);
 /* The request's settling pages are finished for good. */
 void hgm_resolve_settle(struct hgm_arrival *a);
 
-/* present.c: set up how many present neighbours are mapped with a page. */
-void hgm_present_init(struct hgm_around *a);
+/* installs.c: what installing needs to know of a region. -ENOMEM; free() follows all the same. */
+int hgm_install_make(struct hgm_region *r);
+void hgm_install_free(struct hgm_region *r);
 
 /*
  * A fault on a page whose contents are there. Map it, and present neighbours with it. -EAGAIN and
@@ -126,6 +127,9 @@ int hgm_poison_present(struct hgm_region *r, uint64_t page, uint64_t pages, int 
 /* The page at which COPY stopped for good. */
 int hgm_poison_uncopied(struct hgm_arrival *a, int why);
 
+/* Wait until pages that are being poisoned are poisoned in the map, too. */
+void hgm_poison_wait(struct hgm_region *r);
+
 /* UFFDIO_POISON, and nothing else. -EOPNOTSUPP: not on this kernel. */
 int hgm_poison_range(struct hgm_region *r, uint64_t page, uint64_t pages);
 
@@ -140,6 +144,10 @@ int hgm_poison_undo(struct hgm_region *r, uint64_t page, uint64_t pages);
  * Raises an event. Returns -errno of madvise(2).
  */
 int hgm_poison_unmap(struct hgm_region *r, uint64_t page, uint64_t pages);
+
+/* For whole blocks: has the block poison, as far as known? It no longer has. */
+bool hgm_poison_of_block(const struct hgm_region *r, uint64_t block);
+void hgm_poison_forget_block(struct hgm_region *r, uint64_t block);
 
 /*
  * For whole blocks: is any page of the block still given up? If not, the block is fetched as any

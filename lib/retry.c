@@ -14,6 +14,7 @@
 #include "engine.h"
 #include "error.h"
 #include "events.h"
+#include "pager.h"
 #include "resolve.h"
 
 /* Claim all poisoned pages. Returns how many there are. */
@@ -32,8 +33,7 @@ static void release(struct hgm_region *r, uint64_t page, uint64_t pages)
 {
 	hgm_map_release(r->map, page, pages);
 	if (hgm_region_whole_blocks(r))
-		atomic_store_explicit(&r->block_state[hgm_region_block(r, page)], HGM_BLOCK_OPEN,
-				      memory_order_release);
+		hgm_poison_forget_block(r, hgm_region_block(r, page));
 	hgm_work_released(r, page, pages);
 }
 
@@ -59,8 +59,8 @@ bool hgm_retry_dropped(struct hgm_region *r, uint64_t page, uint64_t pages)
 	uint64_t first = page + 1;
 
 	return pages == r->map_bytes >> HGM_PAGE_SHIFT &&
-	       atomic_compare_exchange_strong_explicit(&r->retried, &first, 0, memory_order_acq_rel,
-						       memory_order_relaxed);
+	       atomic_compare_exchange_strong_explicit(&r->fill->retried, &first, 0,
+						       memory_order_acq_rel, memory_order_relaxed);
 }
 
 /*
@@ -73,11 +73,12 @@ static int unmap_piece(struct hgm_region *r, uint64_t page)
 	uint64_t step = r->map_bytes >> HGM_PAGE_SHIFT;
 	int rc;
 
-	atomic_store_explicit(&r->retried, page / step * step + 1, memory_order_release);
+	atomic_store_explicit(&r->fill->retried, page / step * step + 1, memory_order_release);
 	rc = hgm_poison_unmap(r, page, 1);
-	if (atomic_load_explicit(&r->retried, memory_order_acquire)) /* read, and not noted? */
+	if (atomic_load_explicit(&r->fill->retried,
+				 memory_order_acquire)) /* read, and not noted? */
 		hgm_events_settle(r->h);
-	atomic_store_explicit(&r->retried, 0, memory_order_release);
+	atomic_store_explicit(&r->fill->retried, 0, memory_order_release);
 	return rc;
 }
 
@@ -120,9 +121,9 @@ int hgm_region_retry(struct hgm_region *r)
 	if (!taken)
 		return hgm_fail(-ENOMEM, "hgm_region_retry: out of memory");
 	hgm_region_unsettle(r); /* it must not look complete while pages are neither */
-	pthread_mutex_lock(&r->retry_lock);
+	pthread_mutex_lock(&r->fill->retry_lock);
 	/* A page whose touch has raised SIGBUS must be poisoned in the map. */
-	hgm_section_wait(&r->giving_up);
+	hgm_poison_wait(r);
 	pages = take_all(r, taken);
 	if (pages) {
 		hgm_rcu_synchronize();
@@ -131,7 +132,7 @@ int hgm_region_retry(struct hgm_region *r)
 		for (uint64_t w = 0; w < words; w++)
 			give_word(r, w, taken[w], w < at ? 0 : w == at ? failed : taken[w]);
 	}
-	pthread_mutex_unlock(&r->retry_lock);
+	pthread_mutex_unlock(&r->fill->retry_lock);
 	hgm_work_refill(r, 0, pages ? hgm_region_pages(r) : 0);
 	hgm_region_settled(r);
 	free(taken);

@@ -8,6 +8,8 @@
 #include "clock.h"
 #include "discard.h"
 #include "engine.h"
+#include "guard.h"
+#include "pager.h"
 #include "resolve.h"
 #include "serve.h"
 #include "source.h"
@@ -86,7 +88,7 @@ static int demand_pages(struct hgm_region *r, uint64_t page, struct hgm_fault *f
 	}
 	/* Readahead gains nothing with a memory source. Without fill, only requested pages come. */
 	if (!r->source->memory && !(r->flags & HGM_REGION_NO_FILL))
-		ahead = hgm_readahead_pages(&r->readahead, page);
+		ahead = hgm_readahead_pages(&r->fill->readahead, page);
 	pages = claim_behind(r, page, ahead > f->waiting_pages ? ahead : f->waiting_pages);
 	demand(r, req, page, pages, f);
 	return -EINPROGRESS;
@@ -188,9 +190,7 @@ static int serve_block(struct hgm_region *r, uint64_t page, struct hgm_fault *f)
 
 	if (found_hole(r, f))
 		hgm_discard_found(r, page);
-	if (atomic_load_explicit(&r->block_state[block], memory_order_acquire) ==
-		    HGM_BLOCK_POISONED &&
-	    hgm_poison_left(r, block))
+	if (hgm_poison_of_block(r, block) && hgm_poison_left(r, block))
 		return hgm_resolve_poisoned(r, page);
 	if (hgm_region_block_present(r, block))
 		return serve_present(r, page, f);

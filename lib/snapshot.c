@@ -16,6 +16,7 @@
 #include "events.h"
 #include "opts.h"
 #include "snapshot.h"
+#include "suspects.h"
 #include "sys.h"
 
 #define DEFAULT_POOL_BYTES (UINT64_C(64) << 20)
@@ -50,14 +51,12 @@ static void count_lost(struct hgm_snapshot *s, const struct hgm_part *part, uint
 /* On the thread that has read the event. Pages that are being copied now may be lost, too. */
 static void note_dropped(struct hgm_guard *g, struct hgm_region *r, uint64_t page, uint64_t pages)
 {
-	struct hgm_part *part = r->guard_user;
+	struct hgm_part *part = hgm_guard_user(r);
 
 	(void)g;
 	for (uint64_t w = page / 64; w * 64 < page + pages; w++)
 		atomic_fetch_or_explicit(&part->dropped[w],
-					 hgm_bits_of_range(page, pages, w) &
-						 atomic_load_explicit(&r->guarded[w],
-								      memory_order_acquire),
+					 hgm_bits_of_range(page, pages, w) & hgm_guard_word(r, w),
 					 memory_order_release);
 }
 
@@ -75,8 +74,7 @@ static void save_run(struct hgm_snapshot *s, const struct hgm_part *part, uint64
 		s->pool.slot[slot + i].page = page + i;
 		hgm_pool_ready(&s->pool, slot + i);
 	}
-	atomic_fetch_and_explicit(&r->guarded[page / 64],
-				  ~hgm_bits_of_range(page, pages, page / 64), memory_order_acq_rel);
+	hgm_guard_allow(r, page, pages);
 	atomic_fetch_add_explicit(&s->copied_pages, pages, memory_order_relaxed);
 }
 
@@ -87,7 +85,7 @@ static int save_word(struct hgm_snapshot *s, struct hgm_part *part, uint64_t wor
 	uint64_t mine, first = 0, run = 0;
 	uint32_t from = 0;
 
-	want &= atomic_load_explicit(&r->guarded[word], memory_order_acquire);
+	want &= hgm_guard_word(r, word);
 	if (!want)
 		return 0;
 	mine = want & ~atomic_fetch_or_explicit(&part->saving[word], want, memory_order_acq_rel);
@@ -115,7 +113,7 @@ static int save_word(struct hgm_snapshot *s, struct hgm_part *part, uint64_t wor
 static int save_before_write(struct hgm_guard *g, struct hgm_region *r, uint64_t page,
 			     uint64_t pages)
 {
-	struct hgm_part *part = r->guard_user;
+	struct hgm_part *part = hgm_guard_user(r);
 	int rc = 0;
 
 	(void)g;
@@ -140,7 +138,7 @@ static void hurry(struct hgm_guard *g)
 
 static void note_holes(struct hgm_guard *g, struct hgm_region *r, uint64_t word, uint64_t bits)
 {
-	struct hgm_part *part = r->guard_user;
+	struct hgm_part *part = hgm_guard_user(r);
 
 	(void)g;
 	atomic_fetch_or_explicit(&part->holes[word], bits, memory_order_release);
@@ -344,7 +342,7 @@ static int guard_part(struct hgm_snapshot *s, uint32_t number)
 	for (uint64_t w = 0; w < words; w++) {
 		part->armed[w] = hgm_map_present_word(part->r->map, w);
 		part->discarded[w] = hgm_map_discarded_word(part->r->map, w);
-		atomic_store_explicit(&part->r->guarded[w], 0, memory_order_relaxed);
+		hgm_guard_clear(part->r, w, UINT64_MAX);
 	}
 	hgm_guard_hold(part->r, 0, part->r->blocks);
 	return hgm_guard_register(part->r, 0, part->r->blocks);

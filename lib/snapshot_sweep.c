@@ -94,8 +94,7 @@ static uint64_t mask_of(const struct hgm_region *r, uint64_t word)
 static uint64_t copy_owed(struct hgm_part *part, uint64_t word, char *to)
 {
 	struct hgm_region *r = part->r;
-	uint64_t want = atomic_load_explicit(&r->guarded[word], memory_order_acquire) &
-			part->armed[word] & mask_of(r, word);
+	uint64_t want = hgm_guard_word(r, word) & part->armed[word] & mask_of(r, word);
 	uint64_t mine = want ? want & ~atomic_fetch_or_explicit(&part->saving[word], want,
 								memory_order_acq_rel)
 			     : 0;
@@ -109,7 +108,7 @@ static uint64_t copy_owed(struct hgm_part *part, uint64_t word, char *to)
 static void unguard(struct hgm_region *r, uint64_t word, uint64_t bits)
 {
 	if (bits)
-		atomic_fetch_and_explicit(&r->guarded[word], ~bits, memory_order_acq_rel);
+		hgm_guard_clear(r, word, bits);
 }
 
 static void release(struct hgm_region *r, uint64_t page, uint64_t pages)

@@ -23,19 +23,20 @@
 #include "discard.h"
 #include "engine.h"
 #include "holes.h"
+#include "installs.h"
 #include "suspects.h"
 #include "sys.h"
 
 #define WAIT_NS UINT64_C(200000000)
 
-void hgm_suspects_init(struct hgm_region *r)
+void hgm_suspects_init(struct hgm_suspects *all)
 {
-	pthread_mutex_init(&r->suspects.lock, NULL);
+	pthread_mutex_init(&all->lock, NULL);
 }
 
-void hgm_suspects_destroy(struct hgm_region *r)
+void hgm_suspects_destroy(struct hgm_suspects *all)
 {
-	pthread_mutex_destroy(&r->suspects.lock);
+	pthread_mutex_destroy(&all->lock);
 }
 
 uint64_t hgm_suspects_ctime(const struct hgm_region *r)
@@ -50,7 +51,8 @@ static uint64_t ctime_of(struct hgm_region *r)
 	uint64_t changed_ns = hgm_suspects_ctime(r);
 
 	if (changed_ns)
-		atomic_store_explicit(&r->suspects.seen_ns, changed_ns, memory_order_relaxed);
+		atomic_store_explicit(&r->install->suspects.seen_ns, changed_ns,
+				      memory_order_relaxed);
 	return changed_ns;
 }
 
@@ -80,8 +82,9 @@ void hgm_suspects_dropped(struct hgm_region *r, uint64_t before_ns)
 	uint64_t after_ns = hgm_suspects_ctime(r);
 
 	if (before_ns && after_ns)
-		atomic_compare_exchange_strong_explicit(&r->suspects.seen_ns, &before_ns, after_ns,
-							memory_order_relaxed, memory_order_relaxed);
+		atomic_compare_exchange_strong_explicit(&r->install->suspects.seen_ns, &before_ns,
+							after_ns, memory_order_relaxed,
+							memory_order_relaxed);
 }
 
 /*
@@ -93,8 +96,10 @@ static bool has_changed(struct hgm_region *r, const struct hgm_suspect *s, uint6
 	if (changed_ns < s->read_ns)
 		return false;
 	if (changed_ns != s->seen_ns)
-		atomic_store_explicit(&r->suspects.dropped_ns, changed_ns, memory_order_relaxed);
-	else if (changed_ns != atomic_load_explicit(&r->suspects.dropped_ns, memory_order_relaxed))
+		atomic_store_explicit(&r->install->suspects.dropped_ns, changed_ns,
+				      memory_order_relaxed);
+	else if (changed_ns !=
+		 atomic_load_explicit(&r->install->suspects.dropped_ns, memory_order_relaxed))
 		return false;
 	return true;
 }
@@ -184,7 +189,7 @@ static void note_old_holes(struct hgm_region *r, uint64_t page, uint64_t pages)
 
 void hgm_suspects_add(struct hgm_region *r, uint64_t page, uint64_t pages, uint64_t read_ns)
 {
-	struct hgm_suspects *all = &r->suspects;
+	struct hgm_suspects *all = &r->install->suspects;
 	struct hgm_suspect s = {
 		.page = page,
 		.pages = pages,
@@ -230,16 +235,16 @@ void hgm_suspects_hole(struct hgm_region *r, uint64_t page)
 	struct hgm_suspect found[HGM_SUSPECTS_MAX];
 	unsigned int n;
 
-	if (!atomic_load_explicit(&r->suspects.count, memory_order_acquire))
+	if (!atomic_load_explicit(&r->install->suspects.count, memory_order_acquire))
 		return;
-	n = find(&r->suspects, page, 1, found);
+	n = find(&r->install->suspects, page, 1, found);
 	for (unsigned int i = 0; i < n; i++)
 		hgm_discard_pages(r, found[i].page, found[i].pages);
 }
 
 bool hgm_suspects_check(struct hgm_region *r, uint64_t page, uint64_t pages)
 {
-	struct hgm_suspects *all = &r->suspects;
+	struct hgm_suspects *all = &r->install->suspects;
 	struct hgm_suspect found[HGM_SUSPECTS_MAX];
 	uint64_t changed_ns;
 	bool unknown = false;
@@ -283,7 +288,7 @@ static void put_off(struct hgm_suspects *all, uint64_t until_ns)
 
 bool hgm_suspects_age(struct hgm_region *r)
 {
-	struct hgm_suspects *all = &r->suspects;
+	struct hgm_suspects *all = &r->install->suspects;
 	struct hgm_suspect s;
 
 	while (atomic_load_explicit(&all->count, memory_order_acquire)) {

@@ -30,9 +30,9 @@ struct hgm_suspects {
 	struct hgm_suspect range[HGM_SUSPECTS_MAX];
 };
 
-void hgm_suspects_init(struct hgm_region *r);
+void hgm_suspects_init(struct hgm_suspects *all);
 
-void hgm_suspects_destroy(struct hgm_region *r);
+void hgm_suspects_destroy(struct hgm_suspects *all);
 
 /* No change of the file so far was a drop that an event reports. */
 void hgm_suspects_look(struct hgm_region *r);

@@ -9,6 +9,7 @@
 #include "clock.h"
 #include "engine.h"
 #include "error.h"
+#include "pager.h"
 #include "resolve.h"
 #include "source.h"
 #include "thread.h"
@@ -65,7 +66,8 @@ static struct hgm_request *pop_due(struct hgm_work *w, uint64_t now, uint64_t *s
 	for (; *link; before = *link, link = &before->next) {
 		struct hgm_request *req = *link;
 
-		if (hgm_work_fill_sleeps(req) && !hgm_feed_has_worker(w, req->in.r->feed, now))
+		if (hgm_work_fill_sleeps(req) &&
+		    !hgm_feed_has_worker(w, req->in.r->fill->feed, now))
 			continue;
 		if (req->due_ns <= now) {
 			*link = req->next;
@@ -201,8 +203,8 @@ uint64_t hgm_work_peek_room(struct hgm_region *r, uint64_t *chunk)
 	uint64_t room;
 
 	pthread_mutex_lock(&w->lock);
-	*chunk = hgm_window_chunk(&r->feed->window);
-	room = hgm_window_bytes(&r->feed->window);
+	*chunk = hgm_window_chunk(&r->fill->feed->window);
+	room = hgm_window_bytes(&r->fill->feed->window);
 	room = room > PEEK_ROOM_MIN ? room : PEEK_ROOM_MIN;
 	pthread_mutex_unlock(&w->lock);
 	return room;
@@ -212,8 +214,8 @@ void hgm_work_peeked(struct hgm_region *r)
 {
 	struct hgm_work *w = &r->h->work;
 
-	atomic_store_explicit(&r->peeked_ns, hgm_now_ns(), memory_order_relaxed);
-	if (atomic_fetch_sub_explicit(&r->peeks, 1, memory_order_acq_rel) != 1)
+	atomic_store_explicit(&r->fill->peeked_ns, hgm_now_ns(), memory_order_relaxed);
+	if (atomic_fetch_sub_explicit(&r->fill->peeks, 1, memory_order_acq_rel) != 1)
 		return;
 	pthread_mutex_lock(&w->lock);
 	wake_one(w);
@@ -239,7 +241,9 @@ int hgm_work_urgent(struct hgm_region *r, uint64_t block)
 	uint64_t block_pages = r->block_bytes >> HGM_PAGE_SHIFT;
 	int rc = 0;
 
-	if (atomic_fetch_or_explicit(&r->block_urgent[block / 64], bit, memory_order_acq_rel) & bit)
+	if (atomic_fetch_or_explicit(&r->fill->block_urgent[block / 64], bit,
+				     memory_order_acq_rel) &
+	    bit)
 		return 0; /* is or was in the queue: its owner fetches it */
 	pthread_mutex_lock(&w->lock);
 	if (is_dying(r)) {
@@ -260,7 +264,7 @@ int hgm_work_urgent(struct hgm_region *r, uint64_t block)
 
 void hgm_work_not_urgent(struct hgm_region *r, uint64_t block)
 {
-	atomic_fetch_and_explicit(&r->block_urgent[block / 64], ~(UINT64_C(1) << block % 64),
+	atomic_fetch_and_explicit(&r->fill->block_urgent[block / 64], ~(UINT64_C(1) << block % 64),
 				  memory_order_acq_rel);
 }
 
@@ -280,13 +284,13 @@ static void add_prefetch(struct hgm_work *w, struct hgm_region *r, uint64_t page
 			 uint32_t tries)
 {
 	unsigned int count = atomic_load_explicit(&r->prefetch_count, memory_order_relaxed);
-	unsigned int at = (r->prefetch_first + count) % HGM_PREFETCH_MAX;
+	unsigned int at = (r->fill->prefetch_first + count) % HGM_PREFETCH_MAX;
 
 	/* After one failure it comes next, as the source may have been away; later, in its turn. */
 	if (tries == 1)
-		at = r->prefetch_first =
-			(r->prefetch_first + HGM_PREFETCH_MAX - 1) % HGM_PREFETCH_MAX;
-	r->prefetch[at] = (struct hgm_prefetch){ page, pages, tries };
+		at = r->fill->prefetch_first =
+			(r->fill->prefetch_first + HGM_PREFETCH_MAX - 1) % HGM_PREFETCH_MAX;
+	r->fill->prefetch[at] = (struct hgm_prefetch){ page, pages, tries };
 	atomic_store_explicit(&r->event_due, true, memory_order_seq_cst);
 	atomic_store_explicit(&r->prefetch_count, count + 1, memory_order_seq_cst);
 	hgm_feed_add(w, r);
@@ -316,30 +320,31 @@ bool hgm_work_give_back(struct hgm_region *r, uint64_t page, uint64_t pages)
  */
 static void pause_fill(struct hgm_region *r, uint64_t asked_ns)
 {
-	uint64_t us = r->fill_pause_us ? UINT64_C(2) * r->fill_pause_us : r->h->opts.retry_first_us;
+	uint64_t us =
+		r->fill->pause_us ? UINT64_C(2) * r->fill->pause_us : r->h->opts.retry_first_us;
 
-	if (r->fill_pause_us && asked_ns < r->fill_paused_ns)
+	if (r->fill->pause_us && asked_ns < r->fill->paused_ns)
 		return;
-	r->fill_pause_us = (uint32_t)(us < PAUSE_MAX_US ? us : PAUSE_MAX_US);
-	r->fill_paused_ns = hgm_now_ns();
-	r->fill_resume_ns = r->fill_paused_ns + UINT64_C(1000) * r->fill_pause_us;
+	r->fill->pause_us = (uint32_t)(us < PAUSE_MAX_US ? us : PAUSE_MAX_US);
+	r->fill->paused_ns = hgm_now_ns();
+	r->fill->resume_ns = r->fill->paused_ns + UINT64_C(1000) * r->fill->pause_us;
 }
 
 static void end_pause(struct hgm_region *r)
 {
-	r->fill_pause_us = 0;
-	r->fill_resume_ns = 0;
+	r->fill->pause_us = 0;
+	r->fill->resume_ns = 0;
 }
 
 /* A later round fetches these pages. */
 static void note_failed(struct hgm_work *w, struct hgm_region *r, uint64_t page, uint64_t pages)
 {
-	if (r->fill_low == r->fill_high) {
-		r->fill_low = page;
-		r->fill_high = page + pages;
+	if (r->fill->low == r->fill->high) {
+		r->fill->low = page;
+		r->fill->high = page + pages;
 	}
-	r->fill_low = page < r->fill_low ? page : r->fill_low;
-	r->fill_high = page + pages > r->fill_high ? page + pages : r->fill_high;
+	r->fill->low = page < r->fill->low ? page : r->fill->low;
+	r->fill->high = page + pages > r->fill->high ? page + pages : r->fill->high;
 	hgm_feed_add(w, r);
 }
 
@@ -366,7 +371,7 @@ bool hgm_work_fill_failed(const struct hgm_request *req, uint64_t pages)
 	can = !is_dying(r) && (fills || has_room(r));
 	if (can) {
 		pause_fill(r, req->asked_ns);
-		atomic_fetch_add_explicit(&r->fill_failed, 1, memory_order_relaxed);
+		atomic_fetch_add_explicit(&r->fill->failed, 1, memory_order_relaxed);
 		hgm_map_release(r->map, req->in.first_page, pages);
 		if (fills)
 			note_failed(w, r, req->in.first_page, pages);
@@ -380,25 +385,25 @@ bool hgm_work_fill_failed(const struct hgm_request *req, uint64_t pages)
 
 static void begin_round(struct hgm_region *r)
 {
-	r->fill_rest = r->fill_next;
-	r->fill_next = r->fill_low;
-	r->fill_end = r->fill_high;
-	r->fill_low = r->fill_high = 0;
-	r->fill_again = true;
-	r->fill_tries++;
-	atomic_store_explicit(&r->fill_failed, 0, memory_order_relaxed);
+	r->fill->rest = r->fill->next;
+	r->fill->next = r->fill->low;
+	r->fill->end = r->fill->high;
+	r->fill->low = r->fill->high = 0;
+	r->fill->again = true;
+	r->fill->tries++;
+	atomic_store_explicit(&r->fill->failed, 0, memory_order_relaxed);
 }
 
 bool hgm_work_fill_round_ends(struct hgm_region *r)
 {
-	if (!r->fill_again)
+	if (!r->fill->again)
 		return false;
-	r->fill_next = r->fill_rest;
-	r->fill_end = hgm_region_pages(r);
-	r->fill_again = false;
-	r->fill_onwards = true;
-	if (r->fill_low == r->fill_high) /* so far */
-		r->fill_tries = 0;
+	r->fill->next = r->fill->rest;
+	r->fill->end = hgm_region_pages(r);
+	r->fill->again = false;
+	r->fill->onwards = true;
+	if (r->fill->low == r->fill->high) /* so far */
+		r->fill->tries = 0;
 	return true;
 }
 
@@ -409,12 +414,12 @@ bool hgm_work_fill_round_ends(struct hgm_region *r)
  */
 static bool lets_snapshot_fetch(const struct hgm_region *r, uint64_t *soonest)
 {
-	uint64_t peeked_ns = atomic_load_explicit(&r->peeked_ns, memory_order_relaxed);
+	uint64_t peeked_ns = atomic_load_explicit(&r->fill->peeked_ns, memory_order_relaxed);
 	uint64_t until_ns = peeked_ns + PEEKS_NS;
 
 	if (atomic_load_explicit(&r->prefetch_count, memory_order_relaxed))
 		return false;
-	if (atomic_load_explicit(&r->peeks, memory_order_acquire))
+	if (atomic_load_explicit(&r->fill->peeks, memory_order_acquire))
 		return true;
 	if (!peeked_ns || hgm_now_ns() >= until_ns)
 		return false;
@@ -426,37 +431,38 @@ bool hgm_work_fill_goes_on(struct hgm_region *r, uint64_t *soonest)
 {
 	if (hgm_fill_held(r, soonest) || lets_snapshot_fetch(r, soonest))
 		return false;
-	if (r->fill_resume_ns && hgm_now_ns() < r->fill_resume_ns) {
-		if (r->fill_resume_ns < *soonest)
-			*soonest = r->fill_resume_ns;
+	if (r->fill->resume_ns && hgm_now_ns() < r->fill->resume_ns) {
+		if (r->fill->resume_ns < *soonest)
+			*soonest = r->fill->resume_ns;
 		return false;
 	}
 	/* Pages that are known to fail at the moment must not keep fill from the rest. */
-	if (r->fill_pause_us && !r->fill_again && !r->fill_onwards && r->fill_low < r->fill_high)
+	if (r->fill->pause_us && !r->fill->again && !r->fill->onwards &&
+	    r->fill->low < r->fill->high)
 		begin_round(r);
 	return true;
 }
 
 void hgm_work_fill_taken(struct hgm_region *r)
 {
-	if (!r->fill_again)
-		r->fill_onwards = false;
-	r->fill_resume_ns = 0;
-	if (r->fill_pause_us)
-		r->fill_resume_ns = hgm_now_ns() + UINT64_C(1000) * r->fill_pause_us;
+	if (!r->fill->again)
+		r->fill->onwards = false;
+	r->fill->resume_ns = 0;
+	if (r->fill->pause_us)
+		r->fill->resume_ns = hgm_now_ns() + UINT64_C(1000) * r->fill->pause_us;
 }
 
 bool hgm_work_fill_again(struct hgm_region *r, uint64_t *soonest)
 {
-	if (r->fill_low == r->fill_high)
+	if (r->fill->low == r->fill->high)
 		return false;
 	begin_round(r);
-	r->fill_round_us = r->fill_round_us ? 2 * r->fill_round_us : ROUND_FIRST_US;
-	if (r->fill_round_us > ROUND_MAX_US)
-		r->fill_round_us = ROUND_MAX_US;
-	r->fill_resume_ns = hgm_now_ns() + UINT64_C(1000) * r->fill_round_us;
-	if (r->fill_resume_ns < *soonest)
-		*soonest = r->fill_resume_ns;
+	r->fill->round_us = r->fill->round_us ? 2 * r->fill->round_us : ROUND_FIRST_US;
+	if (r->fill->round_us > ROUND_MAX_US)
+		r->fill->round_us = ROUND_MAX_US;
+	r->fill->resume_ns = hgm_now_ns() + UINT64_C(1000) * r->fill->round_us;
+	if (r->fill->resume_ns < *soonest)
+		*soonest = r->fill->resume_ns;
 	return true;
 }
 
@@ -477,12 +483,12 @@ void hgm_work_source_well(struct hgm *h, const struct hgm_source *src, unsigned 
 		    (req->transient || req->recoveries == recoveries))
 			req->due_ns = 0;
 	f = hgm_feed_find(w, src);
-	r = f ? f->fill : NULL;
+	r = f ? f->ring : NULL;
 	do {
-		if (r && r->fill_pause_us)
+		if (r && r->fill->pause_us)
 			end_pause(r);
-		r = r ? r->fill_link : NULL;
-	} while (f && r != f->fill);
+		r = r ? r->fill->link : NULL;
+	} while (f && r != f->ring);
 	pthread_cond_broadcast(&w->cond);
 	pthread_mutex_unlock(&w->lock);
 }
@@ -496,7 +502,7 @@ void hgm_work_refill(struct hgm_region *r, uint64_t page, uint64_t pages)
 		if (req->in.r == r)
 			req->due_ns = 0;
 	end_pause(r);
-	r->fill_round_us = 0;
+	r->fill->round_us = 0;
 	if (pages && !(r->flags & HGM_REGION_NO_FILL) && !is_dying(r))
 		note_failed(w, r, page, pages);
 	pthread_cond_broadcast(&w->cond);

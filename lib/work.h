@@ -68,6 +68,10 @@ struct hgm_work {
 
 HGM_WHOLE_LINES(struct hgm_work);
 
+/* fill.c: what the pager needs to know of a region. -ENOMEM; free() follows all the same. */
+int hgm_fill_make(struct hgm_region *r);
+void hgm_fill_free(struct hgm_region *r);
+
 void hgm_work_init(struct hgm *h);
 void hgm_work_destroy(struct hgm *h);
 void hgm_work_stop(struct hgm *h);

@@ -3,6 +3,7 @@
  * MADV_COLLAPSE whose result is not what it did. A block counts as huge only if it is huge. The
  * collapse is retried while it is not. In the end the block is reported as left split.
  */
+#include "blocks.h"
 #include "native.h"
 
 #include <errno.h>
@@ -172,8 +173,8 @@ static void another_block_is_not_taken_for_it(void **state)
 	assert_int_equal(leaves_of(&n).pmd, LEAF);
 	assert_int_equal(info_of(n.r).huge_bytes, LEAF);
 	assert_int_equal(info_of(n.r).left_split, 1);
-	assert_int_equal(atomic_load(&n.r->block_state[0]), HGM_BLOCK_SPLIT);
-	assert_int_equal(atomic_load(&n.r->block_state[1]), HGM_BLOCK_HUGE);
+	assert_int_equal(atomic_load(&n.r->collapse->state[0]), HGM_BLOCK_SPLIT);
+	assert_int_equal(atomic_load(&n.r->collapse->state[1]), HGM_BLOCK_HUGE);
 	native_free(&n);
 }
 

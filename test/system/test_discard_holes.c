@@ -4,6 +4,7 @@
  * gets it, and keeps it through touches, write tracking and looks of the collapser. When the guest
  * uses the holes again, their blocks become huge again, and the library reports that correctly.
  */
+#include "blocks.h"
 #include "discarding.h"
 #include "engine.h"
 #include "sys.h"
@@ -230,7 +231,7 @@ static bool all_were_looked_at(void *arg)
 	const struct trial *t = arg;
 
 	for (uint64_t block = 0; block < BLOCKS; block++)
-		if (atomic_load(&t->f.region->block_state[block]) !=
+		if (atomic_load(&t->f.region->collapse->state[block]) !=
 		    (block < WITH_HOLES ? HGM_BLOCK_HOLES : HGM_BLOCK_HUGE))
 			return tries_of(0, WITH_HOLES);
 	return true;

@@ -7,6 +7,7 @@
 
 #include "crew.h"
 #include "engine.h"
+#include "installs.h"
 #include "sys.h"
 
 #include <errno.h>
@@ -664,7 +665,7 @@ static bool waits_for_reader(void *arg)
 
 static bool has_suspects(void *arg)
 {
-	return atomic_load(&((struct hgm_region *)arg)->suspects.count);
+	return atomic_load(&((struct hgm_region *)arg)->install->suspects.count);
 }
 
 static int start_on(pthread_t *thread, int cpu, int policy, void *(*fn)(void *), void *arg)

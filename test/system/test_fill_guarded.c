@@ -3,6 +3,7 @@
  * Write-protection that begins while some pages have arrived but are unmapped, because the collapse
  * of their blocks would have mapped them. No write is missed, and no false write is reported.
  */
+#include "blocks.h"
 #include "collapsing.h"
 #include "crew.h"
 #include "engine.h"
@@ -355,7 +356,7 @@ static int doubted_scan(int fd, const void *start, const void *end, uint64_t cat
 	int rc = doubted.kernel->pagemap_scan(fd, start, end, category, found, n, walk_end);
 
 	if (r && start == r->primary + doubted.block * r->block_bytes)
-		atomic_compare_exchange_strong(&r->block_state[doubted.block], &collapsing,
+		atomic_compare_exchange_strong(&r->collapse->state[doubted.block], &collapsing,
 					       HGM_BLOCK_TOUCHED);
 	return rc;
 }

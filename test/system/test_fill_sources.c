@@ -6,6 +6,7 @@
 #include "engine.h"
 #include "feed.h"
 #include "harness.h"
+#include "pager.h"
 
 #include <errno.h>
 
@@ -334,7 +335,7 @@ static void what_is_delivered_counts(void **state)
 	assert_filled(&f, "one page at a time");
 	assert_true(stats_of(h).source_short > 0);
 	pthread_mutex_lock(&h->work.lock);
-	window = f.region->feed->window;
+	window = f.region->fill->feed->window;
 	pthread_mutex_unlock(&h->work.lock);
 	assert_true(window.least_ns[0] > 0);
 	for (unsigned int order = 1; order < HGM_WINDOW_ORDERS; order++)
@@ -358,7 +359,7 @@ static bool takes_a_cpu(struct hgm *h, const struct field *f)
 	bool is;
 
 	pthread_mutex_lock(&h->work.lock);
-	is = f->region->feed->computes;
+	is = f->region->fill->feed->computes;
 	pthread_mutex_unlock(&h->work.lock);
 	return is;
 }

@@ -12,8 +12,11 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "blocks.h"
 #include "clock.h"
 #include "engine.h"
+#include "installs.h"
+#include "pager.h"
 #include "sys.h"
 #include "test.h"
 
@@ -36,6 +39,10 @@ static struct hgm_region *make_region(uint32_t flags)
 	assert_non_null(r);
 	memset(r, 0, sizeof(*r));
 	r->h = h;
+	r->install = calloc(1, sizeof(*r->install));
+	r->collapse = calloc(1, sizeof(*r->collapse));
+	r->fill = calloc(1, sizeof(*r->fill));
+	assert_true(r->install && r->collapse && r->fill);
 	r->length = r->mapped = PAGES << HGM_PAGE_SHIFT;
 	r->flags = flags;
 	atomic_init(&r->open_pages, PAGES);
@@ -66,6 +73,9 @@ static int end(void **state)
 	(void)state;
 	for (unsigned int i = 0; i < h->tables[0].count; i++) {
 		hgm_map_destroy(region[i]->map);
+		free(region[i]->install);
+		free(region[i]->collapse);
+		free(region[i]->fill);
 		free(region[i]);
 	}
 	close(h->event_fd);

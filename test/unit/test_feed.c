@@ -11,6 +11,7 @@
 
 #include "clock.h"
 #include "engine.h"
+#include "pager.h"
 #include "source.h"
 #include "test.h"
 
@@ -27,6 +28,7 @@ struct scene {
 	struct hgm *h;
 	struct hgm_source source[SOURCES];
 	struct hgm_region region[SOURCES];
+	struct hgm_fill fill[SOURCES];
 	struct hgm_request request[REQUESTS];
 	unsigned int asked;
 };
@@ -42,6 +44,8 @@ static struct scene *make(uint64_t window_bytes, uint32_t workers)
 	s->h->opts.fill_window_bytes = window_bytes;
 	s->h->opts.workers = workers;
 	hgm_work_init(s->h);
+	for (unsigned int i = 0; i < SOURCES; i++)
+		s->region[i].fill = &s->fill[i];
 	return s;
 }
 
@@ -53,13 +57,13 @@ static struct hgm_feed *add(struct scene *s, unsigned int i, bool blocking)
 	s->region[i].source = &s->source[i];
 	assert_int_equal(hgm_feed_join(&s->region[i]), 0);
 	hgm_feed_add(&s->h->work, &s->region[i]);
-	return s->region[i].feed;
+	return s->fill[i].feed;
 }
 
 static void end(struct scene *s)
 {
 	for (unsigned int i = 0; i < SOURCES; i++) {
-		if (!s->region[i].feed)
+		if (!s->fill[i].feed)
 			continue;
 		hgm_feed_remove(&s->region[i]);
 		hgm_feed_leave(&s->region[i]);
@@ -84,7 +88,7 @@ static struct hgm_request *ask(struct scene *s, unsigned int i, uint64_t asked_n
 	assert_true(s->asked <= REQUESTS);
 	req->in.r = &s->region[i];
 	req->asked_ns = asked_ns;
-	hgm_work_fill_asked(s->h, req, hgm_window_chunk(&s->region[i].feed->window));
+	hgm_work_fill_asked(s->h, req, hgm_window_chunk(&s->fill[i].feed->window));
 	return req;
 }
 
@@ -99,7 +103,7 @@ static unsigned int ask_all(struct scene *s, unsigned int i, uint64_t asked_ns)
 {
 	unsigned int count = 0;
 
-	while (next(s) == s->region[i].feed) {
+	while (next(s) == s->fill[i].feed) {
 		ask(s, i, asked_ns);
 		count++;
 	}
@@ -116,7 +120,7 @@ static void let_time_pass(struct hgm_feed *f)
 /* 10 Gbit/s, 100 us: each time that the window is full, the oldest is answered. */
 static uint64_t good_answers(struct scene *s, uint64_t now, unsigned int count)
 {
-	struct hgm_feed *f = s->region[0].feed;
+	struct hgm_feed *f = s->fill[0].feed;
 
 	while (count--) {
 		while (f->inflight < hgm_window_bytes(&f->window)) {
@@ -207,7 +211,7 @@ static void good_ones_count(void **state)
 /* Half of what the oldest request asks for; returned is how much that is. */
 static uint64_t answer_half(struct scene *s, uint64_t now_ns)
 {
-	struct hgm_feed *f = s->region[0].feed;
+	struct hgm_feed *f = s->fill[0].feed;
 	struct hgm_request *req = f->oldest;
 	uint64_t inflight = f->inflight, bytes = req->asked_bytes / 2;
 
@@ -303,9 +307,9 @@ static void regions_share_the_window_of_their_source(void **state)
 	s->region[1].h = s->h;
 	s->region[1].source = &s->source[0];
 	assert_int_equal(hgm_feed_join(&s->region[1]), 0);
-	assert_ptr_equal(s->region[1].feed, f);
+	assert_ptr_equal(s->fill[1].feed, f);
 	hgm_feed_leave(&s->region[1]);
-	s->region[1].feed = NULL;
+	s->fill[1].feed = NULL;
 	assert_ptr_equal(s->h->work.feeds, f);
 	end(s);
 }
@@ -471,7 +475,7 @@ static unsigned int occupied;
 static void occupy(struct scene *s, unsigned int i, uint64_t since_ns)
 {
 	assert_true(occupied < 9);
-	hgm_feed_enter(&s->h->work, &workers[occupied++], s->region[i].feed);
+	hgm_feed_enter(&s->h->work, &workers[occupied++], s->fill[i].feed);
 	ask(s, i, since_ns);
 }
 
@@ -534,9 +538,9 @@ static void a_silent_source_takes_few_workers(void **state)
 	let_time_pass(f);
 	assert_ptr_equal(next(s), f);
 	add(s, 1, true);
-	assert_ptr_equal(next(s), s->region[1].feed);
-	s->region[1].feed->spent_ns = SEC;
-	assert_ptr_equal(next(s), s->region[1].feed);
+	assert_ptr_equal(next(s), s->fill[1].feed);
+	s->fill[1].feed->spent_ns = SEC;
+	assert_ptr_equal(next(s), s->fill[1].feed);
 	/* One answer, and it is as good as any. */
 	answer(s, f->oldest, hgm_now_ns(), true, false);
 	release(s);
@@ -555,9 +559,9 @@ static void requests_are_shared(void **state)
 	(void)state;
 	for (unsigned int i = 0; i < SOURCES; i++)
 		add(s, i, false);
-	s->region[0].feed->spent_ns = 0;
+	s->fill[0].feed->spent_ns = 0;
 	for (unsigned int i = 1; i < SOURCES; i++)
-		s->region[i].feed->spent_ns = SEC;
+		s->fill[i].feed->spent_ns = SEC;
 	assert_uint_in_range(ask_all(s, 0, now), 2, HGM_REQUESTS_FILL / SOURCES);
 	end(s);
 }
