@@ -9,7 +9,7 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 
-#include "engine.h"
+#include "hgm.h"
 #include "error.h"
 #include "smaps.h"
 #include "source.h"

@@ -5,8 +5,12 @@
 #ifndef HGM_LIB_BLOCKS_H
 #define HGM_LIB_BLOCKS_H
 
+#include <pthread.h>
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stdint.h>
+
+#include "collapse.h"
 
 /*
  * The state of a block, in addition to the states of its pages. One byte, changed by
@@ -44,6 +48,26 @@ struct hgm_collapse {
 	_Atomic uint64_t left_split;
 	uint64_t unverified_blocks; /* the first collapser's own */
 	uint64_t verify_at_ns;	    /* likewise: no later than this */
+};
+
+struct hgm_smaps_turns;
+
+/* The collapser's threads. */
+struct hgm_collapser {
+	pthread_mutex_t lock;
+	pthread_cond_t cond;
+	bool stop;
+	bool wanted;
+	bool resting; /* until a few more blocks are full */
+	pthread_cond_t help_cond;
+	uint64_t help; /* how often help was requested */
+	unsigned int helpers_asleep;
+	_Atomic bool failed; /* some blocks must be tried again */
+	pthread_t thread[HGM_COLLAPSERS_MAX];
+	unsigned int started;
+	_Atomic(struct hgm_smaps_turns *) turns; /* collapse_verify.c; NULL: not needed yet */
+	uint64_t smaps_next_ns;			 /* full regions are not verified before */
+	uint64_t look_again_at_ns;		 /* when to look at blocks that were left split */
 };
 
 #endif

@@ -21,7 +21,7 @@
 
 #include "cancel.h"
 #include "blocks.h"
-#include "engine.h"
+#include "hgm.h"
 #include "error.h"
 #include "guard.h"
 #include "holes.h"

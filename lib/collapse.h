@@ -5,8 +5,6 @@
 #ifndef HGM_LIB_COLLAPSE_H
 #define HGM_LIB_COLLAPSE_H
 
-#include <pthread.h>
-#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -14,30 +12,13 @@
 
 struct hgm;
 struct hgm_region;
-struct hgm_smaps_turns;
-
-struct hgm_collapser {
-	pthread_mutex_t lock;
-	pthread_cond_t cond;
-	bool stop;
-	bool wanted;
-	bool resting; /* until a few more blocks are full */
-	pthread_cond_t help_cond;
-	uint64_t help; /* how often help was requested */
-	unsigned int helpers_asleep;
-	_Atomic bool failed; /* some blocks must be tried again */
-	pthread_t thread[HGM_COLLAPSERS_MAX];
-	_Atomic(struct hgm_smaps_turns *) turns; /* collapse_verify.c; NULL: not needed yet */
-	uint64_t smaps_next_ns;			 /* full regions are not verified before */
-	uint64_t look_again_at_ns;		 /* when to look at blocks that were left split */
-};
 
 /* collapser.c */
-void *hgm_collapser_thread(void *arg);
-void *hgm_collapser_helper(void *arg); /* the threads other than the first */
-void hgm_collapser_init(struct hgm *h);
+int hgm_collapser_init(struct hgm *h); /* -ENOMEM without text */
 void hgm_collapser_destroy(struct hgm *h);
+int hgm_collapser_start(struct hgm *h); /* -errno with text: only some threads run */
 void hgm_collapser_stop(struct hgm *h);
+void hgm_collapser_join(struct hgm *h);
 void hgm_collapser_kick(struct hgm *h); /* look at all regions again */
 void hgm_collapser_wanted(const struct hgm_region *r);
 void hgm_collapser_try_again(struct hgm *h);

@@ -10,7 +10,7 @@
  */
 #include "bits.h"
 #include "blocks.h"
-#include "engine.h"
+#include "hgm.h"
 #include "guard.h"
 #include "resolve.h"
 

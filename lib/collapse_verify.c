@@ -13,7 +13,7 @@
 
 #include "clock.h"
 #include "blocks.h"
-#include "engine.h"
+#include "hgm.h"
 #include "guard.h"
 #include "smaps.h"
 
@@ -38,7 +38,7 @@ int hgm_collapse_need_smaps(struct hgm *h)
 	struct hgm_smaps smaps;
 	int rc;
 
-	if (atomic_load_explicit(&h->collapser.turns, memory_order_acquire))
+	if (atomic_load_explicit(&h->collapser->turns, memory_order_acquire))
 		return 0;
 	/* Check that smaps can be read. It is walked no further than this range. */
 	rc = hgm_smaps_sum((void *)HGM_PAGE_BYTES, HGM_PAGE_BYTES, &smaps);
@@ -47,7 +47,7 @@ int hgm_collapse_need_smaps(struct hgm *h)
 	turns = calloc(1, sizeof(*turns));
 	if (!turns)
 		return -ENOMEM;
-	if (!atomic_compare_exchange_strong_explicit(&h->collapser.turns, &none, turns,
+	if (!atomic_compare_exchange_strong_explicit(&h->collapser->turns, &none, turns,
 						     memory_order_acq_rel, memory_order_acquire))
 		free(turns);
 	return 0;
@@ -199,7 +199,7 @@ static bool is_due(const struct hgm_region *r, uint64_t now, uint64_t *at)
 {
 	/* It is soon enough when the last block has come, which brings us here again. */
 	bool full = !atomic_load_explicit(&r->open_pages, memory_order_acquire) && !uncounted(r);
-	uint64_t due = full ? r->h->collapser.smaps_next_ns : r->collapse->verify_at_ns;
+	uint64_t due = full ? r->h->collapser->smaps_next_ns : r->collapse->verify_at_ns;
 
 	if (now < due && due < *at)
 		*at = due;
@@ -274,7 +274,8 @@ static void judge_by(const struct turn *turn, const struct hgm_smaps *s)
 
 void hgm_collapse_verify(struct hgm *h, uint64_t *at)
 {
-	struct hgm_smaps_turns *t = atomic_load_explicit(&h->collapser.turns, memory_order_acquire);
+	struct hgm_smaps_turns *t =
+		atomic_load_explicit(&h->collapser->turns, memory_order_acquire);
 	uint64_t start = hgm_now_ns(), end;
 	unsigned int n = t ? choose(t, collect(h, t->of), start, at) : 0;
 	int rc;
@@ -283,7 +284,7 @@ void hgm_collapse_verify(struct hgm *h, uint64_t *at)
 		return;
 	rc = hgm_smaps_sums(t->range, n);
 	end = hgm_now_ns();
-	h->collapser.smaps_next_ns = end + COST_FACTOR_FULL * (end - start);
+	h->collapser->smaps_next_ns = end + COST_FACTOR_FULL * (end - start);
 	for (unsigned int i = 0; i < n; i++) {
 		struct hgm_region *r = t->of[i].r;
 

@@ -10,7 +10,7 @@
 #include "bits.h"
 #include "clock.h"
 #include "blocks.h"
-#include "engine.h"
+#include "hgm.h"
 #include "sys.h"
 
 #define BACKOFF_MIN_US 1000
@@ -30,25 +30,33 @@ static bool scans(int pagemap)
 				     &found, 1, &end) >= 0;
 }
 
-void hgm_collapser_init(struct hgm *h)
+int hgm_collapser_init(struct hgm *h)
 {
-	struct hgm_collapser *c = &h->collapser;
+	struct hgm_collapser *c = calloc(1, sizeof(*c));
 
+	if (!c)
+		return -ENOMEM;
+	h->collapser = c;
 	pthread_mutex_init(&c->lock, NULL);
 	hgm_cond_init(&c->cond);
 	hgm_cond_init(&c->help_cond);
 	c->look_again_at_ns = hgm_now_ns() + LOOK_AGAIN_NS;
 	h->scan_fd = h->pagemap_fd >= 0 && scans(h->pagemap_fd) ? h->pagemap_fd : -1;
+	return 0;
 }
 
 void hgm_collapser_destroy(struct hgm *h)
 {
-	struct hgm_collapser *c = &h->collapser;
+	struct hgm_collapser *c = h->collapser;
 
+	if (!c)
+		return;
 	free(atomic_load_explicit(&c->turns, memory_order_acquire));
 	pthread_mutex_destroy(&c->lock);
 	pthread_cond_destroy(&c->cond);
 	pthread_cond_destroy(&c->help_cond);
+	free(c);
+	h->collapser = NULL;
 }
 
 int hgm_collapse_make(struct hgm_region *r)
@@ -196,10 +204,10 @@ static void call_help(struct hgm_collapser *c)
 	c->helpers_asleep = 0;
 }
 
-void *hgm_collapser_thread(void *arg)
+static void *collapser_thread(void *arg)
 {
 	struct hgm *h = arg;
-	struct hgm_collapser *c = &h->collapser;
+	struct hgm_collapser *c = h->collapser;
 	uint64_t retry_at = UINT64_MAX, verify_at = UINT64_MAX;
 	uint64_t backoff_us = 0;
 
@@ -246,10 +254,10 @@ void *hgm_collapser_thread(void *arg)
 	return NULL;
 }
 
-void *hgm_collapser_helper(void *arg)
+static void *collapser_helper(void *arg)
 {
 	struct hgm *h = arg;
-	struct hgm_collapser *c = &h->collapser;
+	struct hgm_collapser *c = h->collapser;
 	uint64_t seen = 0;
 
 	if (!hgm_thread_may_begin(&h->gate))
@@ -281,15 +289,15 @@ static void kick(struct hgm_collapser *c)
 
 void hgm_collapser_kick(struct hgm *h)
 {
-	pthread_mutex_lock(&h->collapser.lock);
-	kick(&h->collapser);
-	pthread_mutex_unlock(&h->collapser.lock);
+	pthread_mutex_lock(&h->collapser->lock);
+	kick(h->collapser);
+	pthread_mutex_unlock(&h->collapser->lock);
 }
 
 /* A block has been marked. */
 void hgm_collapser_wanted(const struct hgm_region *r)
 {
-	struct hgm_collapser *c = &r->h->collapser;
+	struct hgm_collapser *c = r->h->collapser;
 
 	pthread_mutex_lock(&c->lock);
 	kick(c);
@@ -304,16 +312,38 @@ void hgm_collapser_wanted(const struct hgm_region *r)
  */
 void hgm_collapser_try_again(struct hgm *h)
 {
-	if (!atomic_exchange_explicit(&h->collapser.failed, true, memory_order_seq_cst) &&
-	    !pthread_equal(pthread_self(), h->collapser.thread[0]))
+	if (!atomic_exchange_explicit(&h->collapser->failed, true, memory_order_seq_cst) &&
+	    !pthread_equal(pthread_self(), h->collapser->thread[0]))
 		hgm_collapser_kick(h);
 }
 
 void hgm_collapser_stop(struct hgm *h)
 {
-	pthread_mutex_lock(&h->collapser.lock);
-	h->collapser.stop = true;
-	pthread_cond_signal(&h->collapser.cond);
-	pthread_cond_broadcast(&h->collapser.help_cond);
-	pthread_mutex_unlock(&h->collapser.lock);
+	pthread_mutex_lock(&h->collapser->lock);
+	h->collapser->stop = true;
+	pthread_cond_signal(&h->collapser->cond);
+	pthread_cond_broadcast(&h->collapser->help_cond);
+	pthread_mutex_unlock(&h->collapser->lock);
+}
+
+int hgm_collapser_start(struct hgm *h)
+{
+	struct hgm_collapser *c = h->collapser;
+	int rc = 0;
+
+	while (!rc && c->started < h->opts.collapse_threads) {
+		rc = hgm_thread_start(&c->thread[c->started], "hgm-collapse", c->started,
+				      c->started ? collapser_helper : collapser_thread, h);
+		c->started += !rc;
+	}
+	return rc;
+}
+
+void hgm_collapser_join(struct hgm *h)
+{
+	struct hgm_collapser *c = h->collapser;
+
+	while (c->started)
+		pthread_join(c->thread[--c->started], NULL);
+	c->stop = false;
 }

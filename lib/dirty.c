@@ -12,7 +12,8 @@
 #include "cancel.h"
 #include "bits.h"
 #include "dirty.h"
-#include "engine.h"
+#include "events.h"
+#include "hgm.h"
 #include "error.h"
 #include "opts.h"
 

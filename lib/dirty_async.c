@@ -15,8 +15,10 @@
 
 #include "bits.h"
 #include "clock.h"
+#include "collapse.h"
 #include "dirty.h"
-#include "engine.h"
+#include "events.h"
+#include "hgm.h"
 #include "error.h"
 #include "sys.h"
 

@@ -9,7 +9,7 @@
  */
 #include "bits.h"
 #include "dirty.h"
-#include "engine.h"
+#include "hgm.h"
 
 static int written(struct hgm_guard *g, struct hgm_region *r, uint64_t page, uint64_t pages)
 {

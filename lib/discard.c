@@ -28,7 +28,7 @@
 
 #include "bits.h"
 #include "discard.h"
-#include "engine.h"
+#include "hgm.h"
 #include "error.h"
 #include "holes.h"
 #include "installs.h"

@@ -11,7 +11,12 @@
 
 #include "cancel.h"
 #include "clock.h"
-#include "engine.h"
+#include "hgm.h"
+#include "collapse.h"
+#include "events.h"
+#include "fault.h"
+#include "request.h"
+#include "work.h"
 #include "error.h"
 #include "hugepage.h"
 #include "opts.h"
@@ -94,21 +99,18 @@ static int check_opts(struct hgm_opts *o)
 
 static int open_uffds(struct hgm *h)
 {
-	char path[40];
 	struct hgm_uffd_opts uo = {
 		.size = sizeof(uo),
 		.optional = WANTED_FEATURES,
 		.flags = h->opts.flags & HGM_ALLOW_USER_MODE_ONLY ? HGM_UFFD_ALLOW_USER_MODE_ONLY
 								  : 0,
 	};
+	int rc;
 
 	for (unsigned int i = 0; i < h->stripes; i++) {
-		int rc = hgm_uffd_open(&h->uffd[i], &uo);
-
+		rc = hgm_uffd_open(&h->uffd[i], &uo);
 		if (rc)
 			return rc;
-		snprintf(path, sizeof(path), "/proc/self/fdinfo/%d", hgm_uffd_fd(h->uffd[i]));
-		h->fault[i].fdinfo = hgm_sys->open(path, O_RDONLY);
 	}
 	/*
 	 * WP_UNPOPULATED shows that the kernel is Linux 6.4 or later, which CONTINUE needs to
@@ -119,18 +121,17 @@ static int open_uffds(struct hgm *h)
 	h->can_continue_wp = hgm_uffd_supported(h->uffd[0]) & HGM_UFFD_FEATURE_WP_UNPOPULATED;
 	h->user_mode_only = hgm_uffd_get_via(h->uffd[0]) == HGM_UFFD_VIA_USER_MODE_ONLY;
 	h->can_poison = hgm_uffd_features(h->uffd[0]) & HGM_UFFD_FEATURE_POISON;
-	return hgm_events_start(h, &uo);
+	rc = hgm_faults_init(h);
+	return rc ? rc : hgm_events_start(h, &uo);
 }
 
 static void free_engine(struct hgm *h)
 {
 	hgm_events_stop(h);
 	hgm_events_destroy(h);
-	for (unsigned int i = 0; i < h->stripes; i++) {
-		if (h->uffd[i] && h->fault[i].fdinfo >= 0)
-			hgm_sys->close(h->fault[i].fdinfo);
+	hgm_faults_destroy(h);
+	for (unsigned int i = 0; i < h->stripes; i++)
 		hgm_uffd_close(h->uffd[i]);
-	}
 	if (h->event_fd >= 0)
 		hgm_sys->close(h->event_fd);
 	if (h->stop_fd >= 0)
@@ -207,10 +208,7 @@ int hgm_create(struct hgm **out, const struct hgm_opts *opts)
 	pthread_mutex_init(&h->table_lock, NULL);
 	pthread_mutex_init(&h->done_lock, NULL);
 	hgm_cond_init(&h->done_cond);
-	hgm_work_init(h);
-	hgm_events_init(h);
 	h->pagemap_fd = hgm_pagemap_open();
-	hgm_collapser_init(h);
 	h->event_fd = hgm_sys->eventfd();
 	h->stop_fd = hgm_sys->eventfd();
 	/*
@@ -225,7 +223,8 @@ int hgm_create(struct hgm **out, const struct hgm_opts *opts)
 	} else if ((rc = hgm_rcu_init())) {
 		hgm_fail(rc, "hgm_create: no thread can be started: %s; " HGM_THREAD_HINT,
 			 hgm_errno_name(rc));
-	} else if (hgm_requests_init(h)) {
+	} else if (hgm_work_init(h) || hgm_events_init(h) || hgm_collapser_init(h) ||
+		   hgm_requests_init(h)) {
 		rc = hgm_fail(-ENOMEM, "hgm_create: out of memory");
 	} else {
 		rc = open_uffds(h);
@@ -247,12 +246,9 @@ static void stop_threads(struct hgm *h)
 	hgm_sys->write(h->stop_fd, &one, sizeof(one));
 	hgm_work_stop(h);
 	hgm_collapser_stop(h);
-	for (unsigned int i = 0; i < h->started_faults; i++)
-		pthread_join(h->fault[i].thread, NULL);
-	for (unsigned int i = 0; i < h->started_workers; i++)
-		pthread_join(h->worker[i], NULL);
-	for (unsigned int i = 0; i < h->started_collapsers; i++)
-		pthread_join(h->collapser.thread[i], NULL);
+	hgm_faults_join(h);
+	hgm_workers_join(h);
+	hgm_collapser_join(h);
 }
 
 /* Make the engine startable again after some thread could not be started. */
@@ -263,8 +259,6 @@ static void unstart(struct hgm *h)
 	stop_threads(h);
 	hgm_sys->read(h->stop_fd, &drained, sizeof(drained));
 	hgm_events_take_faults(h);
-	h->started_faults = h->started_workers = h->started_collapsers = 0;
-	h->work.stop = h->collapser.stop = false;
 	atomic_store_explicit(&h->gate.stopping, false, memory_order_release);
 	atomic_store_explicit(&h->running, false, memory_order_release);
 }
@@ -293,26 +287,11 @@ int hgm_start(struct hgm *h)
 	/* All threads or none: nothing begins before the gate opens. */
 	pthread_mutex_lock(&h->gate.lock);
 	hgm_events_give_faults(h);
-	while (!rc && h->started_collapsers < h->opts.collapse_threads) {
-		unsigned int n = h->started_collapsers;
-
-		rc = hgm_thread_start(&h->collapser.thread[n], "hgm-collapse", n,
-				      n ? hgm_collapser_helper : hgm_collapser_thread, h);
-		h->started_collapsers += !rc;
-	}
-	while (!rc && h->started_workers < h->opts.workers) {
-		rc = hgm_thread_start(&h->worker[h->started_workers], "hgm-work",
-				      h->started_workers, hgm_worker_thread, h);
-		h->started_workers += !rc;
-	}
-	while (!rc && h->started_faults < h->stripes) {
-		struct hgm_fault_thread *f = &h->fault[h->started_faults];
-
-		f->h = h;
-		f->stripe = h->started_faults;
-		rc = hgm_thread_start(&f->thread, "hgm-fault", f->stripe, hgm_fault_thread, f);
-		h->started_faults += !rc;
-	}
+	rc = hgm_collapser_start(h);
+	if (!rc)
+		rc = hgm_workers_start(h);
+	if (!rc)
+		rc = hgm_faults_start(h);
 	if (rc)
 		atomic_store_explicit(&h->gate.stopping, true, memory_order_release);
 	pthread_mutex_unlock(&h->gate.lock);

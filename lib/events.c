@@ -19,10 +19,12 @@
  */
 #include <errno.h>
 #include <poll.h>
+#include <stdlib.h>
 
 #include "clock.h"
+#include "collapse.h"
 #include "discard.h"
-#include "engine.h"
+#include "hgm.h"
 #include "error.h"
 #include "events.h"
 #include "guard.h"
@@ -64,7 +66,7 @@ static void removed(struct hgm_region *r, uint64_t page, uint64_t pages)
 	if (r->backing == HGM_BACKING_ANON)
 		hgm_discard_pages(r, page, pages);
 	else if (r->backing != HGM_BACKING_HUGETLB)
-		kick(&r->h->events); /* to decide about the range */
+		kick(r->h->events); /* to decide about the range */
 	hgm_guard_removed(r, page, pages);
 	hgm_collapse_discarded(r, page, pages, false);
 }
@@ -163,7 +165,7 @@ static int serve_hole(struct hgm_region *r, uint64_t addr)
 /* A region that is being destroyed is in no table, but waits for owners that write to its alias. */
 static int serve_ending(struct hgm *h, uint64_t addr)
 {
-	struct hgm_events *e = &h->events;
+	struct hgm_events *e = h->events;
 	struct hgm_region *r;
 	int rc = 0;
 
@@ -201,7 +203,7 @@ static int serve_alias(struct hgm *h, uint64_t addr)
 
 void hgm_events_ending(struct hgm_region *r)
 {
-	struct hgm_events *e = &r->h->events;
+	struct hgm_events *e = r->h->events;
 
 	pthread_mutex_lock(&e->ending_lock);
 	r->fill->next_ending = e->ending;
@@ -211,7 +213,7 @@ void hgm_events_ending(struct hgm_region *r)
 
 void hgm_events_ended(struct hgm_region *r)
 {
-	struct hgm_events *e = &r->h->events;
+	struct hgm_events *e = r->h->events;
 	struct hgm_region **at = &e->ending;
 
 	pthread_mutex_lock(&e->ending_lock);
@@ -274,7 +276,7 @@ struct watched {
 /* Returns false if the thread must end. */
 static bool look(struct hgm *h, struct watched *w)
 {
-	struct hgm_events *e = &h->events;
+	struct hgm_events *e = h->events;
 	bool go_on;
 
 	w->count = 0;
@@ -317,7 +319,7 @@ static int64_t patience(const struct retries *again, bool suspects)
 static void *events_thread(void *arg)
 {
 	struct hgm *h = arg;
-	struct hgm_events *e = &h->events;
+	struct hgm_events *e = h->events;
 	struct pollfd fds[2 + HGM_THREADS_MAX + HGM_EVENTS_EXTRA_MAX];
 	struct retries again = { .backoff_ns = RETRY_MIN_NS };
 	struct watched w;
@@ -346,19 +348,23 @@ static void *events_thread(void *arg)
 	return NULL;
 }
 
-void hgm_events_init(struct hgm *h)
+int hgm_events_init(struct hgm *h)
 {
-	struct hgm_events *e = &h->events;
+	struct hgm_events *e = calloc(1, sizeof(*e));
 
+	if (!e)
+		return -ENOMEM;
 	pthread_mutex_init(&e->lock, NULL);
 	pthread_mutex_init(&e->ending_lock, NULL);
 	hgm_cond_init(&e->cond);
 	e->kick_fd = -1;
+	h->events = e;
+	return 0;
 }
 
 int hgm_events_start(struct hgm *h, const struct hgm_uffd_opts *opts)
 {
-	struct hgm_events *e = &h->events;
+	struct hgm_events *e = h->events;
 	struct hgm_uffd_opts o = {
 		.size = sizeof(o),
 		.optional = HGM_UFFD_FEATURE_MISSING_HUGETLBFS | HGM_UFFD_FEATURE_MISSING_SHMEM |
@@ -380,9 +386,9 @@ int hgm_events_start(struct hgm *h, const struct hgm_uffd_opts *opts)
 
 void hgm_events_stop(struct hgm *h)
 {
-	struct hgm_events *e = &h->events;
+	struct hgm_events *e = h->events;
 
-	if (!e->started)
+	if (!e || !e->started)
 		return;
 	pthread_mutex_lock(&e->lock);
 	e->stop = true;
@@ -394,19 +400,23 @@ void hgm_events_stop(struct hgm *h)
 
 void hgm_events_destroy(struct hgm *h)
 {
-	struct hgm_events *e = &h->events;
+	struct hgm_events *e = h->events;
 
 	hgm_uffd_close(h->alias_uffd);
+	if (!e)
+		return;
 	if (e->kick_fd >= 0)
 		hgm_sys->close(e->kick_fd);
 	pthread_mutex_destroy(&e->lock);
 	pthread_mutex_destroy(&e->ending_lock);
 	pthread_cond_destroy(&e->cond);
+	free(e);
+	h->events = NULL;
 }
 
 void hgm_events_give_faults(struct hgm *h)
 {
-	struct hgm_events *e = &h->events;
+	struct hgm_events *e = h->events;
 
 	pthread_mutex_lock(&e->lock);
 	e->faults_taken = true;
@@ -418,10 +428,10 @@ void hgm_events_give_faults(struct hgm *h)
 
 void hgm_events_take_faults(struct hgm *h)
 {
-	pthread_mutex_lock(&h->events.lock);
-	h->events.faults_taken = false;
-	pthread_mutex_unlock(&h->events.lock);
-	kick(&h->events);
+	pthread_mutex_lock(&h->events->lock);
+	h->events->faults_taken = false;
+	pthread_mutex_unlock(&h->events->lock);
+	kick(h->events);
 }
 
 /* Wait for the next round. The round under way may have begun before this call. */
@@ -436,16 +446,16 @@ static void next_round(struct hgm_events *e)
 
 void hgm_events_settle(struct hgm *h)
 {
-	pthread_mutex_lock(&h->events.lock);
-	next_round(&h->events);
-	pthread_mutex_unlock(&h->events.lock);
+	pthread_mutex_lock(&h->events->lock);
+	next_round(h->events);
+	pthread_mutex_unlock(&h->events->lock);
 	for (unsigned int i = 0; i < h->stripes; i++)
 		hgm_reads_wait(&h->reads[i]);
 }
 
 int hgm_events_add(struct hgm *h, struct hgm_uffd *u)
 {
-	struct hgm_events *e = &h->events;
+	struct hgm_events *e = h->events;
 	int rc = -ENOSPC;
 
 	pthread_mutex_lock(&e->lock);
@@ -465,7 +475,7 @@ int hgm_events_add(struct hgm *h, struct hgm_uffd *u)
 
 void hgm_events_remove(struct hgm *h, struct hgm_uffd *u)
 {
-	struct hgm_events *e = &h->events;
+	struct hgm_events *e = h->events;
 
 	pthread_mutex_lock(&e->lock);
 	for (unsigned int i = 0; i < HGM_EVENTS_EXTRA_MAX; i++)

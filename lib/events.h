@@ -18,6 +18,15 @@ struct hgm_region;
 
 #define HGM_EVENTS_EXTRA_MAX 64
 
+/* Memory of a region at another address. */
+struct hgm_moved {
+	uint64_t addr;
+	uint64_t step;
+	_Atomic uint64_t len; /* 0: not valid yet */
+};
+
+#define HGM_MOVED_MAX 64
+
 struct hgm_events {
 	pthread_t thread;
 	bool started;
@@ -31,9 +40,12 @@ struct hgm_events {
 	uint64_t round; /* how often the thread has looked at all this */
 	pthread_mutex_t ending_lock;
 	struct hgm_region *ending; /* regions in no table whose aliases it serves */
+	struct hgm_moved moved[HGM_MOVED_MAX];
+	_Atomic unsigned int moved_count;
 };
 
-void hgm_events_init(struct hgm *h);
+/* -ENOMEM without text. */
+int hgm_events_init(struct hgm *h);
 
 /* -errno with text. */
 int hgm_events_start(struct hgm *h, const struct hgm_uffd_opts *opts);

@@ -11,16 +11,21 @@
  * whose faults are far apart does not spin.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <sched.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 
 #include "clock.h"
 #include "discard.h"
-#include "engine.h"
+#include "hgm.h"
+#include "error.h"
 #include "events.h"
+#include "fault.h"
+#include "request.h"
 #include "serve.h"
 #include "sys.h"
 #include "thread.h"
@@ -86,7 +91,7 @@ static void park(struct server *s, uint64_t addr, uint64_t flags, uint64_t now, 
 	s->parked[s->parked_count++] = (struct parked){
 		.addr = addr,
 		.flags = (uint32_t)flags,
-		.starved = hgm_requests_full(&s->h->requests),
+		.starved = hgm_requests_full(s->h->requests),
 		.due_ns = now + backoff_ns,
 		.backoff_ns = backoff_ns,
 	};
@@ -325,7 +330,7 @@ static int64_t serve_parked(struct server *s)
 	for (unsigned int i = 0; i < s->parked_count;) {
 		struct parked p = s->parked[i];
 
-		if (p.due_ns <= now && p.starved && hgm_requests_full(&s->h->requests))
+		if (p.due_ns <= now && p.starved && hgm_requests_full(s->h->requests))
 			p.due_ns = s->parked[i].due_ns = now + PARK_MAX_NS;
 		if (p.due_ns <= now) {
 			s->parked[i] = s->parked[--s->parked_count];
@@ -412,7 +417,7 @@ static void make_room(struct server *s)
 	s->parked_max = PARKED_MAX;
 }
 
-void *hgm_fault_thread(void *arg)
+static void *fault_thread(void *arg)
 {
 	struct hgm_fault_thread *self = arg;
 	struct server s = { .h = self->h,
@@ -447,4 +452,52 @@ void *hgm_fault_thread(void *arg)
 	if (s.parked != s.few)
 		hgm_sys->munmap(s.parked, PARKED_MAX * sizeof(s.parked[0]));
 	return NULL;
+}
+
+int hgm_faults_init(struct hgm *h)
+{
+	size_t bytes = h->stripes * sizeof(h->fault[0]);
+	char path[40];
+
+	h->fault = aligned_alloc(_Alignof(struct hgm_fault_thread), bytes);
+	if (!h->fault)
+		return hgm_fail(-ENOMEM, "hgm_create: out of memory");
+	memset(h->fault, 0, bytes);
+	for (unsigned int i = 0; i < h->stripes; i++) {
+		h->fault[i].h = h;
+		h->fault[i].stripe = i;
+		snprintf(path, sizeof(path), "/proc/self/fdinfo/%d", hgm_uffd_fd(h->uffd[i]));
+		h->fault[i].fdinfo = hgm_sys->open(path, O_RDONLY);
+	}
+	return 0;
+}
+
+void hgm_faults_destroy(struct hgm *h)
+{
+	for (unsigned int i = 0; h->fault && i < h->stripes; i++)
+		if (h->fault[i].fdinfo >= 0)
+			hgm_sys->close(h->fault[i].fdinfo);
+	free(h->fault);
+}
+
+int hgm_faults_start(struct hgm *h)
+{
+	int rc = 0;
+
+	for (unsigned int i = 0; !rc && i < h->stripes; i++) {
+		struct hgm_fault_thread *f = &h->fault[i];
+
+		rc = hgm_thread_start(&f->thread, "hgm-fault", i, fault_thread, f);
+		f->started = !rc;
+	}
+	return rc;
+}
+
+void hgm_faults_join(struct hgm *h)
+{
+	for (unsigned int i = 0; i < h->stripes; i++) {
+		if (h->fault[i].started)
+			pthread_join(h->fault[i].thread, NULL);
+		h->fault[i].started = false;
+	}
 }

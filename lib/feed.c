@@ -23,10 +23,12 @@
 #include <stdlib.h>
 
 #include "clock.h"
-#include "engine.h"
+#include "hgm.h"
 #include "feed.h"
 #include "pager.h"
+#include "request.h"
 #include "source.h"
+#include "work.h"
 
 #define SHARE_MIN     8	 /* requests that each feed may have in any case */
 #define OVERDUE_MAX   64 /* with this many overdue answers, no other becomes overdue */
@@ -59,7 +61,7 @@ static void init(struct hgm_feed *f, struct hgm_region *r)
 int hgm_feed_join(struct hgm_region *r)
 {
 	struct hgm_feed *fresh = calloc(1, sizeof(*fresh));
-	struct hgm_work *w = &r->h->work;
+	struct hgm_work *w = r->h->work;
 
 	if (!fresh)
 		return -ENOMEM;
@@ -92,7 +94,7 @@ static void put(struct hgm_work *w, struct hgm_feed *f)
 
 void hgm_feed_leave(struct hgm_region *r)
 {
-	struct hgm_work *w = &r->h->work;
+	struct hgm_work *w = r->h->work;
 
 	if (!r->fill->feed)
 		return;
@@ -349,7 +351,7 @@ void hgm_work_fill_asked(struct hgm *h, struct hgm_request *req, uint64_t bytes)
 {
 	struct hgm_feed *f = req->in.r->fill->feed;
 
-	pthread_mutex_lock(&h->work.lock);
+	pthread_mutex_lock(&h->work->lock);
 	req->filling = true;
 	req->overdue = false;
 	req->asked_bytes = bytes;
@@ -363,7 +365,7 @@ void hgm_work_fill_asked(struct hgm *h, struct hgm_request *req, uint64_t bytes)
 	f->newest = req;
 	f->requests++;
 	f->inflight += bytes;
-	pthread_mutex_unlock(&h->work.lock);
+	pthread_mutex_unlock(&h->work->lock);
 	hgm_stat_add(&h->stats, HGM_STAT_FILL_REQUESTS, 1);
 }
 
@@ -388,7 +390,7 @@ static void forget(struct hgm_feed *f, struct hgm_request *req)
 void hgm_work_fill_done(struct hgm *h, struct hgm_request *req, uint64_t bytes, bool later)
 {
 	struct hgm_feed *f = req->in.r->fill->feed;
-	struct hgm_work *w = &h->work;
+	struct hgm_work *w = h->work;
 	uint64_t soonest = UINT64_MAX;
 
 	pthread_mutex_lock(&w->lock);

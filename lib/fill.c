@@ -15,12 +15,16 @@
 #include "bits.h"
 #include "clock.h"
 #include "discard.h"
-#include "engine.h"
+#include "feed.h"
+#include "fill_control.h"
+#include "hgm.h"
 #include "pager.h"
+#include "request.h"
 #include "resolve.h"
 #include "source.h"
 #include "suspects.h"
 #include "thread.h"
+#include "work.h"
 
 /* A chunk lies in one word of the map. */
 _Static_assert(HGM_REQUEST_MAX_BYTES <= HGM_PAGES_PER_WORD * HGM_PAGE_BYTES, "chunk size");
@@ -316,10 +320,10 @@ static void end(struct hgm_work *w, struct hgm_worker *self)
 	*link = self->next;
 }
 
-void *hgm_worker_thread(void *arg)
+static void *worker_thread(void *arg)
 {
 	struct hgm *h = arg;
-	struct hgm_work *w = &h->work;
+	struct hgm_work *w = h->work;
 	struct hgm_worker self = { .next = NULL };
 	uint64_t soonest;
 
@@ -362,4 +366,26 @@ void *hgm_worker_thread(void *arg)
 	end(w, &self);
 	pthread_mutex_unlock(&w->lock);
 	return NULL;
+}
+
+int hgm_workers_start(struct hgm *h)
+{
+	struct hgm_work *w = h->work;
+	int rc = 0;
+
+	while (!rc && w->started < h->opts.workers) {
+		rc = hgm_thread_start(&w->thread[w->started], "hgm-work", w->started, worker_thread,
+				      h);
+		w->started += !rc;
+	}
+	return rc;
+}
+
+void hgm_workers_join(struct hgm *h)
+{
+	struct hgm_work *w = h->work;
+
+	while (w->started)
+		pthread_join(w->thread[--w->started], NULL);
+	w->stop = false;
 }

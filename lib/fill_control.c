@@ -14,11 +14,12 @@
 
 #include "bits.h"
 #include "clock.h"
-#include "engine.h"
+#include "hgm.h"
 #include "error.h"
 #include "fill_control.h"
 #include "opts.h"
 #include "pager.h"
+#include "work.h"
 
 #define CATCH_UP_NS UINT64_C(5000000)
 #define CHUNK_NS    UINT64_C(10000000)
@@ -38,7 +39,7 @@ static bool is_held(const struct hgm_fill_control *c, uint64_t now_ns, uint64_t 
 
 bool hgm_fill_held(struct hgm_region *r, uint64_t *soonest)
 {
-	struct hgm_fill_control *all = &r->h->work.fill_control, *own = &r->fill->control;
+	struct hgm_fill_control *all = &r->h->work->fill_control, *own = &r->fill->control;
 	uint64_t now_ns;
 
 	if (!all->paused && !all->rate_bytes && !own->paused && !own->rate_bytes)
@@ -69,7 +70,7 @@ static uint64_t most_of(const struct hgm_fill_control *c, uint64_t bytes)
 
 uint64_t hgm_fill_chunk(const struct hgm_region *r, uint64_t bytes)
 {
-	bytes = most_of(&r->fill->control, most_of(&r->h->work.fill_control, bytes));
+	bytes = most_of(&r->fill->control, most_of(&r->h->work->fill_control, bytes));
 	return UINT64_C(1) << (63 - __builtin_clzll(bytes)); /* chunks are aligned to their size */
 }
 
@@ -80,7 +81,7 @@ uint64_t hgm_fill_failing(const struct hgm_region *r)
 
 void hgm_fill_charge(struct hgm_region *r, uint64_t page, uint64_t pages)
 {
-	struct hgm_fill_control *all = &r->h->work.fill_control, *own = &r->fill->control;
+	struct hgm_fill_control *all = &r->h->work->fill_control, *own = &r->fill->control;
 	uint64_t word = page / HGM_PAGES_PER_WORD, absent, bytes, now_ns;
 
 	if (!all->rate_bytes && !own->rate_bytes)
@@ -94,7 +95,7 @@ void hgm_fill_charge(struct hgm_region *r, uint64_t page, uint64_t pages)
 
 void hgm_fill_note(struct hgm *h, uint64_t bytes, uint64_t now_ns)
 {
-	struct hgm_fill_rate *f = &h->work.fill_rate;
+	struct hgm_fill_rate *f = &h->work->fill_rate;
 	uint64_t ns = now_ns - f->since_ns, rate;
 
 	f->bytes += bytes;
@@ -109,15 +110,15 @@ void hgm_fill_note(struct hgm *h, uint64_t bytes, uint64_t now_ns)
 
 uint64_t hgm_fill_remaining_us(struct hgm *h, uint64_t bytes)
 {
-	const struct hgm_fill_rate *f = &h->work.fill_rate;
+	const struct hgm_fill_rate *f = &h->work->fill_rate;
 	uint64_t us = UINT64_MAX;
 
 	if (!bytes)
 		return 0;
-	pthread_mutex_lock(&h->work.lock);
+	pthread_mutex_lock(&h->work->lock);
 	if (f->rate_bytes && hgm_now_ns() - f->since_ns < SILENCE_NS)
 		us = (uint64_t)((__uint128_t)bytes * (NS_PER_S / 1000) / f->rate_bytes);
-	pthread_mutex_unlock(&h->work.lock);
+	pthread_mutex_unlock(&h->work->lock);
 	return us;
 }
 
@@ -193,9 +194,9 @@ int hgm_set_fill(struct hgm *h, const struct hgm_fill_opts *opts)
 				       "hgm_region_set_fill()");
 	if (rc)
 		return rc;
-	pthread_mutex_lock(&h->work.lock);
-	set(&h->work, &h->work.fill_control, &o);
-	pthread_mutex_unlock(&h->work.lock);
+	pthread_mutex_lock(&h->work->lock);
+	set(h->work, &h->work->fill_control, &o);
+	pthread_mutex_unlock(&h->work->lock);
 	return 0;
 }
 
@@ -209,10 +210,10 @@ int hgm_region_set_fill(struct hgm_region *r, const struct hgm_fill_opts *opts)
 	rc = check(&o, opts, "hgm_region_set_fill");
 	if (rc)
 		return rc;
-	pthread_mutex_lock(&r->h->work.lock);
+	pthread_mutex_lock(&r->h->work->lock);
 	atomic_store_explicit(&r->fill->near.wanted, o.order == HGM_FILL_NEAR_FAULTS,
 			      memory_order_relaxed);
-	set(&r->h->work, &r->fill->control, &o);
-	pthread_mutex_unlock(&r->h->work.lock);
+	set(r->h->work, &r->fill->control, &o);
+	pthread_mutex_unlock(&r->h->work->lock);
 	return 0;
 }

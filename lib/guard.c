@@ -38,7 +38,7 @@
 #include <errno.h>
 
 #include "bits.h"
-#include "engine.h"
+#include "hgm.h"
 #include "guard.h"
 #include "installs.h"
 #include "resolve.h"

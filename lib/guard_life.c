@@ -5,7 +5,8 @@
  */
 #include <errno.h>
 
-#include "engine.h"
+#include "collapse.h"
+#include "hgm.h"
 #include "error.h"
 #include "events.h"
 #include "guard.h"

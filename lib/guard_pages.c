@@ -7,7 +7,7 @@
 #include <stdlib.h>
 
 #include "bits.h"
-#include "engine.h"
+#include "hgm.h"
 #include "error.h"
 #include "guard.h"
 #include "holes.h"

@@ -10,7 +10,7 @@
 #include <errno.h>
 #include <unistd.h>
 
-#include "engine.h"
+#include "hgm.h"
 #include "holes.h"
 #include "sys.h"
 

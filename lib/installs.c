@@ -6,7 +6,7 @@
 #include <stdlib.h>
 
 #include "bits.h"
-#include "engine.h"
+#include "hgm.h"
 #include "installs.h"
 #include "resolve.h"
 

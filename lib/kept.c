@@ -12,9 +12,10 @@
 
 #include "bits.h"
 #include "copy.h"
-#include "engine.h"
+#include "hgm.h"
 #include "request.h"
 #include "resolve.h"
+#include "work.h"
 
 static void give_back(struct hgm_region *r, uint64_t page, uint64_t pages)
 {

@@ -15,7 +15,7 @@
 #include <hgm/error.h>
 
 #include "caps.h"
-#include "engine.h"
+#include "hgm.h"
 #include "error.h"
 
 #define MIB2 (UINT64_C(2) << 20)

@@ -14,7 +14,7 @@
  */
 #include <errno.h>
 
-#include "engine.h"
+#include "hgm.h"
 #include "guard.h"
 #include "leaf.h"
 #include "resolve.h"

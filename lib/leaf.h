@@ -8,6 +8,7 @@
 
 #include <stdint.h>
 
+struct hgm_arrival;
 struct hgm_region;
 
 /* Choose what to install of a request whose @pages are present now. */

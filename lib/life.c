@@ -3,7 +3,7 @@
  * The life of regions: the references that keep them, and when they are complete.
  */
 #include "clock.h"
-#include "engine.h"
+#include "hgm.h"
 #include "sys.h"
 
 #define CANCEL_AGAIN_NS 10000000

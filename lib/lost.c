@@ -7,7 +7,7 @@
 #include <sys/mman.h>
 
 #include "bits.h"
-#include "engine.h"
+#include "hgm.h"
 #include "sys.h"
 
 int hgm_lost_init(struct hgm_region *r)

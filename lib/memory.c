@@ -19,7 +19,7 @@
 #include <string.h>
 
 #include "bits.h"
-#include "engine.h"
+#include "hgm.h"
 #include "memory.h"
 #include "sys.h"
 

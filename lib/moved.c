@@ -8,7 +8,8 @@
 #include <errno.h>
 
 #include "discard.h"
-#include "engine.h"
+#include "events.h"
+#include "hgm.h"
 
 void hgm_region_lost(struct hgm_region *r, uint64_t from, uint64_t to)
 {
@@ -33,7 +34,8 @@ int hgm_lost_release(struct hgm_region *r, uint64_t page)
 void hgm_region_moved(struct hgm_region *r, uint64_t addr, uint64_t len)
 {
 	struct hgm *h = r->h;
-	unsigned int n = atomic_fetch_add_explicit(&h->moved_count, 1, memory_order_relaxed);
+	unsigned int n =
+		atomic_fetch_add_explicit(&h->events->moved_count, 1, memory_order_relaxed);
 
 	hgm_log_some(&h->log, HGM_LOG_MOVED, HGM_LOG_ERROR,
 		     "mremap(2) has moved %llu KiB of a region to 0x%llx: they are not served any "
@@ -41,18 +43,18 @@ void hgm_region_moved(struct hgm_region *r, uint64_t addr, uint64_t len)
 		     (unsigned long long)len >> 10, (unsigned long long)addr);
 	if (n >= HGM_MOVED_MAX)
 		return;
-	h->moved[n].addr = addr;
-	h->moved[n].step = r->map_bytes;
-	atomic_store_explicit(&h->moved[n].len, len, memory_order_release);
+	h->events->moved[n].addr = addr;
+	h->events->moved[n].step = r->map_bytes;
+	atomic_store_explicit(&h->events->moved[n].len, len, memory_order_release);
 }
 
 int hgm_lost_fault(struct hgm *h, unsigned int stripe, uint64_t addr)
 {
-	unsigned int n = atomic_load_explicit(&h->moved_count, memory_order_relaxed);
+	unsigned int n = atomic_load_explicit(&h->events->moved_count, memory_order_relaxed);
 	struct hgm_range range;
 
 	for (unsigned int i = 0; i < n && i < HGM_MOVED_MAX; i++) {
-		const struct hgm_moved *m = &h->moved[i];
+		const struct hgm_moved *m = &h->events->moved[i];
 		uint64_t len = atomic_load_explicit(&m->len, memory_order_acquire);
 
 		if (!len || addr - m->addr >= len || !h->can_poison)

@@ -9,7 +9,7 @@
 
 #include "bits.h"
 #include "discard.h"
-#include "engine.h"
+#include "hgm.h"
 #include "error.h"
 #include "installs.h"
 #include "resolve.h"

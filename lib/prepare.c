@@ -15,7 +15,7 @@
 
 #include "bits.h"
 #include "cgroup.h"
-#include "engine.h"
+#include "hgm.h"
 #include "error.h"
 #include "sys.h"
 #include "thread.h"

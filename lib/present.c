@@ -7,7 +7,7 @@
 #include <sys/mman.h>
 
 #include "bits.h"
-#include "engine.h"
+#include "hgm.h"
 #include "holes.h"
 #include "installs.h"
 #include "leaf.h"

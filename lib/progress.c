@@ -5,7 +5,8 @@
 #include <errno.h>
 
 #include "clock.h"
-#include "engine.h"
+#include "fill_control.h"
+#include "hgm.h"
 #include "error.h"
 #include "opts.h"
 

@@ -12,7 +12,7 @@
 #include <hgm/protect.h>
 
 #include "cancel.h"
-#include "engine.h"
+#include "hgm.h"
 #include "error.h"
 #include "guard.h"
 #include "opts.h"

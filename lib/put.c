@@ -17,9 +17,11 @@
 #include "cancel.h"
 #include "clock.h"
 #include "discard.h"
-#include "engine.h"
+#include "hgm.h"
 #include "error.h"
+#include "request.h"
 #include "resolve.h"
+#include "work.h"
 
 #define NAP_NS	  50000
 #define GIVEN_MAX 256 /* requests at a time: contents that find no memory keep their request */
@@ -54,7 +56,7 @@ static bool may_begin(struct hgm_request_pool *pool)
  */
 static struct hgm_request *get_request(struct hgm_region *r)
 {
-	struct hgm_request_pool *pool = &r->h->requests;
+	struct hgm_request_pool *pool = r->h->requests;
 	struct hgm_request *req = NULL;
 
 	while (!req && !is_dying(r)) {

@@ -4,7 +4,7 @@
  */
 #include <sched.h>
 
-#include "engine.h"
+#include "hgm.h"
 
 void hgm_reads_hold(struct hgm_region *r, uint64_t page)
 {

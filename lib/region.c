@@ -9,14 +9,20 @@
 
 #include "cancel.h"
 #include "bits.h"
-#include "engine.h"
+#include "collapse.h"
+#include "events.h"
+#include "fill_control.h"
+#include "hgm.h"
 #include "error.h"
+#include "memory.h"
 #include "opts.h"
+#include "request.h"
 #include "resolve.h"
 #include "smaps.h"
 #include "source.h"
 #include "suspects.h"
 #include "sys.h"
+#include "work.h"
 
 static int check_opts(const struct hgm_region_opts *o)
 {

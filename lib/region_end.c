@@ -7,11 +7,14 @@
 #include <time.h>
 
 #include "cancel.h"
-#include "engine.h"
+#include "collapse.h"
+#include "hgm.h"
 #include "events.h"
 #include "guard.h"
+#include "request.h"
 #include "resolve.h"
 #include "sys.h"
+#include "work.h"
 
 #define POISON_PAUSE_NS 50000
 

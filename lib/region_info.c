@@ -8,7 +8,8 @@
 
 #include "cancel.h"
 #include "bits.h"
-#include "engine.h"
+#include "collapse.h"
+#include "hgm.h"
 #include "error.h"
 #include "opts.h"
 #include "resolve.h"

@@ -20,7 +20,8 @@
 #include "cancel.h"
 #include "clock.h"
 #include "discard.h"
-#include "engine.h"
+#include "feed.h"
+#include "hgm.h"
 #include "error.h"
 #include "pager.h"
 #include "request.h"
@@ -29,6 +30,7 @@
 #include "suspects.h"
 #include "sys.h"
 #include "trace.h"
+#include "work.h"
 
 #define GIVEN_UP_US    1000000 /* between tries of given-up pages that cannot be poisoned */
 #define RETRY_MAX_US   50000   /* between tries: a request asks again this soon after an outage */
@@ -50,8 +52,13 @@ _Static_assert(HGM_REQUESTS <= INDEX_MASK, "an id holds the slot's index");
 
 int hgm_requests_init(struct hgm *h)
 {
-	struct hgm_request_pool *pool = &h->requests;
+	struct hgm_request_pool *pool =
+		aligned_alloc(_Alignof(struct hgm_request_pool), sizeof(*pool));
 
+	if (!pool)
+		return -ENOMEM;
+	memset(pool, 0, sizeof(*pool));
+	h->requests = pool;
 	pool->slot =
 		aligned_alloc(_Alignof(struct hgm_request), HGM_REQUESTS * sizeof(pool->slot[0]));
 	if (!pool->slot)
@@ -65,11 +72,16 @@ int hgm_requests_init(struct hgm *h)
 
 void hgm_requests_destroy(struct hgm *h)
 {
-	char *bounce = atomic_load_explicit(&h->requests.bounce, memory_order_acquire);
+	char *bounce;
 
+	if (!h->requests)
+		return;
+	bounce = atomic_load_explicit(&h->requests->bounce, memory_order_acquire);
 	if (bounce)
 		hgm_sys->munmap(bounce, HGM_REQUESTS * HGM_REQUEST_MAX_BYTES);
-	free(h->requests.slot);
+	free(h->requests->slot);
+	free(h->requests);
+	h->requests = NULL;
 }
 
 int hgm_requests_need_bounce(struct hgm *h)
@@ -78,14 +90,14 @@ int hgm_requests_need_bounce(struct hgm *h)
 	void *mem;
 	int rc;
 
-	if (atomic_load_explicit(&h->requests.bounce, memory_order_acquire))
+	if (atomic_load_explicit(&h->requests->bounce, memory_order_acquire))
 		return 0;
 	rc = hgm_sys->mmap(&mem, NULL, HGM_REQUESTS * HGM_REQUEST_MAX_BYTES, PROT_READ | PROT_WRITE,
 			   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | HGM_MAP_UNLOCKED, -1, 0);
 	if (rc)
 		return rc;
 	hgm_sys->madvise(mem, HGM_REQUESTS * HGM_REQUEST_MAX_BYTES, MADV_DONTDUMP);
-	if (!atomic_compare_exchange_strong_explicit(&h->requests.bounce, &expected, mem,
+	if (!atomic_compare_exchange_strong_explicit(&h->requests->bounce, &expected, mem,
 						     memory_order_acq_rel, memory_order_acquire))
 		hgm_sys->munmap(mem, HGM_REQUESTS * HGM_REQUEST_MAX_BYTES);
 	return 0;
@@ -104,7 +116,7 @@ static void note_top(struct hgm_request_pool *pool, uint32_t top)
 /* A tag in the upper half changes with each pop and push, which prevents ABA. */
 struct hgm_request *hgm_request_get(struct hgm_region *r, bool demand)
 {
-	struct hgm_request_pool *pool = &r->h->requests;
+	struct hgm_request_pool *pool = r->h->requests;
 	struct hgm_request *req;
 	uint64_t head, next;
 
@@ -164,7 +176,7 @@ void hgm_request_put(struct hgm_request *req)
 {
 	struct hgm_region *r = req->in.r;
 	struct hgm *h = r->h;
-	struct hgm_request_pool *pool = &h->requests;
+	struct hgm_request_pool *pool = h->requests;
 	uint64_t index = (uint64_t)(req - pool->slot) + 1;
 	uint64_t head = atomic_load_explicit(&pool->free, memory_order_relaxed);
 	uint64_t next;
@@ -196,7 +208,7 @@ uint64_t hgm_request_asks(const struct hgm_request *req)
 
 void *hgm_request_buffer(const struct hgm_request *req)
 {
-	struct hgm_request_pool *pool = &req->in.r->h->requests;
+	struct hgm_request_pool *pool = req->in.r->h->requests;
 
 	if (req->peek)
 		return req->peek->buf + (req->in.first_page % HGM_PAGES_PER_WORD << HGM_PAGE_SHIFT);
@@ -212,7 +224,7 @@ void *hgm_request_buffer(const struct hgm_request *req)
 
 static uint64_t ticket_id(const struct hgm *h, const struct hgm_request *req, uint64_t ticket)
 {
-	return ticket >> FLAG_BITS << INDEX_BITS | (uint64_t)(req - h->requests.slot);
+	return ticket >> FLAG_BITS << INDEX_BITS | (uint64_t)(req - h->requests->slot);
 }
 
 /* Of all threads that bring an answer to a ticket, exactly one gets true. */
@@ -236,7 +248,7 @@ static bool take_answer(struct hgm_request *req, uint64_t ticket)
  */
 static struct hgm_request *begin_raising(struct hgm_region *r, uint64_t page, uint64_t *ticket)
 {
-	struct hgm_request_pool *pool = &r->h->requests;
+	struct hgm_request_pool *pool = r->h->requests;
 	uint32_t top = atomic_load_explicit(&pool->top, memory_order_relaxed);
 
 	for (uint32_t i = 0; i < top; i++) {
@@ -419,7 +431,7 @@ static uint64_t backoff_us(const struct hgm_request *req)
 		us *= 2;
 	us = us < max_us ? us : max_us;
 	if (crowd > CROWD)
-		us += req->answered_ns / 1000 * (uint64_t)(req - h->requests.slot + 1) %
+		us += req->answered_ns / 1000 * (uint64_t)(req - h->requests->slot + 1) %
 		      (crowd * CROWD_US);
 	return us;
 }
@@ -897,7 +909,7 @@ static int done(const struct hgm_io *io, int64_t result, const uint64_t *zeroes,
 
 	if (!io || !io->engine || (io->id & INDEX_MASK) >= HGM_REQUESTS)
 		return hgm_fail(-EINVAL, "%s: no request of this engine", call);
-	req = &io->engine->requests.slot[io->id & INDEX_MASK];
+	req = &io->engine->requests->slot[io->id & INDEX_MASK];
 	ticket = io->id >> INDEX_BITS << FLAG_BITS | ASKED;
 	if (ticket > (atomic_load_explicit(&req->ticket, memory_order_relaxed) | ASKED | RAISING))
 		return hgm_fail(-EINVAL, "%s: request %llu was never asked", call,
@@ -958,7 +970,7 @@ static void cancel(struct hgm_region *r, bool only_peeks)
 	if (!r->source->cancel)
 		return;
 	for (uint32_t i = 0; i < HGM_REQUESTS; i++) {
-		struct hgm_request *req = &h->requests.slot[i];
+		struct hgm_request *req = &h->requests->slot[i];
 		uint64_t ticket = atomic_load_explicit(&req->ticket, memory_order_acquire);
 
 		/*

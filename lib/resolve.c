@@ -15,7 +15,7 @@
 #include <string.h>
 
 #include "discard.h"
-#include "engine.h"
+#include "hgm.h"
 #include "installs.h"
 #include "leaf.h"
 #include "resolve.h"

@@ -11,11 +11,12 @@
 
 #include "bits.h"
 #include "cancel.h"
-#include "engine.h"
+#include "hgm.h"
 #include "error.h"
 #include "events.h"
 #include "pager.h"
 #include "resolve.h"
+#include "work.h"
 
 /* Claim all poisoned pages. Returns how many there are. */
 static uint64_t take_all(struct hgm_region *r, uint64_t *taken)

@@ -7,13 +7,15 @@
 
 #include "clock.h"
 #include "discard.h"
-#include "engine.h"
+#include "hgm.h"
 #include "guard.h"
 #include "pager.h"
+#include "request.h"
 #include "resolve.h"
 #include "serve.h"
 #include "source.h"
 #include "trace.h"
+#include "work.h"
 
 static int claim(struct hgm_region *r, uint64_t page, uint64_t *mine)
 {
@@ -100,7 +102,7 @@ static int demand_pages(struct hgm_region *r, uint64_t page, struct hgm_fault *f
  */
 static void demand_claimed(struct hgm_region *r, uint64_t page, struct hgm_fault *f)
 {
-	struct hgm_request_pool *pool = &r->h->requests;
+	struct hgm_request_pool *pool = r->h->requests;
 	struct hgm_request *req = NULL;
 	uint64_t id;
 

@@ -10,7 +10,7 @@
 #include <errno.h>
 #include <string.h>
 
-#include "engine.h"
+#include "hgm.h"
 #include "sys.h"
 
 bool hgm_shrunk(const struct hgm_region *r, uint64_t page)

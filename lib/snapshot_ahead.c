@@ -11,10 +11,11 @@
 #include "bits.h"
 #include "clock.h"
 #include "discard.h"
-#include "engine.h"
+#include "hgm.h"
 #include "snapshot.h"
 #include "suspects.h"
 #include "sys.h"
+#include "work.h"
 
 #define WORD_BYTES ((uint64_t)HGM_PAGES_PER_WORD << HGM_PAGE_SHIFT)
 #define WAIT_NS	   1000000

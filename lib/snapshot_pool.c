@@ -10,7 +10,7 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 
-#include "engine.h"
+#include "hgm.h"
 #include "snapshot.h"
 #include "sys.h"
 

@@ -8,7 +8,7 @@
 #include <unistd.h>
 
 #include "clock.h"
-#include "engine.h"
+#include "hgm.h"
 #include "error.h"
 #include "snapshot.h"
 #include "source.h"

@@ -18,7 +18,7 @@
 #include "bits.h"
 #include "clock.h"
 #include "discard.h"
-#include "engine.h"
+#include "hgm.h"
 #include "resolve.h"
 #include "snapshot.h"
 

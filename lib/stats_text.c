@@ -9,7 +9,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "engine.h"
+#include "hgm.h"
 #include "error.h"
 #include "opts.h"
 #include "stats.h"

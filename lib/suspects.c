@@ -21,7 +21,7 @@
 #include "bits.h"
 #include "clock.h"
 #include "discard.h"
-#include "engine.h"
+#include "hgm.h"
 #include "holes.h"
 #include "installs.h"
 #include "suspects.h"

@@ -7,7 +7,7 @@
 #include <errno.h>
 #include <string.h>
 
-#include "engine.h"
+#include "hgm.h"
 
 struct hgm_region *hgm_table_find(const struct hgm_table *t, uint64_t addr)
 {

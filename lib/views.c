@@ -4,7 +4,7 @@
  */
 #include <errno.h>
 
-#include "engine.h"
+#include "hgm.h"
 #include "error.h"
 #include "sys.h"
 #include "trace.h"

@@ -5,36 +5,51 @@
  * Its lock covers queues and counters only. No source and no ioctl runs under it.
  */
 #include <errno.h>
+#include <stdlib.h>
+#include <string.h>
 
 #include "clock.h"
-#include "engine.h"
+#include "feed.h"
+#include "fill_control.h"
+#include "hgm.h"
 #include "error.h"
 #include "pager.h"
+#include "request.h"
 #include "resolve.h"
 #include "source.h"
 #include "thread.h"
+#include "work.h"
 
 #define PAUSE_MAX_US   1000000 /* pause of fill after failures */
 #define ROUND_FIRST_US 10000   /* before a round asks again for pages that failed */
 #define ROUND_MAX_US   1000000
 #define PEEKS_NS       10000000 /* a snapshot that wants more asks for it within this time */
 
-void hgm_work_init(struct hgm *h)
+int hgm_work_init(struct hgm *h)
 {
-	struct hgm_work *w = &h->work;
+	struct hgm_work *w = aligned_alloc(_Alignof(struct hgm_work), sizeof(*w));
 	unsigned int cpus = hgm_cpus();
 
+	if (!w)
+		return -ENOMEM;
+	memset(w, 0, sizeof(*w));
+	h->work = w;
 	pthread_mutex_init(&w->lock, NULL);
 	hgm_cond_init(&w->cond);
 	w->threads = h->opts.workers;
 	w->computing_most = cpus > 1 ? cpus / 2 : 1;
 	w->pass = 1;
+	return 0;
 }
 
 void hgm_work_destroy(struct hgm *h)
 {
-	pthread_mutex_destroy(&h->work.lock);
-	pthread_cond_destroy(&h->work.cond);
+	if (!h->work)
+		return;
+	pthread_mutex_destroy(&h->work->lock);
+	pthread_cond_destroy(&h->work->cond);
+	free(h->work);
+	h->work = NULL;
 }
 
 static void append(struct hgm_request_list *list, struct hgm_request *req)
@@ -110,18 +125,18 @@ static void enqueue(struct hgm_work *w, struct hgm_request_list *list, struct hg
 
 void hgm_work_demand(struct hgm *h, struct hgm_request *req)
 {
-	enqueue(&h->work, &h->work.demand, req);
+	enqueue(h->work, &h->work->demand, req);
 }
 
 void hgm_work_later(struct hgm *h, struct hgm_request *req, uint64_t due_ns)
 {
 	req->due_ns = due_ns;
-	enqueue(&h->work, &h->work.retry, req);
+	enqueue(h->work, &h->work->retry, req);
 }
 
 void hgm_work_add_region(struct hgm_region *r)
 {
-	struct hgm_work *w = &r->h->work;
+	struct hgm_work *w = r->h->work;
 
 	if (r->flags & HGM_REGION_NO_FILL)
 		return;
@@ -173,7 +188,7 @@ static bool take_chunk(struct hgm_chunk *c, const struct hgm_region *r)
 void hgm_work_remove_region(struct hgm_region *r)
 {
 	struct hgm_request_list mine = { NULL, NULL };
-	struct hgm_work *w = &r->h->work;
+	struct hgm_work *w = r->h->work;
 	struct hgm_request *req;
 	unsigned int holds;
 
@@ -199,7 +214,7 @@ void hgm_work_remove_region(struct hgm_region *r)
 
 uint64_t hgm_work_peek_room(struct hgm_region *r, uint64_t *chunk)
 {
-	struct hgm_work *w = &r->h->work;
+	struct hgm_work *w = r->h->work;
 	uint64_t room;
 
 	pthread_mutex_lock(&w->lock);
@@ -212,7 +227,7 @@ uint64_t hgm_work_peek_room(struct hgm_region *r, uint64_t *chunk)
 
 void hgm_work_peeked(struct hgm_region *r)
 {
-	struct hgm_work *w = &r->h->work;
+	struct hgm_work *w = r->h->work;
 
 	atomic_store_explicit(&r->fill->peeked_ns, hgm_now_ns(), memory_order_relaxed);
 	if (atomic_fetch_sub_explicit(&r->fill->peeks, 1, memory_order_acq_rel) != 1)
@@ -224,7 +239,7 @@ void hgm_work_peeked(struct hgm_region *r)
 
 void hgm_work_hurry_peeks(struct hgm_region *r)
 {
-	struct hgm_work *w = &r->h->work;
+	struct hgm_work *w = r->h->work;
 
 	pthread_mutex_lock(&w->lock);
 	for (struct hgm_request *req = w->retry.first; req; req = req->next)
@@ -236,7 +251,7 @@ void hgm_work_hurry_peeks(struct hgm_region *r)
 
 int hgm_work_urgent(struct hgm_region *r, uint64_t block)
 {
-	struct hgm_work *w = &r->h->work;
+	struct hgm_work *w = r->h->work;
 	uint64_t bit = UINT64_C(1) << block % 64;
 	uint64_t block_pages = r->block_bytes >> HGM_PAGE_SHIFT;
 	int rc = 0;
@@ -299,7 +314,7 @@ static void add_prefetch(struct hgm_work *w, struct hgm_region *r, uint64_t page
 
 bool hgm_work_give_back(struct hgm_region *r, uint64_t page, uint64_t pages)
 {
-	struct hgm_work *w = &r->h->work;
+	struct hgm_work *w = r->h->work;
 	bool can;
 
 	pthread_mutex_lock(&w->lock);
@@ -350,7 +365,7 @@ static void note_failed(struct hgm_work *w, struct hgm_region *r, uint64_t page,
 
 void hgm_work_let_go(struct hgm_region *r, uint64_t page, uint64_t pages)
 {
-	struct hgm_work *w = &r->h->work;
+	struct hgm_work *w = r->h->work;
 
 	pthread_mutex_lock(&w->lock);
 	hgm_map_release(r->map, page, pages);
@@ -365,7 +380,7 @@ bool hgm_work_fill_failed(const struct hgm_request *req, uint64_t pages)
 {
 	struct hgm_region *r = req->in.r;
 	bool fills = !(r->flags & HGM_REGION_NO_FILL), can;
-	struct hgm_work *w = &r->h->work;
+	struct hgm_work *w = r->h->work;
 
 	pthread_mutex_lock(&w->lock);
 	can = !is_dying(r) && (fills || has_room(r));
@@ -473,7 +488,7 @@ bool hgm_work_fill_again(struct hgm_region *r, uint64_t *soonest)
  */
 void hgm_work_source_well(struct hgm *h, const struct hgm_source *src, unsigned int recoveries)
 {
-	struct hgm_work *w = &h->work;
+	struct hgm_work *w = h->work;
 	const struct hgm_feed *f;
 	struct hgm_region *r;
 
@@ -495,7 +510,7 @@ void hgm_work_source_well(struct hgm *h, const struct hgm_source *src, unsigned 
 
 void hgm_work_refill(struct hgm_region *r, uint64_t page, uint64_t pages)
 {
-	struct hgm_work *w = &r->h->work;
+	struct hgm_work *w = r->h->work;
 
 	pthread_mutex_lock(&w->lock);
 	for (struct hgm_request *req = w->retry.first; req; req = req->next)
@@ -516,7 +531,7 @@ int hgm_region_prefetch(struct hgm_region *r, uint64_t offset, uint64_t length)
 
 	if (!r)
 		return hgm_fail(-EINVAL, "hgm_region_prefetch: the region is NULL");
-	w = &r->h->work;
+	w = r->h->work;
 	if (!length || offset >= r->length || length > r->length - offset)
 		return hgm_fail(
 			-EINVAL,
@@ -558,8 +573,8 @@ bool hgm_work_fill_sleeps(const struct hgm_request *req)
 
 void hgm_work_stop(struct hgm *h)
 {
-	pthread_mutex_lock(&h->work.lock);
-	h->work.stop = true;
-	pthread_cond_broadcast(&h->work.cond);
-	pthread_mutex_unlock(&h->work.lock);
+	pthread_mutex_lock(&h->work->lock);
+	h->work->stop = true;
+	pthread_cond_broadcast(&h->work->cond);
+	pthread_mutex_unlock(&h->work->lock);
 }

@@ -50,6 +50,8 @@ struct hgm_work {
 	_Alignas(64) pthread_mutex_t lock;
 	pthread_cond_t cond;
 	bool stop;
+	pthread_t thread[HGM_THREADS_MAX];
+	unsigned int started;
 	unsigned int idle;		/* sleeping workers */
 	struct hgm_request_list demand; /* to be run; a thread waits for them */
 	struct hgm_request_list retry;	/* to be run when due */
@@ -72,9 +74,15 @@ HGM_WHOLE_LINES(struct hgm_work);
 int hgm_fill_make(struct hgm_region *r);
 void hgm_fill_free(struct hgm_region *r);
 
-void hgm_work_init(struct hgm *h);
+/* -ENOMEM without text. */
+int hgm_work_init(struct hgm *h);
 void hgm_work_destroy(struct hgm *h);
 void hgm_work_stop(struct hgm *h);
+
+/* fill.c: start all workers. -errno with text: only some run. join(): wait for those. */
+int hgm_workers_start(struct hgm *h);
+void hgm_workers_join(struct hgm *h);
+
 void hgm_work_demand(struct hgm *h, struct hgm_request *req);
 void hgm_work_later(struct hgm *h, struct hgm_request *req, uint64_t due_ns);
 void hgm_work_add_region(struct hgm_region *r);

@@ -6,7 +6,7 @@
 #ifndef HGM_TEST_NATIVE_H
 #define HGM_TEST_NATIVE_H
 
-#include "engine.h"
+#include "hgm.h"
 #include "harness.h"
 #include "model.h"
 #include "sys.h"

@@ -3,7 +3,7 @@
  * MADV_COLLAPSE that fails, for a while or always, or reports success and does nothing. Blocks
  * become huge in the end or are reported as left split, and faults continue to be served.
  */
-#include "engine.h"
+#include "hgm.h"
 #include "harness.h"
 #include "sys.h"
 

@@ -6,7 +6,7 @@
  */
 #include "blocks.h"
 #include "discarding.h"
-#include "engine.h"
+#include "hgm.h"
 #include "sys.h"
 
 #include <errno.h>

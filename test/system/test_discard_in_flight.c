@@ -6,7 +6,7 @@
 #include "discarding.h"
 
 #include "crew.h"
-#include "engine.h"
+#include "hgm.h"
 #include "installs.h"
 #include "sys.h"
 

@@ -10,9 +10,12 @@
  *
  * Each count is first shown to count.
  */
-#include "engine.h"
+#include "blocks.h"
+#include "collapse.h"
+#include "hgm.h"
 #include "harness.h"
 #include "sys.h"
+#include "work.h"
 
 #include <dlfcn.h>
 #include <errno.h>
@@ -54,7 +57,7 @@ static void note_looks_for_work(const pthread_mutex_t *m)
 {
 	struct hgm *h = atomic_load_explicit(&engine_of_threads, memory_order_relaxed);
 
-	if (h && (m == &h->work.lock || m == &h->collapser.lock))
+	if (h && (m == &h->work->lock || m == &h->collapser->lock))
 		note_begun();
 }
 
@@ -62,8 +65,7 @@ static bool all_have_begun(void *arg)
 {
 	const struct hgm *h = arg;
 
-	return atomic_load(&begun_threads) ==
-	       h->started_faults + h->started_workers + h->started_collapsers;
+	return atomic_load(&begun_threads) == h->stripes + h->work->started + h->collapser->started;
 }
 
 static void count_allocation(void)

@@ -6,7 +6,7 @@
 #include "blocks.h"
 #include "collapsing.h"
 #include "crew.h"
-#include "engine.h"
+#include "hgm.h"
 #include "random.h"
 #include "sys.h"
 

@@ -3,10 +3,11 @@
  * Sources of different behaviour beside each other. A source that is silent, is slow or has lost a
  * request must delay neither what others deliver, nor the rest of its own deliveries.
  */
-#include "engine.h"
+#include "hgm.h"
 #include "feed.h"
 #include "harness.h"
 #include "pager.h"
+#include "work.h"
 
 #include <errno.h>
 
@@ -334,9 +335,9 @@ static void what_is_delivered_counts(void **state)
 	assert_ok(hgm_start(h));
 	assert_filled(&f, "one page at a time");
 	assert_true(stats_of(h).source_short > 0);
-	pthread_mutex_lock(&h->work.lock);
+	pthread_mutex_lock(&h->work->lock);
 	window = f.region->fill->feed->window;
-	pthread_mutex_unlock(&h->work.lock);
+	pthread_mutex_unlock(&h->work->lock);
 	assert_true(window.least_ns[0] > 0);
 	for (unsigned int order = 1; order < HGM_WINDOW_ORDERS; order++)
 		assert_int_equal(window.least_ns[order] + window.least_before_ns[order], 0);
@@ -358,9 +359,9 @@ static bool takes_a_cpu(struct hgm *h, const struct field *f)
 {
 	bool is;
 
-	pthread_mutex_lock(&h->work.lock);
+	pthread_mutex_lock(&h->work->lock);
 	is = f->region->fill->feed->computes;
-	pthread_mutex_unlock(&h->work.lock);
+	pthread_mutex_unlock(&h->work->lock);
 	return is;
 }
 

@@ -3,9 +3,11 @@
  * After the cause that kept blocks small has passed, they become huge. hgm_wait() waits for blocks
  * that a snapshot or dirty tracking has mapped by small pages.
  */
+#include "blocks.h"
+#include "collapse.h"
 #include "collapsing.h"
 
-#include "engine.h"
+#include "hgm.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -107,10 +109,10 @@ static bool is_huge(void *arg)
 /* Without a request the engine itself looks again. */
 static void minute_is_over(struct hgm *h)
 {
-	pthread_mutex_lock(&h->collapser.lock);
-	h->collapser.look_again_at_ns = 0;
-	pthread_cond_signal(&h->collapser.cond);
-	pthread_mutex_unlock(&h->collapser.lock);
+	pthread_mutex_lock(&h->collapser->lock);
+	h->collapser->look_again_at_ns = 0;
+	pthread_cond_signal(&h->collapser->cond);
+	pthread_mutex_unlock(&h->collapser->lock);
 }
 
 /* No huge page was available when the blocks became full. */

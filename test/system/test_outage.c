@@ -3,8 +3,10 @@
  * A source that is away for a while, or lacks a page: what nobody has asked for is never lost, what
  * somebody waits for comes soon after the source is back, and what was given up can be had again.
  */
-#include "engine.h"
+#include "hgm.h"
 #include "harness.h"
+#include "request.h"
+#include "work.h"
 
 #include <errno.h>
 #include <signal.h>
@@ -144,7 +146,7 @@ static void fill_rides_out_hugetlb(void **state)
  */
 static bool asks_again_soon(void *arg)
 {
-	struct hgm_work *w = &((struct hgm *)arg)->work;
+	struct hgm_work *w = ((struct hgm *)arg)->work;
 	const struct hgm_request *req;
 	bool soon;
 

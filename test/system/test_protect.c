@@ -4,7 +4,7 @@
  * becomes of the memory meanwhile; and everybody goes on once it is protected no more.
  */
 #include "crew.h"
-#include "engine.h"
+#include "hgm.h"
 #include "random.h"
 
 #include <errno.h>

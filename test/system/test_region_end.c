@@ -3,7 +3,7 @@
  * The end of a region must not depend on a worker, nor on another region's source: all workers may
  * be inside a source that returns only when it is cancelled.
  */
-#include "engine.h"
+#include "hgm.h"
 #include "harness.h"
 
 #include <errno.h>

@@ -6,7 +6,7 @@
  */
 #include "bits.h"
 #include "crew.h"
-#include "engine.h"
+#include "hgm.h"
 
 #include <errno.h>
 #include <stdlib.h>

@@ -4,7 +4,8 @@
  * be read is told and never taken for zero.
  */
 #include "crew.h"
-#include "engine.h"
+#include "events.h"
+#include "hgm.h"
 #include "sys.h"
 
 #include <errno.h>

@@ -2,7 +2,7 @@
 /*
  * Several fault threads: each has stripes of every region, serves them, and counts for itself.
  */
-#include "engine.h"
+#include "hgm.h"
 #include "harness.h"
 
 #include <errno.h>

@@ -14,7 +14,7 @@
 
 #include "blocks.h"
 #include "clock.h"
-#include "engine.h"
+#include "hgm.h"
 #include "installs.h"
 #include "pager.h"
 #include "sys.h"

@@ -10,10 +10,14 @@
 #include <string.h>
 
 #include "clock.h"
-#include "engine.h"
+#include "feed.h"
+#include "fill_control.h"
+#include "hgm.h"
 #include "pager.h"
+#include "request.h"
 #include "source.h"
 #include "test.h"
+#include "work.h"
 
 #define KIB	 UINT64_C(1024)
 #define US	 UINT64_C(1000)
@@ -56,7 +60,7 @@ static struct hgm_feed *add(struct scene *s, unsigned int i, bool blocking)
 	s->region[i].h = s->h;
 	s->region[i].source = &s->source[i];
 	assert_int_equal(hgm_feed_join(&s->region[i]), 0);
-	hgm_feed_add(&s->h->work, &s->region[i]);
+	hgm_feed_add(s->h->work, &s->region[i]);
 	return s->fill[i].feed;
 }
 
@@ -68,7 +72,7 @@ static void end(struct scene *s)
 		hgm_feed_remove(&s->region[i]);
 		hgm_feed_leave(&s->region[i]);
 	}
-	assert_null(s->h->work.feeds);
+	assert_null(s->h->work->feeds);
 	hgm_work_destroy(s->h);
 	free(s->h);
 	free(s);
@@ -78,7 +82,7 @@ static struct hgm_feed *next(struct scene *s)
 {
 	uint64_t soonest = UINT64_MAX;
 
-	return hgm_feed_next(&s->h->work, &soonest);
+	return hgm_feed_next(s->h->work, &soonest);
 }
 
 static struct hgm_request *ask(struct scene *s, unsigned int i, uint64_t asked_ns)
@@ -232,7 +236,7 @@ static void short_answers_count_for_what_they_are(void **state)
 	struct scene *s = make(0, 3);
 	struct hgm_feed *f = add(s, 0, false);
 	struct hgm_window *w = &f->window;
-	struct hgm_fill_rate *all = &s->h->work.fill_rate;
+	struct hgm_fill_rate *all = &s->h->work->fill_rate;
 	uint64_t now = LONG_AGO, bytes = 0, since_ns;
 
 	(void)state;
@@ -310,7 +314,7 @@ static void regions_share_the_window_of_their_source(void **state)
 	assert_ptr_equal(s->fill[1].feed, f);
 	hgm_feed_leave(&s->region[1]);
 	s->fill[1].feed = NULL;
-	assert_ptr_equal(s->h->work.feeds, f);
+	assert_ptr_equal(s->h->work->feeds, f);
 	end(s);
 }
 
@@ -371,7 +375,7 @@ static void a_silent_source_is_asked_for_little(void **state)
 	/* One answer, and it is as good as any. */
 	answer(s, &s->request[0], hgm_now_ns(), true, true);
 	assert_int_equal(f->silences, 0);
-	assert_ptr_equal(hgm_feed_next(&s->h->work, &soonest), f);
+	assert_ptr_equal(hgm_feed_next(s->h->work, &soonest), f);
 	assert_true(ask_all(s, 0, hgm_now_ns()) > 1);
 	end(s);
 }
@@ -385,7 +389,7 @@ static void somebody_looks_again(void **state)
 	(void)state;
 	add(s, 0, false);
 	ask_all(s, 0, now);
-	assert_null(hgm_feed_next(&s->h->work, &soonest));
+	assert_null(hgm_feed_next(s->h->work, &soonest));
 	assert_uint_in_range(soonest, now, now + SEC);
 	end(s);
 }
@@ -394,9 +398,9 @@ static void work_for(struct scene *s, struct hgm_feed *f, uint64_t ns)
 {
 	struct hgm_worker worker = { .next = NULL };
 
-	hgm_feed_enter(&s->h->work, &worker, f);
+	hgm_feed_enter(s->h->work, &worker, f);
 	worker.since_ns -= ns;
-	hgm_feed_exit(&s->h->work, &worker, true);
+	hgm_feed_exit(s->h->work, &worker, true);
 }
 
 /* Whoever needs a worker for long for each answer does not get more of their time than others. */
@@ -437,7 +441,7 @@ static void cpus_are_left(void **state)
 	struct scene *s = make(0, 4);
 	struct hgm_feed *memory = add(s, 0, false), *link = add(s, 1, false);
 	struct hgm_worker one = { .next = NULL };
-	struct hgm_work *w = &s->h->work;
+	struct hgm_work *w = s->h->work;
 	uint64_t now = hgm_now_ns(), soonest = UINT64_MAX;
 
 	(void)state;
@@ -475,13 +479,13 @@ static unsigned int occupied;
 static void occupy(struct scene *s, unsigned int i, uint64_t since_ns)
 {
 	assert_true(occupied < 9);
-	hgm_feed_enter(&s->h->work, &workers[occupied++], s->fill[i].feed);
+	hgm_feed_enter(s->h->work, &workers[occupied++], s->fill[i].feed);
 	ask(s, i, since_ns);
 }
 
 static void release(struct scene *s)
 {
-	hgm_feed_exit(&s->h->work, &workers[--occupied], true);
+	hgm_feed_exit(s->h->work, &workers[--occupied], true);
 }
 
 /* One worker is kept for those who wait, unless all others are stuck. */

@@ -3,7 +3,7 @@
  * Reading guest memory on a kernel that fails in all ways: each page is contents, a hole or
  * unreadable. A page that could not be read is never taken for zero.
  */
-#include "engine.h"
+#include "hgm.h"
 #include "memory.h"
 #include "sys.h"
 #include "test.h"

@@ -10,7 +10,7 @@
 #include <stdbool.h>
 #include <string.h>
 
-#include "engine.h"
+#include "hgm.h"
 #include "random.h"
 #include "snapshot.h"
 #include "test.h"

@@ -10,7 +10,7 @@
 
 #include <hgm/error.h>
 
-#include "engine.h"
+#include "hgm.h"
 #include "stats.h"
 #include "test.h"
 

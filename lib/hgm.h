@@ -1,6 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-#ifndef HGM_LIB_ENGINE_H
-#define HGM_LIB_ENGINE_H
+/*
+ * What all modules know of an engine.
+ */
+#ifndef HGM_LIB_HGM_H
+#define HGM_LIB_HGM_H
 
 #include <pthread.h>
 #include <stdatomic.h>
@@ -9,19 +12,20 @@
 #include <hgm/engine.h>
 #include <hgm/source.h>
 
-#include "collapse.h"
-#include "events.h"
 #include "ladder.h"
 #include "line.h"
 #include "log.h"
-#include "memory.h"
 #include "rcu.h"
 #include "region.h"
-#include "request.h"
 #include "stats.h"
 #include "thread.h"
 #include "uffd.h"
-#include "work.h"
+
+struct hgm_collapser;
+struct hgm_request_pool;
+struct hgm_work;
+struct hgm_events;
+struct hgm_fault_thread;
 
 #define HGM_THREADS_MAX 64
 _Static_assert(HGM_THREADS_MAX <= HGM_STAT_SHARDS_OWNED, "each fault thread has a shard");
@@ -34,15 +38,6 @@ struct hgm_table {
 	struct hgm_region *region[HGM_REGIONS_MAX];
 };
 
-struct hgm_fault_thread {
-	_Alignas(64) struct hgm *h;
-	unsigned int stripe;
-	pthread_t thread;
-	int fdinfo; /* of its userfaultfd; negative: not available */
-};
-
-HGM_WHOLE_LINES(struct hgm_fault_thread);
-
 /* What a fault thread reads from its userfaultfd, and who waits for it: reads.c. */
 struct hgm_reads {
 	/* Odd: the thread is reading messages, or has not handled the events among them yet. */
@@ -54,15 +49,6 @@ struct hgm_reads {
 };
 
 HGM_WHOLE_LINES(struct hgm_reads);
-
-/* Memory of a region at another address. */
-struct hgm_moved {
-	uint64_t addr;
-	uint64_t step;
-	_Atomic uint64_t len; /* 0: not valid yet */
-};
-
-#define HGM_MOVED_MAX 64
 
 struct hgm {
 	const struct hgm_above *above;
@@ -94,28 +80,22 @@ struct hgm {
 
 	struct hgm_gate gate;
 	_Atomic bool running;
-	struct hgm_fault_thread fault[HGM_THREADS_MAX];
 	struct hgm_reads reads[HGM_THREADS_MAX];
-	pthread_t worker[HGM_THREADS_MAX];
-	unsigned int started_faults;
-	unsigned int started_workers;
-	unsigned int started_collapsers;
 
-	struct hgm_request_pool requests;
-	struct hgm_work work;
-	struct hgm_collapser collapser;
-	struct hgm_events events;
+	/* What the modules above keep of the engine, each for itself. */
+	struct hgm_collapser *collapser;
+	struct hgm_request_pool *requests;
+	struct hgm_work *work;
+	struct hgm_events *events;
+	struct hgm_fault_thread *fault;
+
 	struct hgm_abilities abilities;
-	struct hgm_moved moved[HGM_MOVED_MAX];
-	_Atomic unsigned int moved_count;
 
 	_Atomic int last_error;
 	_Atomic uint64_t failing_requests;
 	struct hgm_log log;
 	struct hgm_counters stats;
 };
-
-HGM_OWN_LINES(struct hgm, requests.free, work);
 
 /* The region that contains @addr, or NULL. Call it inside a read-side section. */
 struct hgm_region *hgm_table_find(const struct hgm_table *table, uint64_t addr);
@@ -140,11 +120,5 @@ void hgm_reads_wait_marks(struct hgm_region *r, uint64_t page);
 
 /* Wait until the fault thread has handled what it has read. */
 void hgm_reads_wait(const struct hgm_reads *reads);
-
-/* fault.c */
-void *hgm_fault_thread(void *arg);
-
-/* fill.c */
-void *hgm_worker_thread(void *arg);
 
 #endif

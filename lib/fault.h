@@ -1,0 +1,33 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Fault threads: see fault.c.
+ */
+#ifndef HGM_LIB_FAULT_H
+#define HGM_LIB_FAULT_H
+
+#include <pthread.h>
+#include <stdbool.h>
+
+#include "line.h"
+
+struct hgm;
+
+struct hgm_fault_thread {
+	_Alignas(64) struct hgm *h;
+	unsigned int stripe;
+	pthread_t thread;
+	bool started;
+	int fdinfo; /* of its userfaultfd; negative: not available */
+};
+
+HGM_WHOLE_LINES(struct hgm_fault_thread);
+
+/* Make the fault threads' state, after their userfaultfds. -ENOMEM with text. */
+int hgm_faults_init(struct hgm *h);
+void hgm_faults_destroy(struct hgm *h);
+
+/* Start all of them. -errno with text: only some run. join(): wait for those that were started. */
+int hgm_faults_start(struct hgm *h);
+void hgm_faults_join(struct hgm *h);
+
+#endif
