@@ -13,8 +13,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "source.h"
-#include "sys.h"
+#include "kernel/sys.h"
+#include "source/source.h"
 #include "test.h"
 
 #define PAGE  UINT64_C(4096)

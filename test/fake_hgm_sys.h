@@ -13,7 +13,7 @@
 
 #include <hgm/caps.h>
 
-#include "caps.h"
+#include "caps/caps.h"
 #include "fake_hgm.h"
 #include "leaks.h"
 #include "test.h"

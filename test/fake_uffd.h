@@ -12,9 +12,9 @@
 
 #include <hgm/error.h>
 
-#include "sys.h"
+#include "kernel/sys.h"
 #include "test.h"
-#include "uffd.h"
+#include "uffd/uffd.h"
 
 #define ALL_FEATURES UINT64_C(0x1ffff)
 #define USER_MODE    1

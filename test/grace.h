@@ -5,7 +5,7 @@
 #include <stdatomic.h>
 #include <unistd.h>
 
-#include "rcu.h"
+#include "util/rcu.h"
 
 struct deferred {
 	struct rcu_head rcu;

@@ -11,10 +11,10 @@
 
 #include <hgm/error.h>
 
-#include "error.h"
-#include "sys.h"
+#include "kernel/sys.h"
 #include "test.h"
-#include "uffd.h"
+#include "uffd/uffd.h"
+#include "util/error.h"
 
 enum request {
 	R_CONTINUE = HGM_VERB_CONTINUE,

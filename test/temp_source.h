@@ -12,7 +12,7 @@
 #include <unistd.h>
 
 #include "leaks.h"
-#include "source.h"
+#include "source/source.h"
 #include "test.h"
 
 #define PAGE   UINT64_C(4096)

@@ -4,8 +4,8 @@
  *
  * The constants have names of their own, so that no inclusion order can clash with
  * <linux/userfaultfd.h> or <sys/mman.h>. The values are the kernel's ABI. They are checked against
- * the system's headers where those define them (lib/sys_linux.c). The right column is the kernel
- * version that introduced each constant.
+ * the system's headers where those define them (lib/kernel/sys_linux.c). The right column is the
+ * kernel version that introduced each constant.
  */
 #ifndef HGM_UAPI_H
 #define HGM_UAPI_H

@@ -9,8 +9,8 @@
 
 #include "bench.h"
 #include "clock.h"
-#include "map.h"
-#include "rcu.h"
+#include "map/map.h"
+#include "util/rcu.h"
 
 #define HOT_PAGES ((uint64_t)64 * HGM_LEAF_PAGES) /* 16 KiB of leaves: fits in the L1 cache */
 #define STRIDE	  40503				  /* odd: each page once */

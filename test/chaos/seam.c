@@ -10,7 +10,7 @@
 #include <errno.h>
 #include <sys/mman.h>
 
-#include "sys.h"
+#include "kernel/sys.h"
 
 static const struct hgm_sys *kernel;
 static struct hgm_sys sys;

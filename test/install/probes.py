@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """The static probes in the library: probes.py LIBHGM_SO SOURCE_ROOT
 
-What the library's notes say (readelf), what the table in lib/trace.h says, and what
+What the library's notes say (readelf), what the table in lib/util/trace.h says, and what
 examples/faults.bt asks for must agree: provider, names, and how many arguments.
 """
 
@@ -49,15 +49,15 @@ def main():
         sys.exit(__doc__)
     root = pathlib.Path(sys.argv[2])
     notes = read_notes(sys.argv[1])
-    table = read_table(root / "lib" / "trace.h")
+    table = read_table(root / "lib" / "util" / "trace.h")
     script = read_script(root / "examples" / "faults.bt")
     problems = []
 
     if not table or not script:
-        problems.append("the table of lib/trace.h or the probes of faults.bt cannot be read")
+        problems.append("the table of lib/util/trace.h or the probes of faults.bt cannot be read")
     for name in sorted(notes.keys() | table.keys()):
         if notes.get(name) != {table.get(name)}:
-            problems.append(f"{name}: {table.get(name)} arguments by lib/trace.h, "
+            problems.append(f"{name}: {table.get(name)} arguments by lib/util/trace.h, "
                             f"{sorted(notes.get(name, []))} in the library")
     for name, used in script.items():
         if used > table.get(name, -1):

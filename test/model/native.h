@@ -6,10 +6,10 @@
 #ifndef HGM_TEST_NATIVE_H
 #define HGM_TEST_NATIVE_H
 
-#include "hgm.h"
 #include "harness.h"
+#include "kernel/sys.h"
 #include "model.h"
-#include "sys.h"
+#include "region/hgm.h"
 
 #define WAIT_MS SMALLER(30000, 200000)
 #define LEAF	(2 * MIB)

@@ -17,8 +17,8 @@
 
 #include <hgm/uapi.h>
 
+#include "kernel/sys.h"
 #include "model.h"
-#include "sys.h"
 #include "test.h"
 #include "userfaultfd.h"
 

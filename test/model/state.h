@@ -33,8 +33,8 @@
 
 #include <hgm/uapi.h>
 
+#include "kernel/sys.h"
 #include "model.h"
-#include "sys.h"
 #include "tree.h"
 
 #define BLOCK_CACHED   1 /* the whole huge page exists */

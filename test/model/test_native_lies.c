@@ -3,7 +3,7 @@
  * MADV_COLLAPSE whose result is not what it did. A block counts as huge only if it is huge. The
  * collapse is retried while it is not. In the end the block is reported as left split.
  */
-#include "blocks.h"
+#include "collapse/blocks.h"
 #include "native.h"
 
 #include <errno.h>

@@ -91,13 +91,13 @@ def check_build(tree):
 
 
 def check_capabilities(tree):
-    """libhgm_caps(7) has all that lib/caps.c tries, and no other."""
-    text = (tree.root / "lib" / "caps.c").read_text(encoding="utf-8")
+    """libhgm_caps(7) has all that lib/caps/caps.c tries, and no other."""
+    text = (tree.root / "lib" / "caps" / "caps.c").read_text(encoding="utf-8")
     rows = set(re.findall(r'^\t\{ "([a-z0-9_.]+)", hgm_probe', text, re.MULTILINE))
     for page in tree.pages:
         if page.path.name == "libhgm_caps.7":
             tags = "\n".join(re.findall(r"^\.TP\n(\.BR? .*)$", page.text(), re.MULTILINE))
-            yield from differ("lib/caps.c", rows, page.path.name,
+            yield from differ("lib/caps/caps.c", rows, page.path.name,
                               set(re.findall(r"\b(?<!\.)[a-z][a-z0-9_.]+\b", tags)))
 
 

@@ -131,9 +131,9 @@ CASES = {
         [("man/meson.build", "['hgm_start', 'hgm_destroy']", "['hgm_start']")],
         "man/meson.build installs hgm_create.3 as hgm_create, hgm_start; its NAME says"),
     "a capability without words": (
-        [("lib/caps.c", '{ "hgm.sysfs", hgm_probe',
+        [("lib/caps/caps.c", '{ "hgm.sysfs", hgm_probe',
           '{ "hgm.new", hgm_probe_new },\n\t{ "hgm.sysfs", hgm_probe')],
-        "hgm.new: in lib/caps.c, not in libhgm_caps.7"),
+        "hgm.new: in lib/caps/caps.c, not in libhgm_caps.7"),
     "a README whose program is another": (
         [("README.md", "check(hgm_start(h));", "check(hgm_start(h, 0));")],
         "README.md: its program differs from examples/restore.c"),

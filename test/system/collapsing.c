@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "collapsing.h"
 
-#include "sys.h"
+#include "kernel/sys.h"
 
 #include <errno.h>
 

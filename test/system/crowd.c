@@ -5,7 +5,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#include "sys.h"
+#include "kernel/sys.h"
 
 const struct contents crowd_contents = { .seed = 41 };
 static const struct hgm_sys *kernel;

@@ -3,7 +3,7 @@
 
 #include <errno.h>
 
-#include "sys.h"
+#include "kernel/sys.h"
 
 const char *const failing_names[] = {
 	[FAILING_WRITEPROTECT] = "UFFDIO_WRITEPROTECT",	    [FAILING_REGISTER] = "UFFDIO_REGISTER",

@@ -8,7 +8,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include "sys.h"
+#include "kernel/sys.h"
 
 enum verb {
 	OPEN,

@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 
-#include "sys.h"
+#include "kernel/sys.h"
 
 const char *const place_names[] = {
 	[PLACE_SHMEM] = "shmem prepared",

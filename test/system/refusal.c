@@ -8,8 +8,8 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 
-#include "map.h"
-#include "sys.h"
+#include "kernel/sys.h"
+#include "map/map.h"
 
 const char *const refusal_names[] = {
 	[REFUSE_MEMORY] = "memory",   [REFUSE_THREAD] = "thread",

@@ -4,7 +4,7 @@
  * behind, and the engine continues to serve.
  */
 #include "harness.h"
-#include "sys.h"
+#include "kernel/sys.h"
 
 #include <errno.h>
 #include <fcntl.h>

@@ -15,8 +15,8 @@
 #include <hgm/uapi.h>
 
 #include "caps_answers.h"
+#include "kernel/sys.h"
 #include "leaks.h"
-#include "sys.h"
 #include "test.h"
 
 static uint64_t value(const struct hgm_caps *caps, const char *name)

@@ -8,11 +8,11 @@
 #include <string.h>
 #include <sys/mman.h>
 
-#include "caps.h"
+#include "caps/caps.h"
 #include "caps_answers.h"
 #include "leaks.h"
-#include "smaps.h"
 #include "test.h"
+#include "uffd/smaps.h"
 
 /* An independent look that does not use the caps. */
 static long pool(unsigned int kib, const char *what)

@@ -3,9 +3,9 @@
  * MADV_COLLAPSE that fails, for a while or always, or reports success and does nothing. Blocks
  * become huge in the end or are reported as left split, and faults continue to be served.
  */
-#include "hgm.h"
 #include "harness.h"
-#include "sys.h"
+#include "kernel/sys.h"
+#include "region/hgm.h"
 
 #include <errno.h>
 #include <sys/mman.h>

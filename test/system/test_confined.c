@@ -4,7 +4,7 @@
  * cannot be granted is refused with a reason and leaves nothing behind. What exists goes on.
  */
 #include "harness.h"
-#include "sys.h"
+#include "kernel/sys.h"
 
 #include <errno.h>
 #include <fcntl.h>

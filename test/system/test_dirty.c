@@ -5,9 +5,9 @@
  * arriving, both ways, while threads write as fast as they can. Tracking reports no more than was
  * written.
  */
-#include "bits.h"
 #include "crew.h"
 #include "random.h"
+#include "util/bits.h"
 
 #include <errno.h>
 #include <stdlib.h>

@@ -5,7 +5,7 @@
  */
 #include "crew.h"
 #include "discarding.h"
-#include "sys.h"
+#include "kernel/sys.h"
 
 #include <errno.h>
 #include <signal.h>

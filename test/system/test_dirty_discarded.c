@@ -3,9 +3,9 @@
  * Memory that is discarded, as a balloon does, before and while its writes are tracked or watched.
  * A reader gets zeroes at once, and a later write is noticed like any other.
  */
-#include "bits.h"
 #include "harness.h"
-#include "sys.h"
+#include "kernel/sys.h"
+#include "util/bits.h"
 
 #include <errno.h>
 #include <fcntl.h>

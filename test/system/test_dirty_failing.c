@@ -3,8 +3,8 @@
  * Each call that dirty tracking makes to the kernel fails once, at every place where it can. No
  * write is lost, no thread is left asleep, nothing stays behind, and then all works as before.
  */
-#include "bits.h"
 #include "failing.h"
+#include "util/bits.h"
 
 #include <errno.h>
 #include <stdlib.h>

@@ -4,7 +4,7 @@
  * leave nothing behind, and take nothing away.
  */
 #include "crew.h"
-#include "sys.h"
+#include "kernel/sys.h"
 
 #include <errno.h>
 #include <stdlib.h>

@@ -3,9 +3,9 @@
  * Many threads use dirty tracking and watches at a time, while others write, and end them while
  * they are in use. Nothing is lost, no thread hangs, and each refusal has a text.
  */
-#include "bits.h"
 #include "crew.h"
 #include "random.h"
+#include "util/bits.h"
 
 #include <errno.h>
 #include <stdlib.h>

@@ -5,7 +5,7 @@
  */
 #include "discarding.h"
 
-#include "sys.h"
+#include "kernel/sys.h"
 
 #include <sys/mman.h>
 

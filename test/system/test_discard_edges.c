@@ -7,7 +7,7 @@
 #include "discarding.h"
 
 #include "crew.h"
-#include "sys.h"
+#include "kernel/sys.h"
 
 #include <dirent.h>
 #include <errno.h>

@@ -6,7 +6,7 @@
 #include "discarding.h"
 
 #include "crew.h"
-#include "sys.h"
+#include "kernel/sys.h"
 
 #include <errno.h>
 #include <fcntl.h>

@@ -4,10 +4,10 @@
  * gets it, and keeps it through touches, write tracking and looks of the collapser. When the guest
  * uses the holes again, their blocks become huge again, and the library reports that correctly.
  */
-#include "blocks.h"
+#include "collapse/blocks.h"
 #include "discarding.h"
-#include "hgm.h"
-#include "sys.h"
+#include "kernel/sys.h"
+#include "region/hgm.h"
 
 #include <errno.h>
 #include <sys/mman.h>

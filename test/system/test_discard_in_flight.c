@@ -6,9 +6,9 @@
 #include "discarding.h"
 
 #include "crew.h"
-#include "hgm.h"
-#include "installs.h"
-#include "sys.h"
+#include "install/installs.h"
+#include "kernel/sys.h"
+#include "region/hgm.h"
 
 #include <errno.h>
 #include <fcntl.h>

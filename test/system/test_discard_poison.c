@@ -4,7 +4,7 @@
  * given up, and the rest of the block arrives. Poison also survives what is done to the memory.
  */
 #include "discarding.h"
-#include "sys.h"
+#include "kernel/sys.h"
 
 #include <errno.h>
 #include <signal.h>

@@ -5,7 +5,7 @@
  * stay.
  */
 #include "harness.h"
-#include "sys.h"
+#include "kernel/sys.h"
 
 #include <errno.h>
 #include <fcntl.h>

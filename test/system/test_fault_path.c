@@ -10,12 +10,12 @@
  *
  * Each count is first shown to count.
  */
-#include "blocks.h"
-#include "collapse.h"
-#include "hgm.h"
+#include "collapse/blocks.h"
+#include "collapse/collapse.h"
 #include "harness.h"
-#include "sys.h"
-#include "work.h"
+#include "kernel/sys.h"
+#include "pager/work.h"
+#include "region/hgm.h"
 
 #include <dlfcn.h>
 #include <errno.h>

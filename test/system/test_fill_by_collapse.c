@@ -4,7 +4,7 @@
  * page is mapped twice, and none stays unmapped.
  */
 #include "collapsing.h"
-#include "sys.h"
+#include "kernel/sys.h"
 
 #include <errno.h>
 #include <linux/userfaultfd.h>

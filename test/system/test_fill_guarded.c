@@ -3,12 +3,12 @@
  * Write-protection that begins while some pages have arrived but are unmapped, because the collapse
  * of their blocks would have mapped them. No write is missed, and no false write is reported.
  */
-#include "blocks.h"
+#include "collapse/blocks.h"
 #include "collapsing.h"
 #include "crew.h"
-#include "hgm.h"
+#include "kernel/sys.h"
 #include "random.h"
-#include "sys.h"
+#include "region/hgm.h"
 
 #include <errno.h>
 #include <sys/syscall.h>

@@ -3,11 +3,11 @@
  * Sources of different behaviour beside each other. A source that is silent, is slow or has lost a
  * request must delay neither what others deliver, nor the rest of its own deliveries.
  */
-#include "hgm.h"
-#include "feed.h"
 #include "harness.h"
-#include "pager.h"
-#include "work.h"
+#include "pager/feed.h"
+#include "pager/fill.h"
+#include "pager/work.h"
+#include "region/hgm.h"
 
 #include <errno.h>
 

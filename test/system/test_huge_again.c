@@ -3,11 +3,11 @@
  * After the cause that kept blocks small has passed, they become huge. hgm_wait() waits for blocks
  * that a snapshot or dirty tracking has mapped by small pages.
  */
-#include "blocks.h"
-#include "collapse.h"
+#include "collapse/blocks.h"
+#include "collapse/collapse.h"
 #include "collapsing.h"
 
-#include "hgm.h"
+#include "region/hgm.h"
 
 #include <errno.h>
 #include <stdlib.h>

@@ -4,8 +4,8 @@
  * too many lines, and none if the caller did not ask for them.
  */
 #include "harness.h"
-#include "rcu.h"
-#include "sys.h"
+#include "kernel/sys.h"
+#include "util/rcu.h"
 
 #include <errno.h>
 #include <signal.h>

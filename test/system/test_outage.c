@@ -3,10 +3,10 @@
  * A source that is away for a while, or lacks a page: what nobody has asked for is never lost, what
  * somebody waits for comes soon after the source is back, and what was given up can be had again.
  */
-#include "hgm.h"
 #include "harness.h"
-#include "request.h"
-#include "work.h"
+#include "pager/request.h"
+#include "pager/work.h"
+#include "region/hgm.h"
 
 #include <errno.h>
 #include <signal.h>

@@ -4,8 +4,8 @@
  * becomes of the memory meanwhile; and everybody goes on once it is protected no more.
  */
 #include "crew.h"
-#include "hgm.h"
 #include "random.h"
+#include "region/hgm.h"
 
 #include <errno.h>
 #include <stdlib.h>

@@ -3,9 +3,9 @@
  * The order of bits, the wait for sections, and protection: a fault thread is held back at the
  * worst moment, and whoever guards must wait for it. The kernel's calls are the places to hold it.
  */
-#include "bits.h"
 #include "harness.h"
-#include "sys.h"
+#include "kernel/sys.h"
+#include "util/bits.h"
 
 #include <errno.h>
 #include <sys/mman.h>

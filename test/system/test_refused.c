@@ -6,7 +6,7 @@
  * kernel relents.
  */
 #include "harness.h"
-#include "sys.h"
+#include "kernel/sys.h"
 
 #include <errno.h>
 #include <poll.h>

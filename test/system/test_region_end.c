@@ -3,8 +3,8 @@
  * The end of a region must not depend on a worker, nor on another region's source: all workers may
  * be inside a source that returns only when it is cancelled.
  */
-#include "hgm.h"
 #include "harness.h"
+#include "region/hgm.h"
 
 #include <errno.h>
 #include <poll.h>

@@ -10,7 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "sys.h"
+#include "kernel/sys.h"
 
 #define WAITERS 4
 #define WAIT_MS SMALLER(20000, 100000)

@@ -4,9 +4,9 @@
  * every kind of memory, complete or still being restored, to every kind of sink. Afterwards what
  * was huge is huge again.
  */
-#include "bits.h"
 #include "crew.h"
-#include "hgm.h"
+#include "region/hgm.h"
+#include "util/bits.h"
 
 #include <errno.h>
 #include <stdlib.h>

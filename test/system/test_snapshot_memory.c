@@ -4,9 +4,9 @@
  * be read is told and never taken for zero.
  */
 #include "crew.h"
-#include "events.h"
-#include "hgm.h"
-#include "sys.h"
+#include "kernel/sys.h"
+#include "pager/events.h"
+#include "region/hgm.h"
 
 #include <errno.h>
 #include <fcntl.h>

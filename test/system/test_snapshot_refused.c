@@ -3,7 +3,7 @@
  * What hgm_snapshot_create() and the others refuse, with words, and without leaving anything.
  */
 #include "crew.h"
-#include "sys.h"
+#include "kernel/sys.h"
 
 #include <errno.h>
 #include <fcntl.h>

@@ -4,7 +4,7 @@
  * that held something else; pipes; full file systems. And several regions at one instant.
  */
 #include "crew.h"
-#include "sys.h"
+#include "kernel/sys.h"
 
 #include <errno.h>
 #include <fcntl.h>

@@ -9,7 +9,7 @@
 #include <stdlib.h>
 #include <time.h>
 
-#include "sys.h"
+#include "kernel/sys.h"
 
 #define WAIT_MS SMALLER(20000, 100000)
 #define LENGTH	(32 * MIB)

@@ -4,7 +4,7 @@
  * bytes, never a wrong byte and never a silent zero.
  */
 #include "harness.h"
-#include "sys.h"
+#include "kernel/sys.h"
 
 #include <errno.h>
 #include <poll.h>

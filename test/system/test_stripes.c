@@ -2,12 +2,12 @@
 /*
  * Several fault threads: each has stripes of every region, serves them, and counts for itself.
  */
-#include "hgm.h"
 #include "harness.h"
+#include "region/hgm.h"
 
 #include <errno.h>
 
-#include "sys.h"
+#include "kernel/sys.h"
 
 #define FAULT_THREADS 12
 #define BLOCKS	      UINT64_C(16) /* a stripe each: some threads have two */

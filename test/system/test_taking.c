@@ -6,7 +6,7 @@
  * dropped may be seen, and nobody may be forgotten.
  */
 #include "harness.h"
-#include "sys.h"
+#include "kernel/sys.h"
 
 #include <errno.h>
 #include <signal.h>

@@ -5,7 +5,7 @@
  * tables again: every byte is right and nobody is lost.
  */
 #include "harness.h"
-#include "sys.h"
+#include "kernel/sys.h"
 
 #include <errno.h>
 #include <signal.h>

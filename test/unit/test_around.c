@@ -2,7 +2,7 @@
 /*
  * The window of pages that are mapped around a fault: how it adapts to the touched pages.
  */
-#include "around.h"
+#include "install/around.h"
 
 #include "random.h"
 #include "test.h"

@@ -2,7 +2,7 @@
 /*
  * Bits of words, compared with bits that are counted one by one.
  */
-#include "bits.h"
+#include "util/bits.h"
 
 #include "random.h"
 #include "test.h"

@@ -16,8 +16,8 @@
 #include <hgm/error.h>
 
 #include "fake_hgm.h"
+#include "kernel/sys.h"
 #include "leaks.h"
-#include "sys.h"
 #include "test.h"
 
 enum verb {

@@ -5,7 +5,7 @@
 #include <errno.h>
 #include <string.h>
 
-#include "caps.h"
+#include "caps/caps.h"
 #include "test.h"
 
 #define WITH_CAP    "CapEff:\t000001ffffffffff\n"

@@ -5,8 +5,8 @@
 #include <errno.h>
 #include <string.h>
 
-#include "cgroup.h"
-#include "sys.h"
+#include "caps/cgroup.h"
+#include "kernel/sys.h"
 #include "test.h"
 
 #define MIB	 UINT64_C(1048576)

@@ -12,13 +12,13 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "blocks.h"
-#include "clock.h"
-#include "hgm.h"
-#include "installs.h"
-#include "pager.h"
-#include "sys.h"
+#include "collapse/blocks.h"
+#include "install/installs.h"
+#include "kernel/sys.h"
+#include "pager/fill.h"
+#include "region/hgm.h"
 #include "test.h"
+#include "util/clock.h"
 
 #define PAGES 16
 

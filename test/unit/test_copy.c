@@ -3,7 +3,7 @@
  * Copying cold pages: copies every byte, writes nothing beside them, and reads nothing beyond the
  * source.
  */
-#include "copy.h"
+#include "util/copy.h"
 
 #include <string.h>
 #include <sys/mman.h>

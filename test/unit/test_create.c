@@ -10,8 +10,8 @@
 
 #include <hgm/hgm.h>
 
+#include "kernel/sys.h"
 #include "leaks.h"
-#include "sys.h"
 #include "test.h"
 
 static struct {

@@ -8,8 +8,8 @@
 
 #include <hgm/error.h>
 
-#include "error.h"
 #include "test.h"
+#include "util/error.h"
 
 static void *text_of_a_new_thread(void *arg)
 {

@@ -9,15 +9,15 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "clock.h"
-#include "feed.h"
-#include "fill_control.h"
-#include "hgm.h"
-#include "pager.h"
-#include "request.h"
-#include "source.h"
+#include "pager/feed.h"
+#include "pager/fill.h"
+#include "pager/fill_control.h"
+#include "pager/request.h"
+#include "pager/work.h"
+#include "region/hgm.h"
+#include "source/source.h"
 #include "test.h"
-#include "work.h"
+#include "util/clock.h"
 
 #define KIB	 UINT64_C(1024)
 #define US	 UINT64_C(1000)

@@ -11,8 +11,8 @@
 #include <hgm/error.h>
 #include <hgm/uffd.h>
 
+#include "kernel/sys.h"
 #include "random.h"
-#include "sys.h"
 #include "test.h"
 
 #define BASE   UINT64_C(0x7f0000000000)

@@ -5,7 +5,7 @@
 #include <stdbool.h>
 
 #include "grace.h"
-#include "map.h"
+#include "map/map.h"
 #include "random.h"
 #include "test.h"
 

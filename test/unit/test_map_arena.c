@@ -3,7 +3,7 @@
  * The page-state map without free leaves. The test uses up the arena by hand, which needs access to
  * the map's internals, so this program includes the map's source.
  */
-#include "map.c"
+#include "map/map.c"
 
 #include "grace.h"
 #include "test.h"

@@ -11,9 +11,9 @@
 #include <unistd.h>
 
 #include "grace.h"
+#include "kernel/sys.h"
 #include "leaks.h"
-#include "map.h"
-#include "sys.h"
+#include "map/map.h"
 #include "test.h"
 
 #define ALL	  (~UINT64_C(0))

@@ -4,7 +4,7 @@
  * it. They run one at a time, and the test tries every choice of the next thread. A thread yields
  * before each call of the map and, in tests where two threads are enough, before each access to a
  * leaf. This program includes the map's source, so that it sees these accesses. Otherwise the
- * threads do what the library does: see the essay of lib/map.c, discard.c, request.c, poison.c.
+ * threads do what the library does: see the essay of lib/map/map.c, discard.c, request.c, poison.c.
  *
  * In each order:
  *	the page must not have the source's contents after a discard (discarded-wins), nor raise
@@ -35,7 +35,7 @@ static void pass(const volatile void *at);
 #define atomic_fetch_add_explicit(at, n, order)	   (pass(at), OP(fetch_add)(at, n, order))
 #define atomic_load_explicit(at, order)		   (pass(at), OP_LOAD(at, order))
 
-#include "map.c"
+#include "map/map.c"
 
 #include <setjmp.h>
 #include <ucontext.h>

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The page-state map with many threads. The guarantees are those of the essay in lib/map.c:
+ * The page-state map with many threads. The guarantees are those of the essay in lib/map/map.c:
  *
  * claim-once: an array keeps the owners of pages. It is changed by relaxed atomic exchange, so that
  *	it orders nothing by itself.
@@ -20,10 +20,10 @@
 #include <stdbool.h>
 #include <string.h>
 
-#include "clock.h"
-#include "map.h"
+#include "map/map.h"
 #include "random.h"
 #include "test.h"
+#include "util/clock.h"
 
 #define WRITERS	 3
 #define READERS	 2

@@ -3,9 +3,9 @@
  * Reading guest memory on a kernel that fails in all ways: each page is contents, a hole or
  * unreadable. A page that could not be read is never taken for zero.
  */
-#include "hgm.h"
-#include "memory.h"
-#include "sys.h"
+#include "kernel/sys.h"
+#include "region/hgm.h"
+#include "region/memory.h"
 #include "test.h"
 
 #include <errno.h>

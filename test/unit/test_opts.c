@@ -8,8 +8,8 @@
 
 #include <hgm/error.h>
 
-#include "opts.h"
 #include "test.h"
+#include "util/opts.h"
 
 struct first { /* the first release's struct */
 	size_t size;

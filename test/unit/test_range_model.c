@@ -11,10 +11,10 @@
 
 #include <hgm/uffd.h>
 
+#include "kernel/sys.h"
 #include "random.h"
-#include "sys.h"
 #include "test.h"
-#include "uffd.h"
+#include "uffd/uffd.h"
 
 #define STEPS  64
 #define ROUNDS 40000

@@ -3,7 +3,7 @@
  * How many pages are requested together with a demanded page: depends on sequential faults, and on
  * the time that the source takes.
  */
-#include "readahead.h"
+#include "pager/readahead.h"
 
 #include "random.h"
 #include "test.h"

@@ -9,8 +9,8 @@
 #include <stdlib.h>
 #include <time.h>
 
-#include "section.h"
 #include "test.h"
+#include "util/section.h"
 
 #define READERS 3
 #define WAITS	5000

@@ -6,9 +6,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "smaps.h"
-#include "sys.h"
+#include "kernel/sys.h"
 #include "test.h"
+#include "uffd/smaps.h"
 
 #define FD 9
 

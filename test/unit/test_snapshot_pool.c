@@ -10,10 +10,10 @@
 #include <stdbool.h>
 #include <string.h>
 
-#include "hgm.h"
 #include "random.h"
-#include "snapshot.h"
+#include "region/hgm.h"
 #include "test.h"
+#include "wp/snapshot.h"
 
 #define SLOTS	37
 #define FILLERS 3

@@ -10,9 +10,9 @@
 
 #include <hgm/error.h>
 
-#include "hgm.h"
-#include "stats.h"
+#include "region/hgm.h"
 #include "test.h"
+#include "util/stats.h"
 
 #define THREADS	      24 /* more than there are shared shards */
 #define FAULT_THREADS 12

@@ -10,7 +10,7 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
-#include "sys.h"
+#include "kernel/sys.h"
 #include "test.h"
 
 static const struct hgm_sys *const sys = &hgm_sys_linux;

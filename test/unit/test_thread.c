@@ -13,7 +13,7 @@
 #include <unistd.h>
 
 #include "test.h"
-#include "thread.h"
+#include "util/thread.h"
 
 #define MANY 4096
 

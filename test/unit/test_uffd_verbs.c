@@ -9,10 +9,10 @@
 
 #include <hgm/error.h>
 
-#include "error.h"
-#include "sys.h"
+#include "kernel/sys.h"
 #include "test.h"
-#include "uffd.h"
+#include "uffd/uffd.h"
+#include "util/error.h"
 
 #define ADDR ((void *)0x7f0000200000)
 #define LEN  UINT64_C(0x200000)

@@ -8,9 +8,9 @@
 #include <stdbool.h>
 #include <string.h>
 
+#include "pager/window.h"
 #include "random.h"
 #include "test.h"
-#include "window.h"
 
 #define KIB	  UINT64_C(1024)
 #define MIB	  (KIB * 1024)

@@ -1,0 +1,163 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Internals of the capability table: scratch memory for the tests, and how an answer is given.
+ *
+ *	caps.c		the table and its public functions
+ *	caps_scratch.c	scratch mappings, answers
+ *	caps_open.c	ways to open a userfaultfd, features
+ *	caps_uffd.c	userfaultfd operations per kind of memory
+ *	caps_fault.c	tests that need a thread that faults
+ *	caps_huge.c	huge pages: pools, collapse, PAGEMAP_SCAN
+ *	caps_hgm.c	high-granularity mapping: tests that need no huge page
+ *	caps_hgm_proof.c high-granularity mapping: the test on a huge page
+ *	caps_denied.c	the reason why a userfaultfd is refused
+ */
+#ifndef HGM_LIB_CAPS_H
+#define HGM_LIB_CAPS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include <hgm/caps.h>
+
+#include "kernel/sys.h"
+
+enum hgm_memory {
+	HGM_MEMORY_NONE,
+	HGM_MEMORY_ANON,
+	HGM_MEMORY_SHMEM,
+	HGM_MEMORY_HUGETLB_2M,
+	HGM_MEMORY_HUGETLB_1G,
+};
+
+/* One pass over the table, and the answer to the current row. */
+struct hgm_probe {
+	unsigned int flags;
+	uint64_t page; /* bytes */
+	int no_uffd;   /* 0, or the -errno with which no userfaultfd could be opened */
+
+	uint32_t answer;
+	uint64_t value;
+	char reason[512];
+};
+
+/* A row of the table. Each probe gives exactly one answer. */
+struct hgm_probe_row {
+	const char *name;
+	void (*probe)(struct hgm_probe *p, const struct hgm_probe_row *row);
+	enum hgm_memory memory;
+	bool block;	  /* in whole blocks instead of pages */
+	uint64_t feature; /* HGM_UFFD_FEATURE_* that the probe enables */
+};
+
+/*
+ * Scratch memory of one block. Primary and alias (shared memory only) lie block aligned in one
+ * reservation of address space, so that one munmap removes both, and nothing else can be mapped in
+ * between.
+ */
+struct hgm_scratch {
+	int uffd;
+	int memfd;
+	char *base;
+	uint64_t base_len;
+	char *primary;
+	char *alias;
+	uint64_t block;
+	bool reserved; /* its pages may be touched; false for hugetlb without a page to spare */
+};
+
+__attribute__((format(printf, 3, 4))) void hgm_probe_answer(struct hgm_probe *p,
+							    enum hgm_answer answer,
+							    const char *format, ...);
+
+/* Give the answer for a failure with errno @rc, in the words "@what: ERRNO". */
+void hgm_probe_answer_errno(struct hgm_probe *p, int rc, const char *what);
+
+/* Open a userfaultfd in any way, with @features enabled. Returns the descriptor or -errno. */
+int hgm_probe_open_uffd(uint64_t features);
+
+/* The text for a test that is not run because the caller did not ask for it. */
+#define HGM_SAY_USE_HUGE_PAGES "it takes a huge page for a moment: ask with HGM_CAPS_USE_HUGE_PAGES"
+
+/* "4 KiB", "2 MiB", "1 GiB" */
+struct hgm_size_text {
+	char text[24];
+};
+struct hgm_size_text hgm_probe_size(uint64_t bytes);
+
+/* Read the text of a short file, without the newline. Returns its length or -errno. */
+int hgm_probe_read_text(const char *path, char *buf, size_t len);
+
+/* If one of these returns false, it has given the answer; the caller only closes. */
+bool hgm_scratch_open(struct hgm_probe *p, struct hgm_scratch *s, enum hgm_memory memory);
+bool hgm_scratch_populate(struct hgm_probe *p, struct hgm_scratch *s, char *addr, uint64_t len);
+bool hgm_scratch_register(struct hgm_probe *p, struct hgm_scratch *s, uint64_t features,
+			  uint64_t modes);
+
+/* End the registration and wake the threads that wait. */
+void hgm_scratch_unregister(struct hgm_scratch *s);
+void hgm_scratch_close(struct hgm_scratch *s);
+
+/* The word of a page in /proc/self/pagemap, or -errno. */
+#define HGM_PAGEMAP_PRESENT (INT64_C(1) << 62) /* bit 63, moved to keep the sign for errors */
+#define HGM_PAGEMAP_UFFD_WP (INT64_C(1) << 57)
+int64_t hgm_probe_pagemap(const struct hgm_probe *p, const void *addr);
+
+/* The bytes of the range that PAGEMAP_SCAN reports as huge, or -errno. */
+int64_t hgm_probe_huge_bytes(const void *addr, uint64_t len);
+
+/* MADV_COLLAPSE, repeated if it fails for a reason that may be temporary. */
+int hgm_probe_try_collapse(void *addr, uint64_t len);
+
+/*
+ * High-granularity mapping of blocks of @block_bytes (2 MiB or 1 GiB): is it proven on this kernel?
+ * The verdict is in p->answer; p->reason has the stage that decided it, and the reason. Stops at
+ * the first stage that says no. On a kernel without HGM, this takes two system calls. Takes a huge
+ * page for a moment if p->flags has HGM_CAPS_USE_HUGE_PAGES and no earlier stage said no. p->page
+ * must be set.
+ */
+void hgm_probe_hgm_verdict(struct hgm_probe *p, uint64_t block_bytes);
+
+/* Run the stages of this that take no huge page. If false, the answer has been given. */
+bool hgm_probe_hgm_stages(struct hgm_probe *p, enum hgm_memory memory);
+
+/*
+ * The stages that take a huge page. Each gives an answer. The later stages repeat the first one,
+ * and hgm_prove_collapse() returns whether that worked.
+ */
+void hgm_prove_minor(struct hgm_probe *p, enum hgm_memory memory);
+bool hgm_prove_collapse(struct hgm_probe *p, enum hgm_memory memory);
+void hgm_prove_writeprotect(struct hgm_probe *p, enum hgm_memory memory);
+
+/* Describe the cause of a refusal of userfaultfd(2). @user_mode: for user mode only. */
+void hgm_probe_denied_by(char *text, size_t len, int rc, bool user_mode);
+
+/* The probes of the rows */
+void hgm_probe_hgm(struct hgm_probe *p, const struct hgm_probe_row *row);
+void hgm_probe_hgm_sysfs(struct hgm_probe *p, const struct hgm_probe_row *row);
+void hgm_probe_hgm_advice(struct hgm_probe *p, const struct hgm_probe_row *row);
+void hgm_probe_hgm_split(struct hgm_probe *p, const struct hgm_probe_row *row);
+void hgm_probe_hgm_minor(struct hgm_probe *p, const struct hgm_probe_row *row);
+void hgm_probe_hgm_collapse(struct hgm_probe *p, const struct hgm_probe_row *row);
+void hgm_probe_hgm_writeprotect(struct hgm_probe *p, const struct hgm_probe_row *row);
+void hgm_probe_uffd_device(struct hgm_probe *p, const struct hgm_probe_row *row);
+void hgm_probe_uffd_syscall(struct hgm_probe *p, const struct hgm_probe_row *row);
+void hgm_probe_uffd_user_mode_only(struct hgm_probe *p, const struct hgm_probe_row *row);
+void hgm_probe_features(struct hgm_probe *p, const struct hgm_probe_row *row);
+void hgm_probe_copy(struct hgm_probe *p, const struct hgm_probe_row *row);
+void hgm_probe_zeropage(struct hgm_probe *p, const struct hgm_probe_row *row);
+void hgm_probe_continue(struct hgm_probe *p, const struct hgm_probe_row *row);
+void hgm_probe_continue_wp(struct hgm_probe *p, const struct hgm_probe_row *row);
+void hgm_probe_writeprotect(struct hgm_probe *p, const struct hgm_probe_row *row);
+void hgm_probe_poison(struct hgm_probe *p, const struct hgm_probe_row *row);
+void hgm_probe_move(struct hgm_probe *p, const struct hgm_probe_row *row);
+void hgm_probe_exact_address(struct hgm_probe *p, const struct hgm_probe_row *row);
+void hgm_probe_thread_id(struct hgm_probe *p, const struct hgm_probe_row *row);
+void hgm_probe_wp_async(struct hgm_probe *p, const struct hgm_probe_row *row);
+void hgm_probe_huge_page_pool(struct hgm_probe *p, const struct hgm_probe_row *row);
+void hgm_probe_shmem_enabled(struct hgm_probe *p, const struct hgm_probe_row *row);
+void hgm_probe_collapse(struct hgm_probe *p, const struct hgm_probe_row *row);
+void hgm_probe_collapse_prepared(struct hgm_probe *p, const struct hgm_probe_row *row);
+void hgm_probe_pagemap_scan(struct hgm_probe *p, const struct hgm_probe_row *row);
+
+#endif

@@ -1,0 +1,246 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * High-granularity mapping of hugetlb memory: the stages that take no huge page, and the verdict.
+ *
+ * No single sign of support is trusted. The first drafts announced it with bit 13 of userfaultfd's
+ * features, which is WP_UNPOPULATED since Linux 6.4: it is ignored. The sysfs file was proposed and
+ * never written. Advice 26 is free in mainline, and may get another meaning. Therefore each stage
+ * can say no, but only the proof on a huge page (caps_hgm_proof.c) says yes.
+ */
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "caps.h"
+#include "uffd/smaps.h"
+#include "util/error.h"
+
+#define SYSFS "/sys/kernel/mm/hugepages/hgm"
+
+static const char *split_name(void)
+{
+	return HGM_MADV_SPLIT == 26 ? "advice 26 (MADV_SPLIT)" : "advice 74 (MADV_SPLIT)";
+}
+
+/* Never answers yes. True if the file says that HGM is switched off; else nothing is known. */
+static bool sysfs_stage(struct hgm_probe *p)
+{
+	char text[64];
+	int rc = hgm_probe_read_text(SYSFS, text, sizeof(text));
+
+	if (rc == -ENOENT) {
+		hgm_probe_answer(p, HGM_UNPROVEN,
+				 SYSFS " is absent, which says nothing: no kernel is known that "
+				       "has it");
+	} else if (rc < 0) {
+		hgm_probe_answer_errno(p, rc, SYSFS);
+	} else if (!strcmp(text, "0")) {
+		hgm_probe_answer(p, HGM_NO, "switched off: " SYSFS " is 0");
+		return true;
+	} else {
+		hgm_probe_answer(p, HGM_UNPROVEN, SYSFS " is '%s': a hint, not a proof", text);
+	}
+	return false;
+}
+
+static void advice_stage(struct hgm_probe *p)
+{
+	int rc = hgm_sys->madvise(NULL, 0, HGM_MADV_SPLIT);
+
+	if (!rc)
+		hgm_probe_answer(p, HGM_YES,
+				 "%s is known to this kernel, which may use the number for "
+				 "something else",
+				 split_name());
+	else if (rc == -EINVAL)
+		hgm_probe_answer(p, HGM_NO,
+				 "%s for zero bytes: EINVAL; this kernel does not know it",
+				 split_name());
+	else
+		hgm_probe_answer_errno(p, rc, split_name());
+}
+
+/* A CONTINUE of 4 KiB does not wake a thread that waits at the huge page's base. */
+static void exact_address_stage(struct hgm_probe *p)
+{
+	int fd = hgm_probe_open_uffd(HGM_UFFD_FEATURE_EXACT_ADDRESS);
+
+	if (fd >= 0) {
+		hgm_sys->close(fd);
+		hgm_probe_answer(p, HGM_YES, "userfaultfd offers EXACT_ADDRESS");
+	} else if (fd == -EINVAL) {
+		hgm_probe_answer(p, HGM_NO,
+				 "UFFDIO_API with EXACT_ADDRESS: EINVAL; without it a fault "
+				 "inside a huge page does not say which page it is about");
+	} else {
+		hgm_probe_answer_errno(p, fd, "no userfaultfd (see uffd.device and uffd.syscall)");
+	}
+}
+
+/* Split a mapping without pages. It takes none from the pool, and reserves none. */
+static void split_stage(struct hgm_probe *p, enum hgm_memory memory)
+{
+	unsigned int flags = p->flags;
+	struct hgm_scratch s;
+	struct hgm_smaps seen;
+	int rc;
+
+	p->flags &= ~HGM_CAPS_USE_HUGE_PAGES;
+	if (!hgm_scratch_open(p, &s, memory))
+		goto close;
+	rc = hgm_sys->madvise(s.primary, s.block, HGM_MADV_SPLIT);
+	if (rc == -EINVAL)
+		hgm_probe_answer(p, HGM_NO,
+				 "%s of shared hugetlb memory: EINVAL, though the number is known: "
+				 "it means something else here",
+				 split_name());
+	else if (rc)
+		hgm_probe_answer_errno(p, rc, "MADV_SPLIT of shared hugetlb memory");
+	if (rc)
+		goto close;
+
+	rc = hgm_smaps_sum(s.primary, s.block, &seen);
+	if (rc)
+		hgm_probe_answer(p, HGM_UNPROVEN,
+				 "MADV_SPLIT was accepted; whether it marked the memory could not "
+				 "be seen: /proc/self/smaps: %s",
+				 hgm_errno_name(rc));
+	else if (!seen.areas)
+		hgm_probe_answer(p, HGM_UNPROVEN,
+				 "MADV_SPLIT was accepted; /proc/self/smaps does not show the "
+				 "memory");
+	else if (!seen.all_hm)
+		hgm_probe_answer(p, HGM_NO,
+				 "%s was accepted, but did not mark the memory (no 'hm' in VmFlags "
+				 "of /proc/self/smaps): it means something else here",
+				 split_name());
+	else
+		hgm_probe_answer(p, HGM_YES,
+				 "MADV_SPLIT was accepted and marked the memory ('hm' in VmFlags)");
+close:
+	hgm_scratch_close(&s);
+	p->flags = flags;
+}
+
+/* Put the name of the stage before the reason. */
+static void name_stage(struct hgm_probe *p, const char *name)
+{
+	char reason[sizeof(p->reason)];
+
+	memcpy(reason, p->reason, sizeof(reason));
+	snprintf(p->reason, sizeof(p->reason), "%s: %.*s", name,
+		 (int)(sizeof(p->reason) - 1 - strlen(name) - 2), reason);
+}
+
+/* The names of the rows of the proof: single pages, and collapse. */
+static const char *const *proof_names(enum hgm_memory memory)
+{
+	static const char *const small[] = { "hgm.2m.minor.4k", "hgm.2m.collapse" };
+	static const char *const large[] = { "hgm.1g.minor.4k", "hgm.1g.collapse" };
+
+	return memory == HGM_MEMORY_HUGETLB_1G ? large : small;
+}
+
+bool hgm_probe_hgm_stages(struct hgm_probe *p, enum hgm_memory memory)
+{
+	if (sysfs_stage(p)) {
+		name_stage(p, "hgm.sysfs");
+		return false;
+	}
+	advice_stage(p);
+	if (p->answer != HGM_YES) {
+		name_stage(p, "hgm.advice");
+		return false;
+	}
+	exact_address_stage(p);
+	if (p->answer != HGM_YES) {
+		name_stage(p, "uffd.exact_address");
+		return false;
+	}
+	split_stage(p, memory);
+	/* If only the mark could not be checked, the proof shows more than the mark would. */
+	if (p->answer == HGM_NO || p->answer == HGM_DENIED ||
+	    (p->answer == HGM_UNPROVEN && !(p->flags & HGM_CAPS_USE_HUGE_PAGES))) {
+		name_stage(p, "hgm.split");
+		return false;
+	}
+	if (!(p->flags & HGM_CAPS_USE_HUGE_PAGES)) {
+		hgm_probe_answer(p, HGM_UNPROVEN,
+				 "%s: not tried, as " HGM_SAY_USE_HUGE_PAGES
+				 " (all stages before say yes)",
+				 proof_names(memory)[0]);
+		return false;
+	}
+	return true;
+}
+
+void hgm_probe_hgm_verdict(struct hgm_probe *p, uint64_t block_bytes)
+{
+	enum hgm_memory memory;
+
+	if (block_bytes == UINT64_C(1) << 21) {
+		memory = HGM_MEMORY_HUGETLB_2M;
+	} else if (block_bytes == UINT64_C(1) << 30) {
+		memory = HGM_MEMORY_HUGETLB_1G;
+	} else {
+		hgm_probe_answer(p, HGM_NO, "no huge page has %" PRIu64 " bytes", block_bytes);
+		return;
+	}
+	if (hgm_probe_hgm_stages(p, memory))
+		name_stage(p, proof_names(memory)[hgm_prove_collapse(p, memory)]);
+}
+
+void hgm_probe_hgm(struct hgm_probe *p, const struct hgm_probe_row *row)
+{
+	struct hgm_probe other;
+
+	(void)row;
+	hgm_probe_hgm_verdict(p, UINT64_C(1) << 21);
+	if (p->answer != HGM_UNPROVEN || !(p->flags & HGM_CAPS_USE_HUGE_PAGES))
+		return;
+	/* Perhaps no 2 MiB page is free; a 1 GiB page is sufficient too. */
+	other = *p;
+	hgm_probe_hgm_verdict(&other, UINT64_C(1) << 30);
+	if (other.answer == HGM_YES)
+		*p = other;
+}
+
+void hgm_probe_hgm_sysfs(struct hgm_probe *p, const struct hgm_probe_row *row)
+{
+	(void)row;
+	sysfs_stage(p);
+}
+
+void hgm_probe_hgm_advice(struct hgm_probe *p, const struct hgm_probe_row *row)
+{
+	(void)row;
+	advice_stage(p);
+}
+
+void hgm_probe_hgm_split(struct hgm_probe *p, const struct hgm_probe_row *row)
+{
+	advice_stage(p);
+	if (p->answer == HGM_YES)
+		split_stage(p, row->memory);
+	else
+		name_stage(p, "hgm.advice");
+}
+
+void hgm_probe_hgm_minor(struct hgm_probe *p, const struct hgm_probe_row *row)
+{
+	if (hgm_probe_hgm_stages(p, row->memory))
+		hgm_prove_minor(p, row->memory);
+}
+
+void hgm_probe_hgm_collapse(struct hgm_probe *p, const struct hgm_probe_row *row)
+{
+	if (hgm_probe_hgm_stages(p, row->memory))
+		hgm_prove_collapse(p, row->memory);
+}
+
+void hgm_probe_hgm_writeprotect(struct hgm_probe *p, const struct hgm_probe_row *row)
+{
+	if (hgm_probe_hgm_stages(p, row->memory))
+		hgm_prove_writeprotect(p, row->memory);
+}

@@ -1,0 +1,86 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The choice of a region's memory: the candidates, best first, and why none of the better ones is
+ * used.
+ */
+#ifndef HGM_LIB_CHOICE_H
+#define HGM_LIB_CHOICE_H
+
+#include <pthread.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include <hgm/region.h>
+
+/* Best first. */
+enum hgm_candidate {
+	HGM_CANDIDATE_NATIVE, /* hugetlb with high-granularity mapping */
+	HGM_CANDIDATE_SHMEM,  /* prepared */
+	HGM_CANDIDATE_SHMEM_LAZY,
+	HGM_CANDIDATE_HUGETLB, /* whole blocks */
+	HGM_CANDIDATE_ANON,
+	HGM_CANDIDATES,
+};
+
+/* What a caller's file is. */
+struct hgm_memory_kind {
+	bool hugetlb;
+	bool may_shrink; /* the file can be truncated */
+	uint64_t block_bytes;
+	dev_t device; /* which file it is */
+	uint64_t inode;
+};
+
+/* Is the caller's file fit for a region, and of which kind is it? -errno with text. */
+int hgm_memory_kind(const struct hgm_region_opts *opts, struct hgm_memory_kind *kind);
+
+/* The result of a test of the kernel, made once per engine. */
+struct hgm_ability {
+	bool known;
+	bool have;
+	char reason[512];
+};
+
+/* What the kernel can do for an engine. */
+struct hgm_abilities {
+	uint64_t features;    /* of its userfaultfds */
+	bool can_continue_wp; /* UFFDIO_CONTINUE can install protected pages */
+	pthread_mutex_t lock; /* protects the structs' contents; not held during a test */
+	struct hgm_ability native_2m;
+	struct hgm_ability native_1g;
+	struct hgm_ability protect_2m; /* pages of native memory, one by one */
+	struct hgm_ability protect_1g;
+	struct hgm_ability collapse_shmem;
+	struct hgm_ability collapse_anon;
+};
+
+/* One search for a kind of memory, for one region. */
+struct hgm_choice {
+	struct hgm_abilities *able;
+	const struct hgm_region_opts *opts;
+	struct hgm_memory_kind kind; /* of the caller's file */
+	uint32_t left;		     /* candidates not looked at yet, as bits */
+	bool single;		     /* there is only one candidate: its own text is enough */
+	bool tried;		     /* a candidate was possible, but could not be had */
+	int rc;			     /* what to return when nothing is left */
+	char refused[768];	     /* why the candidates before were not used, as text */
+};
+
+/* Begin a search. Returns -errno, with a text, if the options contradict each other. */
+int hgm_choice_begin(struct hgm_choice *c, struct hgm_abilities *able,
+		     const struct hgm_region_opts *opts);
+
+/*
+ * Find the next candidate that this kernel and the options allow. Nothing has been allocated for
+ * it. Returns -errno, with a text that says why, if there is none.
+ */
+int hgm_choice_next(struct hgm_choice *c, enum hgm_candidate *candidate);
+
+/* Can the pages of native memory be write-protected one by one? */
+bool hgm_choice_protects_pages(struct hgm_abilities *able, uint64_t block_bytes);
+
+/* Record that a candidate could not be had after all. hgm_errmsg() says why. */
+void hgm_choice_failed(struct hgm_choice *c, enum hgm_candidate candidate, int rc);
+
+#endif

@@ -1,0 +1,674 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Full blocks become huge mappings, while the guest runs.
+ *
+ * MADV_COLLAPSE ignores what was installed, maps the whole block with holes as zeroes, and drops
+ * poison. So a block is collapsed only when all its pages are present (full-last). The return code
+ * of MADV_COLLAPSE is only advice. The page tables are checked instead, block by block by
+ * PAGEMAP_SCAN, or else for all blocks at a time by smaps (collapse_verify.c). MADV_COLLAPSE wakes
+ * no thread. A WAKE of the block always follows, for threads that faulted while the kernel had the
+ * block unmapped.
+ *
+ * A block with holes, where the guest's owner has given memory back, is left alone: the kernel
+ * would fill the holes. When a hole is used again, the block is checked again, and collapsed if no
+ * hole is left.
+ *
+ * hugetlb memory is only ever collapsed in whole blocks: collapsing less is a kernel BUG with HGM
+ * v2.
+ */
+#include <errno.h>
+#include <time.h>
+
+#include "blocks.h"
+#include "install/guard.h"
+#include "install/resolve.h"
+#include "kernel/sys.h"
+#include "region/hgm.h"
+#include "region/holes.h"
+#include "uffd/hugepage.h"
+#include "util/cancel.h"
+#include "util/error.h"
+#include "util/trace.h"
+
+#define NAP_NS	 20000
+#define RUN_MAX	 16 /* blocks that are collapsed by one call */
+#define FELL_MAX 64 /* a block that falls apart this often is left alone */
+
+static void mark(struct hgm_region *r, uint64_t block)
+{
+	atomic_fetch_or_explicit(&r->collapse->wanted[block / 64], UINT64_C(1) << block % 64,
+				 memory_order_release);
+	hgm_collapser_wanted(r);
+}
+
+bool hgm_collapse_can_be_huge(const struct hgm_region *r, uint64_t block)
+{
+	return (block + 1) * r->block_bytes <= (r->copies ? r->length : r->mapped);
+}
+
+void hgm_collapse_want(struct hgm_region *r, uint64_t block)
+{
+	uint8_t was = HGM_BLOCK_OPEN;
+
+	if (!hgm_collapse_can_be_huge(r, block) ||
+	    !atomic_compare_exchange_strong_explicit(&r->collapse->state[block], &was,
+						     HGM_BLOCK_DEFERRED, memory_order_seq_cst,
+						     memory_order_relaxed))
+		return;
+	if (!atomic_load_explicit(&r->deferred, memory_order_seq_cst))
+		hgm_collapse_due(r, block);
+}
+
+void hgm_collapse_filled(struct hgm_region *r, uint64_t block)
+{
+	if (r->collapses)
+		hgm_collapse_want(r, block);
+	else
+		hgm_collapse_whole(r, block);
+}
+
+/*
+ * The collapse of a full block need not wait any more. Both the block's filler and
+ * hgm_region_collapse() may call this. seq_cst on deferred and block_state lets one of the two see
+ * what the other has done, and one of them is first.
+ */
+void hgm_collapse_due(struct hgm_region *r, uint64_t block)
+{
+	uint8_t was = HGM_BLOCK_DEFERRED;
+
+	/* Count it before the state changes, so that no thread counts it off before. */
+	hgm_region_unsettle(r);
+	if (atomic_compare_exchange_strong_explicit(&r->collapse->state[block], &was,
+						    HGM_BLOCK_WAITING, memory_order_seq_cst,
+						    memory_order_relaxed))
+		mark(r, block);
+	else
+		hgm_region_settled(r);
+}
+
+int hgm_region_collapse(struct hgm_region *r)
+{
+	HGM_UNCANCELLED;
+
+	if (!r)
+		return hgm_fail(-EINVAL, "hgm_region_collapse: the region is NULL");
+	if (r->flags & HGM_REGION_NO_COLLAPSE)
+		return hgm_fail(-EOPNOTSUPP, "hgm_region_collapse: the region was made with "
+					     "HGM_REGION_NO_COLLAPSE");
+	if (!atomic_exchange_explicit(&r->deferred, false, memory_order_seq_cst)) {
+		hgm_collapse_look_again(r);
+		return 0;
+	}
+	atomic_store_explicit(&r->event_due, true, memory_order_seq_cst);
+	hgm_region_unsettle(r); /* complete when all blocks are, even if there are none */
+	for (uint64_t block = 0; block < r->blocks; block++)
+		if (atomic_load_explicit(&r->collapse->state[block], memory_order_seq_cst) ==
+		    HGM_BLOCK_DEFERRED)
+			hgm_collapse_due(r, block);
+	hgm_region_settled(r);
+	return 0;
+}
+
+uint64_t hgm_region_huge_bytes(const struct hgm_region *r)
+{
+	uint64_t bytes = atomic_load_explicit(&r->collapse->huge_blocks, memory_order_relaxed) *
+			 r->block_bytes;
+
+	return bytes < r->length ? bytes : r->length; /* the last block may exceed the end */
+}
+
+uint64_t hgm_collapse_left_split(const struct hgm_region *r)
+{
+	return atomic_load_explicit(&r->collapse->left_split, memory_order_relaxed);
+}
+
+/* Is the block mapped huge according to PAGEMAP_SCAN? -errno: PAGEMAP_SCAN cannot tell. */
+static int is_huge(const struct hgm_region *r, uint64_t block)
+{
+	uint64_t huge;
+	int rc = hgm_pagemap_huge(r->h->scan_fd, r->primary + block * r->block_bytes,
+				  r->block_bytes, &huge);
+
+	return rc ? rc : huge == r->block_bytes;
+}
+
+/*
+ * Has a block that counts as huge been split by a touch? The page tables tell. Where they cannot be
+ * checked block by block, the state before the touch decides: the block may have become huge since.
+ */
+static bool fell_apart(const struct hgm_region *r, uint64_t block, uint8_t before)
+{
+	return r->collapse->verify == HGM_VERIFY_PAGEMAP ? is_huge(r, block) <= 0
+							 : before == HGM_BLOCK_HUGE;
+}
+
+/*
+ * Has a block that counts as huge fallen apart without a touch since? Where the page tables cannot
+ * be checked block by block, holes still tell: the caller's file has been punched.
+ */
+static bool fell_unseen(const struct hgm_region *r, uint64_t block)
+{
+	return r->collapse->verify == HGM_VERIFY_PAGEMAP ? !is_huge(r, block)
+							 : hgm_holes_in_block(r, block);
+}
+
+/* A page of a block with holes was mapped. It may have filled the last hole. */
+static void use_hole(struct hgm_region *r, uint64_t block)
+{
+	uint8_t holes = HGM_BLOCK_HOLES;
+
+	if (!atomic_compare_exchange_strong_explicit(&r->collapse->state[block], &holes,
+						     HGM_BLOCK_FELL_APART, memory_order_seq_cst,
+						     memory_order_relaxed))
+		return;
+	atomic_store_explicit(&r->collapse->tries[block], 0, memory_order_relaxed);
+	mark(r, block);
+}
+
+static void touched(struct hgm_region *r, uint64_t block, uint8_t before)
+{
+	uint8_t state = atomic_load_explicit(&r->collapse->state[block], memory_order_acquire);
+	bool enough =
+		atomic_load_explicit(&r->collapse->tries[block], memory_order_relaxed) >= FELL_MAX;
+	uint8_t huge = HGM_BLOCK_HUGE, collapsing = HGM_BLOCK_COLLAPSING;
+
+	if (state == HGM_BLOCK_HOLES) {
+		use_hole(r, block);
+		return;
+	}
+	if (state != HGM_BLOCK_COLLAPSING && state != HGM_BLOCK_HUGE)
+		return;
+	/* The kernel may have finished already, and our verdict would be out of date. */
+	if (atomic_compare_exchange_strong_explicit(&r->collapse->state[block], &collapsing,
+						    HGM_BLOCK_TOUCHED, memory_order_acq_rel,
+						    memory_order_relaxed))
+		return;
+	if (collapsing == HGM_BLOCK_HOLES) {
+		use_hole(r, block);
+		return;
+	}
+	if (!fell_apart(r, block, before))
+		return;
+	if (!atomic_compare_exchange_strong_explicit(&r->collapse->state[block], &huge,
+						     enough ? HGM_BLOCK_SPLIT
+							    : HGM_BLOCK_FELL_APART,
+						     memory_order_seq_cst, memory_order_relaxed))
+		return;
+	atomic_fetch_sub_explicit(&r->collapse->huge_blocks, 1, memory_order_relaxed);
+	if (enough)
+		atomic_fetch_add_explicit(&r->collapse->left_split, 1, memory_order_relaxed);
+	else
+		mark(r, block);
+}
+
+void hgm_collapse_touched(struct hgm_region *r, uint64_t block, uint8_t before)
+{
+	if (r->collapses)
+		touched(r, block, before);
+	else
+		hgm_collapse_whole(r, block);
+}
+
+uint8_t hgm_collapse_state(const struct hgm_region *r, uint64_t block)
+{
+	return atomic_load_explicit(&r->collapse->state[block], memory_order_acquire);
+}
+
+void hgm_collapse_arrived(struct hgm_region *r)
+{
+	/* The time to verify is now: see collapse_verify.c. */
+	if (r->collapse->verify == HGM_VERIFY_SMAPS)
+		hgm_collapser_kick(r->h);
+}
+
+bool hgm_collapse_suspend(struct hgm_region *r, uint64_t block)
+{
+	uint8_t huge = HGM_BLOCK_HUGE;
+
+	/* Protection takes no mapping apart in memory that is mapped by whole blocks. */
+	if (hgm_region_whole_blocks(r))
+		return false;
+	if (!atomic_compare_exchange_strong_explicit(&r->collapse->state[block], &huge,
+						     HGM_BLOCK_FELL_APART, memory_order_acq_rel,
+						     memory_order_relaxed))
+		return false;
+	atomic_fetch_sub_explicit(&r->collapse->huge_blocks, 1, memory_order_relaxed);
+	return true;
+}
+
+bool hgm_collapse_may_be_huge(const struct hgm_region *r, uint64_t block)
+{
+	switch (atomic_load_explicit(&r->collapse->state[block], memory_order_acquire)) {
+	case HGM_BLOCK_UNVERIFIED:
+	case HGM_BLOCK_UNVERIFIED_AGAIN:
+		return true;
+	case HGM_BLOCK_WAITING:
+	case HGM_BLOCK_FELL_APART:
+	case HGM_BLOCK_SPLIT:
+		return atomic_load_explicit(&r->collapse->tries[block], memory_order_relaxed);
+	}
+	return false;
+}
+
+static bool change(_Atomic uint8_t *state, uint8_t from, uint8_t to)
+{
+	return atomic_compare_exchange_strong_explicit(state, &from, to, memory_order_seq_cst,
+						       memory_order_relaxed);
+}
+
+/*
+ * Nothing keeps the block small any more, so hgm_wait() waits for it as for a block that has just
+ * arrived.
+ */
+void hgm_collapse_resume(struct hgm_region *r, uint64_t block)
+{
+	_Atomic uint8_t *state = &r->collapse->state[block];
+
+	if (!r->collapses)
+		return;
+	hgm_region_unsettle(r);
+	if (!change(state, HGM_BLOCK_FELL_APART, HGM_BLOCK_WAITING)) {
+		hgm_region_settled(r);
+		if (atomic_load_explicit(state, memory_order_seq_cst) != HGM_BLOCK_WAITING)
+			return;
+	}
+	atomic_store_explicit(&r->collapse->tries[block], 0, memory_order_relaxed);
+	mark(r, block);
+}
+
+/* False: the collapser is working on the block. */
+static bool leave_alone(struct hgm_region *r, uint64_t block)
+{
+	_Atomic uint8_t *state = &r->collapse->state[block];
+
+	if (change(state, HGM_BLOCK_HUGE, HGM_BLOCK_HOLES)) {
+		atomic_fetch_sub_explicit(&r->collapse->huge_blocks, 1, memory_order_relaxed);
+	} else if (change(state, HGM_BLOCK_SPLIT, HGM_BLOCK_HOLES)) {
+		atomic_fetch_sub_explicit(&r->collapse->left_split, 1, memory_order_relaxed);
+	} else if (change(state, HGM_BLOCK_WAITING, HGM_BLOCK_HOLES)) {
+		hgm_region_settled(r);
+	} else {
+		change(state, HGM_BLOCK_FELL_APART, HGM_BLOCK_HOLES);
+		change(state, HGM_BLOCK_COLLAPSING, HGM_BLOCK_TOUCHED);
+	}
+	return atomic_load_explicit(state, memory_order_acquire) != HGM_BLOCK_TOUCHED;
+}
+
+static void discard_whole(struct hgm_region *r, uint64_t block)
+{
+	_Atomic uint8_t *state = &r->collapse->state[block];
+
+	if (change(state, HGM_BLOCK_HUGE, HGM_BLOCK_OPEN))
+		atomic_fetch_sub_explicit(&r->collapse->huge_blocks, 1, memory_order_relaxed);
+}
+
+void hgm_collapse_discarded(struct hgm_region *r, uint64_t page, uint64_t pages, bool may_wait)
+{
+	uint64_t last = hgm_region_block(r, page + pages - 1);
+
+	for (uint64_t block = hgm_region_block(r, page); block <= last && block < r->blocks;) {
+		if (!r->collapses)
+			discard_whole(r, block++);
+		else if (leave_alone(r, block) || !may_wait)
+			block++;
+		else
+			nanosleep(&(struct timespec){ .tv_nsec = NAP_NS }, NULL);
+	}
+}
+
+void hgm_collapse_whole(struct hgm_region *r, uint64_t block)
+{
+	uint8_t open = HGM_BLOCK_OPEN;
+
+	if (hgm_region_whole_blocks(r) && hgm_region_block_present(r, block) &&
+	    !hgm_poison_of_block(r, block) &&
+	    atomic_compare_exchange_strong_explicit(&r->collapse->state[block], &open,
+						    HGM_BLOCK_HUGE, memory_order_acq_rel,
+						    memory_order_relaxed))
+		atomic_fetch_add_explicit(&r->collapse->huge_blocks, 1, memory_order_relaxed);
+}
+
+void hgm_collapse_look_again(struct hgm_region *r)
+{
+	for (uint64_t block = 0; block < r->blocks; block++) {
+		_Atomic uint8_t *state = &r->collapse->state[block];
+		uint8_t was = atomic_load_explicit(state, memory_order_acquire);
+
+		atomic_store_explicit(&r->collapse->tries[block], 0, memory_order_relaxed);
+		if (was == HGM_BLOCK_HOLES) {
+			use_hole(r, block);
+		} else if (was == HGM_BLOCK_SPLIT &&
+			   atomic_compare_exchange_strong_explicit(
+				   state, &was, HGM_BLOCK_FELL_APART, memory_order_seq_cst,
+				   memory_order_relaxed)) {
+			atomic_fetch_sub_explicit(&r->collapse->left_split, 1,
+						  memory_order_relaxed);
+			mark(r, block);
+		} else if (was == HGM_BLOCK_HUGE && fell_unseen(r, block) &&
+			   hgm_collapse_suspend(r, block)) {
+			mark(r, block);
+		}
+	}
+}
+
+/* Writes have taken huge mappings apart. Let such blocks become huge again. */
+void hgm_collapse_find_split(struct hgm_region *r)
+{
+	for (uint64_t block = 0; block < r->blocks; block++) {
+		char *addr = r->primary + block * r->block_bytes;
+		uint64_t huge;
+
+		if (atomic_load_explicit(&r->collapse->state[block], memory_order_acquire) !=
+			    HGM_BLOCK_HUGE ||
+		    hgm_pagemap_huge(r->h->scan_fd, addr, r->block_bytes, &huge))
+			continue;
+		if (huge < r->block_bytes)
+			hgm_collapse_suspend(r, block);
+	}
+}
+
+/*
+ * The kernel does not collapse a block of HGM memory of which nothing is mapped. So map such a
+ * block by the largest leaf. The collapse follows, whatever the result.
+ */
+static void map_untouched(struct hgm_region *r, uint64_t block)
+{
+	uint64_t page = block * r->block_bytes >> HGM_PAGE_SHIFT;
+	struct hgm_range range = { .addr = hgm_region_at(r, page),
+				   .len = r->block_bytes,
+				   .step = r->block_bytes };
+
+	hgm_range_until_exist(hgm_region_uffd(r, page), &range, HGM_VERB_CONTINUE, NULL);
+}
+
+/* One of the blocks that a visit tries to collapse. */
+struct attempt {
+	uint64_t block;
+	bool held;    /* guarded: not to be collapsed now */
+	bool ours;    /* to be collapsed by us */
+	bool settled; /* hgm_wait() does not wait for it */
+	bool left;    /* it has holes and is left alone */
+	bool asks;    /* the kernel is asked to collapse it */
+	int rc;
+};
+
+/*
+ * The number of adjacent blocks, from the first on, for which the kernel is asked in one call. A
+ * settled block ends the run: it was huge before, and may have small pages now, which are copied.
+ */
+static unsigned int asked_run(const struct attempt *a, unsigned int n)
+{
+	unsigned int run = 0;
+
+	while (run < n && a[run].asks && a[run].block == a[0].block + run)
+		if (a[run++].settled)
+			break;
+	return run;
+}
+
+static int ask_kernel(struct hgm_region *r, uint64_t block, unsigned int blocks)
+{
+	hgm_stat_add(&r->h->stats, HGM_STAT_COLLAPSE_TRIES, blocks);
+	return hgm_sys->madvise(r->primary + block * r->block_bytes, blocks * r->block_bytes,
+				HGM_MADV_COLLAPSE);
+}
+
+/*
+ * False: the block was discarded or touched since we looked at it, and the kernel would fill the
+ * holes.
+ */
+static bool is_untouched(const struct hgm_region *r, uint64_t block)
+{
+	return atomic_load_explicit(&r->collapse->state[block], memory_order_acquire) ==
+	       HGM_BLOCK_COLLAPSING;
+}
+
+static int ask_for_block(struct hgm_region *r, uint64_t block)
+{
+	int rc = is_untouched(r, block) ? ask_kernel(r, block, 1) : -EAGAIN;
+
+	/* Before 6.18 the kernel refuses if nothing of the same 1 GiB was ever mapped. */
+	if (rc == -EINVAL && hgm_collapse_is_left(r, block) &&
+	    !hgm_resolve_remap(r, block * r->block_bytes >> HGM_PAGE_SHIFT, 1))
+		rc = ask_kernel(r, block, 1);
+	return rc;
+}
+
+/*
+ * Each call makes all CPUs drain their lists of pages, and a busy CPU delays this. So make one call
+ * for the whole run. A call that fails does not say for which block.
+ */
+static void ask_for_run(struct hgm_region *r, struct attempt *a, unsigned int run)
+{
+	bool together = run > 1;
+	int rc = -EAGAIN;
+
+	for (unsigned int i = 0; i < run; i++)
+		together &= is_untouched(r, a[i].block);
+	if (together)
+		rc = ask_kernel(r, a[0].block, run);
+	for (unsigned int i = 0; i < run; i++)
+		a[i].rc = rc ? ask_for_block(r, a[i].block) : 0;
+}
+
+/*
+ * @rc is what the kernel returned for the block. Returns 0 if the block is mapped huge,
+ * -EINPROGRESS if smaps must tell, -EAGAIN if the kernel returned success but the block is not
+ * huge, else the kernel's error.
+ */
+static int look_at(struct hgm_region *r, uint64_t block, int rc)
+{
+	int look;
+
+	hgm_region_wake(r, block * r->block_bytes >> HGM_PAGE_SHIFT,
+			r->block_bytes >> HGM_PAGE_SHIFT);
+	/* A touch before this is seen by the check that follows. */
+	atomic_exchange_explicit(&r->collapse->state[block], HGM_BLOCK_COLLAPSING,
+				 memory_order_acq_rel);
+	/*
+	 * For hugetlb memory the return code is wrong both ways: it is mixed with that of the next
+	 * memory area.
+	 */
+	if (r->collapse->verify == HGM_VERIFY_SMAPS && (!rc || r->native))
+		return -EINPROGRESS;
+	if (r->collapse->verify != HGM_VERIFY_PAGEMAP)
+		return rc;
+	look = is_huge(r, block);
+	if (look > 0)
+		return 0;
+	if (look < 0 || rc)
+		return rc;
+	hgm_stat_add(&r->h->stats, HGM_STAT_COLLAPSE_UNPROVED, 1);
+	hgm_collapse_in_doubt(r, block);
+	return -EAGAIN;
+}
+
+/*
+ * False: a thread has touched the block since we looked at it. The block is counted before any
+ * thread can count it off.
+ */
+static bool becomes_huge(struct hgm_region *r, uint64_t block)
+{
+	_Atomic uint8_t *state = &r->collapse->state[block];
+	uint8_t was = atomic_load_explicit(state, memory_order_relaxed);
+
+	atomic_fetch_add_explicit(&r->collapse->huge_blocks, 1, memory_order_relaxed);
+	while (was != HGM_BLOCK_TOUCHED)
+		if (atomic_compare_exchange_weak_explicit(state, &was, HGM_BLOCK_HUGE,
+							  memory_order_acq_rel,
+							  memory_order_relaxed))
+			return true;
+	atomic_fetch_sub_explicit(&r->collapse->huge_blocks, 1, memory_order_relaxed);
+	return false;
+}
+
+void hgm_collapse_outcome(struct hgm_region *r, uint64_t block, int rc, bool settled)
+{
+	_Atomic uint8_t *state = &r->collapse->state[block];
+	unsigned int tries;
+
+	HGM_TRACE3(collapse, r->primary + block * r->block_bytes, r->block_bytes, rc);
+	tries = 1u + atomic_fetch_add_explicit(&r->collapse->tries[block], 1, memory_order_relaxed);
+	/*
+	 * Do this before the block counts as huge: from then on it may be taken apart, and left to
+	 * its collapse again.
+	 */
+	if (!rc)
+		hgm_collapse_mapped(r, block);
+	if (!rc && !becomes_huge(r, block)) {
+		hgm_collapse_in_doubt(r, block);
+		rc = -EAGAIN;
+	}
+	if (!rc) {
+		hgm_stat_add(&r->h->stats, HGM_STAT_COLLAPSED_BLOCKS, 1);
+		if (!settled)
+			atomic_store_explicit(&r->collapse->tries[block], 0, memory_order_relaxed);
+	} else if (tries < (settled ? FELL_MAX : HGM_COLLAPSE_TRIES) && rc != -ENOSYS) {
+		hgm_stat_add(&r->h->stats, HGM_STAT_COLLAPSE_RETRIES, 1);
+		atomic_store_explicit(&r->last_collapse_error, rc, memory_order_relaxed);
+		atomic_store_explicit(state, settled ? HGM_BLOCK_FELL_APART : HGM_BLOCK_WAITING,
+				      memory_order_seq_cst);
+		atomic_fetch_or_explicit(&r->collapse->failed[block / 64],
+					 UINT64_C(1) << block % 64, memory_order_release);
+		hgm_collapser_try_again(r->h);
+		return;
+	} else {
+		atomic_store_explicit(&r->last_collapse_error, rc, memory_order_relaxed);
+		atomic_fetch_add_explicit(&r->collapse->left_split, 1, memory_order_relaxed);
+		atomic_store_explicit(state, HGM_BLOCK_SPLIT, memory_order_release);
+		hgm_log_some(&r->h->log, HGM_LOG_LEFT_SPLIT, HGM_LOG_WARNING,
+			     "the block of %llu MiB at %p stays in small pages after %u tries: %s",
+			     (unsigned long long)r->block_bytes >> 20,
+			     (void *)(r->primary + block * r->block_bytes), tries,
+			     hgm_errno_name(rc));
+	}
+	if (!settled)
+		hgm_region_settled(r);
+}
+
+/*
+ * True: a block that is being collapsed has holes, and is left alone. If a thread uses a hole
+ * meanwhile, the block is checked again.
+ */
+static bool leave_holes(struct hgm_region *r, uint64_t block, bool settled)
+{
+	_Atomic uint8_t *state = &r->collapse->state[block];
+	uint8_t was = HGM_BLOCK_COLLAPSING;
+
+	if (!hgm_holes_in_block(r, block))
+		return false;
+	if (!atomic_compare_exchange_strong_explicit(state, &was, HGM_BLOCK_HOLES,
+						     memory_order_seq_cst, memory_order_relaxed)) {
+		atomic_store_explicit(state, HGM_BLOCK_FELL_APART, memory_order_seq_cst);
+		mark(r, block);
+	}
+	if (!settled)
+		hgm_region_settled(r);
+	return true;
+}
+
+/* A thread in hgm_wait() must not wait for a guard, which may last long. */
+static void settle_held(struct hgm_region *r, uint64_t block)
+{
+	uint8_t was = HGM_BLOCK_WAITING;
+
+	if (!atomic_compare_exchange_strong_explicit(&r->collapse->state[block], &was,
+						     HGM_BLOCK_FELL_APART, memory_order_seq_cst,
+						     memory_order_relaxed))
+		return;
+	hgm_collapse_map_left(r, block);
+	hgm_region_settled(r);
+	/* The guard may have released the block since. */
+	if (!hgm_guard_holds(r, block))
+		mark(r, block);
+}
+
+/* Decide whether a block is to be collapsed. It may have been marked twice. */
+static void begin(struct hgm_region *r, struct attempt *a)
+{
+	_Atomic uint8_t *state = &r->collapse->state[a->block];
+	uint8_t was = atomic_load_explicit(state, memory_order_acquire);
+
+	a->held = hgm_guard_holds(r, a->block);
+	a->settled = was == HGM_BLOCK_FELL_APART;
+	a->ours = !a->held && (was == HGM_BLOCK_WAITING || a->settled) &&
+		  change(state, was, HGM_BLOCK_COLLAPSING);
+	if (!a->ours)
+		return;
+	a->left = leave_holes(r, a->block, a->settled);
+	if (a->left)
+		return;
+	a->rc = hgm_guard_unregister_block(r, a->block);
+	a->asks = !a->rc;
+	if (a->asks && r->native)
+		map_untouched(r, a->block);
+}
+
+/*
+ * Runs in the section, too: a thread that begins to guard must find the block huge, and suspend it.
+ */
+static void conclude(struct hgm_region *r, struct attempt *a)
+{
+	if (!a->ours || a->left)
+		return;
+	if (a->asks)
+		a->rc = look_at(r, a->block, a->rc);
+	if (a->rc == -EINPROGRESS) {
+		atomic_store_explicit(&r->collapse->state[a->block],
+				      a->settled ? HGM_BLOCK_UNVERIFIED_AGAIN
+						 : HGM_BLOCK_UNVERIFIED,
+				      memory_order_release);
+		hgm_collapse_unverified(r);
+		return;
+	}
+	/* Memory has been given back meanwhile: the kernel returns EBUSY. */
+	a->left = a->asks && a->rc && leave_holes(r, a->block, a->settled);
+	if (!a->left)
+		hgm_collapse_outcome(r, a->block, a->rc, a->settled);
+}
+
+/* Runs after the section. */
+static void end(struct hgm_region *r, const struct attempt *a)
+{
+	if (a->held)
+		settle_held(r, a->block);
+	else if (a->left || (a->rc && a->rc != -EINPROGRESS))
+		hgm_collapse_map_left(r, a->block);
+}
+
+bool hgm_collapse_copies(const struct hgm_region *r)
+{
+	return r->copies || r->native || r->prepared_blocks < r->blocks;
+}
+
+uint64_t hgm_collapse_visit(struct hgm_region *r, uint64_t word, uint64_t bits)
+{
+	/*
+	 * Where pages are copied, each block takes the kernel a while, and other threads may wait
+	 * for it.
+	 */
+	unsigned int most = hgm_collapse_copies(r) ? 1 : RUN_MAX, n = 0;
+	struct attempt a[RUN_MAX] = { 0 };
+	int in;
+
+	for (; bits && n < most; bits &= bits - 1)
+		a[n++].block = word * 64 + (uint64_t)__builtin_ctzll(bits);
+	/*
+	 * Either a thread that begins to guard waits for us, or we see its guard. When the guard
+	 * ends, the block comes back here.
+	 */
+	in = hgm_guard_enter(r);
+	for (unsigned int i = 0; i < n; i++)
+		begin(r, &a[i]);
+	for (unsigned int i = 0, run; i < n; i += run ? run : 1) {
+		run = asked_run(a + i, n - i);
+		if (run)
+			ask_for_run(r, a + i, run);
+	}
+	for (unsigned int i = 0; i < n; i++)
+		conclude(r, &a[i]);
+	hgm_guard_exit(r, in);
+	for (unsigned int i = 0; i < n; i++)
+		end(r, &a[i]);
+	return bits;
+}

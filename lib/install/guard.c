@@ -1,0 +1,216 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Write-protection of a region.
+ *
+ * A page is guarded while its bit in the bitmap "guarded" is set. The rule: a guarded page is never
+ * mapped writable. Two sides keep this rule:
+ *
+ *	installing	a thread that maps a page looks at the page's bit and maps the page in
+ *			one section of the region (hgm_guard_enter). It maps the page protected
+ *			if the bit or guard_all is set;
+ *	guarding	sets the bits, waits for all sections, then calls UFFDIO_WRITEPROTECT.
+ *
+ * After the wait, no thread is left that looked at the bits before. So none of the pages is mapped
+ * writable, or unprotected, after the WRITEPROTECT. Sections are counted only while the region has
+ * a guard. A thread that begins to guard waits by RCU for sections that are not counted.
+ *
+ * A page's bit is cleared by a thread that has dealt with the page, before the page is unprotected.
+ * Fault threads do both in one section. Elsewhere both are done by the only thread that could set
+ * the bit again. A thread that sees a clear bit may map the page writable.
+ *
+ * A snapshot guards the pages that are present at an instant. It sets guard_all, waits, sets the
+ * bits, calls UFFDIO_WRITEPROTECT, and then clears guard_all. So nothing can be mapped writable
+ * between the bits and the WRITEPROTECT. Nor can a page be mapped but not present: COPY and the
+ * publication of what it copied are in one section, so every page that the guest can have written
+ * to is guarded. While guard_all is set some faults must wait, for a short time.
+ *
+ * Where the kernel cannot install protected pages (UFFDIO_CONTINUE before 6.4), blocks that are
+ * completely present are registered for write-protection only: the kernel itself maps their pages,
+ * protected. In other blocks a guarded page is dealt with, as if it were written to, before it is
+ * mapped.
+ *
+ * The kernel drops protection when it collapses, and refuses to collapse shmem that is registered
+ * for write-protection. So the collapser must not collapse guarded blocks (hgm_guard_holds, by the
+ * same reasoning). The registration of a full block is renewed without write-protection before the
+ * block is collapsed. For a moment the block is not registered at all. This is harmless only
+ * because all its pages are present.
+ */
+#include <errno.h>
+
+#include "guard.h"
+#include "installs.h"
+#include "kernel/sys.h"
+#include "region/hgm.h"
+#include "resolve.h"
+#include "util/bits.h"
+
+struct hgm_guard *hgm_guard_of(const struct hgm_region *r)
+{
+	return atomic_load_explicit(&r->install->guard, memory_order_seq_cst);
+}
+
+void *hgm_guard_user(const struct hgm_region *r)
+{
+	return atomic_load_explicit(&r->install->guard_user, memory_order_seq_cst);
+}
+
+void hgm_guard_become(struct hgm_region *r, struct hgm_guard *g, void *user)
+{
+	if (g)
+		atomic_store_explicit(&r->install->guard_user, user, memory_order_relaxed);
+	atomic_store_explicit(&r->install->guard, g, memory_order_seq_cst);
+}
+
+uint64_t hgm_guard_word(const struct hgm_region *r, uint64_t word)
+{
+	return atomic_load_explicit(&r->install->guarded[word], memory_order_acquire);
+}
+
+void hgm_guard_set(struct hgm_region *r, uint64_t word, uint64_t bits)
+{
+	atomic_fetch_or_explicit(&r->install->guarded[word], bits, memory_order_acq_rel);
+}
+
+void hgm_guard_clear(struct hgm_region *r, uint64_t word, uint64_t bits)
+{
+	atomic_fetch_and_explicit(&r->install->guarded[word], ~bits, memory_order_acq_rel);
+}
+
+bool hgm_guard_any(const struct hgm_region *r, uint64_t page, uint64_t pages)
+{
+	for (uint64_t w = page / 64; w * 64 < page + pages; w++)
+		if (atomic_load_explicit(&r->install->guarded[w], memory_order_acquire) &
+		    hgm_bits_of_range(page, pages, w))
+			return true;
+	return false;
+}
+
+static uint64_t unit_pages(const struct hgm_region *r)
+{
+	return r->wp_bytes >> HGM_PAGE_SHIFT;
+}
+
+int hgm_guard_release(struct hgm_region *r, uint64_t page, uint64_t pages)
+{
+	uint64_t unit = unit_pages(r);
+	uint64_t first = page / unit * unit;
+	uint64_t end = (page + pages + unit - 1) / unit * unit;
+	int fd = hgm_uffd_fd(hgm_region_uffd(r, page)), rc = 0;
+
+	for_each_kept (r, first << HGM_PAGE_SHIFT, end << HGM_PAGE_SHIFT, at, len) {
+		rc = hgm_sys->uffd_writeprotect(fd, r->primary + at, len, 0);
+		if (rc == -EAGAIN)
+			break;
+		/*
+		 * The memory is gone, or no longer registered for it: waiting threads must look
+		 * again.
+		 */
+		if (rc)
+			hgm_region_wake(r, at >> HGM_PAGE_SHIFT, len >> HGM_PAGE_SHIFT);
+		rc = 0;
+	}
+	return rc;
+}
+
+void hgm_guard_allow(struct hgm_region *r, uint64_t page, uint64_t pages)
+{
+	for (uint64_t w = page / 64; w * 64 < page + pages; w++)
+		atomic_fetch_and_explicit(&r->install->guarded[w],
+					  ~hgm_bits_of_range(page, pages, w), memory_order_acq_rel);
+}
+
+int hgm_guard_fault(struct hgm_region *r, uint64_t page)
+{
+	int rc = hgm_guard_write(r, page);
+
+	if (rc == HGM_GUARD_WAITS) /* the guard releases it */
+		return 0;
+	return rc ? rc : hgm_guard_release(r, page, 1);
+}
+
+int hgm_guard_write(struct hgm_region *r, uint64_t page)
+{
+	uint64_t unit = unit_pages(r), first = page / unit * unit;
+	struct hgm_guard *g = hgm_guard_of(r);
+
+	/* A page of a unit that is being dealt with cannot be released before the others. */
+	return g && hgm_guard_any(r, first, unit) ? g->ops->write(g, r, first, unit) : 0;
+}
+
+int hgm_guard_lift(struct hgm_region *r, uint64_t page)
+{
+	if (!hgm_guard_of(r))
+		return 0;
+	if (atomic_load_explicit(&r->install->guard_all, memory_order_seq_cst))
+		return -EAGAIN;
+	return hgm_guard_write(r, page) ? -EAGAIN : 0;
+}
+
+void hgm_guard_removed(struct hgm_region *r, uint64_t page, uint64_t pages)
+{
+	struct hgm_guard *g;
+
+	hgm_rcu_read_lock(); /* the guard cannot be freed meanwhile */
+	g = hgm_guard_of(r);
+	if (g && g->ops->removed)
+		g->ops->removed(g, r, page, pages);
+	hgm_rcu_read_unlock();
+}
+
+void hgm_guard_holes(struct hgm_region *r, uint64_t word, uint64_t bits)
+{
+	struct hgm_guard *g;
+
+	hgm_rcu_read_lock(); /* the guard cannot be freed meanwhile */
+	g = hgm_guard_of(r);
+	if (g && g->ops->holes)
+		g->ops->holes(g, r, word, bits);
+	hgm_rcu_read_unlock();
+}
+
+int hgm_guard_enter(struct hgm_region *r)
+{
+	hgm_rcu_read_lock();
+	return hgm_guard_of(r) ? (int)hgm_section_enter(&r->install->section) : -1;
+}
+
+void hgm_guard_exit(struct hgm_region *r, int in)
+{
+	if (in >= 0)
+		hgm_section_leave(&r->install->section, (unsigned int)in);
+	hgm_rcu_read_unlock();
+}
+
+uint64_t hgm_guard_run(struct hgm_region *r, uint64_t page, uint64_t pages, bool able,
+		       bool *protect)
+{
+	/* Pages that are mapped as a whole are all mapped as the strictest of them requires. */
+	uint64_t grain = r->map_bytes >> HGM_PAGE_SHIFT, n = grain - page % grain;
+
+	*protect = false;
+	if (!hgm_guard_of(r))
+		return pages;
+	*protect = true;
+	if (atomic_load_explicit(&r->install->guard_all, memory_order_seq_cst))
+		return able ? pages : 0;
+	*protect = hgm_guard_any(r, page, n);
+	while (n < pages && hgm_guard_any(r, page + n, grain) == *protect)
+		n += grain;
+	n = n < pages ? n : pages;
+	if (!*protect || able)
+		return n;
+	/* Protected pages cannot be installed here: make the first ones unguarded. */
+	*protect = false;
+	if (hgm_guard_write(r, page))
+		return 0;
+	n = grain - page % grain;
+	return n < pages ? n : pages;
+}
+
+bool hgm_guard_holds(const struct hgm_region *r, uint64_t block)
+{
+	return hgm_guard_of(r) &&
+	       atomic_load_explicit(&r->install->held[block / 64], memory_order_seq_cst) >>
+			       block % 64 &
+		       1;
+}

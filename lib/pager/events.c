@@ -1,0 +1,496 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Events, and the thread that always reads them.
+ *
+ * The kernel blocks a thread that drops, unmaps or moves registered memory until the event has been
+ * read. Meanwhile it refuses every range operation on that userfaultfd (EAGAIN). Fault threads read
+ * the events of the memory that they serve. Before hgm_start() there are no fault threads, and the
+ * events thread reads in their place. It does not serve faults. They are raised again when the
+ * fault threads begin.
+ *
+ * An event announces what is going to happen: the memory is dropped after the event has been read.
+ * MADV_DONTNEED also raises REMOVE, but drops nothing of a file. For anonymous memory, the event
+ * decides what was discarded. For files, see suspects.c. For hugetlb, the holes that are found
+ * decide, because only whole huge pages are dropped.
+ *
+ * The same thread serves the aliases. They are registered for missing faults, so that an owner that
+ * writes to a dropped page waits until the page is noted as discarded (discard.c). The thread
+ * itself never writes to an alias.
+ */
+#include <errno.h>
+#include <poll.h>
+#include <stdlib.h>
+
+#include "collapse/collapse.h"
+#include "events.h"
+#include "events_state.h"
+#include "fill.h"
+#include "install/discard.h"
+#include "install/guard.h"
+#include "install/resolve.h"
+#include "install/suspects.h"
+#include "kernel/sys.h"
+#include "region/hgm.h"
+#include "util/clock.h"
+#include "util/error.h"
+
+#define READ_BATCH   16
+#define RETRY_MIN_NS 50000
+#define RETRY_MAX_NS 10000000
+#define RETRIES_MAX  64
+#define SUSPECTS_NS  10000000
+
+/* Holes of aliases that could not be filled in their turn. */
+struct retries {
+	unsigned int count;
+	uint64_t addr[RETRIES_MAX];
+	uint64_t backoff_ns;
+};
+
+static void kick(struct hgm_events *e)
+{
+	uint64_t one = 1;
+
+	hgm_sys->write(e->kick_fd, &one, sizeof(one));
+}
+
+static void mark_removed(struct hgm_region *r, uint64_t page, uint64_t pages, uint64_t read_ns)
+{
+	if (r->backing == HGM_BACKING_ANON)
+		hgm_discard_mark(r, page, pages);
+	else if (r->backing != HGM_BACKING_HUGETLB)
+		hgm_suspects_add(r, page, pages, read_ns);
+}
+
+static void removed(struct hgm_region *r, uint64_t page, uint64_t pages)
+{
+	if (r->backing == HGM_BACKING_ANON)
+		hgm_discard_pages(r, page, pages);
+	else if (r->backing != HGM_BACKING_HUGETLB)
+		kick(r->h->events); /* to decide about the range */
+	hgm_guard_removed(r, page, pages);
+	hgm_collapse_discarded(r, page, pages, false);
+}
+
+/* A snapshot can no longer have this memory. */
+static void lost(struct hgm_region *r, uint64_t from, uint64_t to)
+{
+	hgm_guard_removed(r, from >> HGM_PAGE_SHIFT, (to - from) >> HGM_PAGE_SHIFT);
+	hgm_region_lost(r, from, to);
+}
+
+/* The part of [start, end) that lies in a region, in bytes of the region. */
+static bool clip(const struct hgm_region *r, uint64_t start, uint64_t end, uint64_t *from,
+		 uint64_t *to)
+{
+	uint64_t base = (uintptr_t)r->primary;
+
+	if (end <= base || start >= base + r->mapped || start >= end)
+		return false;
+	*from = start > base ? start - base : 0;
+	*to = end < base + r->mapped ? end - base : r->mapped;
+	return true;
+}
+
+void hgm_event_mark(struct hgm *h, struct hgm_uffd_event *ev, uint64_t read_ns)
+{
+	struct hgm_table *t;
+	uint64_t from, to;
+
+	if (ev->type != HGM_UFFD_EVENT_REMOVE)
+		return;
+	hgm_rcu_read_lock();
+	t = atomic_load_explicit(&h->table, memory_order_acquire);
+	for (unsigned int i = 0; i < t->count; i++) {
+		struct hgm_region *r = t->region[i];
+		uint64_t page, pages;
+
+		if (!clip(r, ev->addr, ev->end, &from, &to))
+			continue;
+		page = from >> HGM_PAGE_SHIFT;
+		pages = (to - from) >> HGM_PAGE_SHIFT;
+		if (hgm_retry_dropped(r, page, pages))
+			ev->end = ev->addr; /* the event means nothing */
+		else
+			mark_removed(r, page, pages, read_ns);
+	}
+	hgm_rcu_read_unlock();
+}
+
+void hgm_event(struct hgm *h, const struct hgm_uffd_event *ev)
+{
+	struct hgm_table *t;
+	uint64_t from, to;
+
+	hgm_stat_add(&h->stats, HGM_STAT_EVENTS, 1);
+	hgm_rcu_read_lock();
+	t = atomic_load_explicit(&h->table, memory_order_acquire);
+	for (unsigned int i = 0; i < t->count; i++) {
+		struct hgm_region *r = t->region[i];
+		uint64_t end = ev->type == HGM_UFFD_EVENT_REMAP ? ev->addr + ev->len : ev->end;
+
+		if (!clip(r, ev->addr, end, &from, &to))
+			continue;
+		if (ev->type == HGM_UFFD_EVENT_REMOVE)
+			removed(r, from >> HGM_PAGE_SHIFT, (to - from) >> HGM_PAGE_SHIFT);
+		else
+			lost(r, from, to);
+		if (ev->type == HGM_UFFD_EVENT_REMAP)
+			hgm_region_moved(r, ev->end, ev->len);
+	}
+	hgm_rcu_read_unlock();
+}
+
+static bool has_alias(const struct hgm_region *r, uint64_t addr)
+{
+	return r->alias && addr - (uintptr_t)r->alias < r->mapped;
+}
+
+/* Inside a read-side section. */
+static struct hgm_region *find_by_alias(const struct hgm_table *t, uint64_t addr)
+{
+	for (unsigned int i = 0; i < t->count; i++)
+		if (has_alias(t->region[i], addr))
+			return t->region[i];
+	return NULL;
+}
+
+static int serve_hole(struct hgm_region *r, uint64_t addr)
+{
+	uint64_t page = (addr - (uintptr_t)r->alias) >> HGM_PAGE_SHIFT;
+
+	hgm_discard_found(r, page);
+	return hgm_resolve_fill_hole(r, page);
+}
+
+/* A region that is being destroyed is in no table, but waits for owners that write to its alias. */
+static int serve_ending(struct hgm *h, uint64_t addr)
+{
+	struct hgm_events *e = h->events;
+	struct hgm_region *r;
+	int rc = 0;
+
+	pthread_mutex_lock(&e->ending_lock);
+	r = e->ending;
+	while (r && !has_alias(r, addr))
+		r = r->fill->next_ending;
+	if (r)
+		rc = serve_hole(r, addr);
+	pthread_mutex_unlock(&e->ending_lock);
+	addr &= ~(HGM_PAGE_BYTES - 1);
+	if (!r) /* not served yet, or no longer */
+		hgm_sys->uffd_wake(hgm_uffd_fd(h->alias_uffd), (void *)(uintptr_t)addr,
+				   HGM_PAGE_BYTES);
+	return rc;
+}
+
+/* -EAGAIN: try again later. */
+static int serve_alias(struct hgm *h, uint64_t addr)
+{
+	struct hgm_region *r;
+	int rc;
+
+	hgm_rcu_read_lock();
+	r = find_by_alias(atomic_load_explicit(&h->table, memory_order_acquire), addr);
+	if (r)
+		hgm_region_visit(r);
+	hgm_rcu_read_unlock();
+	if (!r)
+		return serve_ending(h, addr);
+	rc = serve_hole(r, addr);
+	hgm_region_leave(r);
+	return rc;
+}
+
+void hgm_events_ending(struct hgm_region *r)
+{
+	struct hgm_events *e = r->h->events;
+
+	pthread_mutex_lock(&e->ending_lock);
+	r->fill->next_ending = e->ending;
+	e->ending = r;
+	pthread_mutex_unlock(&e->ending_lock);
+}
+
+void hgm_events_ended(struct hgm_region *r)
+{
+	struct hgm_events *e = r->h->events;
+	struct hgm_region **at = &e->ending;
+
+	pthread_mutex_lock(&e->ending_lock);
+	while (*at != r)
+		at = &(*at)->fill->next_ending;
+	*at = r->fill->next_ending;
+	pthread_mutex_unlock(&e->ending_lock);
+}
+
+static void read_alias(struct hgm *h, struct retries *again)
+{
+	struct hgm_uffd_event ev[READ_BATCH];
+	int n = hgm_uffd_read(h->alias_uffd, ev, READ_BATCH);
+
+	for (int i = 0; i < n; i++) {
+		if (ev[i].type != HGM_UFFD_EVENT_PAGEFAULT || !serve_alias(h, ev[i].addr))
+			continue;
+		if (again->count < RETRIES_MAX)
+			again->addr[again->count++] = ev[i].addr;
+		else /* the thread faults again, and the kernel keeps the message */
+			hgm_sys->uffd_wake(hgm_uffd_fd(h->alias_uffd),
+					   (void *)(uintptr_t)(ev[i].addr & ~(HGM_PAGE_BYTES - 1)),
+					   HGM_PAGE_BYTES);
+	}
+}
+
+static void retry(struct hgm *h, struct retries *again)
+{
+	unsigned int left = 0;
+
+	for (unsigned int i = 0; i < again->count; i++)
+		if (serve_alias(h, again->addr[i]))
+			again->addr[left++] = again->addr[i];
+	again->count = left;
+	again->backoff_ns =
+		again->backoff_ns * 2 < RETRY_MAX_NS ? again->backoff_ns * 2 : RETRY_MAX_NS;
+	if (!left)
+		again->backoff_ns = RETRY_MIN_NS;
+}
+
+static void read_events(struct hgm *h, struct hgm_uffd *u)
+{
+	struct hgm_uffd_event ev[READ_BATCH];
+	uint64_t read_ns = hgm_stamp_ns();
+	int n = hgm_uffd_read(u, ev, READ_BATCH);
+
+	for (int i = 0; i < n; i++)
+		if (ev[i].type != HGM_UFFD_EVENT_PAGEFAULT) {
+			hgm_event_mark(h, &ev[i], read_ns);
+			hgm_event(h, &ev[i]);
+		}
+}
+
+/* The userfaultfds that the thread reads now. */
+struct watched {
+	unsigned int count;
+	struct hgm_uffd *uffd[HGM_THREADS_MAX + HGM_EVENTS_EXTRA_MAX];
+};
+
+/* Returns false if the thread must end. */
+static bool look(struct hgm *h, struct watched *w)
+{
+	struct hgm_events *e = h->events;
+	bool go_on;
+
+	w->count = 0;
+	pthread_mutex_lock(&e->lock);
+	go_on = !e->stop;
+	for (unsigned int i = 0; !e->faults_taken && i < h->stripes; i++)
+		w->uffd[w->count++] = h->uffd[i];
+	for (unsigned int i = 0; i < HGM_EVENTS_EXTRA_MAX; i++)
+		if (e->extra[i])
+			w->uffd[w->count++] = e->extra[i];
+	e->gave_faults = e->faults_taken;
+	e->round++;
+	pthread_cond_broadcast(&e->cond);
+	pthread_mutex_unlock(&e->lock);
+	return go_on;
+}
+
+/* Returns true if ranges still wait for a decision. */
+static bool age_suspects(struct hgm *h)
+{
+	struct hgm_table *t;
+	bool some = false;
+
+	hgm_rcu_read_lock();
+	t = atomic_load_explicit(&h->table, memory_order_acquire);
+	for (unsigned int i = 0; i < t->count; i++)
+		some |= hgm_suspects_age(t->region[i]);
+	hgm_rcu_read_unlock();
+	return some;
+}
+
+/* The longest time to sleep. */
+static int64_t patience(const struct retries *again, bool suspects)
+{
+	if (again->count)
+		return (int64_t)again->backoff_ns;
+	return suspects ? SUSPECTS_NS : -1;
+}
+
+static void *events_thread(void *arg)
+{
+	struct hgm *h = arg;
+	struct hgm_events *e = h->events;
+	struct pollfd fds[2 + HGM_THREADS_MAX + HGM_EVENTS_EXTRA_MAX];
+	struct retries again = { .backoff_ns = RETRY_MIN_NS };
+	struct watched w;
+	uint64_t drained;
+	bool suspects = false;
+
+	/* The first read-side section registers the thread, which allocates. */
+	hgm_rcu_read_lock();
+	hgm_rcu_read_unlock();
+	hgm_discard_forbid();
+	fds[0] = (struct pollfd){ .fd = e->kick_fd, .events = POLLIN };
+	fds[1] = (struct pollfd){ .fd = hgm_uffd_fd(h->alias_uffd), .events = POLLIN };
+	while (look(h, &w)) {
+		for (unsigned int i = 0; i < w.count; i++)
+			fds[2 + i] =
+				(struct pollfd){ .fd = hgm_uffd_fd(w.uffd[i]), .events = POLLIN };
+		hgm_sys->poll(fds, 2 + w.count, patience(&again, suspects));
+		if (fds[0].revents)
+			hgm_sys->read(e->kick_fd, &drained, sizeof(drained));
+		retry(h, &again);
+		read_alias(h, &again);
+		for (unsigned int i = 0; i < w.count; i++)
+			read_events(h, w.uffd[i]);
+		suspects = age_suspects(h);
+	}
+	return NULL;
+}
+
+int hgm_events_init(struct hgm *h)
+{
+	struct hgm_events *e = calloc(1, sizeof(*e));
+
+	if (!e)
+		return -ENOMEM;
+	pthread_mutex_init(&e->lock, NULL);
+	pthread_mutex_init(&e->ending_lock, NULL);
+	hgm_cond_init(&e->cond);
+	e->kick_fd = -1;
+	h->events = e;
+	return 0;
+}
+
+int hgm_events_start(struct hgm *h, const struct hgm_uffd_opts *opts)
+{
+	struct hgm_events *e = h->events;
+	struct hgm_uffd_opts o = {
+		.size = sizeof(o),
+		.optional = HGM_UFFD_FEATURE_MISSING_HUGETLBFS | HGM_UFFD_FEATURE_MISSING_SHMEM |
+			    HGM_UFFD_FEATURE_EXACT_ADDRESS,
+		.flags = opts->flags,
+	};
+	int rc;
+
+	e->kick_fd = hgm_sys->eventfd();
+	if (e->kick_fd < 0)
+		return hgm_fail(e->kick_fd, "hgm_create: eventfd: %s; " HGM_FD_HINT,
+				hgm_errno_name(e->kick_fd));
+	rc = hgm_uffd_open(&h->alias_uffd, &o);
+	if (!rc)
+		rc = hgm_thread_start(&e->thread, "hgm-events", 0, events_thread, h);
+	e->started = !rc;
+	return rc;
+}
+
+void hgm_events_stop(struct hgm *h)
+{
+	struct hgm_events *e = h->events;
+
+	if (!e || !e->started)
+		return;
+	pthread_mutex_lock(&e->lock);
+	e->stop = true;
+	pthread_mutex_unlock(&e->lock);
+	kick(e);
+	pthread_join(e->thread, NULL);
+	e->started = false;
+}
+
+void hgm_events_destroy(struct hgm *h)
+{
+	struct hgm_events *e = h->events;
+
+	hgm_uffd_close(h->alias_uffd);
+	if (!e)
+		return;
+	if (e->kick_fd >= 0)
+		hgm_sys->close(e->kick_fd);
+	pthread_mutex_destroy(&e->lock);
+	pthread_mutex_destroy(&e->ending_lock);
+	pthread_cond_destroy(&e->cond);
+	free(e);
+	h->events = NULL;
+}
+
+void hgm_events_give_faults(struct hgm *h)
+{
+	struct hgm_events *e = h->events;
+
+	pthread_mutex_lock(&e->lock);
+	e->faults_taken = true;
+	kick(e);
+	while (!e->gave_faults)
+		pthread_cond_wait(&e->cond, &e->lock);
+	pthread_mutex_unlock(&e->lock);
+}
+
+void hgm_events_take_faults(struct hgm *h)
+{
+	pthread_mutex_lock(&h->events->lock);
+	h->events->faults_taken = false;
+	pthread_mutex_unlock(&h->events->lock);
+	kick(h->events);
+}
+
+/* Wait for the next round. The round under way may have begun before this call. */
+static void next_round(struct hgm_events *e)
+{
+	uint64_t round = e->round;
+
+	kick(e);
+	while (e->round == round)
+		pthread_cond_wait(&e->cond, &e->lock);
+}
+
+void hgm_events_settle(struct hgm *h)
+{
+	pthread_mutex_lock(&h->events->lock);
+	next_round(h->events);
+	pthread_mutex_unlock(&h->events->lock);
+	for (unsigned int i = 0; i < h->stripes; i++)
+		hgm_reads_wait(&h->reads[i]);
+}
+
+int hgm_events_add(struct hgm *h, struct hgm_uffd *u)
+{
+	struct hgm_events *e = h->events;
+	int rc = -ENOSPC;
+
+	pthread_mutex_lock(&e->lock);
+	for (unsigned int i = 0; rc && i < HGM_EVENTS_EXTRA_MAX; i++) {
+		if (e->extra[i])
+			continue;
+		e->extra[i] = u;
+		rc = 0;
+	}
+	pthread_mutex_unlock(&e->lock);
+	if (rc)
+		return hgm_fail(rc, "events of at most %d regions are read by themselves",
+				HGM_EVENTS_EXTRA_MAX);
+	kick(e);
+	return 0;
+}
+
+void hgm_events_remove(struct hgm *h, struct hgm_uffd *u)
+{
+	struct hgm_events *e = h->events;
+
+	pthread_mutex_lock(&e->lock);
+	for (unsigned int i = 0; i < HGM_EVENTS_EXTRA_MAX; i++)
+		if (e->extra[i] == u)
+			e->extra[i] = NULL;
+	next_round(e);
+	pthread_mutex_unlock(&e->lock);
+}
+
+int hgm_events_watch_alias(struct hgm_region *r)
+{
+	uint64_t ioctls;
+
+	if (!r->alias)
+		return 0;
+	return hgm_uffd_register(r->h->alias_uffd, r->alias, r->mapped, HGM_UFFD_MISSING, &ioctls);
+}

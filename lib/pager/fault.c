@@ -1,0 +1,503 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Fault threads. Each reads the messages of its own userfaultfd and serves them inline.
+ *
+ * A thread that reads messages takes no lock that any thread holds across an ioctl, allocates
+ * nothing, and touches no registered memory. So nothing that it waits for can wait for it.
+ *
+ * Waking a halted CPU costs more than serving a fault. So after a fault the thread polls for a
+ * while before it sleeps. This time is halved whenever polling was in vain, down to nothing, and
+ * restored by a fault that comes soon after the last one. So an idle engine sleeps, and an engine
+ * whose faults are far apart does not spin.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include "events.h"
+#include "fault.h"
+#include "install/discard.h"
+#include "kernel/sys.h"
+#include "region/hgm.h"
+#include "request.h"
+#include "serve.h"
+#include "util/clock.h"
+#include "util/error.h"
+#include "util/thread.h"
+#include "util/trace.h"
+
+#define READ_BATCH	32
+#define PARKED_MAX	65536 /* costs only address space until so many are parked */
+#define PARKED_FEW	64    /* if that mapping fails */
+#define PARK_MIN_NS	30000
+#define PARK_MAX_NS	5000000
+#define READS_PER_YIELD 2
+#define TOGETHER_MIN	4	 /* messages of one read; fewer are woken sooner one by one */
+#define OWED_MAX_NS	100000	 /* how long waiters wait for others: a halted CPU wakes in 40 us */
+#define APART_NS	10000000 /* how long a source that answers late may be asked again */
+#define SPIN_FLOOR_NS	4000	 /* below this, spinning is not worth its start */
+
+/* A fault that could not be served in its turn (EAGAIN, no slot, no memory) and is tried again. */
+struct parked {
+	uint64_t addr;
+	uint32_t flags;
+	bool starved; /* try nothing before there is a free slot */
+	uint64_t due_ns;
+	uint64_t backoff_ns;
+};
+
+struct server {
+	struct hgm *h;
+	struct hgm_uffd *uffd;
+	struct hgm_fault_thread *self;
+	struct hgm_reads *reads;
+	uint64_t spin_ns;	   /* current */
+	uint64_t owed_from;	   /* [owed_from, owed_to): mapped pages, waiters not woken yet */
+	uint64_t owed_to;	   /* 0: none */
+	uint64_t owed_since_ns;	   /* time of the first of them */
+	uint64_t together_from_ns; /* until then wake each waiter alone */
+	uint64_t parked_due_ns;	   /* when the first of them is due */
+	unsigned int parked_count;
+	unsigned int parked_max;
+	struct parked *parked;
+	struct parked few[PARKED_FEW];
+};
+
+static void wake_page(struct server *s, uint64_t addr)
+{
+	hgm_sys->uffd_wake(hgm_uffd_fd(s->uffd), (void *)(uintptr_t)(addr & ~(HGM_PAGE_BYTES - 1)),
+			   HGM_PAGE_BYTES);
+}
+
+static void park(struct server *s, uint64_t addr, uint64_t flags, uint64_t now, uint64_t backoff_ns)
+{
+	if (backoff_ns < PARK_MIN_NS)
+		backoff_ns = PARK_MIN_NS;
+	if (backoff_ns > PARK_MAX_NS)
+		backoff_ns = PARK_MAX_NS;
+	if (s->parked_count == s->parked_max) {
+		/*
+		 * The kernel can park it for us: a woken waiter faults again and causes a new
+		 * message.
+		 */
+		wake_page(s, addr);
+		return;
+	}
+	s->parked[s->parked_count++] = (struct parked){
+		.addr = addr,
+		.flags = (uint32_t)flags,
+		.starved = hgm_requests_full(s->h->requests),
+		.due_ns = now + backoff_ns,
+		.backoff_ns = backoff_ns,
+	};
+	if (now + backoff_ns < s->parked_due_ns)
+		s->parked_due_ns = now + backoff_ns;
+}
+
+static bool something_to_read(const struct server *s)
+{
+	struct pollfd fd = { .fd = hgm_uffd_fd(s->uffd), .events = POLLIN };
+
+	return hgm_sys->poll(&fd, 1, 0) > 0;
+}
+
+/* Number of pending faults, or -1 if unknown. */
+static int pending_faults(const struct server *s)
+{
+	static const char name[] = "pending:";
+	char text[32];
+	ssize_t n = hgm_sys->pread(s->self->fdinfo, text, sizeof(text) - 1, 0);
+
+	if (n <= 0)
+		return -1;
+	text[n] = 0;
+	return strncmp(text, name, sizeof(name) - 1) ? -1 : atoi(text + sizeof(name) - 1);
+}
+
+/*
+ * Return how many messages may be read now.
+ *
+ * The kernel drops memory as soon as the event has been read, before we can know of it. So read
+ * nothing while an event is pending and another thread copies in pages that it has found not to be
+ * discarded. No fault could be answered then anyway. Without an event, read as many messages as
+ * faults are pending: the kernel delivers faults first. Only an event that is raised at this very
+ * moment may come in place of a fault that is woken at this very moment; see
+ * hgm_reads_wait_marks().
+ */
+static unsigned int may_read(struct server *s, unsigned int max)
+{
+	bool something = something_to_read(s);
+	bool event = something && hgm_uffd_changing(s->uffd);
+	int faults;
+
+	atomic_store_explicit(&s->reads->events_first, event, memory_order_seq_cst);
+	if (event || !something)
+		return 0;
+	faults = pending_faults(s);
+	if (!faults) /* an event came since, or the kernel does not report it */
+		atomic_store_explicit(&s->reads->events_first, true, memory_order_seq_cst);
+	if (faults < 0)
+		return max; /* no /proc: the race window is longer */
+	return (unsigned int)faults < max ? (unsigned int)faults : max;
+}
+
+/*
+ * Read a batch of messages. Handle its events at once, before the faults that came with them, and
+ * remove them from the batch. Return the number of faults that are left.
+ */
+static int read_batch(struct server *s, struct hgm_uffd_event *ev, unsigned int max)
+{
+	struct hgm_reads *self = s->reads;
+	uint32_t count = atomic_load_explicit(&self->reads, memory_order_relaxed);
+	uint64_t read_ns = hgm_stamp_ns();
+	int n = -EAGAIN, faults = 0;
+
+	/* seq_cst: we see the thread that copies, or it sees us (hgm_reads_hold()). */
+	atomic_store_explicit(&self->reads, count + 1, memory_order_seq_cst);
+	if (atomic_load_explicit(&self->holders, memory_order_seq_cst))
+		max = may_read(s, max);
+	else if (atomic_load_explicit(&self->events_first, memory_order_relaxed))
+		atomic_store_explicit(&self->events_first, false, memory_order_relaxed);
+	if (max)
+		n = hgm_uffd_read(s->uffd, ev, max);
+	for (int i = 0; i < n; i++)
+		if (ev[i].type != HGM_UFFD_EVENT_PAGEFAULT)
+			hgm_event_mark(s->h, &ev[i], read_ns);
+	atomic_store_explicit(&self->marks, count + 2, memory_order_release);
+	for (int i = 0; i < n; i++) {
+		if (ev[i].type == HGM_UFFD_EVENT_PAGEFAULT)
+			ev[faults++] = ev[i];
+		else
+			hgm_event(s->h, &ev[i]);
+	}
+	atomic_store_explicit(&self->reads, count + 2, memory_order_release);
+	return n < 0 ? n : faults;
+}
+
+/* Sort by address: neighbours are requested together, and what is woken together lies together. */
+static void sort(struct hgm_uffd_event *ev, unsigned int n)
+{
+	for (unsigned int i = 1; i < n; i++) {
+		struct hgm_uffd_event e = ev[i];
+		unsigned int at = i;
+
+		for (; at && ev[at - 1].addr > e.addr; at--)
+			ev[at] = ev[at - 1];
+		ev[at] = e;
+	}
+}
+
+static uint64_t page_of(const struct hgm_uffd_event *ev)
+{
+	return ev->addr >> HGM_PAGE_SHIFT;
+}
+
+/* Number of pages from that of the first event on that are waited for without a gap. */
+static uint64_t waiting_pages(const struct hgm_uffd_event *ev, unsigned int n)
+{
+	uint64_t pages = 1;
+
+	for (unsigned int i = 1; i < n && page_of(&ev[i]) <= page_of(ev) + pages; i++)
+		pages = page_of(&ev[i]) - page_of(ev) + 1;
+	return pages;
+}
+
+static void wake_owed(struct server *s)
+{
+	if (!s->owed_to)
+		return;
+	HGM_TRACE2(wake, s->owed_from, s->owed_to - s->owed_from);
+	hgm_sys->uffd_wake(hgm_uffd_fd(s->uffd), (void *)(uintptr_t)s->owed_from,
+			   s->owed_to - s->owed_from);
+	s->owed_to = 0;
+}
+
+/*
+ * Wake a batch that takes long piece by piece: the next fault may take as long as the last one.
+ * Return true if waiters were woken, which takes a while.
+ */
+static bool owe(struct server *s, const struct hgm_fault *f, uint64_t before, uint64_t now)
+{
+	uint64_t from = f->addr & ~(HGM_PAGE_BYTES - 1);
+	uint64_t to = from + (f->owed_pages << HGM_PAGE_SHIFT);
+
+	if (f->left_to_others)
+		s->together_from_ns = now + APART_NS;
+	if (f->owed_pages) {
+		if (!s->owed_to)
+			s->owed_since_ns = now;
+		if (!s->owed_to || from < s->owed_from)
+			s->owed_from = from;
+		s->owed_to = to > s->owed_to ? to : s->owed_to;
+	}
+	if (!s->owed_to || now + (now - before) <= s->owed_since_ns + OWED_MAX_NS)
+		return false;
+	wake_owed(s);
+	return true;
+}
+
+static void serve_batch(struct server *s, struct hgm_uffd_event *ev, unsigned int n,
+			uint64_t read_ns, bool together)
+{
+	uint64_t now = read_ns, served_to = 0;
+	struct hgm *h = s->h;
+
+	hgm_stat_add(&h->stats, HGM_STAT_FAULT_BATCHES, 1);
+	hgm_stat_add(&h->stats, HGM_STAT_FAULTS, n);
+	sort(ev, n);
+	for (unsigned int i = 0; i < n; i++) {
+		struct hgm_fault f = {
+			.addr = ev[i].addr,
+			.flags = ev[i].flags,
+			.stripe = s->self->stripe,
+			.wake_later = together,
+			.now_ns = now,
+		};
+		uint64_t before = now;
+
+		HGM_TRACE2(fault, ev[i].addr, ev[i].flags);
+		hgm_stat_phase(&h->stats, HGM_PHASE_QUEUED, now - read_ns);
+		if (page_of(&ev[i]) < served_to && !(f.flags & HGM_UFFD_FAULT_WP)) {
+			if (page_of(&ev[i]) == page_of(&ev[i - 1])) /* another waiter */
+				hgm_stat_add(&h->stats, HGM_STAT_FAULTS_CLAIMED, 1);
+			continue;
+		}
+		f.waiting_pages = waiting_pages(ev + i, n - i);
+		if (hgm_serve(h, &f))
+			park(s, f.addr, f.flags, now, 0);
+		else if (!(f.flags & HGM_UFFD_FAULT_WP)) /* an allowed write maps nothing */
+			served_to = page_of(&ev[i]) + f.served_pages;
+		if (together || i + 1 < n)
+			now = f.ended_ns ? f.ended_ns : hgm_now_ns();
+		if (together && owe(s, &f, before, now))
+			now = hgm_now_ns();
+	}
+}
+
+/*
+ * Waking costs more than mapping, and one UFFDIO_WAKE for many pages costs much less than one for
+ * each. So if several threads wait, also serve those that come meanwhile, and then wake all of them
+ * by one call from the first page to the last. A thread that waits for a page in between that has
+ * not arrived is woken in vain. So do not do this while pages are on their way from a source that
+ * answers later.
+ */
+static void serve_events(struct server *s, struct hgm_uffd_event *ev, unsigned int n,
+			 uint64_t read_ns)
+{
+	bool together = n >= TOGETHER_MIN && read_ns >= s->together_from_ns;
+	unsigned int served = 0;
+	int more = (int)n;
+
+	while (more > 0) {
+		serve_batch(s, ev, (unsigned int)more, read_ns, together);
+		served += (unsigned int)more;
+		if (!together || served == READ_BATCH)
+			break;
+		more = read_batch(s, ev, READ_BATCH - served);
+		read_ns = hgm_now_ns();
+	}
+	wake_owed(s);
+}
+
+/* Serve a parked fault that is due and has been removed from the list. */
+static void serve_again(struct server *s, const struct parked *p, uint64_t now)
+{
+	struct hgm_fault f = { .addr = p->addr, .flags = p->flags, .stripe = s->self->stripe };
+	int rc = hgm_serve(s->h, &f);
+
+	if (rc == -ENOENT && p->backoff_ns == PARK_MAX_NS)
+		wake_page(s, p->addr); /* a thread that still waits faults again */
+	else if (rc)
+		park(s, p->addr, p->flags, now, p->backoff_ns * 2);
+}
+
+/* Serve parked faults that are due. Return the time until the next one, negative for none. */
+static int64_t serve_parked(struct server *s)
+{
+	uint64_t now;
+
+	if (!s->parked_count)
+		return -1;
+	now = hgm_now_ns();
+	if (now < s->parked_due_ns)
+		return (int64_t)(s->parked_due_ns - now);
+	s->parked_due_ns = UINT64_MAX;
+	for (unsigned int i = 0; i < s->parked_count;) {
+		struct parked p = s->parked[i];
+
+		if (p.due_ns <= now && p.starved && hgm_requests_full(s->h->requests))
+			p.due_ns = s->parked[i].due_ns = now + PARK_MAX_NS;
+		if (p.due_ns <= now) {
+			s->parked[i] = s->parked[--s->parked_count];
+			serve_again(s, &p, now);
+			continue;
+		}
+		s->parked_due_ns = p.due_ns < s->parked_due_ns ? p.due_ns : s->parked_due_ns;
+		i++;
+	}
+	if (!s->parked_count)
+		return -1;
+	return s->parked_due_ns > now ? (int64_t)(s->parked_due_ns - now) : 0;
+}
+
+/* Poll for messages for a while. Returns what hgm_uffd_read() did. */
+static int spin(struct server *s, struct hgm_uffd_event *ev, int64_t parked_ns)
+{
+	uint64_t start = hgm_now_ns();
+	uint64_t end = start + s->spin_ns;
+	unsigned int reads = 0;
+	int n;
+
+	if (parked_ns >= 0 && start + (uint64_t)parked_ns < end)
+		end = start + (uint64_t)parked_ns;
+	do {
+		n = read_batch(s, ev, READ_BATCH);
+		if (n != -EAGAIN ||
+		    atomic_load_explicit(&s->h->gate.stopping, memory_order_relaxed))
+			return n;
+		/* A thread that we woke, or one that copies, may wait for this very CPU. */
+		if (++reads % READS_PER_YIELD == 0 ||
+		    atomic_load_explicit(&s->reads->events_first, memory_order_relaxed))
+			sched_yield();
+	} while (hgm_now_ns() < end);
+	return -EAGAIN;
+}
+
+static void sleep_until_message(struct server *s, int64_t parked_ns)
+{
+	struct pollfd fds[2] = {
+		{ .fd = hgm_uffd_fd(s->uffd), .events = POLLIN },
+		{ .fd = s->h->stop_fd, .events = POLLIN },
+	};
+
+	if (atomic_load_explicit(&s->reads->events_first, memory_order_relaxed)) {
+		if (something_to_read(s)) {
+			sched_yield(); /* perhaps to a thread that copies */
+			return;
+		}
+		/* There is nothing to read any more: keep no thread from copying while we sleep. */
+		atomic_store_explicit(&s->reads->events_first, false, memory_order_relaxed);
+	}
+	hgm_stat_add(&s->h->stats, HGM_STAT_SLEEPS, 1);
+	hgm_sys->poll(fds, 2, parked_ns);
+}
+
+static void adapt(struct server *s, uint64_t gap_ns)
+{
+	uint64_t bound_ns = UINT64_C(1000) * s->h->opts.spin_us;
+
+	if (gap_ns <= bound_ns)
+		s->spin_ns = bound_ns;
+	else if (s->spin_ns > SPIN_FLOOR_NS)
+		s->spin_ns /= 2;
+	else
+		s->spin_ns = 0;
+}
+
+/*
+ * Make room for as many faults as may wait. A waiter that is woken because there is no room faults
+ * again at once, and then the fault thread does nothing else.
+ */
+static void make_room(struct server *s)
+{
+	void *mem;
+
+	s->parked_due_ns = UINT64_MAX;
+	s->parked = s->few;
+	s->parked_max = PARKED_FEW;
+	if (hgm_sys->mmap(&mem, NULL, PARKED_MAX * sizeof(s->parked[0]), PROT_READ | PROT_WRITE,
+			  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | HGM_MAP_UNLOCKED, -1, 0))
+		return;
+	s->parked = mem;
+	s->parked_max = PARKED_MAX;
+}
+
+static void *fault_thread(void *arg)
+{
+	struct hgm_fault_thread *self = arg;
+	struct server s = { .h = self->h,
+			    .uffd = self->h->uffd[self->stripe],
+			    .self = self,
+			    .reads = &self->h->reads[self->stripe] };
+	struct hgm_uffd_event ev[READ_BATCH];
+	uint64_t last_ns = 0;
+
+	if (!hgm_thread_may_begin(&s.h->gate))
+		return NULL;
+	hgm_thread_shorten_slice();
+	make_room(&s);
+	hgm_stat_own(&s.h->stats, self->stripe);
+	hgm_discard_forbid();
+	while (!atomic_load_explicit(&s.h->gate.stopping, memory_order_acquire)) {
+		int64_t parked_ns = serve_parked(&s);
+		int n = s.spin_ns ? spin(&s, ev, parked_ns) : read_batch(&s, ev, READ_BATCH);
+
+		if (n > 0) {
+			uint64_t now = hgm_now_ns();
+
+			adapt(&s, now - last_ns);
+			serve_events(&s, ev, (unsigned int)n, now);
+			last_ns = hgm_now_ns();
+			continue;
+		}
+		if (parked_ns)
+			sleep_until_message(&s, parked_ns);
+	}
+	atomic_store_explicit(&s.reads->events_first, false, memory_order_relaxed);
+	if (s.parked != s.few)
+		hgm_sys->munmap(s.parked, PARKED_MAX * sizeof(s.parked[0]));
+	return NULL;
+}
+
+int hgm_faults_init(struct hgm *h)
+{
+	size_t bytes = h->stripes * sizeof(h->fault[0]);
+	char path[40];
+
+	h->fault = aligned_alloc(_Alignof(struct hgm_fault_thread), bytes);
+	if (!h->fault)
+		return hgm_fail(-ENOMEM, "hgm_create: out of memory");
+	memset(h->fault, 0, bytes);
+	for (unsigned int i = 0; i < h->stripes; i++) {
+		h->fault[i].h = h;
+		h->fault[i].stripe = i;
+		snprintf(path, sizeof(path), "/proc/self/fdinfo/%d", hgm_uffd_fd(h->uffd[i]));
+		h->fault[i].fdinfo = hgm_sys->open(path, O_RDONLY);
+	}
+	return 0;
+}
+
+void hgm_faults_destroy(struct hgm *h)
+{
+	for (unsigned int i = 0; h->fault && i < h->stripes; i++)
+		if (h->fault[i].fdinfo >= 0)
+			hgm_sys->close(h->fault[i].fdinfo);
+	free(h->fault);
+}
+
+int hgm_faults_start(struct hgm *h)
+{
+	int rc = 0;
+
+	for (unsigned int i = 0; !rc && i < h->stripes; i++) {
+		struct hgm_fault_thread *f = &h->fault[i];
+
+		rc = hgm_thread_start(&f->thread, "hgm-fault", i, fault_thread, f);
+		f->started = !rc;
+	}
+	return rc;
+}
+
+void hgm_faults_join(struct hgm *h)
+{
+	for (unsigned int i = 0; i < h->stripes; i++) {
+		if (h->fault[i].started)
+			pthread_join(h->fault[i].thread, NULL);
+		h->fault[i].started = false;
+	}
+}

@@ -1,0 +1,415 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Feeds separate the fill of the sources, so that a slow or silent source does not hold up the fill
+ * of the others.
+ *
+ * A feed has its own window and counts its own requests. Of the feeds whose window has room, the
+ * one that has had the least of the workers' time is next. So a source that occupies a worker for a
+ * long time with each answer gets no more time than one that needs little.
+ *
+ * If an answer takes several times as long as answers have taken lately, it is no longer waited
+ * for: its bytes leave the window, and it counts as overdue until it comes after all. Its pages
+ * stay claimed, because the source may still write to them. If nothing else was answered meanwhile,
+ * the source is silent. It is then asked for one request at a time, each with more patience than
+ * the last, until it answers one.
+ *
+ * All feeds share the requests of fill, so no feed has more than its share of them.
+ *
+ * One worker, too, is reserved for demand. While threads wait, workers that fill from sources that
+ * take a CPU (memory, a file in the page cache) leave half of the CPUs free. Otherwise threads that
+ * are woken would find no CPU for as long as a time slice lasts.
+ */
+#include <errno.h>
+#include <stdlib.h>
+
+#include "feed.h"
+#include "fill.h"
+#include "region/hgm.h"
+#include "request.h"
+#include "source/source.h"
+#include "util/clock.h"
+#include "work.h"
+
+#define SHARE_MIN     8	 /* requests that each feed may have in any case */
+#define OVERDUE_MAX   64 /* with this many overdue answers, no other becomes overdue */
+#define SILENT_MAX_NS UINT64_C(5000000000)
+#define STUCK_NS      UINT64_C(50000000) /* a worker that is in a source for longer is stuck */
+#define SOON_NS	      UINT64_C(10000000) /* an answer that takes less keeps no thread waiting */
+#define COMPUTES_NS   UINT64_C(5000000)	 /* a worker that takes longer sleeps this time */
+#define SELDOM	      20 /* a slower source gets the last worker 1 / SELDOM of the time */
+
+struct hgm_feed *hgm_feed_find(struct hgm_work *w, const struct hgm_source *src)
+{
+	struct hgm_feed *f = w->feeds;
+
+	while (f && f->source != src)
+		f = f->next;
+	return f;
+}
+
+static void init(struct hgm_feed *f, struct hgm_region *r)
+{
+	const struct hgm_opts *o = &r->h->opts;
+	uint32_t most = HGM_REQUESTS_FILL;
+
+	if (r->source->blocking)
+		most = o->workers > 2 ? o->workers - 1 : 1;
+	f->source = r->source;
+	hgm_window_init(&f->window, o->fill_window_bytes, most, r->source->blocking);
+}
+
+int hgm_feed_join(struct hgm_region *r)
+{
+	struct hgm_feed *fresh = calloc(1, sizeof(*fresh));
+	struct hgm_work *w = r->h->work;
+
+	if (!fresh)
+		return -ENOMEM;
+	pthread_mutex_lock(&w->lock);
+	r->fill->feed = hgm_feed_find(w, r->source);
+	if (!r->fill->feed) {
+		init(fresh, r);
+		fresh->next = w->feeds;
+		w->feeds = fresh;
+		r->fill->feed = fresh;
+		fresh = NULL;
+	}
+	r->fill->feed->users++;
+	pthread_mutex_unlock(&w->lock);
+	free(fresh);
+	return 0;
+}
+
+static void put(struct hgm_work *w, struct hgm_feed *f)
+{
+	struct hgm_feed **link = &w->feeds;
+
+	if (--f->users)
+		return;
+	while (*link != f)
+		link = &(*link)->next;
+	*link = f->next;
+	free(f);
+}
+
+void hgm_feed_leave(struct hgm_region *r)
+{
+	struct hgm_work *w = r->h->work;
+
+	if (!r->fill->feed)
+		return;
+	pthread_mutex_lock(&w->lock);
+	put(w, r->fill->feed);
+	pthread_mutex_unlock(&w->lock);
+}
+
+/* A feed gets no credit for the time in which it had nothing to fill. */
+static void catch_up(struct hgm_work *w, struct hgm_feed *f)
+{
+	uint64_t least = UINT64_MAX;
+
+	for (struct hgm_feed *each = w->feeds; each; each = each->next)
+		if (each->ring && each->spent_ns < least)
+			least = each->spent_ns;
+	if (least != UINT64_MAX && f->spent_ns < least)
+		f->spent_ns = least;
+}
+
+void hgm_feed_add(struct hgm_work *w, struct hgm_region *r)
+{
+	struct hgm_feed *f = r->fill->feed;
+
+	if (r->fill->link)
+		return;
+	if (!f->ring)
+		catch_up(w, f);
+	r->fill->link = f->ring ? f->ring->fill->link : r;
+	if (f->ring)
+		f->ring->fill->link = r;
+	f->ring = r;
+}
+
+void hgm_feed_remove(struct hgm_region *r)
+{
+	struct hgm_feed *f = r->fill->feed;
+	struct hgm_region *before = r;
+
+	if (!r->fill->link)
+		return;
+	while (before->fill->link != r)
+		before = before->fill->link;
+	before->fill->link = r->fill->link;
+	if (f->ring == r)
+		f->ring = before == r ? NULL : before;
+	r->fill->link = NULL;
+	if (!f->ring)
+		hgm_window_unused(&f->window);
+}
+
+static uint64_t patience_ns(const struct hgm_feed *f)
+{
+	uint64_t ns = hgm_window_patience_ns(&f->window);
+
+	for (unsigned int i = 0; i < f->silences && ns < SILENT_MAX_NS; i++)
+		ns *= 2;
+	return ns;
+}
+
+/* The oldest request that is still waited for, or NULL. */
+static struct hgm_request *awaited(const struct hgm_feed *f)
+{
+	struct hgm_request *req = f->oldest;
+
+	while (req && req->overdue)
+		req = req->fill_next;
+	return f->overdue < OVERDUE_MAX ? req : NULL;
+}
+
+/* Stop waiting for answers that should have come long ago. */
+static void give_up_waiting(struct hgm_feed *f, uint64_t now_ns)
+{
+	uint64_t patience = patience_ns(f);
+	struct hgm_request *req;
+	bool silent = false;
+
+	while ((req = awaited(f)) && now_ns > req->asked_ns && now_ns - req->asked_ns > patience) {
+		req->overdue = true;
+		f->overdue++;
+		f->inflight -= req->asked_bytes;
+		silent |= f->answered_ns <= req->asked_ns;
+	}
+	if (silent) {
+		f->silences++;
+		hgm_window_unused(&f->window); /* silence does not measure a rate */
+	}
+}
+
+static unsigned int share(const struct hgm_work *w)
+{
+	unsigned int feeds = 0, part;
+
+	for (struct hgm_feed *f = w->feeds; f; f = f->next)
+		feeds += f->ring || f->requests;
+	part = HGM_REQUESTS_FILL / (feeds ? feeds : 1);
+	return part > SHARE_MIN ? part : SHARE_MIN;
+}
+
+static bool has_room(const struct hgm_feed *f, unsigned int most)
+{
+	if (f->requests >= most)
+		return false;
+	return f->silences ? !f->inflight : f->inflight < hgm_window_bytes(&f->window);
+}
+
+/*
+ * All workers but one are stuck in sources. The last one is reserved for demand, and fills only
+ * from a source that keeps no thread waiting for long: the source is known to answer soon, or it
+ * has not answered yet and there is only one bad source so far. A slow source is asked seldom:
+ * perhaps the delay was not its fault, and otherwise fill would never ask it again.
+ */
+static bool may_have_the_last(const struct hgm_work *w, const struct hgm_feed *f, uint64_t now_ns)
+{
+	unsigned int stuck = 0, bad = 0;
+
+	for (const struct hgm_feed *each = w->feeds; each; each = each->next) {
+		const struct hgm_request *req = each->source->blocking ? each->oldest : NULL;
+
+		bad += req && req->asked_ns + STUCK_NS < now_ns;
+		for (; req && req->asked_ns + STUCK_NS < now_ns; req = req->fill_next)
+			stuck++;
+	}
+	if (stuck < w->filling || w->filling >= w->threads || f->silences)
+		return false;
+	if (!f->window.answers_ns)
+		return bad == 1;
+	return f->window.answers_ns < SOON_NS ||
+	       (!f->workers && now_ns > f->answered_ns + SELDOM * f->window.answers_ns);
+}
+
+/* How many workers may be stuck in a feed: all, or half of them if another feed can use them. */
+static unsigned int stuck_most(const struct hgm_work *w, const struct hgm_feed *f)
+{
+	for (const struct hgm_feed *each = w->feeds; each; each = each->next)
+		if (each != f && each->source->blocking && each->ring)
+			return f->window.most > 1 ? f->window.most / 2 : 1;
+	return f->window.most;
+}
+
+bool hgm_feed_has_worker(const struct hgm_work *w, const struct hgm_feed *f, uint64_t now_ns)
+{
+	if (!f->source->blocking)
+		return true;
+	if (f->workers >= f->window.most)
+		return false;
+	/* One more worker tries a silent source. */
+	if (f->silences && (f->workers > f->overdue || f->workers >= stuck_most(w, f)))
+		return false;
+	return !w->filling || w->filling + 1 < w->threads || may_have_the_last(w, f, now_ns);
+}
+
+/* The time until which a thread counts as waiting; 0: none does. */
+static uint64_t demand_until(const struct hgm_work *w, uint64_t now_ns)
+{
+	uint64_t until = 0;
+
+	for (const struct hgm_feed *f = w->feeds; f; f = f->next) {
+		uint64_t end = atomic_load_explicit(&f->demand_ns, memory_order_relaxed);
+
+		end += end ? HGM_FEED_DEMAND_NS : 0;
+		until = end > until ? end : until;
+	}
+	return until > now_ns ? until : 0;
+}
+
+bool hgm_feed_leaves_cpus(const struct hgm_work *w, const struct hgm_feed *f, uint64_t now_ns,
+			  uint64_t *soonest)
+{
+	uint64_t until = f->computes ? demand_until(w, now_ns) : 0;
+	unsigned int computing = 0;
+
+	if (!until)
+		return true;
+	for (const struct hgm_worker *each = w->workers; each; each = each->next) {
+		uint64_t end = each->since_ns + COMPUTES_NS;
+
+		if (!each->at || !each->at->computes || end <= now_ns)
+			continue;
+		computing++;
+		until = end < until ? end : until;
+	}
+	if (computing < w->computing_most)
+		return true;
+	*soonest = until < *soonest ? until : *soonest;
+	return false;
+}
+
+struct hgm_feed *hgm_feed_next(struct hgm_work *w, uint64_t *soonest)
+{
+	struct hgm_feed *best = NULL;
+	unsigned int most = 0;
+	uint64_t now_ns = 0;
+
+	for (struct hgm_feed *f = w->feeds; f; f = f->next) {
+		const struct hgm_request *req;
+		uint64_t due_ns;
+
+		if (!f->ring || f->passed_over == w->pass)
+			continue;
+		if (!now_ns) {
+			now_ns = hgm_now_ns();
+			most = share(w);
+		}
+		give_up_waiting(f, now_ns);
+		if (!hgm_feed_leaves_cpus(w, f, now_ns, soonest))
+			continue;
+		if (has_room(f, most) && hgm_feed_has_worker(w, f, now_ns)) {
+			if (!best || f->spent_ns < best->spent_ns)
+				best = f;
+			continue;
+		}
+		req = awaited(f);
+		due_ns = req ? req->asked_ns + patience_ns(f) + 1 : UINT64_MAX;
+		/* When the workers that fill are stuck, others may begin. */
+		if (f->source->blocking && w->filling && due_ns > now_ns + STUCK_NS)
+			due_ns = now_ns + STUCK_NS;
+		if (due_ns < *soonest)
+			*soonest = due_ns;
+	}
+	return best;
+}
+
+void hgm_feed_pass_over(struct hgm_work *w, struct hgm_feed *f)
+{
+	f->passed_over = w->pass;
+	hgm_window_unused(&f->window);
+}
+
+void hgm_feed_enter(struct hgm_work *w, struct hgm_worker *self, struct hgm_feed *f)
+{
+	self->at = f;
+	self->since_ns = hgm_now_ns();
+	f->users++;
+	f->workers += f->source->blocking;
+	w->filling += f->source->blocking;
+}
+
+void hgm_feed_exit(struct hgm_work *w, struct hgm_worker *self, bool slept)
+{
+	uint64_t now_ns = hgm_now_ns();
+	struct hgm_feed *f = self->at;
+
+	self->at = NULL;
+	f->workers -= f->source->blocking;
+	w->filling -= f->source->blocking;
+	/* A source that answers later takes no CPU of the worker's. */
+	f->computes = !slept && (f->source->blocking || f->window.immediate);
+	f->spent_ns += now_ns > self->since_ns ? now_ns - self->since_ns : 0;
+	put(w, f);
+}
+
+void hgm_work_fill_asked(struct hgm *h, struct hgm_request *req, uint64_t bytes)
+{
+	struct hgm_feed *f = req->in.r->fill->feed;
+
+	pthread_mutex_lock(&h->work->lock);
+	req->filling = true;
+	req->overdue = false;
+	req->asked_bytes = bytes;
+	req->trip = hgm_window_asked(&f->window);
+	req->fill_next = NULL;
+	req->fill_before = f->newest;
+	if (f->newest)
+		f->newest->fill_next = req;
+	else
+		f->oldest = req;
+	f->newest = req;
+	f->requests++;
+	f->inflight += bytes;
+	pthread_mutex_unlock(&h->work->lock);
+	hgm_stat_add(&h->stats, HGM_STAT_FILL_REQUESTS, 1);
+}
+
+static void forget(struct hgm_feed *f, struct hgm_request *req)
+{
+	if (req->fill_before)
+		req->fill_before->fill_next = req->fill_next;
+	else
+		f->oldest = req->fill_next;
+	if (req->fill_next)
+		req->fill_next->fill_before = req->fill_before;
+	else
+		f->newest = req->fill_before;
+	req->filling = false;
+	f->requests--;
+	if (req->overdue)
+		f->overdue--;
+	else
+		f->inflight -= req->asked_bytes;
+}
+
+void hgm_work_fill_done(struct hgm *h, struct hgm_request *req, uint64_t bytes, bool later)
+{
+	struct hgm_feed *f = req->in.r->fill->feed;
+	struct hgm_work *w = h->work;
+	uint64_t soonest = UINT64_MAX;
+
+	pthread_mutex_lock(&w->lock);
+	forget(f, req);
+	f->window.polite =
+		req->answered_ns - atomic_load_explicit(&f->demand_ns, memory_order_relaxed) <
+		HGM_FEED_DEMAND_NS;
+
+	f->answered_ns = req->answered_ns;
+	f->silences = 0;
+	hgm_fill_note(h, bytes, req->answered_ns);
+	if (bytes) {
+		if (later || f->source->blocking)
+			hgm_window_answered(&f->window, bytes, req->asked_ns, req->trip,
+					    req->answered_ns);
+		else
+			hgm_window_immediate(&f->window);
+	}
+	if (w->idle && hgm_feed_leaves_cpus(w, f, req->answered_ns, &soonest))
+		pthread_cond_signal(&w->cond);
+	pthread_mutex_unlock(&w->lock);
+}

@@ -1,0 +1,57 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The pager moves pages from their sources into memory: fault threads, workers, requests, fill.
+ * This is what the modules above see of it.
+ */
+#ifndef HGM_LIB_PAGER_H
+#define HGM_LIB_PAGER_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct hgm;
+struct hgm_region;
+
+int hgm_requests_init(struct hgm *h);
+void hgm_requests_destroy(struct hgm *h);
+
+/* Must be called before a region that copies is served. Returns -ENOMEM on failure. */
+int hgm_requests_need_bounce(struct hgm *h);
+
+/* fill.c: what the pager needs to know of a region. -ENOMEM; free() follows all the same. */
+int hgm_fill_make(struct hgm_region *r);
+void hgm_fill_free(struct hgm_region *r);
+
+/* -ENOMEM without text. */
+int hgm_work_init(struct hgm *h);
+void hgm_work_destroy(struct hgm *h);
+void hgm_work_stop(struct hgm *h);
+
+/* fill.c: start all workers. -errno with text: only some run. join(): wait for those. */
+int hgm_workers_start(struct hgm *h);
+void hgm_workers_join(struct hgm *h);
+
+/* Make the fault threads' state, after their userfaultfds. -ENOMEM with text. */
+int hgm_faults_init(struct hgm *h);
+void hgm_faults_destroy(struct hgm *h);
+
+/* Start all of them. -errno with text: only some run. join(): wait for those that were started. */
+int hgm_faults_start(struct hgm *h);
+void hgm_faults_join(struct hgm *h);
+
+void hgm_work_add_region(struct hgm_region *r);
+void hgm_work_remove_region(struct hgm_region *r);
+
+/* No thread waits for a block any more. */
+void hgm_work_not_urgent(struct hgm_region *r, uint64_t block);
+
+/* Cancel all unanswered requests of a region, so that its source hurries. */
+void hgm_requests_cancel(struct hgm_region *r);
+
+/* How many failed requests of fill must be made again. */
+uint64_t hgm_fill_failing(const struct hgm_region *r);
+
+/* How many microseconds @bytes will take to arrive; UINT64_MAX: not known. Takes the lock. */
+uint64_t hgm_fill_remaining_us(struct hgm *h, uint64_t bytes);
+
+#endif

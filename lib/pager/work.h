@@ -1,0 +1,147 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The work queue of an engine: what its workers do next.
+ */
+#ifndef HGM_LIB_WORK_H
+#define HGM_LIB_WORK_H
+
+#include <pthread.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "feed.h"
+#include "fill_control.h"
+#include "pager.h"
+#include "request.h"
+#include "region/hgm.h"
+#include "util/line.h"
+
+struct hgm;
+struct hgm_region;
+
+/* A block that a thread waits for. It is fetched chunk by chunk. */
+struct hgm_urgent {
+	struct hgm_region *r;
+	uint64_t next_page;
+	uint64_t end_page;
+};
+
+#define HGM_URGENT_MAX 1024
+
+/* Pages that a worker is going to fetch. The chunk holds the region. @r is NULL: no chunk. */
+struct hgm_chunk {
+	struct hgm_region *r;
+	uint64_t page;
+	uint64_t pages;
+	bool demand;
+	bool sequential;
+	uint32_t tries; /* failed tries of fill for these pages */
+	bool busy;	/* being fetched, without the lock; otherwise waiting for slots */
+};
+
+struct hgm_worker {
+	struct hgm_chunk urgent;
+	struct hgm_chunk fill;
+	struct hgm_feed *at; /* the feed that it works on, or NULL */
+	uint64_t since_ns;   /* when it began to */
+	struct hgm_worker *next;
+};
+
+/* The lock is never held across a system call other than futex. */
+struct hgm_work {
+	_Alignas(64) pthread_mutex_t lock;
+	pthread_cond_t cond;
+	bool stop;
+	pthread_t thread[HGM_THREADS_MAX];
+	unsigned int started;
+	unsigned int idle;		/* sleeping workers */
+	struct hgm_request_list demand; /* to be run; a thread waits for them */
+	struct hgm_request_list retry;	/* to be run when due */
+	struct hgm_urgent urgent[HGM_URGENT_MAX];
+	unsigned int urgent_first;
+	unsigned int urgent_count;
+	struct hgm_worker *workers;  /* the running workers */
+	unsigned int threads;	     /* number of workers, once all of them run */
+	unsigned int filling;	     /* workers that fill from a source that may sleep */
+	unsigned int computing_most; /* limit of workers at sources that take a CPU, under demand */
+	struct hgm_feed *feeds;
+	struct hgm_fill_control fill_control; /* for all regions together */
+	struct hgm_fill_rate fill_rate;	      /* of all regions together */
+	uint64_t pass;			      /* number of a worker's pass through the feeds */
+};
+
+HGM_WHOLE_LINES(struct hgm_work);
+
+void hgm_work_demand(struct hgm *h, struct hgm_request *req);
+void hgm_work_later(struct hgm *h, struct hgm_request *req, uint64_t due_ns);
+/* Release claimed pages of a region that has fill. Fill fetches them later. */
+void hgm_work_let_go(struct hgm_region *r, uint64_t page, uint64_t pages);
+
+/* Release claimed pages and queue them to be fetched again. False: the queue has no room. */
+bool hgm_work_give_back(struct hgm_region *r, uint64_t page, uint64_t pages);
+
+/*
+ * Claim the first run of unclaimed absent pages in [page, page + pages), which lies in one word of
+ * the map. The run is *run pages from *first on; *run is 0 if there is none. Pages that were
+ * claimed beyond the run are released again. -ENOMEM: try again later. Not on fault threads.
+ */
+int hgm_work_claim_run(struct hgm_region *r, uint64_t page, uint64_t pages, uint64_t *first,
+		       uint64_t *run);
+
+/* A request that peeks has ended. */
+void hgm_work_peeked(struct hgm_region *r);
+
+/* Retry all waiting requests that peek at the region's source now. */
+void hgm_work_hurry_peeks(struct hgm_region *r);
+
+/*
+ * Fill has failed for the first @pages of a request. They are given back, and are asked for again
+ * after fill has paused for a while. The caller wakes the threads that wait for them. False: there
+ * is no room to remember the pages, and they stay claimed.
+ */
+bool hgm_work_fill_failed(const struct hgm_request *req, uint64_t pages);
+
+/*
+ * The source succeeds again. Requests that wait to ask it again are run now, and fill continues.
+ * @recoveries: how often the source had recovered before.
+ */
+void hgm_work_source_well(struct hgm *h, const struct hgm_source *src, unsigned int recoveries);
+
+/* Pages that were given up are wanted again. All waiting requests of the region are run now. */
+void hgm_work_refill(struct hgm_region *r, uint64_t page, uint64_t pages);
+
+/* A thread waits for a block: fetch its absent pages first. -EAGAIN: try again later. */
+int hgm_work_urgent(struct hgm_region *r, uint64_t block);
+
+/* Claimed pages were released. No-lost-waiter: threads that found them claimed fault again. */
+void hgm_work_released(struct hgm_region *r, uint64_t page, uint64_t pages);
+
+/* In feed.c. A fill request asks for @bytes. It ends with @bytes delivered; 0: it failed. */
+void hgm_work_fill_asked(struct hgm *h, struct hgm_request *req, uint64_t bytes);
+void hgm_work_fill_done(struct hgm *h, struct hgm_request *req, uint64_t bytes, bool later);
+
+/*
+ * The next request that a worker is to run, or NULL. *soonest is set to the time when the next one
+ * is due. Under the lock.
+ */
+struct hgm_request *hgm_work_next_request(struct hgm_work *w, uint64_t *soonest);
+
+/*
+ * May a worker take fill from this region now? If fill pauses, *soonest is lowered to the time when
+ * it continues. Otherwise fill returns to the pages that have failed, if it is time for that.
+ */
+bool hgm_work_fill_goes_on(struct hgm_region *r, uint64_t *soonest);
+
+/* Fill was taken. After failures, one request at a time tests whether the source works again. */
+void hgm_work_fill_taken(struct hgm_region *r);
+
+/* The end of a round: continue where fill was when it began. False: there was no round. */
+bool hgm_work_fill_round_ends(struct hgm_region *r);
+
+/* Only pages that have failed are left to fill: retry them later. False: no page has failed. */
+bool hgm_work_fill_again(struct hgm_region *r, uint64_t *soonest);
+
+/* Is this a request of fill that would keep a worker inside a source that may sleep? */
+bool hgm_work_fill_sleeps(const struct hgm_request *req);
+
+#endif

@@ -1,0 +1,124 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * What all modules know of an engine.
+ */
+#ifndef HGM_LIB_HGM_H
+#define HGM_LIB_HGM_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+
+#include <hgm/engine.h>
+#include <hgm/source.h>
+
+#include "caps/choice.h"
+#include "region.h"
+#include "uffd/uffd.h"
+#include "util/line.h"
+#include "util/log.h"
+#include "util/rcu.h"
+#include "util/stats.h"
+#include "util/thread.h"
+
+struct hgm_collapser;
+struct hgm_request_pool;
+struct hgm_work;
+struct hgm_events;
+struct hgm_fault_thread;
+
+#define HGM_THREADS_MAX 64
+_Static_assert(HGM_THREADS_MAX <= HGM_STAT_SHARDS_OWNED, "each fault thread has a shard");
+
+#define HGM_REGIONS_MAX 1024
+
+/* Regions by address; replaced as a whole, read under RCU. */
+struct hgm_table {
+	unsigned int count;
+	struct hgm_region *region[HGM_REGIONS_MAX];
+};
+
+/* What a fault thread reads from its userfaultfd, and who waits for it: reads.c. */
+struct hgm_reads {
+	/* Odd: the thread is reading messages, or has not handled the events among them yet. */
+	_Alignas(64) _Atomic uint32_t reads;
+	/* Like reads, but even as soon as the pages that the events take away are marked. */
+	_Atomic uint32_t marks;
+	_Atomic uint32_t holders;  /* hgm_reads_hold() */
+	_Atomic bool events_first; /* no new holders: the thread waits to read an event */
+};
+
+HGM_WHOLE_LINES(struct hgm_reads);
+
+struct hgm {
+	const struct hgm_above *above;
+	struct hgm_opts opts; /* defaults filled in */
+	unsigned int stripes; /* = fault threads */
+	struct hgm_uffd *uffd[HGM_THREADS_MAX];
+	struct hgm_uffd *alias_uffd; /* serves the aliases of all regions */
+	bool user_mode_only;
+	bool can_poison;
+	int pagemap_fd;	      /* /proc/self/pagemap, -1: not available */
+	int scan_fd;	      /* the same if the kernel has PAGEMAP_SCAN, else -1 */
+	bool can_continue_wp; /* UFFDIO_CONTINUE can install protected pages */
+	int event_fd;	      /* the caller's */
+	int mem_fd;	      /* /proc/self/mem, opened while that is possible */
+	int stop_fd;	      /* ends the fault threads' sleep */
+
+	/* For writers of the table. Never held across an ioctl, never taken on the fault path. */
+	pthread_mutex_t table_lock;
+	_Atomic(struct hgm_table *) table; /* one of the two below */
+	struct hgm_table tables[2];
+	struct hgm_claim *claims; /* of all regions, also of those that are being made */
+	_Atomic uint64_t areas;	  /* memory areas that they cost */
+
+	/* Threads that wait in hgm_wait(). */
+	pthread_mutex_t done_lock;
+	pthread_cond_t done_cond;
+	uint64_t done_generation;
+	_Atomic unsigned int waiters;
+
+	struct hgm_gate gate;
+	_Atomic bool running;
+	struct hgm_reads reads[HGM_THREADS_MAX];
+
+	/* What the modules above keep of the engine, each for itself. */
+	struct hgm_collapser *collapser;
+	struct hgm_request_pool *requests;
+	struct hgm_work *work;
+	struct hgm_events *events;
+	struct hgm_fault_thread *fault;
+
+	struct hgm_abilities abilities;
+
+	_Atomic int last_error;
+	_Atomic uint64_t failing_requests;
+	struct hgm_log log;
+	struct hgm_counters stats;
+};
+
+/* The region that contains @addr, or NULL. Call it inside a read-side section. */
+struct hgm_region *hgm_table_find(const struct hgm_table *table, uint64_t addr);
+
+/* Add a region (-ENOSPC). Remove it, and wait until no thread can find it any more. */
+int hgm_table_add(struct hgm *h, struct hgm_region *r);
+void hgm_table_remove(struct hgm *h, struct hgm_region *r);
+
+/*
+ * For threads other than the page's fault thread. Between these two calls no event of the page's
+ * memory is read, so a page that is not discarded in the map was not dropped either. Must not be
+ * called inside a read-side section, because it may have to wait.
+ */
+void hgm_reads_hold(struct hgm_region *r, uint64_t page);
+void hgm_reads_release(struct hgm_region *r, uint64_t page);
+
+/*
+ * Between these two calls, after a copy: wait until the pages of an event that was read all the
+ * same are marked. Meanwhile the fault thread waits only for threads that drop pages of the file.
+ */
+void hgm_reads_wait_marks(struct hgm_region *r, uint64_t page);
+
+/* Wait until the fault thread has handled what it has read. */
+void hgm_reads_wait(const struct hgm_reads *reads);
+
+#endif

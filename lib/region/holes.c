@@ -1,0 +1,92 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Where the holes of a region are.
+ *
+ * mincore(2) of the alias tells which pages of a file are in the page cache. For hugetlb it tells
+ * which pages the alias has mapped, and preparation maps all of them. mincore(2) is cheap, but does
+ * not report pages that are swapped out; lseek(2) with SEEK_HOLE tells these from holes. Anonymous
+ * memory has no file. There pagemap shows what the page tables hold, including swap entries.
+ */
+#include <errno.h>
+#include <unistd.h>
+
+#include "hgm.h"
+#include "holes.h"
+#include "kernel/sys.h"
+
+#define LOOK_PAGES HGM_LEAF_PAGES
+
+/* Bits of an entry of /proc/PID/pagemap */
+#define PAGEMAP_PRESENT (UINT64_C(1) << 63)
+#define PAGEMAP_SWAPPED (UINT64_C(1) << 62)
+
+/* For hugetlb, one page stands for its block. */
+static bool hole_in_file(const struct hgm_region *r, uint64_t page, uint64_t pages)
+{
+	unsigned char resident[LOOK_PAGES];
+
+	if (r->backing == HGM_BACKING_HUGETLB)
+		pages = 1;
+	if (hgm_sys->mincore(r->alias + (page << HGM_PAGE_SHIFT), pages << HGM_PAGE_SHIFT,
+			     resident))
+		return false;
+	for (uint64_t i = 0; i < pages; i++)
+		if (!(resident[i] & 1))
+			return true;
+	return false;
+}
+
+static bool hole_in_anon(const struct hgm_region *r, uint64_t page, uint64_t pages)
+{
+	uint64_t entry[LOOK_PAGES];
+	uint64_t at = (uintptr_t)hgm_region_at(r, page) >> HGM_PAGE_SHIFT;
+	ssize_t bytes = (ssize_t)(pages * sizeof(entry[0]));
+
+	if (r->h->pagemap_fd < 0 ||
+	    hgm_sys->pread(r->h->pagemap_fd, entry, (size_t)bytes, at * sizeof(entry[0])) != bytes)
+		return false;
+	for (uint64_t i = 0; i < pages; i++)
+		if (!(entry[i] & (PAGEMAP_PRESENT | PAGEMAP_SWAPPED)))
+			return true;
+	return false;
+}
+
+bool hgm_holes_in_block(const struct hgm_region *r, uint64_t block)
+{
+	uint64_t page = block * r->block_bytes >> HGM_PAGE_SHIFT;
+	uint64_t end = page + (r->block_bytes >> HGM_PAGE_SHIFT);
+
+	for (; page < end; page += LOOK_PAGES) {
+		if (r->alias ? hole_in_file(r, page, LOOK_PAGES)
+			     : hole_in_anon(r, page, LOOK_PAGES))
+			return true;
+		if (r->backing == HGM_BACKING_HUGETLB)
+			break;
+	}
+	return false;
+}
+
+/* Swapped out, or a hole? */
+static bool is_hole(const struct hgm_region *r, uint64_t page)
+{
+	int64_t at = (int64_t)(r->fd_offset + (page << HGM_PAGE_SHIFT));
+
+	return hgm_sys->lseek(r->seek_fd, at, SEEK_HOLE) == at;
+}
+
+uint64_t hgm_holes_prepared(const struct hgm_region *r, uint64_t page, uint64_t pages)
+{
+	unsigned char resident[HGM_PAGES_PER_WORD];
+	uint64_t holes = 0;
+
+	/* Whole blocks: only the alias shows which are mapped. */
+	if (r->backing == HGM_BACKING_HUGETLB)
+		return hole_in_file(r, page, 1) && !hgm_shrunk(r, page) ? ~UINT64_C(0) : 0;
+	if (r->seek_fd < 0 || hgm_sys->mincore(r->alias + (page << HGM_PAGE_SHIFT),
+					       pages << HGM_PAGE_SHIFT, resident))
+		return 0;
+	for (uint64_t i = 0; i < pages; i++)
+		if (!(resident[i] & 1) && is_hole(r, page + i))
+			holes |= UINT64_C(1) << (page + i) % HGM_PAGES_PER_WORD;
+	return holes;
+}

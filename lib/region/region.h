@@ -1,0 +1,280 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#ifndef HGM_LIB_REGION_H
+#define HGM_LIB_REGION_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <sys/types.h>
+
+#include <hgm/region.h>
+
+#include "caps/choice.h"
+#include "map/map.h"
+#include "util/file_id.h"
+#include "util/line.h"
+
+/* Memory that belongs, or will belong, to a region, and must not belong to another one. */
+struct hgm_claim {
+	const struct hgm_source *source;
+	uint64_t addr; /* the caller's mapping, or 0 */
+	uint64_t length;
+	bool has_file; /* the caller's file, identified by the next fields */
+	dev_t device;
+	uint64_t inode;
+	uint64_t offset;
+	struct hgm_claim *next;
+};
+
+struct hgm;
+struct hgm_install;
+struct hgm_collapse;
+struct hgm_fill;
+
+struct hgm_region {
+	struct hgm *h;
+	struct hgm_claim *claim;
+	char *primary;
+	char *alias;	    /* NULL: contents are copied in by UFFDIO_COPY */
+	int fd;		    /* our own descriptor of the backing, -1 for anon */
+	const void *zeroes; /* a page, for hugetlb a block */
+	int seek_fd;	    /* has its own file offset, for SEEK_HOLE; -1: none */
+	uint64_t fd_offset;
+	struct hgm_file_id file;
+	uint64_t length; /* as asked for */
+	uint64_t mapped; /* rounded up to the block */
+	uint64_t block_bytes;
+	uint64_t map_bytes;
+	uint64_t stripe_bytes;
+	uint64_t areas;	  /* stripes */
+	uint32_t backing; /* the actual type */
+	uint32_t flags;
+	bool callers_mapping;
+	bool copies;		/* pages are installed by COPY, not CONTINUE */
+	bool may_shrink;	/* the caller's file, which can be truncated */
+	bool bounces;		/* so system calls copy contents into the alias: shrunk.c */
+	bool zeroed;		/* the alias was all zero when it was made */
+	_Atomic bool scribbled; /* but may now hold anything where contents are missing */
+	bool holds_contents;	/* the caller's file, which may hold older contents */
+	bool collapses;
+	bool native;	 /* hugetlb with high-granularity mapping: the primary is split */
+	bool can_poison; /* page by page */
+	uint64_t modes;	 /* registered */
+	uint64_t blocks;
+	uint64_t wp_bytes; /* unit of write-protection */
+
+	struct hgm_map *map;
+	struct hgm_source *source;
+	uint64_t source_offset;
+
+	/* What other modules keep of the region, each for itself. */
+	struct hgm_install *install;
+	struct hgm_collapse *collapse;
+	struct hgm_fill *fill;
+
+	_Atomic bool dying;
+
+	/*
+	 * Each fault changes these, so they have cache lines of their own. Destruction waits until
+	 * both are 0.
+	 */
+	_Alignas(64) _Atomic uint64_t refs; /* requests and queue entries in progress */
+	_Atomic uint64_t visits;	    /* the collapser looks at it */
+
+	/* Progress. A region is complete when both are 0. */
+	_Alignas(64) _Atomic uint64_t open_pages; /* neither present nor poisoned */
+	_Atomic uint64_t unsettled; /* undecided full blocks, and pages being given up */
+
+	/* Without fill: the region's completion must be reported. */
+	_Alignas(64) _Atomic bool event_due;
+	_Atomic bool deferred;		     /* full blocks must not be collapsed yet */
+	_Atomic uint32_t *block_full_leaves; /* blocks larger than a leaf */
+	_Atomic int last_collapse_error;
+	uint64_t prepared_blocks;
+
+	_Atomic unsigned int prefetch_count; /* ranges that wait to be fetched */
+
+	_Atomic uint64_t *lost; /* bitmap of pages: lost.c */
+	_Atomic bool has_lost;
+
+	char sentence[1024];
+};
+
+HGM_WHOLE_LINES(struct hgm_region);
+HGM_OWN_LINES(struct hgm_region, refs, open_pages);
+HGM_OWN_LINES(struct hgm_region, open_pages, event_due);
+
+/*
+ * What modules above are told, or asked for, by the modules that hold and install pages. engine.c
+ * connects them.
+ */
+struct hgm_above {
+	/* All pages of the region are counted off. */
+	void (*arrived)(struct hgm_region *r);
+	/* Each page of a block is present, and installed if whole blocks are installed. */
+	void (*filled)(struct hgm_region *r, uint64_t block);
+	/*
+	 * Fill has brought pages of a block. True: the collapse will map them. map_left(): it will
+	 * not happen.
+	 */
+	bool (*leave)(struct hgm_region *r, uint64_t block);
+	void (*map_left)(struct hgm_region *r, uint64_t block);
+	/* A page of a block is to be mapped; it has been. state() returns @before. */
+	uint8_t (*state)(const struct hgm_region *r, uint64_t block);
+	void (*touched)(struct hgm_region *r, uint64_t block, uint8_t before);
+	/* Memory of these pages is about to be dropped. */
+	void (*discarded)(struct hgm_region *r, uint64_t page, uint64_t pages, bool may_wait);
+	/* Wait until every event that was read before has been handled. */
+	void (*settle_events)(struct hgm *h);
+	/* No thread waits for the block any more. */
+	void (*not_urgent)(struct hgm_region *r, uint64_t block);
+};
+
+void hgm_region_hold(struct hgm_region *r);
+void hgm_region_drop(struct hgm_region *r);
+void hgm_region_visit(struct hgm_region *r);
+void hgm_region_leave(struct hgm_region *r);
+
+/*
+ * Wait until regions of one engine, which are in no table any more, are no longer held. Calls
+ * @cancel for each of them again and again until then.
+ */
+void hgm_regions_wait_refs(struct hgm_region **r, unsigned int count,
+			   void (*cancel)(struct hgm_region *));
+
+/* Make the threads that wait in hgm_wait() look again. */
+void hgm_something_is_done(struct hgm *h);
+
+/* A count of the region is now 0: if the region is complete, tell the threads that wait. */
+void hgm_region_check_complete(struct hgm_region *r);
+/* The region is in no table any more, so the remaining ones may be complete. */
+void hgm_region_gone(struct hgm_region *r);
+/*
+ * Something in the region is not decided yet, although all its pages may be counted off. The second
+ * function: now it is decided.
+ */
+void hgm_region_unsettle(struct hgm_region *r);
+void hgm_region_settled(struct hgm_region *r);
+
+/* Signal something that hgm_event_fd() reports. */
+void hgm_notify(struct hgm *h);
+
+/*
+ * Is the region complete? If not, the caller must be notified when it becomes complete. The second
+ * function: are all regions of an engine (struct hgm *)?
+ */
+bool hgm_region_looks_complete(struct hgm_region *r);
+bool hgm_all_complete(void *h);
+
+/* Wait until @done(@arg) is true or the deadline has passed. False: it has passed. */
+bool hgm_wait_for(struct hgm *h, bool (*done)(void *), void *arg, uint64_t deadline_ns);
+
+/* Pages are done for good. Call it after their block was reported as filled. */
+void hgm_region_count_off(struct hgm_region *r, uint64_t pages);
+
+/* Wake all threads that wait for one of these pages, or for a block that contains one. */
+void hgm_region_wake(struct hgm_region *r, uint64_t page, uint64_t pages);
+
+/* Make each thread that waits for a page of the region look again. */
+void hgm_region_wake_all(struct hgm_region *r);
+
+int hgm_lost_init(struct hgm_region *r);
+void hgm_lost_free(struct hgm_region *r);
+/* Pages [page, end) do not belong to the region any more. */
+void hgm_lost_mark(struct hgm_region *r, uint64_t page, uint64_t end);
+bool hgm_lost_page(const struct hgm_region *r, uint64_t page);
+
+/* The next run of bytes in [at, end) that still belongs to the region; *len 0: there is none. */
+uint64_t hgm_lost_next(const struct hgm_region *r, uint64_t at, uint64_t end, uint64_t *len);
+
+/* Runs of @len bytes at @at in [@from, @to) that still belong to the region. */
+#define for_each_kept(r, from, to, at, len)                                      \
+	for (uint64_t len, at = hgm_lost_next((r), (from), (to), &(len)); (len); \
+	     at = hgm_lost_next((r), (at) + (len), (to), &(len)))
+
+/* Distribute a region over the stripes of its engine. */
+void hgm_region_stripe_up(struct hgm_region *r);
+
+/* The number of the userfaultfd that serves a page, and the userfaultfd; a block has one only. */
+unsigned int hgm_region_stripe(const struct hgm_region *r, uint64_t page);
+struct hgm_uffd *hgm_region_uffd(const struct hgm_region *r, uint64_t page);
+
+static inline uint64_t hgm_region_pages(const struct hgm_region *r)
+{
+	return r->length >> HGM_PAGE_SHIFT;
+}
+
+static inline void *hgm_region_at(const struct hgm_region *r, uint64_t page)
+{
+	return r->primary + (page << HGM_PAGE_SHIFT);
+}
+
+/* The length of the stripe that begins at byte @at. */
+static inline uint64_t hgm_region_stripe_length(const struct hgm_region *r, uint64_t at)
+{
+	return r->mapped - at < r->stripe_bytes ? r->mapped - at : r->stripe_bytes;
+}
+
+static inline uint64_t hgm_region_block(const struct hgm_region *r, uint64_t page)
+{
+	return (page << HGM_PAGE_SHIFT) / r->block_bytes;
+}
+
+/* All pages of a block have arrived. */
+static inline bool hgm_region_block_present(const struct hgm_region *r, uint64_t block)
+{
+	return atomic_load_explicit(&r->block_full_leaves[block], memory_order_acquire) ==
+	       r->block_bytes >> HGM_LEAF_SHIFT;
+}
+
+/* Nothing is installed before its whole block is present. */
+static inline bool hgm_region_whole_blocks(const struct hgm_region *r)
+{
+	return r->map_bytes > HGM_PAGE_BYTES;
+}
+
+/*
+ * backing.c: make the memory of a region, as it was chosen, from options. @kind is that
+ * of a caller's file, as hgm_memory_kind() returned it. -errno with text: nothing is left behind.
+ */
+int hgm_backing_make(struct hgm_region *r, const struct hgm_region_opts *opts,
+		     enum hgm_candidate candidate, const struct hgm_memory_kind *kind);
+void hgm_backing_free(struct hgm_region *r);
+int hgm_backing_drop_mapped(struct hgm_region *r);
+
+/* mapping.c: is [addr, addr + len) mapped from this file and offset (fd -1: private anonymous)? */
+int hgm_mapping_check(const void *addr, uint64_t len, int fd, uint64_t offset);
+
+/*
+ * shrunk.c: is a page beyond the end of its file, which was truncated? Such a page raises SIGBUS,
+ * with or without poison.
+ */
+bool hgm_shrunk(const struct hgm_region *r, uint64_t page);
+
+/* Copy into the alias without dying of SIGBUS. Returns the bytes in whole pages, or -errno. */
+int64_t hgm_shrunk_copy(const struct hgm_region *r, void *to, const void *from, uint64_t bytes);
+
+/* The same for pages of the alias. @buf NULL: zeroes. Returns the pages written, or -errno. */
+int64_t hgm_shrunk_write(const struct hgm_region *r, uint64_t page, uint64_t pages,
+			 const void *buf);
+
+/* prepare.c: put every block into the page cache, huge where possible; -errno with text. */
+int hgm_prepare(struct hgm_region *r);
+
+/* views.c: stop serving the region, up to byte @upto, or the whole region by one userfaultfd. */
+void hgm_region_unregister(struct hgm_region *r, uint64_t upto);
+void hgm_region_unregister_from(struct hgm_region *r, struct hgm_uffd *u);
+
+/*
+ * Register the region with the engine, without write-protection. -errno with text: nothing is
+ * registered.
+ */
+int hgm_region_register(struct hgm_region *r);
+
+/*
+ * Register what of [@from, @to) still belongs to the region with @u. *ioctls: the ioctls offered
+ * everywhere.
+ */
+int hgm_region_register_kept(struct hgm_region *r, struct hgm_uffd *u, uint64_t from, uint64_t to,
+			     uint64_t modes, uint64_t *ioctls);
+#endif
