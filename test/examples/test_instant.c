@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "../../examples/instant.h"
+#include "../../examples/demo/instant.h"
 #include "../../examples/random.h"
 #include "test.h"
 

@@ -110,7 +110,7 @@ make_initramfs() {
 	rm -rf "$root"
 	mkdir -p "$root/bin" "$root/tests"
 	strip -o "$root/init" "$build/test/kernels/init"
-	for program in "$build"/examples/*-static; do
+	for program in "$build"/examples/*-static "$build"/examples/*/*-static; do
 		put "$program" "$root/bin"
 	done
 	python3 "$here/results.py" plan "$build" "$@" >"$root/plan"

@@ -9,7 +9,7 @@
 #include <sys/mman.h>
 #include <time.h>
 
-#include "random.h"
+#include "../random.h"
 #include "walk.h"
 
 _Static_assert(sizeof(struct walk_visit) == VISIT_SIZE, "guest.S");

@@ -11,7 +11,7 @@
 #include <stdint.h>
 #include <stdio.h>
 
-#include "link.h"
+#include "../link.h"
 #include "machine.h"
 #include "snapshot.h"
 

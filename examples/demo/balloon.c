@@ -10,9 +10,9 @@
 #include <sys/mman.h>
 #include <time.h>
 
+#include "../random.h"
 #include "balloon.h"
 #include "kvm.h"
-#include "random.h"
 #include "writer.h"
 
 #define PATIENCE_S 60

@@ -4,7 +4,7 @@
  */
 #include <stdio.h>
 
-#include "model.h"
+#include "../model.h"
 
 bool model_use(const char *name, char *why, size_t size)
 {

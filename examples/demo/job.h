@@ -9,7 +9,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "link.h"
+#include "../link.h"
 #include "snapshot.h"
 #include "stalls.h"
 

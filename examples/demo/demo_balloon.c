@@ -17,10 +17,10 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "../link.h"
 #include "balloon.h"
 #include "demo_command.h"
 #include "kvm.h"
-#include "link.h"
 #include "report.h"
 
 #define MIB	    1048576.0

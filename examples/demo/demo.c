@@ -16,10 +16,10 @@
 
 #include <hgm/hgm.h>
 
+#include "../model.h"
 #include "demo_command.h"
 #include "job.h"
 #include "kvm.h"
-#include "model.h"
 #include "report.h"
 
 #define MIB_2 (UINT64_C(2) << 20)

@@ -8,7 +8,7 @@
 #include <sys/mman.h>
 #include <time.h>
 
-#include "random.h"
+#include "../random.h"
 #include "writer.h"
 
 _Static_assert(offsetof(struct writer_box, log) == BOX_LOG, "writer_guest.S");

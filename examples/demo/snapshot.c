@@ -11,7 +11,7 @@
 #include <sys/statvfs.h>
 #include <unistd.h>
 
-#include "random.h"
+#include "../random.h"
 #include "snapshot.h"
 
 #define PAGE  4096
