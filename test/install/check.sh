@@ -107,7 +107,7 @@ if comm -3 "$stage/public" "$stage/misused" | grep .; then
 fi
 
 # Built as an example, installed as a program.
-if [ -e "$build/examples/hgm-probe" ]; then
+if [ -e "$build/examples/probe/hgm-probe" ]; then
 	LD_LIBRARY_PATH=$libdir "$(find "$stage" -path '*/bin/hgm-probe')" --version
 	find "$stage" -name 'hgm-probe.1*' | grep -q . || {
 		echo "hgm-probe(1) is not installed"
