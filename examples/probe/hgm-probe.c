@@ -64,29 +64,29 @@ static void print_cap(const struct hgm_cap *cap)
 	}
 }
 
-static void print_rung(const struct rung *r)
+static void print_backing(const struct backing *b)
 {
 	char text[640];
 	char size[16];
 
 	snprintf(size, sizeof(size), "%s",
-		 r->fault_bytes >> 30	? "1 GiB"
-		 : r->fault_bytes >> 20 ? "2 MiB"
+		 b->fault_bytes >> 30	? "1 GiB"
+		 : b->fault_bytes >> 20 ? "2 MiB"
 					: "4 KiB");
-	if (!r->says)
+	if (!b->says)
 		snprintf(text, sizeof(text), "not asked");
-	else if (r->answer != HGM_YES)
+	else if (b->answer != HGM_YES)
 		/* The verdict's reason begins with the stage that gave it. */
 		snprintf(text, sizeof(text), "%s%s%s",
-			 strcmp(r->says->name, "hgm") ? r->says->name : "",
-			 strcmp(r->says->name, "hgm") ? ": " : "", r->says->reason);
+			 strcmp(b->says->name, "hgm") ? b->says->name : "",
+			 strcmp(b->says->name, "hgm") ? ": " : "", b->says->reason);
 	else
 		snprintf(text, sizeof(text), "a fault waits for %s; %s", size,
-			 !r->huge_by			? "stays in small pages"
-			 : !strcmp(r->huge_by, "remap") ? "a full block becomes huge by remapping"
-			 : !strcmp(r->huge_by, "copy")	? "a full block becomes huge by a copy"
+			 !b->huge_by			? "stays in small pages"
+			 : !strcmp(b->huge_by, "remap") ? "a full block becomes huge by remapping"
+			 : !strcmp(b->huge_by, "copy")	? "a full block becomes huge by a copy"
 							: "is huge from the start");
-	printf("  %-*s%-*s", NAME_WIDTH - 2, r->title, ANSWER_WIDTH, answer_text(r->answer));
+	printf("  %-*s%-*s", NAME_WIDTH - 2, b->title, ANSWER_WIDTH, answer_text(b->answer));
 	print_wrapped(text, INDENT);
 }
 
@@ -111,12 +111,12 @@ static void print_verdict(const struct findings *f)
 	if (f->no_uffd)
 		printf("no userfaultfd can be had here, so no memory can be served.\n");
 	else if (f->best)
-		printf("the best memory here is %s%s.\n", f->best->title,
+		printf("the best backing here is %s%s.\n", f->best->title,
 		       f->user_mode_only ? ", for faults of user mode only: not for KVM" : "");
 	else
-		printf("no kind of memory is proven to work here.\n");
-	for (int i = 0; i < RUNGS && !f->no_uffd; i++)
-		print_rung(&f->rungs[i]);
+		printf("no backing is proven to work here.\n");
+	for (int i = 0; i < BACKINGS && !f->no_uffd; i++)
+		print_backing(&f->backings[i]);
 	if (f->no_uffd) {
 		print_ways(f->caps);
 	} else if (f->user_mode_only) {

@@ -36,14 +36,14 @@ static void print_member(const char *indent, const char *key, const char *text)
 		printf("null");
 }
 
-static void print_rung(const struct rung *r, bool last)
+static void print_backing(const struct backing *b, bool last)
 {
-	print_member("    { ", "name", r->name);
-	print_member(", ", "answer", answer_text(r->answer));
-	printf(", \"fault_bytes\": %" PRIu64, r->fault_bytes);
-	print_member(", ", "huge_by", r->huge_by);
-	print_member(",\n      ", "capability", r->says ? r->says->name : NULL);
-	print_member(", ", "reason", r->says ? r->says->reason : NULL);
+	print_member("    { ", "name", b->name);
+	print_member(", ", "answer", answer_text(b->answer));
+	printf(", \"fault_bytes\": %" PRIu64, b->fault_bytes);
+	print_member(", ", "huge_by", b->huge_by);
+	print_member(",\n      ", "capability", b->says ? b->says->name : NULL);
+	print_member(", ", "reason", b->says ? b->says->reason : NULL);
 	printf(" }%s\n", last ? "" : ",");
 }
 
@@ -72,9 +72,9 @@ void print_json(const struct findings *f, char *const *names, int count, int sta
 	printf("  \"user_mode_only\": %s,\n", f->user_mode_only ? "true" : "false");
 	printf("  \"status\": %d,\n", status);
 	print_member("  ", "best", f->best ? f->best->name : NULL);
-	printf(",\n  \"rungs\": [\n");
-	for (int i = 0; i < RUNGS; i++)
-		print_rung(&f->rungs[i], i == RUNGS - 1);
+	printf(",\n  \"backings\": [\n");
+	for (int i = 0; i < BACKINGS; i++)
+		print_backing(&f->backings[i], i == BACKINGS - 1);
 	printf("  ],\n  \"capabilities\": [");
 	for (unsigned int i = 0; !count && i < hgm_caps_count(f->caps); i++, first = false)
 		print_capability(hgm_caps_at(f->caps, i), first);

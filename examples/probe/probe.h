@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: 0BSD */
 /*
- * The parts of hgm-probe: the kinds of memory that work, advice, and JSON output.
+ * The parts of hgm-probe: the backings that work, advice, and JSON output.
  */
 #ifndef PROBE_H
 #define PROBE_H
@@ -10,17 +10,17 @@
 
 #include <hgm/caps.h>
 
-/* Kinds of memory that a region can have, the best first. */
-enum rung_id {
-	RUNG_HGM,
-	RUNG_PREPARED,
-	RUNG_LAZY,
-	RUNG_WHOLE,
-	RUNG_ANON,
-	RUNGS,
+/* Backings: the kinds of memory that a region can have, the best first. */
+enum backing_id {
+	BACKING_HGM,
+	BACKING_PREPARED,
+	BACKING_LAZY,
+	BACKING_WHOLE,
+	BACKING_ANON,
+	BACKINGS,
 };
 
-struct rung {
+struct backing {
 	const char *name;  /* for programs */
 	const char *title; /* for people */
 	uint32_t answer;   /* enum hgm_answer */
@@ -31,8 +31,8 @@ struct rung {
 
 struct findings {
 	const struct hgm_caps *caps;
-	struct rung rungs[RUNGS];
-	const struct rung *best; /* the best proven one, or NULL */
+	struct backing backings[BACKINGS];
+	const struct backing *best; /* the best proven one, or NULL */
 	bool no_uffd;
 	bool user_mode_only; /* faults of KVM and of system calls cannot be served */
 	bool proved;	     /* the probe used huge pages to find out */

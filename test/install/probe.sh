@@ -78,20 +78,20 @@ sound_json() {
 		j = json.load(open(sys.argv[1]))
 		answers = {"yes", "no", "denied", "unproven"}
 		keys = ["schema", "library", "kernel", "machine", "proved", "user_mode_only", "status",
-		        "best", "rungs", "capabilities"]
+		        "best", "backings", "capabilities"]
 		assert list(j) == keys, list(j)
 		assert j["schema"] == 1 and j["status"] == int(sys.argv[2])
-		rungs = {r["name"]: r for r in j["rungs"]}
-		assert list(rungs) == ["hugetlb.hgm", "shmem.prepared", "shmem.lazy", "hugetlb.whole", "anon"]
+		backings = {b["name"]: b for b in j["backings"]}
+		assert list(backings) == ["hugetlb.hgm", "shmem.prepared", "shmem.lazy", "hugetlb.whole", "anon"]
 		caps = {c["name"]: c for c in j["capabilities"]}
 		assert len(caps) == len(j["capabilities"]) > 50
 		for c in caps.values():
 		    assert list(c) == ["name", "answer", "value", "reason", "help"], c
 		    assert c["answer"] in answers and c["reason"], c
-		for r in rungs.values():
-		    assert list(r) == ["name", "answer", "fault_bytes", "huge_by", "capability", "reason"], r
-		    assert caps[r["capability"]]["answer"] == r["answer"], r
-		yes = [r for r in rungs if rungs[r]["answer"] == "yes"]
+		for b in backings.values():
+		    assert list(b) == ["name", "answer", "fault_bytes", "huge_by", "capability", "reason"], b
+		    assert caps[b["capability"]]["answer"] == b["answer"], b
+		yes = [b for b in backings if backings[b]["answer"] == "yes"]
 		assert j["best"] == (yes[0] if yes else None)
 		fine = [caps[c]["answer"] for c in ("hgm", "shmem.minor.4k", "anon.missing.4k")]
 		want = 2 if caps["uffd.features"]["answer"] != "yes" else 0 if "yes" in fine else 1
