@@ -70,4 +70,62 @@ struct hgm_collapser {
 	uint64_t look_again_at_ns;		 /* when to look at blocks that were left split */
 };
 
+#define HGM_COLLAPSE_TRIES 12 /* then the block is left split */
+#define HGM_BLOCK_FELL_MAX 64 /* a block that falls apart this often is left alone */
+
+/* wanted.c: the collapser is to look at a block. */
+void hgm_collapse_mark(struct hgm_region *r, uint64_t block);
+
+/* A block has failed, and is in the bitmap of failed blocks. */
+void hgm_collapser_try_again(struct hgm *h);
+
+/* Can helpers collapse blocks of this region, too? Call them. With the lock held. */
+bool hgm_collapse_can_be_helped(const struct hgm_region *r);
+void hgm_collapser_call_help(struct hgm_collapser *c);
+
+/* A last block that is incomplete cannot be huge. */
+bool hgm_collapse_can_be_huge(const struct hgm_region *r, uint64_t block);
+
+/* Does a collapse copy the region's pages? */
+bool hgm_collapse_copies(const struct hgm_region *r);
+
+/* blocks.c: change a block's state, if it is @from. */
+bool hgm_block_change(_Atomic uint8_t *state, uint8_t from, uint8_t to);
+
+/* Is the block mapped huge according to PAGEMAP_SCAN? -errno: PAGEMAP_SCAN cannot tell. */
+int hgm_block_is_huge(const struct hgm_region *r, uint64_t block);
+
+/*
+ * For memory that is mapped by whole blocks: all of a block is present, or the block has been
+ * mapped again.
+ */
+void hgm_collapse_whole(struct hgm_region *r, uint64_t block);
+
+/* Look again at all blocks that were left split, and at all that count as huge. */
+void hgm_collapse_look_again(struct hgm_region *r);
+
+/*
+ * collapse_map.c: the kernel has collapsed a block that does not count as huge. If the block is
+ * protected now, which removes a huge mapping, it must be mapped again.
+ */
+void hgm_collapse_in_doubt(struct hgm_region *r, uint64_t block);
+
+/* The collapse has mapped the block. */
+void hgm_collapse_mapped(struct hgm_region *r, uint64_t block);
+
+/* Were pages of the block left to its collapse? */
+bool hgm_collapse_is_left(const struct hgm_region *r, uint64_t block);
+
+/* collapse.c: try the first blocks of a word that are wanted. Returns the others. */
+uint64_t hgm_collapse_visit(struct hgm_region *r, uint64_t word, uint64_t bits);
+
+/* The collapse of a block returned @rc. */
+void hgm_collapse_outcome(struct hgm_region *r, uint64_t block, int rc, bool settled);
+
+/*
+ * collapse_verify.c: verify all regions that are due by smaps. *at is lowered to the time when the
+ * others are due.
+ */
+void hgm_collapse_verify(struct hgm *h, uint64_t *at);
+
 #endif

@@ -17,10 +17,8 @@
 #include "uffd/smaps.h"
 #include "util/clock.h"
 
-#define PATIENCE_NS	    UINT64_C(1000000000) /* for a region that is not full */
-#define PATIENCE_NO_FILL_NS UINT64_C(50000000)	 /* for a region that need not become full */
-#define COST_FACTOR	    20			 /* reading takes at most 1/n of the time */
-#define COST_FACTOR_FULL    2			 /* the same for regions that are full */
+#define COST_FACTOR	 20 /* reading takes at most 1/n of the time */
+#define COST_FACTOR_FULL 2  /* the same for regions that are full */
 
 /* Regions that are to be verified by smaps, by address. */
 struct hgm_smaps_turns {
@@ -32,7 +30,7 @@ struct hgm_smaps_turns {
 	struct hgm_smaps_range range[HGM_REGIONS_MAX];
 };
 
-int hgm_collapse_need_smaps(struct hgm *h)
+static int need_smaps(struct hgm *h)
 {
 	struct hgm_smaps_turns *none = NULL, *turns;
 	struct hgm_smaps smaps;
@@ -63,7 +61,7 @@ static enum hgm_verify verify_by(const struct hgm_region *r)
 	/* For hugetlb memory, PAGE_IS_HUGE is set even for the smallest pieces. */
 	if (r->h->scan_fd >= 0 && !r->native)
 		return HGM_VERIFY_PAGEMAP;
-	if (tells && !hgm_collapse_need_smaps(r->h))
+	if (tells && !need_smaps(r->h))
 		return HGM_VERIFY_SMAPS;
 	return r->h->scan_fd >= 0 ? HGM_VERIFY_PAGEMAP : HGM_VERIFY_NOT;
 }
@@ -71,15 +69,6 @@ static enum hgm_verify verify_by(const struct hgm_region *r)
 void hgm_collapse_choose_verify(struct hgm_region *r)
 {
 	r->collapse->verify = verify_by(r);
-}
-
-void hgm_collapse_unverified(struct hgm_region *r)
-{
-	uint64_t at =
-		hgm_now_ns() + (r->flags & HGM_REGION_NO_FILL ? PATIENCE_NO_FILL_NS : PATIENCE_NS);
-
-	if (!r->collapse->unverified_blocks++ && r->collapse->verify_at_ns < at)
-		r->collapse->verify_at_ns = at;
 }
 
 /*

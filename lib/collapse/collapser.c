@@ -143,16 +143,6 @@ enum visit {
 	VISIT_TO_HELP,
 };
 
-/*
- * The kernel copies anonymous memory under the lock of the address space, one block at a time.
- * Regions that are verified by smaps belong to the first collapser.
- */
-static bool can_be_helped(const struct hgm_region *r)
-{
-	return r->collapses && r->collapse->verify == HGM_VERIFY_PAGEMAP && !r->native &&
-	       r->backing != HGM_BACKING_ANON && hgm_collapse_copies(r);
-}
-
 /* Visit the regions that exist now, and hold one after another. */
 static void visit_all(struct hgm *h, enum visit visit, bool look_again)
 {
@@ -165,7 +155,7 @@ static void visit_all(struct hgm *h, enum visit visit, bool look_again)
 		hgm_rcu_read_lock();
 		t = atomic_load_explicit(&h->table, memory_order_acquire);
 		end = i >= t->count;
-		if (!end && (visit == VISIT_TO_HELP ? can_be_helped(t->region[i])
+		if (!end && (visit == VISIT_TO_HELP ? hgm_collapse_can_be_helped(t->region[i])
 						    : t->region[i]->collapses)) {
 			r = t->region[i];
 			hgm_region_visit(r);
@@ -193,15 +183,6 @@ static void rest(struct hgm_collapser *c)
 	while (!c->stop && hgm_now_ns() < end)
 		hgm_cond_wait(&c->cond, &c->lock, end);
 	c->resting = false;
-}
-
-/* Called with the lock held. */
-static void call_help(struct hgm_collapser *c)
-{
-	c->help++;
-	if (c->helpers_asleep)
-		pthread_cond_broadcast(&c->help_cond);
-	c->helpers_asleep = 0;
 }
 
 static void *collapser_thread(void *arg)
@@ -232,7 +213,7 @@ static void *collapser_thread(void *arg)
 			rest(c);
 		c->wanted = false;
 		if (retry)
-			call_help(c);
+			hgm_collapser_call_help(c);
 		pthread_mutex_unlock(&c->lock);
 		if (retry)
 			atomic_exchange_explicit(&c->failed, false, memory_order_seq_cst);
@@ -277,44 +258,6 @@ static void *collapser_helper(void *arg)
 	}
 	pthread_mutex_unlock(&c->lock);
 	return NULL;
-}
-
-/* Called with the lock held. */
-static void kick(struct hgm_collapser *c)
-{
-	if (!c->wanted && !c->resting)
-		pthread_cond_signal(&c->cond);
-	c->wanted = true;
-}
-
-void hgm_collapser_kick(struct hgm *h)
-{
-	pthread_mutex_lock(&h->collapser->lock);
-	kick(h->collapser);
-	pthread_mutex_unlock(&h->collapser->lock);
-}
-
-/* A block has been marked. */
-void hgm_collapser_wanted(const struct hgm_region *r)
-{
-	struct hgm_collapser *c = r->h->collapser;
-
-	pthread_mutex_lock(&c->lock);
-	kick(c);
-	if (can_be_helped(r))
-		call_help(c);
-	pthread_mutex_unlock(&c->lock);
-}
-
-/*
- * A block has failed, and is in its region's bitmap. If only a helper knows, wake the first
- * collapser.
- */
-void hgm_collapser_try_again(struct hgm *h)
-{
-	if (!atomic_exchange_explicit(&h->collapser->failed, true, memory_order_seq_cst) &&
-	    !pthread_equal(pthread_self(), h->collapser->thread[0]))
-		hgm_collapser_kick(h);
 }
 
 void hgm_collapser_stop(struct hgm *h)

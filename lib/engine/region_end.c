@@ -100,7 +100,7 @@ static bool seal_callers_mapping(struct hgm_region *r)
 static void mark_dying(struct hgm_region *r)
 {
 	atomic_store_explicit(&r->dying, true, memory_order_seq_cst);
-	hgm_work_remove_region(r);
+	hgm_requests_remove(r);
 	hgm_requests_cancel(r);
 }
 

@@ -42,6 +42,9 @@ void hgm_discard_drop(struct hgm_region *r, uint64_t page, uint64_t pages);
 uint64_t hgm_discard_run(const struct hgm_region *r, uint64_t page, uint64_t pages,
 			 bool *discarded);
 
+/* Drop memory of these pages that still belongs to the region. -errno without text. */
+int hgm_discard_memory(struct hgm_region *r, uint64_t page, uint64_t pages);
+
 /* Mark a fault thread or the events thread: it must not wait for what such a thread reads. */
 void hgm_discard_forbid(void);
 bool hgm_discard_forbidden(void);

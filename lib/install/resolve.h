@@ -33,6 +33,13 @@ struct hgm_arrival {
 	bool wake_later; /* the fault thread wakes the waiters, once for each batch */
 };
 
+/* The first @pages that were left to install are installed. */
+static inline void hgm_arrival_advance(struct hgm_arrival *a, uint64_t pages)
+{
+	a->install_page += pages;
+	a->install_pages -= pages;
+}
+
 /*
  * The contents of @pages from a->first_page on are in the request's buffer (or are zero). Make
  * them present and map them. On -EAGAIN and -ENOMEM the rest is in a->install_page and

@@ -13,14 +13,13 @@
  * decides what was discarded. For files, see suspects.c. For hugetlb, the holes that are found
  * decide, because only whole huge pages are dropped.
  *
- * The same thread serves the aliases. They are registered for missing faults, so that an owner that
- * writes to a dropped page waits until the page is noted as discarded (discard.c). The thread
- * itself never writes to an alias.
+ * The same thread serves the aliases (alias.c).
  */
 #include <errno.h>
 #include <poll.h>
 #include <stdlib.h>
 
+#include "alias.h"
 #include "collapse/collapse.h"
 #include "events.h"
 #include "events_state.h"
@@ -34,18 +33,8 @@
 #include "util/clock.h"
 #include "util/error.h"
 
-#define READ_BATCH   16
-#define RETRY_MIN_NS 50000
-#define RETRY_MAX_NS 10000000
-#define RETRIES_MAX  64
-#define SUSPECTS_NS  10000000
-
-/* Holes of aliases that could not be filled in their turn. */
-struct retries {
-	unsigned int count;
-	uint64_t addr[RETRIES_MAX];
-	uint64_t backoff_ns;
-};
+#define READ_BATCH  16
+#define SUSPECTS_NS 10000000
 
 static void kick(struct hgm_events *e)
 {
@@ -141,120 +130,6 @@ void hgm_event(struct hgm *h, const struct hgm_uffd_event *ev)
 	hgm_rcu_read_unlock();
 }
 
-static bool has_alias(const struct hgm_region *r, uint64_t addr)
-{
-	return r->alias && addr - (uintptr_t)r->alias < r->mapped;
-}
-
-/* Inside a read-side section. */
-static struct hgm_region *find_by_alias(const struct hgm_table *t, uint64_t addr)
-{
-	for (unsigned int i = 0; i < t->count; i++)
-		if (has_alias(t->region[i], addr))
-			return t->region[i];
-	return NULL;
-}
-
-static int serve_hole(struct hgm_region *r, uint64_t addr)
-{
-	uint64_t page = (addr - (uintptr_t)r->alias) >> HGM_PAGE_SHIFT;
-
-	hgm_discard_found(r, page);
-	return hgm_resolve_fill_hole(r, page);
-}
-
-/* A region that is being destroyed is in no table, but waits for owners that write to its alias. */
-static int serve_ending(struct hgm *h, uint64_t addr)
-{
-	struct hgm_events *e = h->events;
-	struct hgm_region *r;
-	int rc = 0;
-
-	pthread_mutex_lock(&e->ending_lock);
-	r = e->ending;
-	while (r && !has_alias(r, addr))
-		r = r->fill->next_ending;
-	if (r)
-		rc = serve_hole(r, addr);
-	pthread_mutex_unlock(&e->ending_lock);
-	addr &= ~(HGM_PAGE_BYTES - 1);
-	if (!r) /* not served yet, or no longer */
-		hgm_sys->uffd_wake(hgm_uffd_fd(h->alias_uffd), (void *)(uintptr_t)addr,
-				   HGM_PAGE_BYTES);
-	return rc;
-}
-
-/* -EAGAIN: try again later. */
-static int serve_alias(struct hgm *h, uint64_t addr)
-{
-	struct hgm_region *r;
-	int rc;
-
-	hgm_rcu_read_lock();
-	r = find_by_alias(atomic_load_explicit(&h->table, memory_order_acquire), addr);
-	if (r)
-		hgm_region_visit(r);
-	hgm_rcu_read_unlock();
-	if (!r)
-		return serve_ending(h, addr);
-	rc = serve_hole(r, addr);
-	hgm_region_leave(r);
-	return rc;
-}
-
-void hgm_events_ending(struct hgm_region *r)
-{
-	struct hgm_events *e = r->h->events;
-
-	pthread_mutex_lock(&e->ending_lock);
-	r->fill->next_ending = e->ending;
-	e->ending = r;
-	pthread_mutex_unlock(&e->ending_lock);
-}
-
-void hgm_events_ended(struct hgm_region *r)
-{
-	struct hgm_events *e = r->h->events;
-	struct hgm_region **at = &e->ending;
-
-	pthread_mutex_lock(&e->ending_lock);
-	while (*at != r)
-		at = &(*at)->fill->next_ending;
-	*at = r->fill->next_ending;
-	pthread_mutex_unlock(&e->ending_lock);
-}
-
-static void read_alias(struct hgm *h, struct retries *again)
-{
-	struct hgm_uffd_event ev[READ_BATCH];
-	int n = hgm_uffd_read(h->alias_uffd, ev, READ_BATCH);
-
-	for (int i = 0; i < n; i++) {
-		if (ev[i].type != HGM_UFFD_EVENT_PAGEFAULT || !serve_alias(h, ev[i].addr))
-			continue;
-		if (again->count < RETRIES_MAX)
-			again->addr[again->count++] = ev[i].addr;
-		else /* the thread faults again, and the kernel keeps the message */
-			hgm_sys->uffd_wake(hgm_uffd_fd(h->alias_uffd),
-					   (void *)(uintptr_t)(ev[i].addr & ~(HGM_PAGE_BYTES - 1)),
-					   HGM_PAGE_BYTES);
-	}
-}
-
-static void retry(struct hgm *h, struct retries *again)
-{
-	unsigned int left = 0;
-
-	for (unsigned int i = 0; i < again->count; i++)
-		if (serve_alias(h, again->addr[i]))
-			again->addr[left++] = again->addr[i];
-	again->count = left;
-	again->backoff_ns =
-		again->backoff_ns * 2 < RETRY_MAX_NS ? again->backoff_ns * 2 : RETRY_MAX_NS;
-	if (!left)
-		again->backoff_ns = RETRY_MIN_NS;
-}
-
 static void read_events(struct hgm *h, struct hgm_uffd *u)
 {
 	struct hgm_uffd_event ev[READ_BATCH];
@@ -310,7 +185,7 @@ static bool age_suspects(struct hgm *h)
 }
 
 /* The longest time to sleep. */
-static int64_t patience(const struct retries *again, bool suspects)
+static int64_t patience(const struct hgm_alias_retries *again, bool suspects)
 {
 	if (again->count)
 		return (int64_t)again->backoff_ns;
@@ -322,7 +197,7 @@ static void *events_thread(void *arg)
 	struct hgm *h = arg;
 	struct hgm_events *e = h->events;
 	struct pollfd fds[2 + HGM_THREADS_MAX + HGM_EVENTS_EXTRA_MAX];
-	struct retries again = { .backoff_ns = RETRY_MIN_NS };
+	struct hgm_alias_retries again = { .count = 0 };
 	struct watched w;
 	uint64_t drained;
 	bool suspects = false;
@@ -340,8 +215,8 @@ static void *events_thread(void *arg)
 		hgm_sys->poll(fds, 2 + w.count, patience(&again, suspects));
 		if (fds[0].revents)
 			hgm_sys->read(e->kick_fd, &drained, sizeof(drained));
-		retry(h, &again);
-		read_alias(h, &again);
+		hgm_alias_retry(h, &again);
+		hgm_alias_read(h, &again);
 		for (unsigned int i = 0; i < w.count; i++)
 			read_events(h, w.uffd[i]);
 		suspects = age_suspects(h);
@@ -484,13 +359,4 @@ void hgm_events_remove(struct hgm *h, struct hgm_uffd *u)
 			e->extra[i] = NULL;
 	next_round(e);
 	pthread_mutex_unlock(&e->lock);
-}
-
-int hgm_events_watch_alias(struct hgm_region *r)
-{
-	uint64_t ioctls;
-
-	if (!r->alias)
-		return 0;
-	return hgm_uffd_register(r->h->alias_uffd, r->alias, r->mapped, HGM_UFFD_MISSING, &ioctls);
 }

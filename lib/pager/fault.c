@@ -17,12 +17,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 
 #include "events.h"
 #include "fault.h"
 #include "install/discard.h"
 #include "kernel/sys.h"
+#include "park.h"
 #include "region/hgm.h"
 #include "request.h"
 #include "serve.h"
@@ -32,74 +32,13 @@
 #include "util/trace.h"
 
 #define READ_BATCH	32
-#define PARKED_MAX	65536 /* costs only address space until so many are parked */
-#define PARKED_FEW	64    /* if that mapping fails */
-#define PARK_MIN_NS	30000
-#define PARK_MAX_NS	5000000
 #define READS_PER_YIELD 2
 #define TOGETHER_MIN	4	 /* messages of one read; fewer are woken sooner one by one */
 #define OWED_MAX_NS	100000	 /* how long waiters wait for others: a halted CPU wakes in 40 us */
 #define APART_NS	10000000 /* how long a source that answers late may be asked again */
 #define SPIN_FLOOR_NS	4000	 /* below this, spinning is not worth its start */
 
-/* A fault that could not be served in its turn (EAGAIN, no slot, no memory) and is tried again. */
-struct parked {
-	uint64_t addr;
-	uint32_t flags;
-	bool starved; /* try nothing before there is a free slot */
-	uint64_t due_ns;
-	uint64_t backoff_ns;
-};
-
-struct server {
-	struct hgm *h;
-	struct hgm_uffd *uffd;
-	struct hgm_fault_thread *self;
-	struct hgm_reads *reads;
-	uint64_t spin_ns;	   /* current */
-	uint64_t owed_from;	   /* [owed_from, owed_to): mapped pages, waiters not woken yet */
-	uint64_t owed_to;	   /* 0: none */
-	uint64_t owed_since_ns;	   /* time of the first of them */
-	uint64_t together_from_ns; /* until then wake each waiter alone */
-	uint64_t parked_due_ns;	   /* when the first of them is due */
-	unsigned int parked_count;
-	unsigned int parked_max;
-	struct parked *parked;
-	struct parked few[PARKED_FEW];
-};
-
-static void wake_page(struct server *s, uint64_t addr)
-{
-	hgm_sys->uffd_wake(hgm_uffd_fd(s->uffd), (void *)(uintptr_t)(addr & ~(HGM_PAGE_BYTES - 1)),
-			   HGM_PAGE_BYTES);
-}
-
-static void park(struct server *s, uint64_t addr, uint64_t flags, uint64_t now, uint64_t backoff_ns)
-{
-	if (backoff_ns < PARK_MIN_NS)
-		backoff_ns = PARK_MIN_NS;
-	if (backoff_ns > PARK_MAX_NS)
-		backoff_ns = PARK_MAX_NS;
-	if (s->parked_count == s->parked_max) {
-		/*
-		 * The kernel can park it for us: a woken waiter faults again and causes a new
-		 * message.
-		 */
-		wake_page(s, addr);
-		return;
-	}
-	s->parked[s->parked_count++] = (struct parked){
-		.addr = addr,
-		.flags = (uint32_t)flags,
-		.starved = hgm_requests_full(s->h->requests),
-		.due_ns = now + backoff_ns,
-		.backoff_ns = backoff_ns,
-	};
-	if (now + backoff_ns < s->parked_due_ns)
-		s->parked_due_ns = now + backoff_ns;
-}
-
-static bool something_to_read(const struct server *s)
+static bool something_to_read(const struct hgm_server *s)
 {
 	struct pollfd fd = { .fd = hgm_uffd_fd(s->uffd), .events = POLLIN };
 
@@ -107,7 +46,7 @@ static bool something_to_read(const struct server *s)
 }
 
 /* Number of pending faults, or -1 if unknown. */
-static int pending_faults(const struct server *s)
+static int pending_faults(const struct hgm_server *s)
 {
 	static const char name[] = "pending:";
 	char text[32];
@@ -129,7 +68,7 @@ static int pending_faults(const struct server *s)
  * moment may come in place of a fault that is woken at this very moment; see
  * hgm_reads_wait_marks().
  */
-static unsigned int may_read(struct server *s, unsigned int max)
+static unsigned int may_read(struct hgm_server *s, unsigned int max)
 {
 	bool something = something_to_read(s);
 	bool event = something && hgm_uffd_changing(s->uffd);
@@ -150,7 +89,7 @@ static unsigned int may_read(struct server *s, unsigned int max)
  * Read a batch of messages. Handle its events at once, before the faults that came with them, and
  * remove them from the batch. Return the number of faults that are left.
  */
-static int read_batch(struct server *s, struct hgm_uffd_event *ev, unsigned int max)
+static int read_batch(struct hgm_server *s, struct hgm_uffd_event *ev, unsigned int max)
 {
 	struct hgm_reads *self = s->reads;
 	uint32_t count = atomic_load_explicit(&self->reads, memory_order_relaxed);
@@ -207,7 +146,7 @@ static uint64_t waiting_pages(const struct hgm_uffd_event *ev, unsigned int n)
 	return pages;
 }
 
-static void wake_owed(struct server *s)
+static void wake_owed(struct hgm_server *s)
 {
 	if (!s->owed_to)
 		return;
@@ -221,7 +160,7 @@ static void wake_owed(struct server *s)
  * Wake a batch that takes long piece by piece: the next fault may take as long as the last one.
  * Return true if waiters were woken, which takes a while.
  */
-static bool owe(struct server *s, const struct hgm_fault *f, uint64_t before, uint64_t now)
+static bool owe(struct hgm_server *s, const struct hgm_fault *f, uint64_t before, uint64_t now)
 {
 	uint64_t from = f->addr & ~(HGM_PAGE_BYTES - 1);
 	uint64_t to = from + (f->owed_pages << HGM_PAGE_SHIFT);
@@ -241,7 +180,7 @@ static bool owe(struct server *s, const struct hgm_fault *f, uint64_t before, ui
 	return true;
 }
 
-static void serve_batch(struct server *s, struct hgm_uffd_event *ev, unsigned int n,
+static void serve_batch(struct hgm_server *s, struct hgm_uffd_event *ev, unsigned int n,
 			uint64_t read_ns, bool together)
 {
 	uint64_t now = read_ns, served_to = 0;
@@ -269,7 +208,7 @@ static void serve_batch(struct server *s, struct hgm_uffd_event *ev, unsigned in
 		}
 		f.waiting_pages = waiting_pages(ev + i, n - i);
 		if (hgm_serve(h, &f))
-			park(s, f.addr, f.flags, now, 0);
+			hgm_park(s, f.addr, f.flags, now, 0);
 		else if (!(f.flags & HGM_UFFD_FAULT_WP)) /* an allowed write maps nothing */
 			served_to = page_of(&ev[i]) + f.served_pages;
 		if (together || i + 1 < n)
@@ -286,7 +225,7 @@ static void serve_batch(struct server *s, struct hgm_uffd_event *ev, unsigned in
  * not arrived is woken in vain. So do not do this while pages are on their way from a source that
  * answers later.
  */
-static void serve_events(struct server *s, struct hgm_uffd_event *ev, unsigned int n,
+static void serve_events(struct hgm_server *s, struct hgm_uffd_event *ev, unsigned int n,
 			 uint64_t read_ns)
 {
 	bool together = n >= TOGETHER_MIN && read_ns >= s->together_from_ns;
@@ -304,49 +243,8 @@ static void serve_events(struct server *s, struct hgm_uffd_event *ev, unsigned i
 	wake_owed(s);
 }
 
-/* Serve a parked fault that is due and has been removed from the list. */
-static void serve_again(struct server *s, const struct parked *p, uint64_t now)
-{
-	struct hgm_fault f = { .addr = p->addr, .flags = p->flags, .stripe = s->self->stripe };
-	int rc = hgm_serve(s->h, &f);
-
-	if (rc == -ENOENT && p->backoff_ns == PARK_MAX_NS)
-		wake_page(s, p->addr); /* a thread that still waits faults again */
-	else if (rc)
-		park(s, p->addr, p->flags, now, p->backoff_ns * 2);
-}
-
-/* Serve parked faults that are due. Return the time until the next one, negative for none. */
-static int64_t serve_parked(struct server *s)
-{
-	uint64_t now;
-
-	if (!s->parked_count)
-		return -1;
-	now = hgm_now_ns();
-	if (now < s->parked_due_ns)
-		return (int64_t)(s->parked_due_ns - now);
-	s->parked_due_ns = UINT64_MAX;
-	for (unsigned int i = 0; i < s->parked_count;) {
-		struct parked p = s->parked[i];
-
-		if (p.due_ns <= now && p.starved && hgm_requests_full(s->h->requests))
-			p.due_ns = s->parked[i].due_ns = now + PARK_MAX_NS;
-		if (p.due_ns <= now) {
-			s->parked[i] = s->parked[--s->parked_count];
-			serve_again(s, &p, now);
-			continue;
-		}
-		s->parked_due_ns = p.due_ns < s->parked_due_ns ? p.due_ns : s->parked_due_ns;
-		i++;
-	}
-	if (!s->parked_count)
-		return -1;
-	return s->parked_due_ns > now ? (int64_t)(s->parked_due_ns - now) : 0;
-}
-
 /* Poll for messages for a while. Returns what hgm_uffd_read() did. */
-static int spin(struct server *s, struct hgm_uffd_event *ev, int64_t parked_ns)
+static int spin(struct hgm_server *s, struct hgm_uffd_event *ev, int64_t parked_ns)
 {
 	uint64_t start = hgm_now_ns();
 	uint64_t end = start + s->spin_ns;
@@ -368,7 +266,7 @@ static int spin(struct server *s, struct hgm_uffd_event *ev, int64_t parked_ns)
 	return -EAGAIN;
 }
 
-static void sleep_until_message(struct server *s, int64_t parked_ns)
+static void sleep_until_message(struct hgm_server *s, int64_t parked_ns)
 {
 	struct pollfd fds[2] = {
 		{ .fd = hgm_uffd_fd(s->uffd), .events = POLLIN },
@@ -387,7 +285,7 @@ static void sleep_until_message(struct server *s, int64_t parked_ns)
 	hgm_sys->poll(fds, 2, parked_ns);
 }
 
-static void adapt(struct server *s, uint64_t gap_ns)
+static void adapt(struct hgm_server *s, uint64_t gap_ns)
 {
 	uint64_t bound_ns = UINT64_C(1000) * s->h->opts.spin_us;
 
@@ -399,42 +297,24 @@ static void adapt(struct server *s, uint64_t gap_ns)
 		s->spin_ns = 0;
 }
 
-/*
- * Make room for as many faults as may wait. A waiter that is woken because there is no room faults
- * again at once, and then the fault thread does nothing else.
- */
-static void make_room(struct server *s)
-{
-	void *mem;
-
-	s->parked_due_ns = UINT64_MAX;
-	s->parked = s->few;
-	s->parked_max = PARKED_FEW;
-	if (hgm_sys->mmap(&mem, NULL, PARKED_MAX * sizeof(s->parked[0]), PROT_READ | PROT_WRITE,
-			  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | HGM_MAP_UNLOCKED, -1, 0))
-		return;
-	s->parked = mem;
-	s->parked_max = PARKED_MAX;
-}
-
 static void *fault_thread(void *arg)
 {
 	struct hgm_fault_thread *self = arg;
-	struct server s = { .h = self->h,
-			    .uffd = self->h->uffd[self->stripe],
-			    .self = self,
-			    .reads = &self->h->reads[self->stripe] };
+	struct hgm_server s = { .h = self->h,
+				.uffd = self->h->uffd[self->stripe],
+				.self = self,
+				.reads = &self->h->reads[self->stripe] };
 	struct hgm_uffd_event ev[READ_BATCH];
 	uint64_t last_ns = 0;
 
 	if (!hgm_thread_may_begin(&s.h->gate))
 		return NULL;
 	hgm_thread_shorten_slice();
-	make_room(&s);
+	hgm_park_init(&s);
 	hgm_stat_own(&s.h->stats, self->stripe);
 	hgm_discard_forbid();
 	while (!atomic_load_explicit(&s.h->gate.stopping, memory_order_acquire)) {
-		int64_t parked_ns = serve_parked(&s);
+		int64_t parked_ns = hgm_park_serve(&s);
 		int n = s.spin_ns ? spin(&s, ev, parked_ns) : read_batch(&s, ev, READ_BATCH);
 
 		if (n > 0) {
@@ -449,8 +329,7 @@ static void *fault_thread(void *arg)
 			sleep_until_message(&s, parked_ns);
 	}
 	atomic_store_explicit(&s.reads->events_first, false, memory_order_relaxed);
-	if (s.parked != s.few)
-		hgm_sys->munmap(s.parked, PARKED_MAX * sizeof(s.parked[0]));
+	hgm_park_destroy(&s);
 	return NULL;
 }
 

@@ -40,7 +40,8 @@ int hgm_faults_start(struct hgm *h);
 void hgm_faults_join(struct hgm *h);
 
 void hgm_work_add_region(struct hgm_region *r);
-void hgm_work_remove_region(struct hgm_region *r);
+/* No request of a dying region is run any more. */
+void hgm_requests_remove(struct hgm_region *r);
 
 /* No thread waits for a block any more. */
 void hgm_work_not_urgent(struct hgm_region *r, uint64_t block);

@@ -122,6 +122,26 @@ void hgm_request_put(struct hgm_request *req);
  */
 bool hgm_request_raise(struct hgm_region *r, uint64_t page, uint64_t *id);
 
+/* A request that waits for memory counts as failing, so that the counter shows it. */
+void hgm_request_set_starved(struct hgm_request *req, bool starved);
+
+/*
+ * The ticket under which the source is asked next, and its id; the source is being asked under it.
+ * Of all threads that bring the answer, exactly one gets true from hgm_request_take_answer().
+ */
+uint64_t hgm_request_next_ticket(const struct hgm_request *req);
+uint64_t hgm_request_id(const struct hgm *h, const struct hgm_request *req, uint64_t ticket);
+void hgm_request_asking(struct hgm_request *req, uint64_t ticket);
+bool hgm_request_take_answer(struct hgm_request *req, uint64_t ticket);
+
+/* The request that a source was given, or NULL; false: it was never asked under this ticket. */
+struct hgm_request *hgm_request_of(const struct hgm_io *io, uint64_t *ticket);
+bool hgm_request_was_asked(const struct hgm_request *req, uint64_t ticket);
+
+/* Have a worker run a request, now or later. */
+void hgm_request_queue(struct hgm_request *req);
+void hgm_request_queue_later(struct hgm_request *req, uint64_t due_ns);
+
 /* The number of its pages that the source is asked for at a time. */
 uint64_t hgm_request_asks(const struct hgm_request *req);
 

@@ -72,8 +72,12 @@ struct hgm_work {
 
 HGM_WHOLE_LINES(struct hgm_work);
 
-void hgm_work_demand(struct hgm *h, struct hgm_request *req);
-void hgm_work_later(struct hgm *h, struct hgm_request *req, uint64_t due_ns);
+/* Have a worker run a request, now or later. False: its region is being destroyed. */
+bool hgm_work_demand(struct hgm *h, struct hgm_request *req);
+bool hgm_work_later(struct hgm *h, struct hgm_request *req, uint64_t due_ns);
+/* Take the work of a dying region off the queues. Returns the list of its requests. */
+struct hgm_request *hgm_work_remove_region(struct hgm_region *r);
+
 /* Release claimed pages of a region that has fill. Fill fetches them later. */
 void hgm_work_let_go(struct hgm_region *r, uint64_t page, uint64_t pages);
 
@@ -143,5 +147,18 @@ bool hgm_work_fill_again(struct hgm_region *r, uint64_t *soonest);
 
 /* Is this a request of fill that would keep a worker inside a source that may sleep? */
 bool hgm_work_fill_sleeps(const struct hgm_request *req);
+
+/* Wake a worker that sleeps, if any. Under the lock. */
+static inline void hgm_work_wake_one(struct hgm_work *w)
+{
+	if (w->idle)
+		pthread_cond_signal(&w->cond);
+}
+
+/* The work of a dying region is taken off the queues, and no more may be added. */
+static inline bool hgm_work_is_over(const struct hgm_region *r)
+{
+	return atomic_load_explicit(&r->dying, memory_order_acquire);
+}
 
 #endif

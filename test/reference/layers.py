@@ -84,7 +84,7 @@ def check_calls(objects, table):
             continue
         for symbol in sorted(needs):
             other = module_of(defined[symbol], table) if symbol in defined else module
-            if order.index(other) > order.index(module):
+            if other and order.index(other) > order.index(module):
                 yield f"{name} uses {symbol}, which {other} defines"
 
 

@@ -1,0 +1,161 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * hgm_region_discard() and hgm_region_before_write().
+ */
+#include <errno.h>
+#include <time.h>
+
+#include <hgm/protect.h>
+#include <hgm/region.h>
+
+#include "discard.h"
+#include "guard.h"
+#include "installs.h"
+#include "region/hgm.h"
+#include "resolve.h"
+#include "util/error.h"
+
+#define NAP_NS 50000
+
+/*
+ * For those who watch for writes, a discard is a write of zeroes: a snapshot saves what it still
+ * needs, and dirty tracking notes the pages. -EBUSY: a watch does not allow the write.
+ */
+static int before_write(struct hgm_region *r, uint64_t page, uint64_t pages)
+{
+	uint64_t unit = r->wp_bytes >> HGM_PAGE_SHIFT, end = page + pages;
+
+	if (!hgm_guard_of(r))
+		return 0;
+	for (page = page / unit * unit; page < end;) {
+		int in = hgm_guard_enter(r), rc = hgm_guard_write(r, page);
+
+		hgm_guard_exit(r, in);
+		if (rc == HGM_GUARD_WAITS)
+			return -EBUSY;
+		if (rc == -EAGAIN)
+			nanosleep(&(struct timespec){ .tv_nsec = NAP_NS }, NULL);
+		else if (rc)
+			return rc;
+		else
+			page += unit;
+	}
+	return 0;
+}
+
+/*
+ * The poison of a block is removed with the last of its pages that were given up. A thread that
+ * found such a page a moment ago, and makes the block poison, reads the event of this as well.
+ */
+static int unmap_healed(struct hgm_region *r, uint64_t page, uint64_t end)
+{
+	uint64_t block_pages = r->block_bytes >> HGM_PAGE_SHIFT;
+	int rc = 0;
+
+	for (page = page / block_pages * block_pages; page < end && !rc; page += block_pages)
+		if (!hgm_poison_left(r, page / block_pages))
+			rc = hgm_poison_unmap(r, page, block_pages);
+	return rc;
+}
+
+/*
+ * Poison is a page table entry, which outlives its page of the file. Owners may have given up some
+ * of the pages since these were noted as discarded.
+ */
+static int drop_poison(struct hgm_region *r, uint64_t page, uint64_t pages)
+{
+	if (!atomic_load_explicit(&r->install->has_poison, memory_order_seq_cst))
+		return 0;
+	hgm_discard_pages(r, page, pages);
+	if (r->backing == HGM_BACKING_ANON)
+		return 0;
+	return hgm_region_whole_blocks(r) ? unmap_healed(r, page, page + pages)
+					  : hgm_poison_unmap(r, page, pages);
+}
+
+int hgm_discard_check(const struct hgm_region *r, uint64_t offset, uint64_t length,
+		      const char *function)
+{
+	if (!r)
+		return hgm_fail(-EINVAL, "%s: the region is NULL", function);
+	if (offset % HGM_PAGE_BYTES || length % HGM_PAGE_BYTES || offset > r->length ||
+	    length > r->length - offset)
+		return hgm_fail(-EINVAL,
+				"%s: [%llu, +%llu) is not aligned to 4096 bytes or not inside the "
+				"region",
+				function, (unsigned long long)offset, (unsigned long long)length);
+	if (hgm_discard_forbidden() || hgm_thread_is_calling_back())
+		return hgm_fail(-EDEADLK,
+				"%s: called on a thread of the engine, which would wait for "
+				"itself; do it on another thread",
+				function);
+	return 0;
+}
+
+static int busy(int rc, const char *function)
+{
+	return hgm_fail(rc, "%s: %s", function,
+			rc == -EBUSY ? "a watch makes writes to these pages wait; unprotect them "
+				       "first"
+				     : hgm_errno_name(rc));
+}
+
+int hgm_region_before_write(struct hgm_region *r, uint64_t offset, uint64_t length)
+{
+	int rc = hgm_discard_check(r, offset, length, "hgm_region_before_write");
+
+	if (!rc)
+		rc = before_write(r, offset >> HGM_PAGE_SHIFT, length >> HGM_PAGE_SHIFT);
+	return rc == -EBUSY ? busy(rc, "hgm_region_before_write") : rc;
+}
+
+/*
+ * Memory that the caller has unmapped or mapped over does not belong to us and must not be dropped,
+ * but may not be noted yet.
+ */
+static void wait_for_events(struct hgm *h)
+{
+	if (!atomic_load_explicit(&h->running, memory_order_acquire))
+		h->above->settle_events(h);
+	else
+		for (unsigned int i = 0; i < h->stripes; i++)
+			hgm_reads_wait(&h->reads[i]);
+}
+
+int hgm_region_discard(struct hgm_region *r, uint64_t offset, uint64_t length)
+{
+	uint64_t page = offset >> HGM_PAGE_SHIFT, pages = length >> HGM_PAGE_SHIFT;
+	int rc;
+
+	rc = hgm_discard_check(r, offset, length, "hgm_region_discard");
+	if (rc || !length)
+		return rc;
+	if (r->backing == HGM_BACKING_ANON)
+		wait_for_events(r->h);
+	rc = before_write(r, page, pages);
+	if (rc)
+		return busy(rc, "hgm_region_discard");
+	r->h->above->discarded(r, page, pages, true);
+	/*
+	 * A thread that installs a page by UFFDIO_COPY looks at its bit first, in the same
+	 * read-side section as the COPY.
+	 */
+	if (hgm_discard_pages(r, page, pages) && r->copies)
+		hgm_rcu_synchronize();
+	/*
+	 * Once before the memory is dropped, for a collection of dirty pages that finds the
+	 * kernel's note of a write gone with the page table entry. Once after that, for later
+	 * collections.
+	 */
+	hgm_guard_removed(r, page, pages);
+	rc = hgm_discard_memory(r, page, pages);
+	if (!rc)
+		rc = drop_poison(r, page, pages);
+	hgm_guard_removed(r, page, pages);
+	if (rc)
+		return hgm_fail(rc, "hgm_region_discard: %s of %llu bytes: %s",
+				r->backing == HGM_BACKING_ANON ? "MADV_DONTNEED"
+							       : "FALLOC_FL_PUNCH_HOLE",
+				(unsigned long long)length, hgm_errno_name(rc));
+	return 0;
+}

@@ -1,0 +1,58 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * What a fault thread keeps, and the faults that it could not serve in their turn.
+ */
+#ifndef HGM_LIB_PARK_H
+#define HGM_LIB_PARK_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct hgm;
+struct hgm_fault_thread;
+struct hgm_reads;
+struct hgm_uffd;
+
+#define HGM_PARKED_FEW 64 /* room if there is no memory for more */
+
+/* A fault that could not be served in its turn (EAGAIN, no slot, no memory) and is tried again. */
+struct hgm_parked {
+	uint64_t addr;
+	uint32_t flags;
+	bool starved; /* try nothing before there is a free slot */
+	uint64_t due_ns;
+	uint64_t backoff_ns;
+};
+
+struct hgm_server {
+	struct hgm *h;
+	struct hgm_uffd *uffd;
+	struct hgm_fault_thread *self;
+	struct hgm_reads *reads;
+	uint64_t spin_ns;	   /* current */
+	uint64_t owed_from;	   /* [owed_from, owed_to): mapped pages, waiters not woken yet */
+	uint64_t owed_to;	   /* 0: none */
+	uint64_t owed_since_ns;	   /* time of the first of them */
+	uint64_t together_from_ns; /* until then wake each waiter alone */
+	uint64_t parked_due_ns;	   /* when the first of them is due */
+	unsigned int parked_count;
+	unsigned int parked_max;
+	struct hgm_parked *parked;
+	struct hgm_parked few[HGM_PARKED_FEW];
+};
+
+/*
+ * Make room for as many faults as may wait. A waiter that is woken because there is no room faults
+ * again at once, and then the fault thread does nothing else.
+ */
+void hgm_park_init(struct hgm_server *s);
+void hgm_park_destroy(struct hgm_server *s);
+
+/* Try to serve a fault again, not before @backoff_ns from @now on. */
+void hgm_park(struct hgm_server *s, uint64_t addr, uint64_t flags, uint64_t now,
+	      uint64_t backoff_ns);
+
+/* Serve parked faults that are due. Return the time until the next one, negative for none. */
+int64_t hgm_park_serve(struct hgm_server *s);
+
+#endif
