@@ -8,7 +8,7 @@
 
 #include "blocks.h"
 #include "collapse.h"
-#include "install/guard.h"
+#include "install/wp.h"
 #include "install/resolve.h"
 #include "region/hgm.h"
 #include "region/holes.h"
@@ -108,7 +108,7 @@ int hgm_block_is_huge(const struct hgm_region *r, uint64_t block)
  * Has a block that counts as huge been split by a touch? The page tables tell. Where they cannot be
  * checked block by block, the state before the touch decides: the block may have become huge since.
  */
-static bool fell_apart(const struct hgm_region *r, uint64_t block, uint8_t before)
+static bool is_split(const struct hgm_region *r, uint64_t block, uint8_t before)
 {
 	return r->collapse->verify == HGM_VERIFY_PAGEMAP ? hgm_block_is_huge(r, block) <= 0
 							 : before == HGM_BLOCK_HUGE;
@@ -118,7 +118,7 @@ static bool fell_apart(const struct hgm_region *r, uint64_t block, uint8_t befor
  * Has a block that counts as huge fallen apart without a touch since? Where the page tables cannot
  * be checked block by block, holes still tell: the caller's file has been punched.
  */
-static bool fell_unseen(const struct hgm_region *r, uint64_t block)
+static bool was_split_unseen(const struct hgm_region *r, uint64_t block)
 {
 	return r->collapse->verify == HGM_VERIFY_PAGEMAP ? !hgm_block_is_huge(r, block)
 							 : hgm_holes_in_block(r, block);
@@ -130,8 +130,8 @@ static void use_hole(struct hgm_region *r, uint64_t block)
 	uint8_t holes = HGM_BLOCK_HOLES;
 
 	if (!atomic_compare_exchange_strong_explicit(&r->collapse->state[block], &holes,
-						     HGM_BLOCK_FELL_APART, memory_order_seq_cst,
-						     memory_order_relaxed))
+						     HGM_BLOCK_WAITING_SETTLED,
+						     memory_order_seq_cst, memory_order_relaxed))
 		return;
 	atomic_store_explicit(&r->collapse->tries[block], 0, memory_order_relaxed);
 	hgm_collapse_mark(r, block);
@@ -141,7 +141,7 @@ static void touched(struct hgm_region *r, uint64_t block, uint8_t before)
 {
 	uint8_t state = atomic_load_explicit(&r->collapse->state[block], memory_order_acquire);
 	bool enough = atomic_load_explicit(&r->collapse->tries[block], memory_order_relaxed) >=
-		      HGM_BLOCK_FELL_MAX;
+		      HGM_BLOCK_SPLIT_MAX;
 	uint8_t huge = HGM_BLOCK_HUGE, collapsing = HGM_BLOCK_COLLAPSING;
 
 	if (state == HGM_BLOCK_HOLES) {
@@ -159,11 +159,11 @@ static void touched(struct hgm_region *r, uint64_t block, uint8_t before)
 		use_hole(r, block);
 		return;
 	}
-	if (!fell_apart(r, block, before))
+	if (!is_split(r, block, before))
 		return;
 	if (!atomic_compare_exchange_strong_explicit(&r->collapse->state[block], &huge,
-						     enough ? HGM_BLOCK_SPLIT
-							    : HGM_BLOCK_FELL_APART,
+						     enough ? HGM_BLOCK_LEFT_SPLIT
+							    : HGM_BLOCK_WAITING_SETTLED,
 						     memory_order_seq_cst, memory_order_relaxed))
 		return;
 	atomic_fetch_sub_explicit(&r->collapse->huge_blocks, 1, memory_order_relaxed);
@@ -201,8 +201,8 @@ bool hgm_collapse_suspend(struct hgm_region *r, uint64_t block)
 	if (hgm_region_whole_blocks(r))
 		return false;
 	if (!atomic_compare_exchange_strong_explicit(&r->collapse->state[block], &huge,
-						     HGM_BLOCK_FELL_APART, memory_order_acq_rel,
-						     memory_order_relaxed))
+						     HGM_BLOCK_WAITING_SETTLED,
+						     memory_order_acq_rel, memory_order_relaxed))
 		return false;
 	atomic_fetch_sub_explicit(&r->collapse->huge_blocks, 1, memory_order_relaxed);
 	return true;
@@ -212,11 +212,11 @@ bool hgm_collapse_may_be_huge(const struct hgm_region *r, uint64_t block)
 {
 	switch (atomic_load_explicit(&r->collapse->state[block], memory_order_acquire)) {
 	case HGM_BLOCK_UNVERIFIED:
-	case HGM_BLOCK_UNVERIFIED_AGAIN:
+	case HGM_BLOCK_UNVERIFIED_SETTLED:
 		return true;
 	case HGM_BLOCK_WAITING:
-	case HGM_BLOCK_FELL_APART:
-	case HGM_BLOCK_SPLIT:
+	case HGM_BLOCK_WAITING_SETTLED:
+	case HGM_BLOCK_LEFT_SPLIT:
 		return atomic_load_explicit(&r->collapse->tries[block], memory_order_relaxed);
 	}
 	return false;
@@ -239,7 +239,7 @@ void hgm_collapse_resume(struct hgm_region *r, uint64_t block)
 	if (!r->collapses)
 		return;
 	hgm_region_unsettle(r);
-	if (!hgm_block_change(state, HGM_BLOCK_FELL_APART, HGM_BLOCK_WAITING)) {
+	if (!hgm_block_change(state, HGM_BLOCK_WAITING_SETTLED, HGM_BLOCK_WAITING)) {
 		hgm_region_settled(r);
 		if (atomic_load_explicit(state, memory_order_seq_cst) != HGM_BLOCK_WAITING)
 			return;
@@ -255,12 +255,12 @@ static bool leave_alone(struct hgm_region *r, uint64_t block)
 
 	if (hgm_block_change(state, HGM_BLOCK_HUGE, HGM_BLOCK_HOLES)) {
 		atomic_fetch_sub_explicit(&r->collapse->huge_blocks, 1, memory_order_relaxed);
-	} else if (hgm_block_change(state, HGM_BLOCK_SPLIT, HGM_BLOCK_HOLES)) {
+	} else if (hgm_block_change(state, HGM_BLOCK_LEFT_SPLIT, HGM_BLOCK_HOLES)) {
 		atomic_fetch_sub_explicit(&r->collapse->left_split, 1, memory_order_relaxed);
 	} else if (hgm_block_change(state, HGM_BLOCK_WAITING, HGM_BLOCK_HOLES)) {
 		hgm_region_settled(r);
 	} else {
-		hgm_block_change(state, HGM_BLOCK_FELL_APART, HGM_BLOCK_HOLES);
+		hgm_block_change(state, HGM_BLOCK_WAITING_SETTLED, HGM_BLOCK_HOLES);
 		hgm_block_change(state, HGM_BLOCK_COLLAPSING, HGM_BLOCK_TOUCHED);
 	}
 	return atomic_load_explicit(state, memory_order_acquire) != HGM_BLOCK_TOUCHED;
@@ -309,14 +309,14 @@ void hgm_collapse_look_again(struct hgm_region *r)
 		atomic_store_explicit(&r->collapse->tries[block], 0, memory_order_relaxed);
 		if (was == HGM_BLOCK_HOLES) {
 			use_hole(r, block);
-		} else if (was == HGM_BLOCK_SPLIT &&
+		} else if (was == HGM_BLOCK_LEFT_SPLIT &&
 			   atomic_compare_exchange_strong_explicit(
-				   state, &was, HGM_BLOCK_FELL_APART, memory_order_seq_cst,
+				   state, &was, HGM_BLOCK_WAITING_SETTLED, memory_order_seq_cst,
 				   memory_order_relaxed)) {
 			atomic_fetch_sub_explicit(&r->collapse->left_split, 1,
 						  memory_order_relaxed);
 			hgm_collapse_mark(r, block);
-		} else if (was == HGM_BLOCK_HUGE && fell_unseen(r, block) &&
+		} else if (was == HGM_BLOCK_HUGE && was_split_unseen(r, block) &&
 			   hgm_collapse_suspend(r, block)) {
 			hgm_collapse_mark(r, block);
 		}

@@ -14,20 +14,24 @@
 
 /*
  * The state of a block, in addition to the states of its pages. One byte, changed by
- * compare-and-swap. hgm_wait() need not wait for settled blocks any more.
+ * compare-and-swap. A block that was settled before carries HGM_BLOCK_SETTLED: hgm_wait() need not
+ * wait for it any more.
  */
+#define HGM_BLOCK_SETTLED 0x80
+
 enum hgm_block_state {
 	HGM_BLOCK_OPEN = 0,   /* not full yet */
+	HGM_BLOCK_DEFERRED,   /* full, must not be collapsed yet */
 	HGM_BLOCK_WAITING,    /* full, to be collapsed */
 	HGM_BLOCK_COLLAPSING, /* the collapser works on it */
 	HGM_BLOCK_TOUCHED,    /* the same, and a page was mapped, perhaps after the collapse */
-	HGM_BLOCK_HUGE,	      /* settled: mapped huge when last looked at */
-	HGM_BLOCK_SPLIT,      /* settled: left split */
-	HGM_BLOCK_FELL_APART, /* settled before: was huge, will be collapsed again */
-	HGM_BLOCK_DEFERRED,   /* full, must not be collapsed yet */
 	HGM_BLOCK_UNVERIFIED, /* collapsed, as the kernel reported; smaps was not read yet */
-	HGM_BLOCK_UNVERIFIED_AGAIN, /* settled before: like HGM_BLOCK_UNVERIFIED */
-	HGM_BLOCK_HOLES,	    /* settled: left alone until its holes are used again */
+	/* was huge, and will be collapsed again */
+	HGM_BLOCK_WAITING_SETTLED = HGM_BLOCK_WAITING | HGM_BLOCK_SETTLED,
+	HGM_BLOCK_UNVERIFIED_SETTLED = HGM_BLOCK_UNVERIFIED | HGM_BLOCK_SETTLED,
+	HGM_BLOCK_HUGE = 0x40 | HGM_BLOCK_SETTLED,	 /* mapped huge when last looked at */
+	HGM_BLOCK_LEFT_SPLIT = 0x41 | HGM_BLOCK_SETTLED, /* too many tries */
+	HGM_BLOCK_HOLES = 0x42 | HGM_BLOCK_SETTLED, /* left alone until its holes are used again */
 };
 
 /* How a collapse is verified. */
@@ -70,8 +74,8 @@ struct hgm_collapser {
 	uint64_t look_again_at_ns;		 /* when to look at blocks that were left split */
 };
 
-#define HGM_COLLAPSE_TRIES 12 /* then the block is left split */
-#define HGM_BLOCK_FELL_MAX 64 /* a block that falls apart this often is left alone */
+#define HGM_COLLAPSE_TRIES  12 /* then the block is left split */
+#define HGM_BLOCK_SPLIT_MAX 64 /* a block that falls apart this often is left alone */
 
 /* wanted.c: the collapser is to look at a block. */
 void hgm_collapse_mark(struct hgm_region *r, uint64_t block);

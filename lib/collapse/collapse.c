@@ -20,7 +20,7 @@
 
 #include "blocks.h"
 #include "collapse.h"
-#include "install/guard.h"
+#include "install/wp.h"
 #include "install/resolve.h"
 #include "kernel/sys.h"
 #include "region/hgm.h"
@@ -189,10 +189,11 @@ void hgm_collapse_outcome(struct hgm_region *r, uint64_t block, int rc, bool set
 		hgm_stat_add(&r->h->stats, HGM_STAT_COLLAPSED_BLOCKS, 1);
 		if (!settled)
 			atomic_store_explicit(&r->collapse->tries[block], 0, memory_order_relaxed);
-	} else if (tries < (settled ? HGM_BLOCK_FELL_MAX : HGM_COLLAPSE_TRIES) && rc != -ENOSYS) {
+	} else if (tries < (settled ? HGM_BLOCK_SPLIT_MAX : HGM_COLLAPSE_TRIES) && rc != -ENOSYS) {
 		hgm_stat_add(&r->h->stats, HGM_STAT_COLLAPSE_RETRIES, 1);
 		atomic_store_explicit(&r->last_collapse_error, rc, memory_order_relaxed);
-		atomic_store_explicit(state, settled ? HGM_BLOCK_FELL_APART : HGM_BLOCK_WAITING,
+		atomic_store_explicit(state,
+				      settled ? HGM_BLOCK_WAITING_SETTLED : HGM_BLOCK_WAITING,
 				      memory_order_seq_cst);
 		atomic_fetch_or_explicit(&r->collapse->failed[block / 64],
 					 UINT64_C(1) << block % 64, memory_order_release);
@@ -201,7 +202,7 @@ void hgm_collapse_outcome(struct hgm_region *r, uint64_t block, int rc, bool set
 	} else {
 		atomic_store_explicit(&r->last_collapse_error, rc, memory_order_relaxed);
 		atomic_fetch_add_explicit(&r->collapse->left_split, 1, memory_order_relaxed);
-		atomic_store_explicit(state, HGM_BLOCK_SPLIT, memory_order_release);
+		atomic_store_explicit(state, HGM_BLOCK_LEFT_SPLIT, memory_order_release);
 		hgm_log_some(&r->h->log, HGM_LOG_LEFT_SPLIT, HGM_LOG_WARNING,
 			     "the block of %llu MiB at %p stays in small pages after %u tries: %s",
 			     (unsigned long long)r->block_bytes >> 20,
@@ -234,7 +235,7 @@ static bool leave_holes(struct hgm_region *r, uint64_t block, bool settled)
 		return false;
 	if (!atomic_compare_exchange_strong_explicit(state, &was, HGM_BLOCK_HOLES,
 						     memory_order_seq_cst, memory_order_relaxed)) {
-		atomic_store_explicit(state, HGM_BLOCK_FELL_APART, memory_order_seq_cst);
+		atomic_store_explicit(state, HGM_BLOCK_WAITING_SETTLED, memory_order_seq_cst);
 		hgm_collapse_mark(r, block);
 	}
 	if (!settled)
@@ -248,13 +249,13 @@ static void settle_held(struct hgm_region *r, uint64_t block)
 	uint8_t was = HGM_BLOCK_WAITING;
 
 	if (!atomic_compare_exchange_strong_explicit(&r->collapse->state[block], &was,
-						     HGM_BLOCK_FELL_APART, memory_order_seq_cst,
-						     memory_order_relaxed))
+						     HGM_BLOCK_WAITING_SETTLED,
+						     memory_order_seq_cst, memory_order_relaxed))
 		return;
 	hgm_collapse_map_left(r, block);
 	hgm_region_settled(r);
 	/* The guard may have released the block since. */
-	if (!hgm_guard_holds(r, block))
+	if (!hgm_wp_holds(r, block))
 		hgm_collapse_mark(r, block);
 }
 
@@ -264,8 +265,8 @@ static void begin(struct hgm_region *r, struct attempt *a)
 	_Atomic uint8_t *state = &r->collapse->state[a->block];
 	uint8_t was = atomic_load_explicit(state, memory_order_acquire);
 
-	a->held = hgm_guard_holds(r, a->block);
-	a->settled = was == HGM_BLOCK_FELL_APART;
+	a->held = hgm_wp_holds(r, a->block);
+	a->settled = was == HGM_BLOCK_WAITING_SETTLED;
 	a->ours = !a->held && (was == HGM_BLOCK_WAITING || a->settled) &&
 		  hgm_block_change(state, was, HGM_BLOCK_COLLAPSING);
 	if (!a->ours)
@@ -273,7 +274,7 @@ static void begin(struct hgm_region *r, struct attempt *a)
 	a->left = leave_holes(r, a->block, a->settled);
 	if (a->left)
 		return;
-	a->rc = hgm_guard_unregister_block(r, a->block);
+	a->rc = hgm_wp_unregister_block(r, a->block);
 	a->asks = !a->rc;
 	if (a->asks && r->native)
 		map_untouched(r, a->block);
@@ -290,7 +291,7 @@ static void conclude(struct hgm_region *r, struct attempt *a)
 		a->rc = look_at(r, a->block, a->rc);
 	if (a->rc == -EINPROGRESS) {
 		atomic_store_explicit(&r->collapse->state[a->block],
-				      a->settled ? HGM_BLOCK_UNVERIFIED_AGAIN
+				      a->settled ? HGM_BLOCK_UNVERIFIED_SETTLED
 						 : HGM_BLOCK_UNVERIFIED,
 				      memory_order_release);
 		unverified(r);
@@ -327,7 +328,7 @@ uint64_t hgm_collapse_visit(struct hgm_region *r, uint64_t word, uint64_t bits)
 	 * Either a thread that begins to guard waits for us, or we see its guard. When the guard
 	 * ends, the block comes back here.
 	 */
-	in = hgm_guard_enter(r);
+	in = hgm_wp_read_lock(r);
 	for (unsigned int i = 0; i < n; i++)
 		begin(r, &a[i]);
 	for (unsigned int i = 0, run; i < n; i += run ? run : 1) {
@@ -337,7 +338,7 @@ uint64_t hgm_collapse_visit(struct hgm_region *r, uint64_t word, uint64_t bits)
 	}
 	for (unsigned int i = 0; i < n; i++)
 		conclude(r, &a[i]);
-	hgm_guard_exit(r, in);
+	hgm_wp_read_unlock(r, in);
 	for (unsigned int i = 0; i < n; i++)
 		end(r, &a[i]);
 	return bits;

@@ -9,7 +9,7 @@
  * guarded), the pages that were left are mapped.
  */
 #include "blocks.h"
-#include "install/guard.h"
+#include "install/wp.h"
 #include "install/resolve.h"
 #include "region/hgm.h"
 #include "util/bits.h"
@@ -34,14 +34,14 @@ bool hgm_collapse_leave(struct hgm_region *r, uint64_t block)
 	if (r->h->user_mode_only)
 		return false;
 	if (!r->collapses || !hgm_collapse_can_be_huge(r, block) ||
-	    atomic_load_explicit(&r->deferred, memory_order_relaxed) || hgm_guard_of(r))
+	    atomic_load_explicit(&r->deferred, memory_order_relaxed) || hgm_wp_of(r))
 		return false;
 	/*
 	 * seq_cst: either a thread that begins to guard sees the bit, or we see its guard
 	 * (hgm_collapse_map_all_left).
 	 */
 	set_left(r, block);
-	return !hgm_guard_of(r) && !hgm_map_poisoned_pages(r->map);
+	return !hgm_wp_of(r) && !hgm_map_poisoned_pages(r->map);
 }
 
 void hgm_collapse_in_doubt(struct hgm_region *r, uint64_t block)
@@ -88,7 +88,7 @@ static void map_left(struct hgm_region *r, uint64_t block)
 void hgm_collapse_map_left(struct hgm_region *r, uint64_t block)
 {
 	/* Before 6.4, mapping a page unprotects it, and the page would count as written. */
-	if (r->h->can_continue_wp || !hgm_guard_of(r))
+	if (r->h->can_continue_wp || !hgm_wp_of(r))
 		map_left(r, block);
 }
 

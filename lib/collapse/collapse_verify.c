@@ -12,7 +12,7 @@
 #include <stdlib.h>
 
 #include "blocks.h"
-#include "install/guard.h"
+#include "install/wp.h"
 #include "region/hgm.h"
 #include "uffd/smaps.h"
 #include "util/clock.h"
@@ -103,8 +103,8 @@ static uint64_t uncounted(const struct hgm_region *r)
 		case HGM_BLOCK_TOUCHED:
 			n++;
 			break;
-		case HGM_BLOCK_FELL_APART: /* the guard has it unmapped */
-			n += !hgm_guard_holds(r, block);
+		case HGM_BLOCK_WAITING_SETTLED: /* the guard has it unmapped */
+			n += !hgm_wp_holds(r, block);
 		}
 	}
 	return n;
@@ -125,7 +125,7 @@ static void judge(struct hgm_region *r, uint64_t missing)
 			1u + atomic_load_explicit(&r->collapse->tries[block], memory_order_relaxed);
 		int rc = missing ? -EAGAIN : 0;
 
-		if (state != HGM_BLOCK_UNVERIFIED && state != HGM_BLOCK_UNVERIFIED_AGAIN)
+		if (state != HGM_BLOCK_UNVERIFIED && state != HGM_BLOCK_UNVERIFIED_SETTLED)
 			continue;
 		if (missing)
 			hgm_stat_add(&r->h->stats, HGM_STAT_COLLAPSE_UNPROVED, 1);
@@ -135,10 +135,10 @@ static void judge(struct hgm_region *r, uint64_t missing)
 			 * The missing block may be another one that fell apart and was not touched
 			 * since.
 			 */
-			if (state == HGM_BLOCK_UNVERIFIED_AGAIN)
+			if (state == HGM_BLOCK_UNVERIFIED_SETTLED)
 				rc = 0;
 		}
-		hgm_collapse_outcome(r, block, rc, state == HGM_BLOCK_UNVERIFIED_AGAIN);
+		hgm_collapse_outcome(r, block, rc, state == HGM_BLOCK_UNVERIFIED_SETTLED);
 	}
 }
 
@@ -152,15 +152,15 @@ static void forget_held(struct hgm_region *r)
 		_Atomic uint8_t *state = &r->collapse->state[block];
 		uint8_t was = atomic_load_explicit(state, memory_order_acquire);
 
-		if ((was != HGM_BLOCK_UNVERIFIED && was != HGM_BLOCK_UNVERIFIED_AGAIN) ||
-		    !hgm_guard_holds(r, block))
+		if ((was != HGM_BLOCK_UNVERIFIED && was != HGM_BLOCK_UNVERIFIED_SETTLED) ||
+		    !hgm_wp_holds(r, block))
 			continue;
 		r->collapse->unverified_blocks--;
-		atomic_store_explicit(state, HGM_BLOCK_FELL_APART, memory_order_seq_cst);
+		atomic_store_explicit(state, HGM_BLOCK_WAITING_SETTLED, memory_order_seq_cst);
 		hgm_collapse_map_left(r, block);
 		if (was == HGM_BLOCK_UNVERIFIED)
 			hgm_region_settled(r);
-		if (!hgm_guard_holds(r, block)) /* released since */
+		if (!hgm_wp_holds(r, block)) /* released since */
 			hgm_collapse_resume(r, block);
 	}
 }
@@ -172,14 +172,14 @@ static void forget_held(struct hgm_region *r)
  */
 static void judge_unless_held(struct hgm_region *r, uint64_t missing, uint64_t holds)
 {
-	int in = hgm_guard_enter(r);
+	int in = hgm_wp_read_lock(r);
 
-	if (hgm_guard_holds_count(r) == holds)
+	if (hgm_wp_holds_count(r) == holds)
 		judge(r, missing);
-	hgm_guard_exit(r, in);
+	hgm_wp_read_unlock(r, in);
 	for (uint64_t block = 0; missing && block < r->blocks; block++)
 		if (atomic_load_explicit(&r->collapse->state[block], memory_order_acquire) ==
-		    HGM_BLOCK_SPLIT)
+		    HGM_BLOCK_LEFT_SPLIT)
 			hgm_collapse_map_left(r, block);
 }
 
@@ -208,7 +208,7 @@ static unsigned int collect(struct hgm *h, struct turn *turn)
 
 		if (!r->collapse->unverified_blocks)
 			continue;
-		hgm_region_visit(r);
+		hgm_region_pin(r);
 		turn[n++].r = r;
 	}
 	hgm_rcu_read_unlock();
@@ -222,13 +222,13 @@ static unsigned int choose(struct hgm_smaps_turns *t, unsigned int n, uint64_t n
 
 	for (unsigned int i = 0; i < n; i++) {
 		struct hgm_region *r = t->of[i].r;
-		uint64_t holds = hgm_guard_holds_count(r);
+		uint64_t holds = hgm_wp_holds_count(r);
 
-		if (hgm_guard_of(r))
+		if (hgm_wp_of(r))
 			forget_held(r);
 		if (!r->collapse->unverified_blocks ||
 		    atomic_load_explicit(&r->dying, memory_order_acquire) || !is_due(r, now, at)) {
-			hgm_region_leave(r);
+			hgm_region_unpin(r);
 			continue;
 		}
 		t->of[due] = (struct turn){
@@ -284,6 +284,6 @@ void hgm_collapse_verify(struct hgm *h, uint64_t *at)
 			judge_by(&t->of[i], &t->range[i].sum);
 		if (r->collapse->unverified_blocks && r->collapse->verify_at_ns < *at)
 			*at = r->collapse->verify_at_ns;
-		hgm_region_leave(r);
+		hgm_region_unpin(r);
 	}
 }

@@ -158,7 +158,7 @@ static void visit_all(struct hgm *h, enum visit visit, bool look_again)
 		if (!end && (visit == VISIT_TO_HELP ? hgm_collapse_can_be_helped(t->region[i])
 						    : t->region[i]->collapses)) {
 			r = t->region[i];
-			hgm_region_visit(r);
+			hgm_region_pin(r);
 		}
 		hgm_rcu_read_unlock();
 		if (!r)
@@ -167,7 +167,7 @@ static void visit_all(struct hgm *h, enum visit visit, bool look_again)
 			hgm_collapse_look_again(r);
 		visit_region(r, visit == VISIT_FAILED);
 		hgm_log_flush(&h->log);
-		hgm_region_leave(r);
+		hgm_region_unpin(r);
 	}
 }
 

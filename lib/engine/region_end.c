@@ -8,7 +8,7 @@
 
 #include "collapse/collapse.h"
 #include "engine.h"
-#include "install/guard.h"
+#include "install/wp.h"
 #include "install/resolve.h"
 #include "kernel/sys.h"
 #include "pager/events.h"
@@ -114,7 +114,7 @@ static void release_waiters(struct hgm_region *r)
 	hgm_table_remove(r->h, r);
 	/* The collapser walks by index and may have skipped a region that moved. */
 	hgm_collapser_kick(r->h);
-	hgm_guard_leave(r);
+	hgm_wp_region_ends(r);
 	/*
 	 * Release waiters first where possible. Memory of our own becomes inaccessible before it is
 	 * unregistered, so a thread that is woken gets SIGSEGV and never reads a page that has not

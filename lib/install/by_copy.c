@@ -8,7 +8,7 @@
 
 #include "by_copy.h"
 #include "discard.h"
-#include "guard.h"
+#include "wp.h"
 #include "installs.h"
 #include "kernel/sys.h"
 #include "region/hgm.h"
@@ -39,7 +39,7 @@ static int overwrite_cached(struct hgm_arrival *a, bool protect)
 	int rc;
 
 	if (protect && !r->h->can_continue_wp) {
-		if (hgm_guard_lift(r, a->install_page))
+		if (hgm_wp_lift(r, a->install_page))
 			return -EAGAIN;
 		protect = false;
 	}
@@ -113,7 +113,7 @@ static int copy_alike(struct hgm_arrival *a, uint64_t *copied)
 	uint64_t most = a->on_fault_thread || a->install_pages < PIECE_PAGES ? a->install_pages
 									     : PIECE_PAGES;
 	uint64_t alike = hgm_discard_run(r, a->install_page, most, &discarded);
-	uint64_t pages = hgm_guard_run(r, a->install_page, alike, true, &protect);
+	uint64_t pages = hgm_wp_run(r, a->install_page, alike, true, &protect);
 	struct hgm_range range = { .addr = hgm_region_at(r, a->install_page),
 				   .len = pages << HGM_PAGE_SHIFT,
 				   .step = HGM_PAGE_BYTES,
@@ -171,12 +171,12 @@ static int enter_to_copy(struct hgm_arrival *a, uint64_t page)
 {
 	if (!a->on_fault_thread)
 		hgm_reads_hold(a->r, page);
-	return hgm_guard_enter(a->r);
+	return hgm_wp_read_lock(a->r);
 }
 
 static void leave_copy(struct hgm_arrival *a, uint64_t page, int in)
 {
-	hgm_guard_exit(a->r, in);
+	hgm_wp_read_unlock(a->r, in);
 	if (!a->on_fault_thread)
 		hgm_reads_release(a->r, page);
 }

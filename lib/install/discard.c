@@ -253,7 +253,7 @@ static void tell_of_holes(struct hgm_region *r, uint64_t word, uint64_t holes)
 {
 	holes &= ~hgm_map_present_word(r->map, word) & ~hgm_map_discarded_word(r->map, word);
 	if (holes)
-		hgm_guard_holes(r, word, holes);
+		hgm_wp_holes(r, word, holes);
 }
 
 void hgm_discard_holes(struct hgm_region *r, uint64_t page, uint64_t pages)

@@ -9,7 +9,7 @@
 #include <hgm/region.h>
 
 #include "discard.h"
-#include "guard.h"
+#include "wp.h"
 #include "installs.h"
 #include "region/hgm.h"
 #include "resolve.h"
@@ -25,13 +25,13 @@ static int before_write(struct hgm_region *r, uint64_t page, uint64_t pages)
 {
 	uint64_t unit = r->wp_bytes >> HGM_PAGE_SHIFT, end = page + pages;
 
-	if (!hgm_guard_of(r))
+	if (!hgm_wp_of(r))
 		return 0;
 	for (page = page / unit * unit; page < end;) {
-		int in = hgm_guard_enter(r), rc = hgm_guard_write(r, page);
+		int in = hgm_wp_read_lock(r), rc = hgm_wp_write(r, page);
 
-		hgm_guard_exit(r, in);
-		if (rc == HGM_GUARD_WAITS)
+		hgm_wp_read_unlock(r, in);
+		if (rc == HGM_WP_WAITS)
 			return -EBUSY;
 		if (rc == -EAGAIN)
 			nanosleep(&(struct timespec){ .tv_nsec = NAP_NS }, NULL);
@@ -147,11 +147,11 @@ int hgm_region_discard(struct hgm_region *r, uint64_t offset, uint64_t length)
 	 * kernel's note of a write gone with the page table entry. Once after that, for later
 	 * collections.
 	 */
-	hgm_guard_removed(r, page, pages);
+	hgm_wp_removed(r, page, pages);
 	rc = hgm_discard_memory(r, page, pages);
 	if (!rc)
 		rc = drop_poison(r, page, pages);
-	hgm_guard_removed(r, page, pages);
+	hgm_wp_removed(r, page, pages);
 	if (rc)
 		return hgm_fail(rc, "hgm_region_discard: %s of %llu bytes: %s",
 				r->backing == HGM_BACKING_ANON ? "MADV_DONTNEED"

@@ -24,7 +24,7 @@ int hgm_install_make(struct hgm_region *r)
 	 * 64 KiB). The smallest window has that size. The widest is a word of the map: its 64 pages
 	 * are mapped in 7 us, during which other threads wait.
 	 */
-	hgm_around_init(&in->around, 16, 2);
+	hgm_fault_around_init(&in->around, 16, 2);
 	r->install = in;
 	in->block_gone = calloc(words, sizeof(in->block_gone[0]));
 	in->block_poisoned = calloc(words, sizeof(in->block_poisoned[0]));
@@ -37,7 +37,7 @@ void hgm_install_free(struct hgm_region *r)
 
 	if (!in)
 		return;
-	hgm_guard_free(r);
+	hgm_wp_free(r);
 	hgm_suspects_destroy(&in->suspects);
 	free(in->block_gone);
 	free(in->block_poisoned);

@@ -9,14 +9,14 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "around.h"
-#include "guard.h"
+#include "fault_around.h"
+#include "wp.h"
 #include "suspects.h"
-#include "util/section.h"
+#include "util/srcu.h"
 
 struct hgm_install {
-	struct hgm_around around; /* faults on pages that are present */
-	_Atomic bool starved;	  /* no memory for contents that arrived, and this was reported */
+	struct hgm_fault_around around; /* faults on pages that are present */
+	_Atomic bool starved; /* no memory for contents that arrived, and this was reported */
 
 	/* Discards */
 	_Atomic uint64_t *block_gone; /* bitmap, for whole blocks: see discard.c */
@@ -26,16 +26,17 @@ struct hgm_install {
 	_Atomic bool has_poison;	  /* has had some at some time */
 	_Atomic uint64_t *block_poisoned; /* bitmap, for whole blocks */
 	_Atomic uint64_t refused_pages;	  /* arrived, but poison: the kernel refused to map them */
-	struct hgm_section giving_up;	  /* threads that poison pages before the map says so */
+	struct hgm_srcu giving_up;	  /* threads that poison pages before the map says so */
 
-	/* Write-protection: guard.c */
-	_Atomic(struct hgm_guard *) guard;
-	_Atomic(void *) guard_user; /* the guard's data for this region */
-	struct hgm_section section; /* threads that map or collapse as the guard says */
-	_Atomic bool guard_all;	    /* install everything protected */
-	_Atomic uint64_t *guarded;  /* bitmap of pages; these three come with the first guard */
-	_Atomic uint64_t *held;	    /* bitmap of blocks that must not be collapsed */
-	_Atomic uint64_t holds;	    /* how often blocks were added to it */
+	/* Write-protection: wp.c */
+	_Atomic(struct hgm_wp *) wp;
+	_Atomic(void *) wp_user; /* its data for this region */
+	struct hgm_srcu wp_srcu; /* threads that map or collapse as the wp bits say */
+	_Atomic bool wp_all;	 /* install everything protected */
+	_Atomic uint64_t
+		*wp_pages;	   /* bitmap of pages; these three come with the first protection */
+	_Atomic uint64_t *wp_held; /* bitmap of blocks that must not be collapsed */
+	_Atomic uint64_t wp_holds; /* how often blocks were added to it */
 	_Atomic(_Atomic uint64_t *) wp_registered; /* bitmap of blocks */
 };
 

@@ -14,7 +14,7 @@
  */
 #include <errno.h>
 
-#include "guard.h"
+#include "wp.h"
 #include "leaf.h"
 #include "region/hgm.h"
 #include "resolve.h"
@@ -25,7 +25,7 @@ int hgm_leaf_map(struct hgm_region *r, uint64_t page)
 	struct hgm_range range;
 	int in, rc;
 
-	in = hgm_guard_enter(r);
+	in = hgm_wp_read_lock(r);
 	if (hgm_resolve_continue_run(r, first, HGM_LEAF_PAGES, HGM_LEAF_BYTES, &range)) {
 		rc = -EEXIST; /* not alike: piece by piece */
 	} else {
@@ -33,7 +33,7 @@ int hgm_leaf_map(struct hgm_region *r, uint64_t page)
 					   NULL);
 		hgm_resolve_count(r, &range);
 	}
-	hgm_guard_exit(r, in);
+	hgm_wp_read_unlock(r, in);
 	return rc;
 }
 

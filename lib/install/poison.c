@@ -51,7 +51,7 @@ static int poison_range(struct hgm_region *r, uint64_t page, uint64_t pages, uin
 	if (rc || !range.existed ||
 	    !atomic_load_explicit(&r->install->wp_registered, memory_order_acquire))
 		return rc;
-	rc = hgm_guard_release(r, page, pages);
+	rc = hgm_wp_release(r, page, pages);
 	if (!rc)
 		rc = poison_once(r, page, pages, &range);
 	*done += range.installed >> HGM_PAGE_SHIFT;
@@ -113,13 +113,13 @@ int hgm_poison_present(struct hgm_region *r, uint64_t page, uint64_t pages, int 
 int hgm_poison_uncopied(struct hgm_arrival *a, int why)
 {
 	struct hgm_region *r = a->r;
-	unsigned int in = hgm_section_enter(&r->install->giving_up);
+	unsigned int in = hgm_srcu_read_lock(&r->install->giving_up);
 	uint64_t done;
 	int rc = poison_or_wait(r, a->install_page, 1, why, &done);
 
 	if (!rc)
 		hgm_map_set_poisoned(r->map, a->install_page, 1);
-	hgm_section_leave(&r->install->giving_up, in);
+	hgm_srcu_read_unlock(&r->install->giving_up, in);
 	if (rc)
 		return -EAGAIN;
 	hgm_region_wake(r, a->install_page, 1);
@@ -129,20 +129,20 @@ int hgm_poison_uncopied(struct hgm_arrival *a, int why)
 
 void hgm_poison_wait(struct hgm_region *r)
 {
-	hgm_section_wait(&r->install->giving_up);
+	hgm_srcu_synchronize(&r->install->giving_up);
 }
 
 /* Copy zeroes, write-protected if the pages are guarded. */
 static int copy_zeroes(struct hgm_region *r, uint64_t page, uint64_t pages, struct hgm_range *range)
 {
-	int in = hgm_guard_enter(r), rc = -EAGAIN;
+	int in = hgm_wp_read_lock(r), rc = -EAGAIN;
 	bool protect;
 
-	if (hgm_guard_run(r, page, pages, true, &protect) == pages) {
+	if (hgm_wp_run(r, page, pages, true, &protect) == pages) {
 		range->mode = protect ? HGM_UFFD_COPY_WP : 0;
 		rc = hgm_uffd_copy(hgm_region_uffd(r, page), range, r->zeroes);
 	}
-	hgm_guard_exit(r, in);
+	hgm_wp_read_unlock(r, in);
 	return rc;
 }
 
@@ -265,9 +265,9 @@ int hgm_resolve_poison(struct hgm_arrival *a, uint64_t pages)
 	 */
 	if (holds_events)
 		hgm_reads_hold(r, page);
-	in = hgm_section_enter(&r->install->giving_up);
+	in = hgm_srcu_read_lock(&r->install->giving_up);
 	rc = poison_claimed(a, pages);
-	hgm_section_leave(&r->install->giving_up, in);
+	hgm_srcu_read_unlock(&r->install->giving_up, in);
 	if (holds_events)
 		hgm_reads_release(r, page);
 	if (rc)

@@ -17,7 +17,7 @@
 /* Find the run of present pages around one, within its window. Returns how many from *first on. */
 static uint64_t present_around(struct hgm_region *r, uint64_t page, uint64_t *first)
 {
-	uint64_t window = hgm_around_fault(&r->install->around, page);
+	uint64_t window = hgm_fault_around_fault(&r->install->around, page);
 	uint64_t start = page & ~(window - 1), at = page - start;
 	uint64_t bits = hgm_map_present_word(r->map, page / HGM_PAGES_PER_WORD);
 	uint64_t present = bits >> start % HGM_PAGES_PER_WORD & hgm_bits_low(window);
@@ -60,7 +60,7 @@ static int map_around(struct hgm_region *r, uint64_t page, bool wake_later, bool
 	} else {
 		pages = present_around(r, page, &first);
 		/* Before 6.4 mapping a page unprotects it. Begin with the page asked for. */
-		if (!r->h->can_continue_wp && hgm_guard_of(r)) {
+		if (!r->h->can_continue_wp && hgm_wp_of(r)) {
 			pages -= page - first;
 			first = page;
 		}
@@ -144,7 +144,7 @@ static int map_zero_page(struct hgm_region *r, uint64_t page, struct hgm_range *
 	*range = (struct hgm_range){ .addr = hgm_region_at(r, page),
 				     .len = HGM_PAGE_BYTES,
 				     .step = HGM_PAGE_BYTES };
-	if (!hgm_guard_run(r, page, 1, true, &protect))
+	if (!hgm_wp_run(r, page, 1, true, &protect))
 		return -EAGAIN;
 	if (protect) {
 		range->mode |= HGM_UFFD_COPY_WP;
@@ -154,7 +154,7 @@ static int map_zero_page(struct hgm_region *r, uint64_t page, struct hgm_range *
 	/* A protection mark is in the way. Remove it, so that the next fault can succeed. */
 	if (!rc && range->existed &&
 	    atomic_load_explicit(&r->install->wp_registered, memory_order_acquire))
-		rc = hgm_guard_release(r, page, 1);
+		rc = hgm_wp_release(r, page, 1);
 	return rc;
 }
 
@@ -214,13 +214,13 @@ int hgm_resolve_remap(struct hgm_region *r, uint64_t page, uint64_t pages)
 	while (pages && !rc) {
 		struct hgm_range range = { .done = 0 };
 
-		in = hgm_guard_enter(r);
+		in = hgm_wp_read_lock(r);
 		rc = hgm_resolve_continue_run(r, page, pages, r->map_bytes, &range);
 		if (!rc) {
 			rc = hgm_uffd_continue(hgm_region_uffd(r, page), &range);
 			hgm_resolve_count(r, &range);
 		}
-		hgm_guard_exit(r, in);
+		hgm_wp_read_unlock(r, in);
 		if (rc == -EFAULT) { /* a hole: it stays one */
 			range.done += r->map_bytes;
 			rc = 0;

@@ -66,9 +66,9 @@ static int resolve_continue(struct hgm_arrival *a)
 			return rc;
 	}
 	while (a->install_pages) {
-		int in = hgm_guard_enter(r), rc = continue_alike(a);
+		int in = hgm_wp_read_lock(r), rc = continue_alike(a);
 
-		hgm_guard_exit(r, in);
+		hgm_wp_read_unlock(r, in);
 		if (rc && !hgm_put_off(rc)) {
 			rc = hgm_poison_present(r, a->install_page, step, rc);
 			if (!rc)

@@ -71,12 +71,12 @@ static int serve_alias(struct hgm *h, uint64_t addr)
 	hgm_rcu_read_lock();
 	r = find_by_alias(atomic_load_explicit(&h->table, memory_order_acquire), addr);
 	if (r)
-		hgm_region_visit(r);
+		hgm_region_pin(r);
 	hgm_rcu_read_unlock();
 	if (!r)
 		return serve_ending(h, addr);
 	rc = serve_hole(r, addr);
-	hgm_region_leave(r);
+	hgm_region_unpin(r);
 	return rc;
 }
 

@@ -45,10 +45,10 @@ static void write_zeroes(const struct hgm_request *req, uint64_t pages)
 			memset(buf + (i << HGM_PAGE_SHIFT), 0, HGM_PAGE_BYTES);
 }
 
-/* Pages of a peek have arrived, or never will. */
-bool hgm_step_peeked(struct hgm_request *req, uint64_t pages, bool readable)
+/* Pages of a read-through have arrived, or never will. */
+bool hgm_step_through(struct hgm_request *req, uint64_t pages, bool readable)
 {
-	struct hgm_peek *peek = req->peek;
+	struct hgm_read_through *through = req->through;
 	uint64_t bits = hgm_bits_low(pages) << req->in.first_page % HGM_PAGES_PER_WORD;
 
 	if (readable && req->sparse)
@@ -56,8 +56,8 @@ bool hgm_step_peeked(struct hgm_request *req, uint64_t pages, bool readable)
 	if (!readable || req->in.zero)
 		memset(hgm_request_buffer(req), 0, pages << HGM_PAGE_SHIFT);
 	if (!readable)
-		atomic_fetch_or_explicit(&peek->unreadable, bits, memory_order_relaxed);
-	atomic_fetch_and_explicit(&peek->open, ~bits, memory_order_release);
+		atomic_fetch_or_explicit(&through->unreadable, bits, memory_order_relaxed);
+	atomic_fetch_and_explicit(&through->open, ~bits, memory_order_release);
 	hgm_kept_install(req, pages);
 	return hgm_step_go_on(req, pages);
 }
@@ -141,8 +141,8 @@ bool hgm_step_answered(struct hgm_request *req, int64_t result, const uint64_t *
 	req->sparse = zeroes;
 	if (zeroes)
 		memcpy(req->zeroes, zeroes, hgm_bits_words(bytes >> HGM_PAGE_SHIFT) * 8);
-	if (req->peek)
-		return hgm_step_peeked(req, bytes >> HGM_PAGE_SHIFT, true);
+	if (req->through)
+		return hgm_step_through(req, bytes >> HGM_PAGE_SHIFT, true);
 	req->delivered = bytes >> HGM_PAGE_SHIFT;
 	if (req->delivered < hgm_request_asks(req))
 		fell_short(req);

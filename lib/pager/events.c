@@ -25,7 +25,7 @@
 #include "events_state.h"
 #include "fill.h"
 #include "install/discard.h"
-#include "install/guard.h"
+#include "install/wp.h"
 #include "install/resolve.h"
 #include "install/suspects.h"
 #include "kernel/sys.h"
@@ -57,14 +57,14 @@ static void removed(struct hgm_region *r, uint64_t page, uint64_t pages)
 		hgm_discard_pages(r, page, pages);
 	else if (r->backing != HGM_BACKING_HUGETLB)
 		kick(r->h->events); /* to decide about the range */
-	hgm_guard_removed(r, page, pages);
+	hgm_wp_removed(r, page, pages);
 	hgm_collapse_discarded(r, page, pages, false);
 }
 
 /* A snapshot can no longer have this memory. */
 static void lost(struct hgm_region *r, uint64_t from, uint64_t to)
 {
-	hgm_guard_removed(r, from >> HGM_PAGE_SHIFT, (to - from) >> HGM_PAGE_SHIFT);
+	hgm_wp_removed(r, from >> HGM_PAGE_SHIFT, (to - from) >> HGM_PAGE_SHIFT);
 	hgm_region_lost(r, from, to);
 }
 

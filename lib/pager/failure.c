@@ -140,7 +140,7 @@ static bool fill_failed(struct hgm_request *req, unsigned int in_a_row)
 /* The first page, and so every page after it, is beyond the end of a truncated file. */
 bool hgm_step_cut_off(struct hgm_request *req, int rc)
 {
-	if (rc != -EFAULT || req->peek || req->in.r->copies ||
+	if (rc != -EFAULT || req->through || req->in.r->copies ||
 	    !hgm_shrunk(req->in.r, req->in.first_page))
 		return false;
 	hgm_poison_shrunk(req->in.r, req->in.first_page, hgm_request_asks(req));
@@ -153,7 +153,7 @@ static void leave_read_ahead(struct hgm_request *req)
 {
 	uint64_t page = req->in.first_page + req->awaited;
 
-	if (req->peek || req->awaited >= req->pages)
+	if (req->through || req->awaited >= req->pages)
 		return;
 	hgm_work_let_go(req->in.r, page, req->pages - req->awaited);
 	hgm_work_released(req->in.r, page, req->pages - req->awaited);
@@ -175,7 +175,7 @@ bool hgm_step_failed(struct hgm_request *req, int rc)
 	if (hgm_step_cut_off(req, rc))
 		return true;
 	/* Where only faults of user mode are served, the kernel cannot write to holes. */
-	if (rc == -EFAULT && !req->peek)
+	if (rc == -EFAULT && !req->through)
 		hgm_discard_holes(req->in.r, req->in.first_page, req->pages);
 	hgm_stat_add(&h->stats, HGM_STAT_SOURCE_ERRORS, 1);
 	log_failure(req, rc);
@@ -184,7 +184,7 @@ bool hgm_step_failed(struct hgm_request *req, int rc)
 	req->transient = is_transient(rc);
 	atomic_store_explicit(&req->in.r->scribbled, true, memory_order_release);
 	in_a_row = 1 + atomic_fetch_add_explicit(&src->failures, 1, memory_order_acq_rel);
-	if (!req->in.demand && !req->peek)
+	if (!req->in.demand && !req->through)
 		return fill_failed(req, in_a_row);
 	if (!req->attempt++) {
 		atomic_fetch_add_explicit(&h->failing_requests, 1, memory_order_relaxed);

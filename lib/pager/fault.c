@@ -34,7 +34,7 @@
 #define READ_BATCH	32
 #define READS_PER_YIELD 2
 #define TOGETHER_MIN	4	 /* messages of one read; fewer are woken sooner one by one */
-#define OWED_MAX_NS	100000	 /* how long waiters wait for others: a halted CPU wakes in 40 us */
+#define DEFER_MAX_NS	100000	 /* how long waiters wait for others: a halted CPU wakes in 40 us */
 #define APART_NS	10000000 /* how long a source that answers late may be asked again */
 #define SPIN_FLOOR_NS	4000	 /* below this, spinning is not worth its start */
 
@@ -146,37 +146,38 @@ static uint64_t waiting_pages(const struct hgm_uffd_event *ev, unsigned int n)
 	return pages;
 }
 
-static void wake_owed(struct hgm_server *s)
+static void wake_deferred(struct hgm_server *s)
 {
-	if (!s->owed_to)
+	if (!s->wake_to)
 		return;
-	HGM_TRACE2(wake, s->owed_from, s->owed_to - s->owed_from);
-	hgm_sys->uffd_wake(hgm_uffd_fd(s->uffd), (void *)(uintptr_t)s->owed_from,
-			   s->owed_to - s->owed_from);
-	s->owed_to = 0;
+	HGM_TRACE2(wake, s->wake_from, s->wake_to - s->wake_from);
+	hgm_sys->uffd_wake(hgm_uffd_fd(s->uffd), (void *)(uintptr_t)s->wake_from,
+			   s->wake_to - s->wake_from);
+	s->wake_to = 0;
 }
 
 /*
  * Wake a batch that takes long piece by piece: the next fault may take as long as the last one.
  * Return true if waiters were woken, which takes a while.
  */
-static bool owe(struct hgm_server *s, const struct hgm_fault *f, uint64_t before, uint64_t now)
+static bool defer_wake(struct hgm_server *s, const struct hgm_fault *f, uint64_t before,
+		       uint64_t now)
 {
 	uint64_t from = f->addr & ~(HGM_PAGE_BYTES - 1);
-	uint64_t to = from + (f->owed_pages << HGM_PAGE_SHIFT);
+	uint64_t to = from + (f->deferred_pages << HGM_PAGE_SHIFT);
 
 	if (f->left_to_others)
 		s->together_from_ns = now + APART_NS;
-	if (f->owed_pages) {
-		if (!s->owed_to)
-			s->owed_since_ns = now;
-		if (!s->owed_to || from < s->owed_from)
-			s->owed_from = from;
-		s->owed_to = to > s->owed_to ? to : s->owed_to;
+	if (f->deferred_pages) {
+		if (!s->wake_to)
+			s->wake_since_ns = now;
+		if (!s->wake_to || from < s->wake_from)
+			s->wake_from = from;
+		s->wake_to = to > s->wake_to ? to : s->wake_to;
 	}
-	if (!s->owed_to || now + (now - before) <= s->owed_since_ns + OWED_MAX_NS)
+	if (!s->wake_to || now + (now - before) <= s->wake_since_ns + DEFER_MAX_NS)
 		return false;
-	wake_owed(s);
+	wake_deferred(s);
 	return true;
 }
 
@@ -213,7 +214,7 @@ static void serve_batch(struct hgm_server *s, struct hgm_uffd_event *ev, unsigne
 			served_to = page_of(&ev[i]) + f.served_pages;
 		if (together || i + 1 < n)
 			now = f.ended_ns ? f.ended_ns : hgm_now_ns();
-		if (together && owe(s, &f, before, now))
+		if (together && defer_wake(s, &f, before, now))
 			now = hgm_now_ns();
 	}
 }
@@ -240,7 +241,7 @@ static void serve_events(struct hgm_server *s, struct hgm_uffd_event *ev, unsign
 		more = read_batch(s, ev, READ_BATCH - served);
 		read_ns = hgm_now_ns();
 	}
-	wake_owed(s);
+	wake_deferred(s);
 }
 
 /* Poll for messages for a while. Returns what hgm_uffd_read() did. */

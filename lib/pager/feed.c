@@ -55,7 +55,7 @@ static void init(struct hgm_feed *f, struct hgm_region *r)
 	if (r->source->blocking)
 		most = o->workers > 2 ? o->workers - 1 : 1;
 	f->source = r->source;
-	hgm_window_init(&f->window, o->fill_window_bytes, most, r->source->blocking);
+	hgm_fill_window_init(&f->window, o->fill_window_bytes, most, r->source->blocking);
 }
 
 int hgm_feed_join(struct hgm_region *r)
@@ -143,12 +143,12 @@ void hgm_feed_remove(struct hgm_region *r)
 		f->ring = before == r ? NULL : before;
 	r->fill->link = NULL;
 	if (!f->ring)
-		hgm_window_unused(&f->window);
+		hgm_fill_window_unused(&f->window);
 }
 
 static uint64_t patience_ns(const struct hgm_feed *f)
 {
-	uint64_t ns = hgm_window_patience_ns(&f->window);
+	uint64_t ns = hgm_fill_window_patience_ns(&f->window);
 
 	for (unsigned int i = 0; i < f->silences && ns < SILENT_MAX_NS; i++)
 		ns *= 2;
@@ -180,7 +180,7 @@ static void give_up_waiting(struct hgm_feed *f, uint64_t now_ns)
 	}
 	if (silent) {
 		f->silences++;
-		hgm_window_unused(&f->window); /* silence does not measure a rate */
+		hgm_fill_window_unused(&f->window); /* silence does not measure a rate */
 	}
 }
 
@@ -198,7 +198,7 @@ static bool has_room(const struct hgm_feed *f, unsigned int most)
 {
 	if (f->requests >= most)
 		return false;
-	return f->silences ? !f->inflight : f->inflight < hgm_window_bytes(&f->window);
+	return f->silences ? !f->inflight : f->inflight < hgm_fill_window_bytes(&f->window);
 }
 
 /*
@@ -321,7 +321,7 @@ struct hgm_feed *hgm_feed_next(struct hgm_work *w, uint64_t *soonest)
 void hgm_feed_pass_over(struct hgm_work *w, struct hgm_feed *f)
 {
 	f->passed_over = w->pass;
-	hgm_window_unused(&f->window);
+	hgm_fill_window_unused(&f->window);
 }
 
 void hgm_feed_enter(struct hgm_work *w, struct hgm_worker *self, struct hgm_feed *f)
@@ -355,7 +355,7 @@ void hgm_work_fill_asked(struct hgm *h, struct hgm_request *req, uint64_t bytes)
 	req->filling = true;
 	req->overdue = false;
 	req->asked_bytes = bytes;
-	req->trip = hgm_window_asked(&f->window);
+	req->trip = hgm_fill_window_asked(&f->window);
 	req->fill_next = NULL;
 	req->fill_before = f->newest;
 	if (f->newest)
@@ -404,10 +404,10 @@ void hgm_work_fill_done(struct hgm *h, struct hgm_request *req, uint64_t bytes, 
 	hgm_fill_note(h, bytes, req->answered_ns);
 	if (bytes) {
 		if (later || f->source->blocking)
-			hgm_window_answered(&f->window, bytes, req->asked_ns, req->trip,
-					    req->answered_ns);
+			hgm_fill_window_answered(&f->window, bytes, req->asked_ns, req->trip,
+						 req->answered_ns);
 		else
-			hgm_window_immediate(&f->window);
+			hgm_fill_window_immediate(&f->window);
 	}
 	if (w->idle && hgm_feed_leaves_cpus(w, f, req->answered_ns, &soonest))
 		pthread_cond_signal(&w->cond);

@@ -9,7 +9,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "window.h"
+#include "fill_window.h"
 
 struct hgm_region;
 struct hgm_request;
@@ -28,7 +28,7 @@ struct hgm_feed {
 	unsigned int workers;	 /* filling from it, if it may sleep */
 	bool computes;		 /* the last worker did not sleep: the source takes a CPU */
 	uint64_t spent_ns;	 /* time that workers have spent on it */
-	struct hgm_window window;
+	struct hgm_fill_window window;
 	struct hgm_request *oldest; /* list of unanswered fill requests */
 	struct hgm_request *newest;
 	unsigned int requests;	    /* in that list */

@@ -85,7 +85,7 @@ static bool take_urgent(struct hgm_work *w, struct hgm_chunk *c)
 		w->urgent_first = (w->urgent_first + 1) % HGM_URGENT_MAX;
 		w->urgent_count--;
 	} else {
-		hgm_region_hold(c->r);
+		hgm_region_ref(c->r);
 	}
 	return true;
 }
@@ -97,7 +97,7 @@ static bool take_prefetch(struct hgm_region *r, uint64_t chunk_bytes, struct hgm
 
 	if (!count)
 		return false;
-	hgm_region_hold(r); /* before the count drops, so that the region never looks idle */
+	hgm_region_ref(r); /* before the count drops, so that the region never looks idle */
 	c->page = p->first_page;
 	c->pages = clip(p->first_page, p->pages, chunk_bytes);
 	c->tries = p->tries;
@@ -118,7 +118,7 @@ static bool take_near(struct hgm_region *r, uint64_t chunk_bytes, struct hgm_chu
 
 	if (!pages)
 		return false;
-	hgm_region_hold(r);
+	hgm_region_ref(r);
 	c->page = r->fill->near.next;
 	c->pages = clip(c->page, pages, chunk_bytes);
 	r->fill->near.next += c->pages;
@@ -136,7 +136,7 @@ static bool take_sequential(struct hgm_region *r, uint64_t chunk_bytes, struct h
 	} while (r->fill->next >= r->fill->end && hgm_work_fill_round_ends(r));
 	if (r->fill->next >= r->fill->end)
 		return false;
-	hgm_region_hold(r);
+	hgm_region_ref(r);
 	c->page = r->fill->next;
 	c->pages = clip(c->page, r->fill->end - c->page, chunk_bytes);
 	c->sequential = true;
@@ -148,7 +148,7 @@ static bool take_sequential(struct hgm_region *r, uint64_t chunk_bytes, struct h
 /* Regions take turns. *soonest is lowered to the time when paused fill of one continues. */
 static bool take_from(struct hgm_feed *f, struct hgm_chunk *c, uint64_t *soonest)
 {
-	uint64_t chunk_bytes = hgm_window_chunk(&f->window);
+	uint64_t chunk_bytes = hgm_fill_window_chunk(&f->window);
 	const struct hgm_region *first_pausing = NULL;
 
 	while (f->ring) {
@@ -299,7 +299,7 @@ static bool work_on(struct hgm_work *w, struct hgm_worker *self, struct hgm_chun
 		return false;
 	c->r = NULL;
 	pthread_mutex_unlock(&w->lock);
-	hgm_region_drop(r);
+	hgm_region_unref(r);
 	pthread_mutex_lock(&w->lock);
 	return true;
 }

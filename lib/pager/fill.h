@@ -32,17 +32,17 @@ struct hgm_fill {
 	/* If not empty, fill has failed somewhere in [low, high), and a round follows. */
 	uint64_t low;
 	uint64_t high;
-	uint64_t rest;		    /* in a round: where fill continues after it */
-	bool again;		    /* this is a round */
-	bool onwards;		    /* a round has just ended: no other one before something new */
-	uint32_t tries;		    /* consecutive rounds without success */
-	uint32_t round_us;	    /* how long the next round waits when nothing else is left */
-	uint32_t pause_us;	    /* pause after failures, which grows; 0: none */
-	uint64_t paused_ns;	    /* when the pause began */
-	uint64_t resume_ns;	    /* when it ends; 0: fill does not pause */
-	_Atomic uint32_t peeks;	    /* a snapshot's requests, which are kept: fill yields to them */
-	_Atomic uint64_t peeked_ns; /* when the last of them ended */
-	_Atomic uint64_t failed;    /* failed requests that must be made again */
+	uint64_t rest;		  /* in a round: where fill continues after it */
+	bool again;		  /* this is a round */
+	bool onwards;		  /* a round has just ended: no other one before something new */
+	uint32_t tries;		  /* consecutive rounds without success */
+	uint32_t round_us;	  /* how long the next round waits when nothing else is left */
+	uint32_t pause_us;	  /* pause after failures, which grows; 0: none */
+	uint64_t paused_ns;	  /* when the pause began */
+	uint64_t resume_ns;	  /* when it ends; 0: fill does not pause */
+	_Atomic uint32_t through; /* a snapshot's requests, which are kept: fill yields to them */
+	_Atomic uint64_t through_ended_ns; /* when the last of them ended */
+	_Atomic uint64_t failed;	   /* failed requests that must be made again */
 	struct hgm_fill_control control;
 	struct hgm_fill_near near;
 	struct hgm_prefetch *prefetch;

@@ -18,7 +18,7 @@
 #define PAUSE_MAX_US   1000000 /* pause of fill after failures */
 #define ROUND_FIRST_US 10000   /* before a round asks again for pages that failed */
 #define ROUND_MAX_US   1000000
-#define PEEKS_NS       10000000 /* a snapshot that wants more asks for it within this time */
+#define THROUGH_NS     10000000 /* a snapshot that wants more asks for it within this time */
 
 static bool has_room(const struct hgm_region *r)
 {
@@ -159,14 +159,15 @@ bool hgm_work_fill_round_ends(struct hgm_region *r)
  */
 static bool lets_snapshot_fetch(const struct hgm_region *r, uint64_t *soonest)
 {
-	uint64_t peeked_ns = atomic_load_explicit(&r->fill->peeked_ns, memory_order_relaxed);
-	uint64_t until_ns = peeked_ns + PEEKS_NS;
+	uint64_t through_ended_ns =
+		atomic_load_explicit(&r->fill->through_ended_ns, memory_order_relaxed);
+	uint64_t until_ns = through_ended_ns + THROUGH_NS;
 
 	if (atomic_load_explicit(&r->prefetch_count, memory_order_relaxed))
 		return false;
-	if (atomic_load_explicit(&r->fill->peeks, memory_order_acquire))
+	if (atomic_load_explicit(&r->fill->through, memory_order_acquire))
 		return true;
-	if (!peeked_ns || hgm_now_ns() >= until_ns)
+	if (!through_ended_ns || hgm_now_ns() >= until_ns)
 		return false;
 	*soonest = until_ns < *soonest ? until_ns : *soonest;
 	return true;

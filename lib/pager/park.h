@@ -30,9 +30,9 @@ struct hgm_server {
 	struct hgm_fault_thread *self;
 	struct hgm_reads *reads;
 	uint64_t spin_ns;	   /* current */
-	uint64_t owed_from;	   /* [owed_from, owed_to): mapped pages, waiters not woken yet */
-	uint64_t owed_to;	   /* 0: none */
-	uint64_t owed_since_ns;	   /* time of the first of them */
+	uint64_t wake_from;	   /* [wake_from, wake_to): mapped pages, waiters not woken yet */
+	uint64_t wake_to;	   /* 0: none */
+	uint64_t wake_since_ns;	   /* time of the first of them */
 	uint64_t together_from_ns; /* until then wake each waiter alone */
 	uint64_t parked_due_ns;	   /* when the first of them is due */
 	unsigned int parked_count;

@@ -154,7 +154,7 @@ int64_t hgm_region_put(struct hgm_region *r, uint64_t offset, const void *buf, u
 
 	if (n)
 		return n;
-	hgm_region_hold(r);
+	hgm_region_ref(r);
 	while (page < end) {
 		uint64_t border = (page / HGM_PAGES_PER_WORD + 1) * HGM_PAGES_PER_WORD;
 
@@ -163,7 +163,7 @@ int64_t hgm_region_put(struct hgm_region *r, uint64_t offset, const void *buf, u
 			break;
 		taken += n;
 	}
-	hgm_region_drop(r);
+	hgm_region_unref(r);
 	if (n < 0 && !taken)
 		return hgm_fail((int)n, "hgm_region_put: the region is being destroyed");
 	return taken << HGM_PAGE_SHIFT;

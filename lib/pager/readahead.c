@@ -28,7 +28,7 @@ static unsigned int order_of(uint64_t pages)
 
 void hgm_readahead_init(struct hgm_readahead *a)
 {
-	hgm_around_init(&a->around, 1, HGM_READAHEAD_ORDERS - 1);
+	hgm_fault_around_init(&a->around, 1, HGM_READAHEAD_ORDERS - 1);
 }
 
 static uint64_t took(const struct hgm_readahead *a, unsigned int order)
@@ -50,7 +50,7 @@ static bool probes(struct hgm_readahead *a, uint64_t page, uint64_t window, uint
 
 uint64_t hgm_readahead_pages(struct hgm_readahead *a, uint64_t page)
 {
-	uint64_t window = hgm_around_fault(&a->around, page);
+	uint64_t window = hgm_fault_around_fault(&a->around, page);
 	uint32_t faults = atomic_load_explicit(&a->around.faults, memory_order_relaxed);
 	unsigned int order = order_of(window);
 

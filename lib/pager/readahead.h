@@ -10,12 +10,12 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "install/around.h"
+#include "install/fault_around.h"
 
 #define HGM_READAHEAD_ORDERS 6 /* 1 to 32 pages */
 
 struct hgm_readahead {
-	struct hgm_around around;
+	struct hgm_fault_around around;
 	_Atomic uint64_t took_ns[HGM_READAHEAD_ORDERS]; /* shortest recent time, by order; or 0 */
 	_Atomic bool probe_due; /* ask for the next whole window, however long it takes */
 };

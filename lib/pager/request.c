@@ -139,16 +139,16 @@ struct hgm_request *hgm_request_get(struct hgm_region *r, bool demand)
 	req->step = HGM_STEP_ASK;
 	req->attempt = 0;
 	req->in.backoff_us = 0;
-	req->peek = NULL;
+	req->through = NULL;
 	req->kept = false;
-	atomic_store_explicit(&req->peeks, false, memory_order_relaxed);
+	atomic_store_explicit(&req->is_through, false, memory_order_relaxed);
 	req->taken = req->delivered = 0;
 	req->awaited = UINT64_MAX;
 	req->starved = req->given = false;
 	req->hurried = req->fell_short = false;
 	req->sparse = req->in.zero = req->in.scribbled = req->in.filled_block = req->piecewise =
 		req->in.wake_later = false;
-	hgm_region_hold(r);
+	hgm_region_ref(r);
 	return req;
 }
 
@@ -181,16 +181,16 @@ void hgm_request_put(struct hgm_request *req)
 		atomic_fetch_sub_explicit(&pool->fill_used, 1, memory_order_relaxed);
 	if (req->given)
 		atomic_fetch_sub_explicit(&pool->given, 1, memory_order_relaxed);
-	if (req->peek) {
-		req->peek->done(req->peek, req->peek_pages);
-		hgm_work_peeked(r);
+	if (req->through) {
+		req->through->done(req->through, req->through_pages);
+		hgm_work_through_ended(r);
 	}
 	do {
 		atomic_store_explicit(&req->next_free, (uint32_t)head, memory_order_relaxed);
 		next = ((head >> 32) + 1) << 32 | index;
 	} while (!atomic_compare_exchange_weak_explicit(
 		&pool->free, &head, next, memory_order_acq_rel, memory_order_relaxed));
-	hgm_region_drop(r);
+	hgm_region_unref(r);
 }
 
 uint64_t hgm_request_asks(const struct hgm_request *req)
@@ -202,8 +202,9 @@ void *hgm_request_buffer(const struct hgm_request *req)
 {
 	struct hgm_request_pool *pool = req->in.r->h->requests;
 
-	if (req->peek)
-		return req->peek->buf + (req->in.first_page % HGM_PAGES_PER_WORD << HGM_PAGE_SHIFT);
+	if (req->through)
+		return req->through->buf +
+		       (req->in.first_page % HGM_PAGES_PER_WORD << HGM_PAGE_SHIFT);
 	if (!req->in.r->copies && !req->in.r->bounces)
 		return req->in.r->alias + (req->in.first_page << HGM_PAGE_SHIFT);
 	if (req->in.r->source->memory && !req->given) /* they are there; no thread writes to them */
@@ -227,7 +228,7 @@ uint64_t hgm_request_next_ticket(const struct hgm_request *req)
 
 void hgm_request_asking(struct hgm_request *req, uint64_t ticket)
 {
-	bool fills = !req->in.demand && (!req->peek || req->kept);
+	bool fills = !req->in.demand && (!req->through || req->kept);
 
 	atomic_store_explicit(&req->asked_for, req->in.r, memory_order_release);
 	atomic_store_explicit(&req->asked_fill,
@@ -314,16 +315,17 @@ bool hgm_request_raise(struct hgm_region *r, uint64_t page, uint64_t *id)
 	return taken;
 }
 
-int hgm_request_peek(struct hgm_region *r, struct hgm_peek *peek, uint64_t page, uint64_t pages)
+int hgm_request_read_through(struct hgm_region *r, struct hgm_read_through *through, uint64_t page,
+			     uint64_t pages)
 {
 	struct hgm_request *req = hgm_request_get(r, false);
 
 	if (!req)
 		return -EAGAIN;
-	req->peek = peek;
-	req->peek_pages = pages;
-	atomic_store_explicit(&req->peeks, true, memory_order_relaxed);
-	atomic_fetch_add_explicit(&r->fill->peeks, 1, memory_order_relaxed);
+	req->through = through;
+	req->through_pages = pages;
+	atomic_store_explicit(&req->is_through, true, memory_order_relaxed);
+	atomic_fetch_add_explicit(&r->fill->through, 1, memory_order_relaxed);
 	req->in.first_page = page;
 	req->pages = pages;
 	hgm_request_queue_later(req, 0);
@@ -352,7 +354,7 @@ void hgm_requests_remove(struct hgm_region *r)
 	}
 }
 
-static void cancel(struct hgm_region *r, bool only_peeks)
+static void cancel(struct hgm_region *r, bool only_through)
 {
 	struct hgm *h = r->h;
 
@@ -368,7 +370,8 @@ static void cancel(struct hgm_region *r, bool only_peeks)
 		 */
 		if (ticket & ASKED &&
 		    atomic_load_explicit(&req->asked_for, memory_order_acquire) == r &&
-		    (!only_peeks || atomic_load_explicit(&req->peeks, memory_order_relaxed)) &&
+		    (!only_through ||
+		     atomic_load_explicit(&req->is_through, memory_order_relaxed)) &&
 		    atomic_load_explicit(&req->ticket, memory_order_acquire) == ticket)
 			r->source->cancel(r->source->user, h, hgm_request_id(h, req, ticket));
 	}
@@ -379,8 +382,8 @@ void hgm_requests_cancel(struct hgm_region *r)
 	cancel(r, false);
 }
 
-void hgm_requests_cancel_peeks(struct hgm_region *r)
+void hgm_requests_cancel_through(struct hgm_region *r)
 {
-	hgm_work_hurry_peeks(r);
+	hgm_work_hurry_through(r);
 	cancel(r, true);
 }

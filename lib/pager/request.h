@@ -13,7 +13,7 @@
 
 #include "install/resolve.h"
 #include "pager.h"
-#include "peek.h"
+#include "read_through.h"
 #include "util/line.h"
 #include "util/page.h"
 
@@ -69,15 +69,15 @@ struct hgm_request {
 	bool filling;
 	bool overdue;
 	uint64_t asked_bytes;
-	uint64_t trip; /* for hgm_window_answered() */
+	uint64_t trip; /* for hgm_fill_window_answered() */
 	struct hgm_request *fill_next;
 	struct hgm_request *fill_before;
 	uint64_t due_ns;
 	bool starved; /* there is no memory for it; it counts as failing */
-	struct hgm_peek *peek;
-	uint64_t peek_pages; /* as first requested */
-	bool kept;	     /* its pages are claimed, and the contents also go into memory */
-	_Atomic bool peeks;  /* peek is set; for hgm_requests_cancel_peeks() */
+	struct hgm_read_through *through;
+	uint64_t through_pages;	 /* as first requested */
+	bool kept;		 /* its pages are claimed, and the contents also go into memory */
+	_Atomic bool is_through; /* through is set; for hgm_requests_cancel_through() */
 	struct hgm_request *next;
 	_Atomic uint32_t next_free;
 	uint64_t zeroes[HGM_LEAF_WORDS]; /* of a sparse answer, from buffer_page on */
@@ -158,9 +158,9 @@ void *hgm_request_buffer(const struct hgm_request *req);
 uint64_t hgm_request_run(struct hgm_request *req, bool may_sleep, uint64_t now_ns);
 
 /*
- * kept.c: claim a peek's pages before the source is asked, if all of them can be claimed; put the
- * first @pages into memory when they have arrived; give back the pages that the request still owns,
- * for fill to fetch.
+ * kept.c: claim the pages of a read-through before the source is asked, if all of them can be
+ * claimed; put the first @pages into memory when they have arrived; give back the pages that the
+ * request still owns, for fill to fetch.
  */
 void hgm_kept_claim(struct hgm_request *req);
 void hgm_kept_install(struct hgm_request *req, uint64_t pages);

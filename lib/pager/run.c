@@ -28,7 +28,7 @@ static bool pass_discarded(struct hgm_request *req, bool *mine)
 	uint64_t run;
 	int rc;
 
-	if (req->peek)
+	if (req->through)
 		return false;
 	hgm_suspects_check(req->in.r, req->in.first_page, hgm_request_asks(req));
 	run = hgm_discard_run(req->in.r, req->in.first_page, hgm_request_asks(req), &discarded);
@@ -63,7 +63,7 @@ static bool ask(struct hgm_request *req, bool may_sleep, uint64_t *now_ns)
 	io.buf = hgm_request_buffer(req);
 	if (pass_discarded(req, &mine))
 		return mine;
-	if (req->peek)
+	if (req->through)
 		hgm_kept_claim(req);
 	*now_ns = 0; /* both paths below may take long */
 	if (nowait && !src->read_nowait) {
@@ -80,11 +80,11 @@ static bool ask(struct hgm_request *req, bool may_sleep, uint64_t *now_ns)
 	}
 	if (src->memory) /* answers at once, and no other thread can answer */
 		return hgm_step_answered(req, src->read(src->user, &io), NULL, false, now_ns);
-	hgm_region_hold(r); /* the answer may drop the request's reference while the source runs */
+	hgm_region_ref(r); /* the answer may drop the request's reference while the source runs */
 	hgm_request_asking(req, ticket);
 	result = (nowait ? src->read_nowait : src->read)(src->user, &io);
 	mine = result != HGM_IO_LATER && hgm_request_take_answer(req, ticket);
-	hgm_region_drop(r);
+	hgm_region_unref(r);
 	if (!mine)
 		return false;
 	if (nowait && result == -EAGAIN) {
@@ -114,8 +114,8 @@ static bool give_up(struct hgm_request *req)
 	bool mine;
 	int rc;
 
-	if (req->peek)
-		return hgm_step_peeked(req, hgm_request_asks(req), false);
+	if (req->through)
+		return hgm_step_through(req, hgm_request_asks(req), false);
 	if (pass_discarded(req, &mine))
 		return mine;
 	rc = hgm_resolve_poison(&req->in, hgm_request_asks(req));
@@ -215,12 +215,12 @@ static int done(const struct hgm_io *io, int64_t result, const uint64_t *zeroes,
 	 * itself.
 	 */
 	if (logs) /* without this, the engine may be gone with the request */
-		hgm_region_hold(r);
+		hgm_region_ref(r);
 	if (hgm_step_answered(req, result, zeroes, true, &now_ns))
 		hgm_request_queue(req);
 	if (logs) {
 		hgm_log_flush(&r->h->log);
-		hgm_region_drop(r);
+		hgm_region_unref(r);
 	}
 	return rc;
 }

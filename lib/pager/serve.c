@@ -7,7 +7,7 @@
 
 #include "fill.h"
 #include "install/discard.h"
-#include "install/guard.h"
+#include "install/wp.h"
 #include "install/resolve.h"
 #include "region/hgm.h"
 #include "request.h"
@@ -45,7 +45,7 @@ static void note_outcome(struct hgm_region *r, uint64_t page, struct hgm_fault *
 	uint64_t last = page + f->served_pages - 1;
 
 	if (hgm_map_state(r->map, page) != HGM_PAGE_CLAIMED)
-		f->owed_pages = f->served_pages;
+		f->deferred_pages = f->served_pages;
 	f->left_to_others = hgm_map_state(r->map, last) == HGM_PAGE_CLAIMED;
 }
 
@@ -61,13 +61,13 @@ static void demand(struct hgm_region *r, struct hgm_request *req, uint64_t page,
 	req->awaited = f->waiting_pages > 1 ? f->waiting_pages : 1;
 	req->in.wake_later = f->wake_later;
 	if (f->wake_later)
-		hgm_region_hold(r); /* to look at the outcome */
+		hgm_region_ref(r); /* to look at the outcome */
 	hgm_rcu_read_unlock();
 	f->ended_ns = hgm_request_run(req, false, f->now_ns);
 	f->served_pages = pages;
 	if (f->wake_later) {
 		note_outcome(r, page, f);
-		hgm_region_drop(r);
+		hgm_region_unref(r);
 	}
 	hgm_rcu_read_lock();
 }
@@ -122,10 +122,10 @@ static void demand_claimed(struct hgm_region *r, uint64_t page, struct hgm_fault
 		hgm_request_put(req);
 	if (!id)
 		return;
-	hgm_region_hold(r);
+	hgm_region_ref(r);
 	hgm_rcu_read_unlock();
 	r->source->hurry(r->source->user, r->h, id);
-	hgm_region_drop(r);
+	hgm_region_unref(r);
 	hgm_rcu_read_lock();
 }
 
@@ -133,14 +133,14 @@ static void demand_claimed(struct hgm_region *r, uint64_t page, struct hgm_fault
 static int serve_present(struct hgm_region *r, uint64_t page, struct hgm_fault *f)
 {
 	bool wake_later = f->wake_later && !hgm_region_whole_blocks(r);
-	int in = hgm_guard_enter(r), rc = 0;
+	int in = hgm_wp_read_lock(r), rc = 0;
 
 	hgm_stat_add(&r->h->stats, HGM_STAT_FAULTS_PRESENT, 1);
 	if (f->flags & HGM_UFFD_FAULT_WRITE)
-		rc = hgm_guard_write(r, page);
+		rc = hgm_wp_write(r, page);
 	rc = rc < 0 ? -EAGAIN : hgm_resolve_present(r, page, wake_later);
-	hgm_guard_exit(r, in);
-	f->owed_pages = !rc && wake_later;
+	hgm_wp_read_unlock(r, in);
+	f->deferred_pages = !rc && wake_later;
 	return rc;
 }
 
@@ -204,9 +204,9 @@ static int serve_block(struct hgm_region *r, uint64_t page, struct hgm_fault *f)
 static int serve_write(struct hgm_region *r, uint64_t page)
 {
 	uint64_t start = hgm_now_ns();
-	int in = hgm_guard_enter(r), rc = hgm_guard_fault(r, page);
+	int in = hgm_wp_read_lock(r), rc = hgm_wp_fault(r, page);
 
-	hgm_guard_exit(r, in);
+	hgm_wp_read_unlock(r, in);
 	HGM_TRACE2(protect, hgm_region_at(r, page), rc);
 	hgm_stat_add(&r->h->stats, rc ? HGM_STAT_WP_PUT_OFF : HGM_STAT_WP_FAULTS, 1);
 	if (!rc)
@@ -221,7 +221,7 @@ int hgm_serve(struct hgm *h, struct hgm_fault *f)
 	int rc = 0;
 
 	f->served_pages = 1;
-	f->owed_pages = 0;
+	f->deferred_pages = 0;
 	f->left_to_others = false;
 	f->ended_ns = 0;
 	hgm_rcu_read_lock();

@@ -14,14 +14,14 @@ struct hgm_fault {
 	unsigned int stripe; /* whose thread this is */
 	uint64_t
 		waiting_pages; /* from addr's page on, by the same batch: to be asked for at once */
-	bool wake_later;       /* the caller wakes those who wait for owed_pages */
+	bool wake_later;       /* the caller wakes those who wait for deferred_pages */
 	uint64_t now_ns;       /* the time, or 0 */
 
 	/* What came of it. */
-	uint64_t served_pages; /* from addr's page on: of these none needs to be served again */
-	uint64_t owed_pages;   /* of these, mapped or about to be, and not woken for */
-	bool left_to_others;   /* some come later, and wake their waiters by themselves */
-	uint64_t ended_ns;     /* the time at the end, if somebody has looked then, else 0 */
+	uint64_t served_pages;	 /* from addr's page on: of these none needs to be served again */
+	uint64_t deferred_pages; /* of these, mapped or about to be, and not woken for */
+	bool left_to_others;	 /* some come later, and wake their waiters by themselves */
+	uint64_t ended_ns;	 /* the time at the end, if somebody has looked then, else 0 */
 };
 
 /* 0, or -EAGAIN and the like: to be tried again. On fault threads. */

@@ -57,7 +57,7 @@ uint64_t hgm_step_not_taken(const struct hgm_request *req)
 bool hgm_step_go_on(struct hgm_request *req, uint64_t settled)
 {
 	hgm_step_advance(req, settled);
-	while (req->taken & 1 && !req->peek)
+	while (req->taken & 1 && !req->through)
 		hgm_step_advance(req, 1);
 	if (!req->pages) {
 		hgm_request_put(req);
@@ -68,7 +68,7 @@ bool hgm_step_go_on(struct hgm_request *req, uint64_t settled)
 		req->in.scribbled |= req->fell_short;
 	req->in.backoff_us = 0;
 	/* The remaining pages have failed exactly as often as the request had. */
-	if (req->piecewise && (req->in.demand || req->peek))
+	if (req->piecewise && (req->in.demand || req->through))
 		req->attempt = req->in.r->h->opts.retries + 1;
 	return true;
 }
@@ -77,7 +77,8 @@ bool hgm_step_go_on(struct hgm_request *req, uint64_t settled)
 bool hgm_step_unwanted(const struct hgm_request *req)
 {
 	return atomic_load_explicit(&req->in.r->dying, memory_order_acquire) ||
-	       (req->peek && atomic_load_explicit(&req->peek->given_up, memory_order_acquire));
+	       (req->through &&
+		atomic_load_explicit(&req->through->given_up, memory_order_acquire));
 }
 
 bool hgm_step_installed(struct hgm_request *req, int rc, uint64_t *now_ns)

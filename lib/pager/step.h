@@ -51,7 +51,7 @@ bool hgm_step_contents(struct hgm_request *req, uint64_t *now_ns);
 bool hgm_step_answered(struct hgm_request *req, int64_t result, const uint64_t *zeroes, bool later,
 		       uint64_t *now_ns);
 
-/* Pages of a peek have arrived, or never will. */
-bool hgm_step_peeked(struct hgm_request *req, uint64_t pages, bool readable);
+/* Pages of a read-through have arrived, or never will. */
+bool hgm_step_through(struct hgm_request *req, uint64_t pages, bool readable);
 
 #endif

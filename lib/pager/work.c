@@ -185,45 +185,45 @@ struct hgm_request *hgm_work_remove_region(struct hgm_region *r)
 	pthread_cond_broadcast(&w->cond);
 	pthread_mutex_unlock(&w->lock);
 	while (holds--)
-		hgm_region_drop(r);
+		hgm_region_unref(r);
 	return mine.first;
 }
 
 /* What a slow source needs at the start, before the window has measured it. */
-#define PEEK_ROOM_MIN (UINT64_C(128) << 10)
+#define THROUGH_ROOM_MIN (UINT64_C(128) << 10)
 
-uint64_t hgm_work_peek_room(struct hgm_region *r, uint64_t *chunk)
+uint64_t hgm_work_through_room(struct hgm_region *r, uint64_t *chunk)
 {
 	struct hgm_work *w = r->h->work;
 	uint64_t room;
 
 	pthread_mutex_lock(&w->lock);
-	*chunk = hgm_window_chunk(&r->fill->feed->window);
-	room = hgm_window_bytes(&r->fill->feed->window);
-	room = room > PEEK_ROOM_MIN ? room : PEEK_ROOM_MIN;
+	*chunk = hgm_fill_window_chunk(&r->fill->feed->window);
+	room = hgm_fill_window_bytes(&r->fill->feed->window);
+	room = room > THROUGH_ROOM_MIN ? room : THROUGH_ROOM_MIN;
 	pthread_mutex_unlock(&w->lock);
 	return room;
 }
 
-void hgm_work_peeked(struct hgm_region *r)
+void hgm_work_through_ended(struct hgm_region *r)
 {
 	struct hgm_work *w = r->h->work;
 
-	atomic_store_explicit(&r->fill->peeked_ns, hgm_now_ns(), memory_order_relaxed);
-	if (atomic_fetch_sub_explicit(&r->fill->peeks, 1, memory_order_acq_rel) != 1)
+	atomic_store_explicit(&r->fill->through_ended_ns, hgm_now_ns(), memory_order_relaxed);
+	if (atomic_fetch_sub_explicit(&r->fill->through, 1, memory_order_acq_rel) != 1)
 		return;
 	pthread_mutex_lock(&w->lock);
 	hgm_work_wake_one(w);
 	pthread_mutex_unlock(&w->lock);
 }
 
-void hgm_work_hurry_peeks(struct hgm_region *r)
+void hgm_work_hurry_through(struct hgm_region *r)
 {
 	struct hgm_work *w = r->h->work;
 
 	pthread_mutex_lock(&w->lock);
 	for (struct hgm_request *req = w->retry.first; req; req = req->next)
-		if (req->in.r == r && req->peek)
+		if (req->in.r == r && req->through)
 			req->due_ns = 0;
 	pthread_cond_broadcast(&w->cond);
 	pthread_mutex_unlock(&w->lock);
@@ -248,7 +248,7 @@ int hgm_work_urgent(struct hgm_region *r, uint64_t block)
 	} else {
 		w->urgent[(w->urgent_first + w->urgent_count++) % HGM_URGENT_MAX] =
 			(struct hgm_urgent){ r, block * block_pages, (block + 1) * block_pages };
-		hgm_region_hold(r);
+		hgm_region_ref(r);
 		pthread_cond_broadcast(&w->cond); /* a block has work for all workers */
 	}
 	pthread_mutex_unlock(&w->lock);
@@ -284,7 +284,8 @@ bool hgm_work_fill_sleeps(const struct hgm_request *req)
 {
 	return !req->in.demand && req->step == HGM_STEP_ASK && req->in.r->source->blocking &&
 	       !hgm_work_is_over(req->in.r) &&
-	       !(req->peek && atomic_load_explicit(&req->peek->given_up, memory_order_acquire));
+	       !(req->through &&
+		 atomic_load_explicit(&req->through->given_up, memory_order_acquire));
 }
 
 void hgm_work_stop(struct hgm *h)

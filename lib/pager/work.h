@@ -92,11 +92,11 @@ bool hgm_work_give_back(struct hgm_region *r, uint64_t page, uint64_t pages);
 int hgm_work_claim_run(struct hgm_region *r, uint64_t page, uint64_t pages, uint64_t *first,
 		       uint64_t *run);
 
-/* A request that peeks has ended. */
-void hgm_work_peeked(struct hgm_region *r);
+/* A read-through request has ended. */
+void hgm_work_through_ended(struct hgm_region *r);
 
-/* Retry all waiting requests that peek at the region's source now. */
-void hgm_work_hurry_peeks(struct hgm_region *r);
+/* Retry all waiting read-through requests of the region now. */
+void hgm_work_hurry_through(struct hgm_region *r);
 
 /*
  * Fill has failed for the first @pages of a request. They are given back, and are asked for again

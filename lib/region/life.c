@@ -90,12 +90,12 @@ void hgm_region_count_off(struct hgm_region *r, uint64_t pages)
 	hgm_region_check_complete(r);
 }
 
-void hgm_region_hold(struct hgm_region *r)
+void hgm_region_ref(struct hgm_region *r)
 {
 	atomic_fetch_add_explicit(&r->refs, 1, memory_order_relaxed);
 }
 
-void hgm_region_drop(struct hgm_region *r)
+void hgm_region_unref(struct hgm_region *r)
 {
 	/*
 	 * The thread that destroys the region waits for 0, then for readers. We are one after the
@@ -156,12 +156,12 @@ bool hgm_wait_for(struct hgm *h, bool (*done)(void *), void *arg, uint64_t deadl
 	return is_done;
 }
 
-void hgm_region_visit(struct hgm_region *r)
+void hgm_region_pin(struct hgm_region *r)
 {
 	atomic_fetch_add_explicit(&r->visits, 1, memory_order_relaxed);
 }
 
-void hgm_region_leave(struct hgm_region *r)
+void hgm_region_unpin(struct hgm_region *r)
 {
 	hgm_rcu_read_lock();
 	if (atomic_fetch_sub_explicit(&r->visits, 1, memory_order_seq_cst) == 1 &&
@@ -201,7 +201,7 @@ void hgm_regions_wait_refs(struct hgm_region **r, unsigned int count,
 	while (!hgm_wait_for(r[0]->h, no_refs, &all, hgm_now_ns() + CANCEL_AGAIN_NS))
 		for (unsigned int i = 0; i < count; i++)
 			cancel(r[i]);
-	hgm_rcu_synchronize(); /* the last thread may still be inside hgm_region_drop() */
+	hgm_rcu_synchronize(); /* the last thread may still be inside hgm_region_unref() */
 }
 
 bool hgm_all_complete(void *arg)

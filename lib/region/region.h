@@ -130,10 +130,10 @@ struct hgm_above {
 	void (*not_urgent)(struct hgm_region *r, uint64_t block);
 };
 
-void hgm_region_hold(struct hgm_region *r);
-void hgm_region_drop(struct hgm_region *r);
-void hgm_region_visit(struct hgm_region *r);
-void hgm_region_leave(struct hgm_region *r);
+void hgm_region_ref(struct hgm_region *r);
+void hgm_region_unref(struct hgm_region *r);
+void hgm_region_pin(struct hgm_region *r);
+void hgm_region_unpin(struct hgm_region *r);
 
 /*
  * Wait until regions of one engine, which are in no table any more, are no longer held. Calls

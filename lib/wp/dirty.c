@@ -26,9 +26,7 @@ static struct hgm_dirty *make(struct hgm_region *r, uint32_t flags)
 
 	if (!d)
 		return NULL;
-	d->guard = (struct hgm_guard){ .ops = &hgm_dirty_guard_ops,
-				       .name = "dirty tracking",
-				       .refs = 1 };
+	d->wp = (struct hgm_wp){ .ops = &hgm_dirty_wp_ops, .name = "dirty tracking", .refs = 1 };
 	pthread_mutex_init(&d->lock, NULL);
 	d->r = r;
 	d->flags = flags;
@@ -39,7 +37,7 @@ static struct hgm_dirty *make(struct hgm_region *r, uint32_t flags)
 	d->again = calloc(d->words, sizeof(d->again[0]));
 	d->piece = calloc(HGM_DIRTY_PIECE_WORDS, sizeof(d->piece[0]));
 	if (!d->pending || !d->again || !d->piece) {
-		hgm_guard_put(&d->guard);
+		hgm_wp_put(&d->wp);
 		return NULL;
 	}
 	return d;
@@ -86,7 +84,7 @@ static int check_faults(const struct hgm_region *r, const char *why_synchronous)
 
 	snprintf(name, sizeof(name), "hgm_dirty_start: not asynchronous: %s, and not synchronous",
 		 why_synchronous);
-	return hgm_guard_check_faults(r, name);
+	return hgm_wp_check_faults(r, name);
 }
 
 /* Called with the lock held: a thread that destroys the region meanwhile waits for us. */
@@ -96,7 +94,7 @@ static int begin(struct hgm_dirty *d)
 	char why[160];
 	int rc;
 
-	hgm_guard_hold(d->r, 0, d->r->blocks);
+	hgm_wp_hold(d->r, 0, d->r->blocks);
 	if (!lacks) {
 		rc = hgm_dirty_async_begin(d);
 		if (!rc) {
@@ -118,16 +116,16 @@ static void end(struct hgm_dirty *d)
 {
 	if (d->uffd)
 		hgm_dirty_async_end(d);
-	hgm_guard_end(d->r);
+	hgm_wp_end(d->r);
 	d->r = NULL;
 }
 
-static struct hgm_dirty *dirty_of(struct hgm_guard *g)
+static struct hgm_dirty *dirty_of(struct hgm_wp *g)
 {
-	return (struct hgm_dirty *)((char *)g - offsetof(struct hgm_dirty, guard));
+	return (struct hgm_dirty *)((char *)g - offsetof(struct hgm_dirty, wp));
 }
 
-void hgm_dirty_leave(struct hgm_guard *g, struct hgm_region *r)
+void hgm_dirty_leave(struct hgm_wp *g, struct hgm_region *r)
 {
 	struct hgm_dirty *d = dirty_of(g);
 
@@ -137,7 +135,7 @@ void hgm_dirty_leave(struct hgm_guard *g, struct hgm_region *r)
 	pthread_mutex_unlock(&d->lock);
 }
 
-void hgm_dirty_free(struct hgm_guard *g)
+void hgm_dirty_free(struct hgm_wp *g)
 {
 	struct hgm_dirty *d = dirty_of(g);
 
@@ -163,11 +161,11 @@ static void mark(struct hgm_dirty *d, _Atomic uint64_t *bitmap, uint64_t page, u
  * two may be followed by a read of the old contents. So the next collection has to report the page,
  * too.
  */
-void hgm_dirty_removed(struct hgm_guard *g, struct hgm_region *r, uint64_t page, uint64_t pages)
+void hgm_dirty_removed(struct hgm_wp *g, struct hgm_region *r, uint64_t page, uint64_t pages)
 {
 	struct hgm_dirty *d = dirty_of(g);
 
-	hgm_guard_allow(r, page, pages);
+	hgm_wp_clear_pages(r, page, pages);
 	mark(d, d->again, page, pages);
 	mark(d, d->pending, page, pages);
 }
@@ -213,7 +211,7 @@ int hgm_dirty_start(struct hgm_dirty **out, struct hgm_region *r, const struct h
 	if (!d)
 		return hgm_fail(-ENOMEM, "hgm_dirty_start: out of memory for the bitmaps");
 	pthread_mutex_lock(&d->lock);
-	rc = hgm_guard_begin(r, &d->guard, NULL);
+	rc = hgm_wp_begin(r, &d->wp, NULL);
 	if (!rc) {
 		rc = begin(d);
 		if (rc)
@@ -221,7 +219,7 @@ int hgm_dirty_start(struct hgm_dirty **out, struct hgm_region *r, const struct h
 	}
 	pthread_mutex_unlock(&d->lock);
 	if (rc)
-		hgm_guard_put(&d->guard);
+		hgm_wp_put(&d->wp);
 	else
 		*out = d;
 	return rc;
@@ -332,5 +330,5 @@ void hgm_dirty_stop(struct hgm_dirty *d)
 	if (d->r)
 		end(d);
 	pthread_mutex_unlock(&d->lock);
-	hgm_guard_put(&d->guard);
+	hgm_wp_put(&d->wp);
 }

@@ -15,7 +15,7 @@
 
 #include <hgm/dirty.h>
 
-#include "install/guard.h"
+#include "install/wp.h"
 
 struct hgm_region;
 struct hgm_uffd;
@@ -23,7 +23,7 @@ struct hgm_uffd;
 #define HGM_DIRTY_PIECE_WORDS 4096 /* 1 GiB: one wait for sections per piece */
 
 struct hgm_dirty {
-	struct hgm_guard guard;
+	struct hgm_wp wp;
 	pthread_mutex_t lock;
 	struct hgm_region *r; /* NULL: the region is gone */
 	uint32_t flags;	      /* in effect */
@@ -47,13 +47,13 @@ struct hgm_dirty {
  */
 int hgm_dirty_sync_begin(struct hgm_dirty *d);
 int hgm_dirty_sync_collect(struct hgm_dirty *d, uint64_t page, uint64_t pages);
-extern const struct hgm_guard_ops hgm_dirty_guard_ops;
+extern const struct hgm_wp_ops hgm_dirty_wp_ops;
 
-/* As the member of struct hgm_guard_ops. */
-void hgm_dirty_removed(struct hgm_guard *g, struct hgm_region *r, uint64_t page, uint64_t pages);
+/* As the member of struct hgm_wp_ops. */
+void hgm_dirty_removed(struct hgm_wp *g, struct hgm_region *r, uint64_t page, uint64_t pages);
 
-void hgm_dirty_leave(struct hgm_guard *g, struct hgm_region *r);
-void hgm_dirty_free(struct hgm_guard *g);
+void hgm_dirty_leave(struct hgm_wp *g, struct hgm_region *r);
+void hgm_dirty_free(struct hgm_wp *g);
 
 /* NULL if the asynchronous way is possible, else the reason why not. */
 const char *hgm_dirty_async_lacks(const struct hgm_dirty *d);

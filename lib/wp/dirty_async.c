@@ -213,7 +213,7 @@ void hgm_dirty_async_end(struct hgm_dirty *d)
 	d->uffd = NULL;
 	if (atomic_load_explicit(&r->dying, memory_order_acquire))
 		return;
-	hgm_guard_forget_registered(r);
+	hgm_wp_forget_registered(r);
 	rc = hgm_region_register(r);
 	if (rc)
 		atomic_store_explicit(&r->h->last_error, rc, memory_order_relaxed);

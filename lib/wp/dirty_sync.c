@@ -11,10 +11,10 @@
 #include "region/hgm.h"
 #include "util/bits.h"
 
-static int written(struct hgm_guard *g, struct hgm_region *r, uint64_t page, uint64_t pages)
+static int written(struct hgm_wp *g, struct hgm_region *r, uint64_t page, uint64_t pages)
 {
 	(void)g;
-	hgm_guard_allow(r, page, pages);
+	hgm_wp_clear_pages(r, page, pages);
 	return 0;
 }
 
@@ -24,28 +24,28 @@ static int guard_present(struct hgm_dirty *d)
 	uint64_t pages = r->mapped >> HGM_PAGE_SHIFT;
 
 	for (uint64_t w = 0; w < d->words; w++)
-		hgm_guard_set(r, w, hgm_map_present_word(r->map, w) & hgm_bits_low(pages - w * 64));
-	hgm_guard_wait(r);
-	return hgm_guard_writeprotect(r, 0, pages, HGM_UFFD_WP_PROTECT);
+		hgm_wp_set(r, w, hgm_map_present_word(r->map, w) & hgm_bits_low(pages - w * 64));
+	hgm_wp_synchronize(r);
+	return hgm_wp_ioctl(r, 0, pages, HGM_UFFD_WP_PROTECT);
 }
 
 int hgm_dirty_sync_begin(struct hgm_dirty *d)
 {
 	struct hgm_region *r = d->r;
-	int rc = hgm_guard_register(r, 0, r->blocks);
+	int rc = hgm_wp_register(r, 0, r->blocks);
 
 	if (!rc)
 		rc = d->flags & HGM_DIRTY_ARRIVALS
 			     ? guard_present(d)
-			     : hgm_guard_pages(r, 0, r->mapped >> HGM_PAGE_SHIFT);
+			     : hgm_wp_protect(r, 0, r->mapped >> HGM_PAGE_SHIFT);
 	for (uint64_t block = 0; !rc && block < r->blocks; block++)
-		hgm_guard_map_again(r, block);
+		hgm_wp_map_again(r, block);
 	return rc;
 }
 
 static uint64_t dirty_word(const struct hgm_region *r, uint64_t word)
 {
-	return hgm_map_present_word(r->map, word) & ~hgm_guard_word(r, word);
+	return hgm_map_present_word(r->map, word) & ~hgm_wp_word(r, word);
 }
 
 /*
@@ -71,8 +71,7 @@ static int protect_again(struct hgm_dirty *d, uint64_t page, uint64_t end, const
 			continue;
 		}
 		if (upto) {
-			int rc = hgm_guard_writeprotect(d->r, from, upto - from,
-							HGM_UFFD_WP_PROTECT);
+			int rc = hgm_wp_ioctl(d->r, from, upto - from, HGM_UFFD_WP_PROTECT);
 
 			if (rc)
 				return rc;
@@ -80,7 +79,7 @@ static int protect_again(struct hgm_dirty *d, uint64_t page, uint64_t end, const
 		from = low;
 		upto = high;
 	}
-	return upto ? hgm_guard_writeprotect(d->r, from, upto - from, HGM_UFFD_WP_PROTECT) : 0;
+	return upto ? hgm_wp_ioctl(d->r, from, upto - from, HGM_UFFD_WP_PROTECT) : 0;
 }
 
 static int collect_piece(struct hgm_dirty *d, uint64_t page, uint64_t end)
@@ -95,7 +94,7 @@ static int collect_piece(struct hgm_dirty *d, uint64_t page, uint64_t end)
 		*bits = dirty_word(r, w) & hgm_bits_of_range(page, end - page, w);
 		any |= *bits;
 		if (*bits)
-			hgm_guard_set(r, w, *bits);
+			hgm_wp_set(r, w, *bits);
 	}
 	if (!any)
 		return 0;
@@ -103,11 +102,11 @@ static int collect_piece(struct hgm_dirty *d, uint64_t page, uint64_t end)
 	 * Threads that saw clear bits have mapped or released their pages by now. Pages that are
 	 * protected from here on stay protected.
 	 */
-	hgm_guard_wait(r);
+	hgm_wp_synchronize(r);
 	rc = protect_again(d, page, end, dirty);
 	for (uint64_t w = first; w * 64 < end; w++) {
 		if (rc)
-			hgm_guard_clear(r, w, dirty[w - first]);
+			hgm_wp_clear(r, w, dirty[w - first]);
 		else
 			atomic_fetch_or_explicit(&d->pending[w], dirty[w - first],
 						 memory_order_relaxed);
@@ -124,7 +123,7 @@ int hgm_dirty_sync_collect(struct hgm_dirty *d, uint64_t page, uint64_t pages)
 	 * A thread can write to a copied page before the page is present (resolve.c). Wait for the
 	 * sections in which such pages become present, or this collection would not find the write.
 	 */
-	hgm_guard_wait(d->r);
+	hgm_wp_synchronize(d->r);
 	while (page < end && !rc) {
 		uint64_t piece = (page / 64 + HGM_DIRTY_PIECE_WORDS) * 64;
 
@@ -135,7 +134,7 @@ int hgm_dirty_sync_collect(struct hgm_dirty *d, uint64_t page, uint64_t pages)
 	return rc;
 }
 
-const struct hgm_guard_ops hgm_dirty_guard_ops = {
+const struct hgm_wp_ops hgm_dirty_wp_ops = {
 	.write = written,
 	.removed = hgm_dirty_removed,
 	.leave = hgm_dirty_leave,

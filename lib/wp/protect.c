@@ -11,25 +11,25 @@
 
 #include <hgm/protect.h>
 
-#include "install/guard.h"
+#include "install/wp.h"
 #include "region/hgm.h"
 #include "util/cancel.h"
 #include "util/error.h"
 #include "util/opts.h"
 
 struct watch {
-	struct hgm_guard guard;
+	struct hgm_wp wp;
 	struct hgm_watch_opts opts;
 	pthread_mutex_t lock;
 	struct hgm_region *r; /* NULL: the watch has ended */
 };
 
-static struct watch *watch_of(struct hgm_guard *g)
+static struct watch *watch_of(struct hgm_wp *g)
 {
-	return (struct watch *)((char *)g - offsetof(struct watch, guard));
+	return (struct watch *)((char *)g - offsetof(struct watch, wp));
 }
 
-static int ask(struct hgm_guard *g, struct hgm_region *r, uint64_t page, uint64_t pages)
+static int ask(struct hgm_wp *g, struct hgm_region *r, uint64_t page, uint64_t pages)
 {
 	const struct hgm_watch_opts *o = &watch_of(g)->opts;
 	struct hgm_span what = { page << HGM_PAGE_SHIFT, pages << HGM_PAGE_SHIFT };
@@ -41,8 +41,8 @@ static int ask(struct hgm_guard *g, struct hgm_region *r, uint64_t page, uint64_
 		hgm_thread_calls_back(false);
 	}
 	if (verdict != HGM_WRITE_ALLOW)
-		return HGM_GUARD_WAITS;
-	hgm_guard_allow(r, page, pages);
+		return HGM_WP_WAITS;
+	hgm_wp_clear_pages(r, page, pages);
 	return 0;
 }
 
@@ -53,21 +53,21 @@ static bool end_watch(struct watch *w)
 	pthread_mutex_lock(&w->lock);
 	lasts = w->r;
 	if (lasts)
-		hgm_guard_end(w->r);
+		hgm_wp_end(w->r);
 	w->r = NULL;
 	pthread_mutex_unlock(&w->lock);
 	if (lasts)
-		hgm_guard_put(&w->guard); /* the region's reference */
+		hgm_wp_put(&w->wp); /* the region's reference */
 	return lasts;
 }
 
-static void leave(struct hgm_guard *g, struct hgm_region *r)
+static void leave(struct hgm_wp *g, struct hgm_region *r)
 {
 	(void)r;
 	end_watch(watch_of(g));
 }
 
-static void free_watch(struct hgm_guard *g)
+static void free_watch(struct hgm_wp *g)
 {
 	struct watch *w = watch_of(g);
 
@@ -75,7 +75,7 @@ static void free_watch(struct hgm_guard *g)
 	free(w);
 }
 
-static const struct hgm_guard_ops ops = { .write = ask, .leave = leave, .free = free_watch };
+static const struct hgm_wp_ops ops = { .write = ask, .leave = leave, .free = free_watch };
 
 static int check_thread(const char *function)
 {
@@ -105,21 +105,21 @@ int hgm_region_watch(struct hgm_region *r, const struct hgm_watch_opts *opts)
 			      o.verdict);
 	if (rc)
 		return rc;
-	rc = hgm_guard_check_faults(r, "hgm_region_watch");
+	rc = hgm_wp_check_faults(r, "hgm_region_watch");
 	if (rc)
 		return rc;
 	w = calloc(1, sizeof(*w));
 	if (!w)
 		return hgm_fail(-ENOMEM, "hgm_region_watch: out of memory");
-	w->guard = (struct hgm_guard){ .ops = &ops, .name = "a watch", .refs = 1 };
+	w->wp = (struct hgm_wp){ .ops = &ops, .name = "a watch", .refs = 1 };
 	w->opts = o;
 	w->r = r;
 	pthread_mutex_init(&w->lock, NULL);
 	pthread_mutex_lock(&w->lock); /* no thread may use the watch before it has begun */
-	rc = hgm_guard_begin(r, &w->guard, NULL);
+	rc = hgm_wp_begin(r, &w->wp, NULL);
 	pthread_mutex_unlock(&w->lock);
 	if (rc)
-		free_watch(&w->guard);
+		free_watch(&w->wp);
 	return rc;
 }
 
@@ -172,7 +172,7 @@ static bool is_guarded_block(const struct hgm_region *r, uint64_t block)
 	uint64_t pages = r->block_bytes >> HGM_PAGE_SHIFT, first = block * pages;
 	uint64_t left = (r->mapped >> HGM_PAGE_SHIFT) - first;
 
-	return hgm_guard_any(r, first, pages < left ? pages : left);
+	return hgm_wp_any(r, first, pages < left ? pages : left);
 }
 
 /* Let blocks become huge again if none of their pages is guarded. */
@@ -180,7 +180,7 @@ static void let_go(struct hgm_region *r, uint64_t block, uint64_t blocks)
 {
 	for (uint64_t b = block; b < block + blocks; b++)
 		if (!is_guarded_block(r, b))
-			hgm_guard_block_out(r, b);
+			hgm_wp_release_block(r, b);
 }
 
 static int protect(struct hgm_region *r, const struct pages *p)
@@ -188,16 +188,16 @@ static int protect(struct hgm_region *r, const struct pages *p)
 	uint64_t block, blocks = blocks_of(r, p, &block);
 	int rc;
 
-	hgm_guard_hold(r, block, blocks);
-	rc = hgm_guard_register(r, block, blocks);
+	hgm_wp_hold(r, block, blocks);
+	rc = hgm_wp_register(r, block, blocks);
 	if (!rc)
-		rc = hgm_guard_pages(r, p->first, p->count);
+		rc = hgm_wp_protect(r, p->first, p->count);
 	if (rc) { /* threads that wait to write to pages protected earlier continue */
-		hgm_guard_allow(r, p->first, p->count);
-		hgm_guard_unprotect(r, p->first, p->count);
+		hgm_wp_clear_pages(r, p->first, p->count);
+		hgm_wp_unprotect(r, p->first, p->count);
 	}
 	for (uint64_t b = block; b < block + blocks; b++)
-		hgm_guard_map_again(r, b);
+		hgm_wp_map_again(r, b);
 	if (rc)
 		let_go(r, block, blocks);
 	return rc;
@@ -207,8 +207,8 @@ static int unprotect(struct hgm_region *r, const struct pages *p)
 {
 	uint64_t block, blocks = blocks_of(r, p, &block);
 
-	hgm_guard_allow(r, p->first, p->count);
-	hgm_guard_unprotect(r, p->first, p->count);
+	hgm_wp_clear_pages(r, p->first, p->count);
+	hgm_wp_unprotect(r, p->first, p->count);
 	let_go(r, block, blocks);
 	return 0;
 }
@@ -217,7 +217,7 @@ static int unprotect(struct hgm_region *r, const struct pages *p)
 static int with_watch(struct hgm_region *r, const struct pages *p,
 		      int (*verb)(struct hgm_region *, const struct pages *), const char *function)
 {
-	struct hgm_guard *g = hgm_guard_get(r, &ops);
+	struct hgm_wp *g = hgm_wp_get(r, &ops);
 	struct watch *w;
 	int rc;
 
@@ -234,7 +234,7 @@ static int with_watch(struct hgm_region *r, const struct pages *p,
 	else
 		rc = hgm_fail(-EINVAL, "%s: the watch has ended", function);
 	pthread_mutex_unlock(&w->lock);
-	hgm_guard_put(g);
+	hgm_wp_put(g);
 	return rc;
 }
 
@@ -254,14 +254,14 @@ static int change(struct hgm_region *r, uint64_t offset, uint64_t length, uint32
 		rc = pages_of(r, offset, length, flags, &p, function);
 	if (rc)
 		return rc;
-	hgm_region_visit(r);
+	hgm_region_pin(r);
 	if (atomic_load_explicit(&r->dying, memory_order_acquire))
 		rc = hgm_fail(-ECANCELED, "%s: the region is being destroyed", function);
 	else
 		rc = with_watch(r, &p, verb, function);
 	if (!rc)
 		tell(r, &p, what);
-	hgm_region_leave(r);
+	hgm_region_unpin(r);
 	return rc;
 }
 
@@ -281,16 +281,16 @@ int hgm_region_unwatch(struct hgm_region *r)
 {
 	HGM_UNCANCELLED;
 	int rc = check_thread("hgm_region_unwatch");
-	struct hgm_guard *g;
+	struct hgm_wp *g;
 	bool ended;
 
 	if (rc)
 		return rc;
-	g = r ? hgm_guard_get(r, &ops) : NULL;
+	g = r ? hgm_wp_get(r, &ops) : NULL;
 	if (!g)
 		return hgm_fail(-EINVAL, "hgm_region_unwatch: %s",
 				r ? "the region is not under a watch" : "the region is NULL");
 	ended = end_watch(watch_of(g));
-	hgm_guard_put(g);
+	hgm_wp_put(g);
 	return ended ? 0 : hgm_fail(-EINVAL, "hgm_region_unwatch: the watch has ended already");
 }

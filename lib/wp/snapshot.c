@@ -68,11 +68,11 @@ static int arm_all(struct hgm_snapshot *s)
 	for (uint32_t i = 0; i < s->parts; i++)
 		hgm_suspects_check(s->part[i].r, 0, hgm_region_pages(s->part[i].r));
 	for (uint32_t i = 0; i < s->parts; i++)
-		hgm_guard_hush(s->part[i].r);
+		hgm_wp_quiesce(s->part[i].r);
 	for (uint32_t i = 0; i < s->parts; i++)
-		hgm_guard_wait(s->part[i].r);
+		hgm_wp_synchronize(s->part[i].r);
 	for (uint32_t i = 0; i < s->parts && !rc; i++)
-		rc = hgm_guard_arm(s->part[i].r, s->part[i].armed, s->part[i].discarded);
+		rc = hgm_wp_arm(s->part[i].r, s->part[i].armed, s->part[i].discarded);
 	return rc;
 }
 

@@ -18,9 +18,9 @@
 
 #include <hgm/snapshot.h>
 
-#include "install/guard.h"
+#include "install/wp.h"
 #include "map/map.h"
-#include "pager/peek.h"
+#include "pager/read_through.h"
 
 struct hgm_region;
 
@@ -48,7 +48,7 @@ struct hgm_pool {
 struct hgm_part {
 	struct hgm_snapshot *s;
 	struct hgm_region *r;
-	bool guarded; /* set after hgm_guard_begin() */
+	bool guarded; /* set after hgm_wp_begin() */
 	uint32_t number;
 	_Atomic uint64_t *saving;  /* bitmap of pages: a thread copies them, or has done so */
 	uint64_t *armed;	   /* bitmap of pages: present at the instant */
@@ -59,7 +59,7 @@ struct hgm_part {
 
 /* A word of the map whose absent pages are being read. */
 struct hgm_ahead_word {
-	struct hgm_peek peek;
+	struct hgm_read_through through;
 	struct hgm_snapshot *s;
 	struct hgm_part *part;
 	uint64_t word;
@@ -88,7 +88,7 @@ enum hgm_snapshot_state {
 };
 
 struct hgm_snapshot {
-	struct hgm_guard guard;
+	struct hgm_wp wp;
 	struct hgm *h;
 	struct hgm_snapshot_opts opts;
 	bool stream; /* fd cannot seek: everything is written in order, zeroes too */
@@ -133,7 +133,7 @@ void *hgm_pool_page(const struct hgm_pool *p, uint32_t slot);
 void hgm_pool_index(struct hgm_pool *p, uint32_t slot);
 int64_t hgm_pool_find(struct hgm_pool *p, uint32_t part, uint64_t page);
 
-extern const struct hgm_guard_ops hgm_snapshot_guard_ops;
+extern const struct hgm_wp_ops hgm_snapshot_wp_ops;
 
 /* Give contents at the instant to the sink. Pages of zeroes are detected and left out. -errno. */
 int hgm_sink_pages(struct hgm_snapshot *s, const struct hgm_part *part, uint64_t page,

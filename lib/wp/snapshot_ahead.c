@@ -49,9 +49,9 @@ void hgm_ahead_end(struct hgm_snapshot *s)
 }
 
 /* Any thread. */
-static void done(struct hgm_peek *peek, uint64_t pages)
+static void done(struct hgm_read_through *through, uint64_t pages)
 {
-	struct hgm_ahead_word *w = (struct hgm_ahead_word *)peek;
+	struct hgm_ahead_word *w = (struct hgm_ahead_word *)through;
 	struct hgm_snapshot *s = w->s;
 
 	pthread_mutex_lock(&s->lock);
@@ -121,10 +121,10 @@ static bool add(struct hgm_snapshot *s)
 	w->unasked = hgm_snapshot_absent(part, w->word);
 	find_holes(w);
 	w->unasked &= ~atomic_load_explicit(&part->holes[w->word], memory_order_acquire);
-	w->peek.buf = a->buf + a->end % HGM_AHEAD_WORDS * WORD_BYTES;
-	w->peek.done = done;
-	atomic_store_explicit(&w->peek.open, w->unasked, memory_order_relaxed);
-	atomic_store_explicit(&w->peek.unreadable, 0, memory_order_relaxed);
+	w->through.buf = a->buf + a->end % HGM_AHEAD_WORDS * WORD_BYTES;
+	w->through.done = done;
+	atomic_store_explicit(&w->through.open, w->unasked, memory_order_relaxed);
+	atomic_store_explicit(&w->through.unreadable, 0, memory_order_relaxed);
 	a->end++;
 	return true;
 }
@@ -134,7 +134,7 @@ static bool ask(struct hgm_snapshot *s, struct hgm_ahead_word *w)
 {
 	struct hgm_region *r = w->part->r;
 	uint64_t low = (uint64_t)__builtin_ctzll(w->unasked), chunk, pages, absent;
-	uint64_t room = hgm_work_peek_room(r, &chunk);
+	uint64_t room = hgm_work_through_room(r, &chunk);
 
 	/* Request pages that can be kept separately from those that cannot. */
 	absent = hgm_map_absent_word(r->map, w->word);
@@ -149,8 +149,8 @@ static bool ask(struct hgm_snapshot *s, struct hgm_ahead_word *w)
 	w->requests++;
 	s->ahead.open_pages += pages;
 	pthread_mutex_unlock(&s->lock);
-	if (hgm_request_peek(r, &w->peek, w->word * 64 + low, pages)) {
-		done(&w->peek, pages);
+	if (hgm_request_read_through(r, &w->through, w->word * 64 + low, pages)) {
+		done(&w->through, pages);
 		return false;
 	}
 	w->unasked &= ~(hgm_bits_low(pages) << low);
@@ -181,8 +181,8 @@ struct hgm_ahead_word *hgm_ahead_first(struct hgm_snapshot *s)
 
 bool hgm_ahead_done(struct hgm_snapshot *s, const struct hgm_ahead_word *w)
 {
-	return !w->unasked &&
-	       (!atomic_load_explicit(&w->peek.open, memory_order_acquire) || !is_under_way(s, w));
+	return !w->unasked && (!atomic_load_explicit(&w->through.open, memory_order_acquire) ||
+			       !is_under_way(s, w));
 }
 
 void hgm_ahead_wait(struct hgm_snapshot *s)
@@ -205,12 +205,12 @@ void hgm_ahead_give_up(struct hgm_snapshot *s)
 	struct hgm_ahead *a = &s->ahead;
 
 	for (uint64_t i = a->first; i < a->end; i++)
-		atomic_store_explicit(&ring(s, i)->peek.given_up, true, memory_order_release);
+		atomic_store_explicit(&ring(s, i)->through.given_up, true, memory_order_release);
 	pthread_mutex_lock(&s->lock);
 	while (a->open_pages) {
 		pthread_mutex_unlock(&s->lock);
 		for (uint32_t i = 0; i < s->parts; i++)
-			hgm_requests_cancel_peeks(s->part[i].r);
+			hgm_requests_cancel_through(s->part[i].r);
 		pthread_mutex_lock(&s->lock);
 		if (a->open_pages)
 			hgm_cond_wait(&s->ahead_cond, &s->lock, hgm_now_ns() + WAIT_NS);

@@ -98,7 +98,7 @@ static int take_parts(struct hgm_snapshot *s)
 
 		if (!wanted(&s->opts, r))
 			continue;
-		hgm_region_visit(r);
+		hgm_region_pin(r);
 		s->mapped_bytes += (r->mapped + r->wp_bytes - 1) / r->wp_bytes * r->wp_bytes;
 		/* NOLINTNEXTLINE(clang-analyzer-core.NullDereference): each part has one */
 		for (; at && s->part[at - 1].r->source_offset > r->source_offset; at--)
@@ -161,7 +161,7 @@ static int guard_part(struct hgm_snapshot *s, uint32_t number)
 	int rc;
 
 	part->number = number;
-	rc = hgm_guard_check_faults(part->r, "hgm_snapshot_create");
+	rc = hgm_wp_check_faults(part->r, "hgm_snapshot_create");
 	if (rc)
 		return rc;
 	rc = part->r->fd < 0 ? hgm_memory_open(s->h) : 0;
@@ -177,7 +177,7 @@ static int guard_part(struct hgm_snapshot *s, uint32_t number)
 	part->dropped = calloc(words, sizeof(part->dropped[0]));
 	if (!part->saving || !part->armed || !part->discarded || !part->holes || !part->dropped)
 		return hgm_fail(-ENOMEM, "hgm_snapshot_create: out of memory for bitmaps");
-	rc = hgm_guard_begin(part->r, &s->guard, part);
+	rc = hgm_wp_begin(part->r, &s->wp, part);
 	if (rc)
 		return rc;
 	part->guarded = true;
@@ -185,10 +185,10 @@ static int guard_part(struct hgm_snapshot *s, uint32_t number)
 	for (uint64_t w = 0; w < words; w++) {
 		part->armed[w] = hgm_map_present_word(part->r->map, w);
 		part->discarded[w] = hgm_map_discarded_word(part->r->map, w);
-		hgm_guard_clear(part->r, w, UINT64_MAX);
+		hgm_wp_clear(part->r, w, UINT64_MAX);
 	}
-	hgm_guard_hold(part->r, 0, part->r->blocks);
-	return hgm_guard_register(part->r, 0, part->r->blocks);
+	hgm_wp_hold(part->r, 0, part->r->blocks);
+	return hgm_wp_register(part->r, 0, part->r->blocks);
 }
 
 void hgm_snapshot_free(struct hgm_snapshot *s)
@@ -212,8 +212,8 @@ static void give_back(struct hgm_snapshot *s)
 {
 	for (uint32_t i = 0; i < s->parts; i++) {
 		if (s->part[i].guarded)
-			hgm_guard_end(s->part[i].r);
-		hgm_region_leave(s->part[i].r);
+			hgm_wp_end(s->part[i].r);
+		hgm_region_unpin(s->part[i].r);
 	}
 }
 
@@ -253,7 +253,7 @@ int hgm_snapshot_create(struct hgm_snapshot **out, struct hgm *h,
 	s = calloc(1, sizeof(*s));
 	if (!s)
 		return hgm_fail(-ENOMEM, "hgm_snapshot_create: out of memory");
-	s->guard = (struct hgm_guard){ .ops = &hgm_snapshot_guard_ops, .name = "a snapshot" };
+	s->wp = (struct hgm_wp){ .ops = &hgm_snapshot_wp_ops, .name = "a snapshot" };
 	s->h = h;
 	s->opts = o;
 	at = o.write ? 0 : hgm_sys->lseek(o.fd, 0, SEEK_CUR);

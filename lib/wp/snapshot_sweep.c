@@ -94,7 +94,7 @@ static uint64_t mask_of(const struct hgm_region *r, uint64_t word)
 static uint64_t copy_owed(struct hgm_part *part, uint64_t word, char *to)
 {
 	struct hgm_region *r = part->r;
-	uint64_t want = hgm_guard_word(r, word) & part->armed[word] & mask_of(r, word);
+	uint64_t want = hgm_wp_word(r, word) & part->armed[word] & mask_of(r, word);
 	uint64_t mine = want ? want & ~atomic_fetch_or_explicit(&part->saving[word], want,
 								memory_order_acq_rel)
 			     : 0;
@@ -108,12 +108,12 @@ static uint64_t copy_owed(struct hgm_part *part, uint64_t word, char *to)
 static void unguard(struct hgm_region *r, uint64_t word, uint64_t bits)
 {
 	if (bits)
-		hgm_guard_clear(r, word, bits);
+		hgm_wp_clear(r, word, bits);
 }
 
 static void release(struct hgm_region *r, uint64_t page, uint64_t pages)
 {
-	while (hgm_guard_release(r, page, pages) == -EAGAIN)
+	while (hgm_wp_release(r, page, pages) == -EAGAIN)
 		nap(TINY_NAP_NS);
 }
 
@@ -149,7 +149,7 @@ static void copy_unit(struct sweep *sw, struct hgm_part *part, uint64_t page, ui
 			mine[w] |= copy_word(part, page / 64 + w,
 					     sw->buf + (w * 64 << HGM_PAGE_SHIFT));
 		}
-	} while (hgm_guard_any(part->r, page, pages) && !failed(sw->s));
+	} while (hgm_wp_any(part->r, page, pages) && !failed(sw->s));
 	release(part->r, page, pages);
 }
 
@@ -173,7 +173,7 @@ static void read_absent(struct hgm_snapshot *s, struct hgm_part *part, uint64_t 
 		drain(s);
 	}
 	/* Requests end without an answer only if their region is being destroyed. */
-	if (atomic_load_explicit(&w->peek.open, memory_order_acquire))
+	if (atomic_load_explicit(&w->through.open, memory_order_acquire))
 		hgm_snapshot_fail(s, -ECANCELED);
 	if (failed(s))
 		return;
@@ -183,11 +183,11 @@ static void read_absent(struct hgm_snapshot *s, struct hgm_part *part, uint64_t 
 	while (hgm_bits_take_run(&holes, &low, &run))
 		memset(to + (low << HGM_PAGE_SHIFT), 0, run << HGM_PAGE_SHIFT);
 	while (hgm_bits_take_run(&bits, &low, &run)) {
-		memcpy(to + (low << HGM_PAGE_SHIFT), w->peek.buf + (low << HGM_PAGE_SHIFT),
+		memcpy(to + (low << HGM_PAGE_SHIFT), w->through.buf + (low << HGM_PAGE_SHIFT),
 		       run << HGM_PAGE_SHIFT);
 		atomic_fetch_add_explicit(&s->source_pages, run, memory_order_relaxed);
 	}
-	bits = atomic_load_explicit(&w->peek.unreadable, memory_order_relaxed);
+	bits = atomic_load_explicit(&w->through.unreadable, memory_order_relaxed);
 	atomic_fetch_add_explicit(&s->unreadable_pages, (uint64_t)__builtin_popcountll(bits),
 				  memory_order_relaxed);
 	hgm_ahead_next(s);
@@ -243,7 +243,7 @@ static void sweep_rest(struct sweep *sw, struct hgm_part *part, uint64_t page, u
 {
 	struct hgm_snapshot *s = sw->s;
 
-	while (!failed(s) && hgm_guard_any(part->r, page, end - page)) {
+	while (!failed(s) && hgm_wp_any(part->r, page, end - page)) {
 		for (uint64_t w = page / 64; w * 64 < end && !failed(s); w++)
 			write_out(s, part, w, copy_word(part, w, sw->buf), sw->buf);
 		drain(s);
@@ -307,7 +307,7 @@ static void sweep_block(struct sweep *sw, struct hgm_part *part, uint64_t block)
 	else
 		sweep_pages(sw, part, first, end);
 	if (!failed(sw->s))
-		hgm_guard_block_out(r, block);
+		hgm_wp_release_block(r, block);
 }
 
 /*
@@ -320,7 +320,7 @@ static void map_again(struct hgm_snapshot *s, struct hgm_part *part)
 
 	for (uint64_t block = 0; block < r->blocks && !failed(s); block++) {
 		check_alive(part);
-		hgm_guard_map_again(r, block);
+		hgm_wp_map_again(r, block);
 		drain(s);
 	}
 }
@@ -372,13 +372,13 @@ void *hgm_snapshot_thread(void *arg)
 	if (!failed(s))
 		run(s);
 	for (uint32_t i = 0; i < s->parts; i++)
-		hgm_guard_end(s->part[i].r);
+		hgm_wp_end(s->part[i].r);
 	drain(s);
 	if (failed(s))
 		hgm_ahead_give_up(s);
 	hgm_ahead_end(s);
 	for (uint32_t i = 0; i < s->parts; i++)
-		hgm_region_leave(s->part[i].r);
+		hgm_region_unpin(s->part[i].r);
 	if (!failed(s)) {
 		rc = hgm_sink_finish(s);
 		hgm_snapshot_fail(s, rc);

@@ -173,7 +173,7 @@ static void another_block_is_not_taken_for_it(void **state)
 	assert_int_equal(leaves_of(&n).pmd, LEAF);
 	assert_int_equal(info_of(n.r).huge_bytes, LEAF);
 	assert_int_equal(info_of(n.r).left_split, 1);
-	assert_int_equal(atomic_load(&n.r->collapse->state[0]), HGM_BLOCK_SPLIT);
+	assert_int_equal(atomic_load(&n.r->collapse->state[0]), HGM_BLOCK_LEFT_SPLIT);
 	assert_int_equal(atomic_load(&n.r->collapse->state[1]), HGM_BLOCK_HUGE);
 	native_free(&n);
 }

@@ -324,7 +324,7 @@ static void what_is_delivered_counts(void **state)
 	const struct hgm_source_fn_opts opts = { .size = sizeof(opts),
 						 .flags = HGM_SOURCE_BLOCKING };
 	struct hgm *h = engine(1);
-	struct hgm_window window;
+	struct hgm_fill_window window;
 	struct hgm_source *src;
 	struct field f;
 
@@ -339,7 +339,7 @@ static void what_is_delivered_counts(void **state)
 	window = f.region->fill->feed->window;
 	pthread_mutex_unlock(&h->work->lock);
 	assert_true(window.least_ns[0] > 0);
-	for (unsigned int order = 1; order < HGM_WINDOW_ORDERS; order++)
+	for (unsigned int order = 1; order < HGM_FILL_WINDOW_ORDERS; order++)
 		assert_int_equal(window.least_ns[order] + window.least_before_ns[order], 0);
 	field_end(&f);
 	hgm_destroy(h);

@@ -208,21 +208,21 @@ static void without_fill(void **state)
 
 	(void)state;
 	for (unsigned int i = 0; i < 3; i++) {
-		hgm_region_hold(r);
-		hgm_region_drop(r);
+		hgm_region_ref(r);
+		hgm_region_unref(r);
 		assert_int_equal(told(), !i);
 	}
-	hgm_region_hold(r);
+	hgm_region_ref(r);
 	assert_int_equal(hgm_get_progress(h, &p), 0);
 	assert_false(p.complete);
-	hgm_region_drop(r);
+	hgm_region_unref(r);
 	assert_true(told());
 	for (unsigned int i = 0; i < 3; i++) {
-		hgm_region_hold(r);
+		hgm_region_ref(r);
 		wait_begin(&call);
 		while (!atomic_load(&r->event_due)) /* it has not checked yet */
 			sched_yield();
-		hgm_region_drop(r);
+		hgm_region_unref(r);
 		wait_end(&call, "without fill");
 		assert_true(told());
 	}

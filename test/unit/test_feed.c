@@ -92,7 +92,7 @@ static struct hgm_request *ask(struct scene *s, unsigned int i, uint64_t asked_n
 	assert_true(s->asked <= REQUESTS);
 	req->in.r = &s->region[i];
 	req->asked_ns = asked_ns;
-	hgm_work_fill_asked(s->h, req, hgm_window_chunk(&s->fill[i].feed->window));
+	hgm_work_fill_asked(s->h, req, hgm_fill_window_chunk(&s->fill[i].feed->window));
 	return req;
 }
 
@@ -127,7 +127,7 @@ static uint64_t good_answers(struct scene *s, uint64_t now, unsigned int count)
 	struct hgm_feed *f = s->fill[0].feed;
 
 	while (count--) {
-		while (f->inflight < hgm_window_bytes(&f->window)) {
+		while (f->inflight < hgm_fill_window_bytes(&f->window)) {
 			s->asked %= REQUESTS;
 			ask(s, 0, now);
 		}
@@ -142,7 +142,7 @@ static void failures_leave_no_trace(uint64_t took_ns, bool later)
 	struct scene *s = make(0, 3);
 	struct hgm_feed *f = add(s, 0, false);
 	uint64_t now = good_answers(s, LONG_AGO, 4000), inflight = f->inflight;
-	struct hgm_window before = f->window;
+	struct hgm_fill_window before = f->window;
 
 	for (unsigned int i = 0; i < 100; i++) {
 		struct hgm_request *req;
@@ -181,7 +181,7 @@ static void failures_from_the_start(void **state)
 {
 	struct scene *s = make(0, 3);
 	struct hgm_feed *f = add(s, 0, false);
-	struct hgm_window before = f->window;
+	struct hgm_fill_window before = f->window;
 
 	(void)state;
 	for (unsigned int i = 0; i < 50; i++) {
@@ -235,7 +235,7 @@ static void short_answers_count_for_what_they_are(void **state)
 {
 	struct scene *s = make(0, 3);
 	struct hgm_feed *f = add(s, 0, false);
-	struct hgm_window *w = &f->window;
+	struct hgm_fill_window *w = &f->window;
 	struct hgm_fill_rate *all = &s->h->work->fill_rate;
 	uint64_t now = LONG_AGO, bytes = 0, since_ns;
 
@@ -243,13 +243,13 @@ static void short_answers_count_for_what_they_are(void **state)
 	while (w->level < 3) {
 		uint64_t round_ns = w->round_ns, level = w->level;
 
-		while (f->inflight < hgm_window_bytes(w)) {
+		while (f->inflight < hgm_fill_window_bytes(w)) {
 			s->asked %= REQUESTS;
 			ask(s, 0, now);
 		}
 		now += 100 * US;
 		bytes += answer_half(s, now);
-		assert_int_equal(w->phase, HGM_WINDOW_SEARCH);
+		assert_int_equal(w->phase, HGM_FILL_WINDOW_SEARCH);
 		if (w->level > level)
 			assert_int_equal(w->level_rate[level], rate_of(bytes, now - round_ns));
 		else if (w->measuring && w->round_ns == round_ns)
@@ -281,7 +281,7 @@ static void a_fixed_window_stays(void **state)
 	for (unsigned int i = 0; i < 400; i++) {
 		answer(s, ask(s, 0, SEC + i * MS), SEC + i * MS + (1 + i % 7) * 100 * US, i % 3,
 		       i % 2);
-		assert_int_equal(hgm_window_bytes(&f->window), 300 * KIB);
+		assert_int_equal(hgm_fill_window_bytes(&f->window), 300 * KIB);
 	}
 	end(s);
 }
@@ -294,7 +294,7 @@ static void each_source_has_its_own_window(void **state)
 
 	(void)state;
 	assert_ptr_not_equal(a, b);
-	while (a->inflight < hgm_window_bytes(&a->window))
+	while (a->inflight < hgm_fill_window_bytes(&a->window))
 		ask(s, 0, now);
 	assert_ptr_equal(next(s), b);
 	assert_true(ask_all(s, 1, now) > 1);

@@ -6,7 +6,7 @@
  * mapped writable. Two sides keep this rule:
  *
  *	installing	a thread that maps a page looks at the page's bit and maps the page in
- *			one section of the region (hgm_guard_enter). It maps the page protected
+ *			one section of the region (hgm_wp_read_lock). It maps the page protected
  *			if the bit or guard_all is set;
  *	guarding	sets the bits, waits for all sections, then calls UFFDIO_WRITEPROTECT.
  *
@@ -30,56 +30,56 @@
  * mapped.
  *
  * The kernel drops protection when it collapses, and refuses to collapse shmem that is registered
- * for write-protection. So the collapser must not collapse guarded blocks (hgm_guard_holds, by the
+ * for write-protection. So the collapser must not collapse guarded blocks (hgm_wp_holds, by the
  * same reasoning). The registration of a full block is renewed without write-protection before the
  * block is collapsed. For a moment the block is not registered at all. This is harmless only
  * because all its pages are present.
  */
 #include <errno.h>
 
-#include "guard.h"
+#include "wp.h"
 #include "installs.h"
 #include "kernel/sys.h"
 #include "region/hgm.h"
 #include "resolve.h"
 #include "util/bits.h"
 
-struct hgm_guard *hgm_guard_of(const struct hgm_region *r)
+struct hgm_wp *hgm_wp_of(const struct hgm_region *r)
 {
-	return atomic_load_explicit(&r->install->guard, memory_order_seq_cst);
+	return atomic_load_explicit(&r->install->wp, memory_order_seq_cst);
 }
 
-void *hgm_guard_user(const struct hgm_region *r)
+void *hgm_wp_user(const struct hgm_region *r)
 {
-	return atomic_load_explicit(&r->install->guard_user, memory_order_seq_cst);
+	return atomic_load_explicit(&r->install->wp_user, memory_order_seq_cst);
 }
 
-void hgm_guard_become(struct hgm_region *r, struct hgm_guard *g, void *user)
+void hgm_wp_become(struct hgm_region *r, struct hgm_wp *g, void *user)
 {
 	if (g)
-		atomic_store_explicit(&r->install->guard_user, user, memory_order_relaxed);
-	atomic_store_explicit(&r->install->guard, g, memory_order_seq_cst);
+		atomic_store_explicit(&r->install->wp_user, user, memory_order_relaxed);
+	atomic_store_explicit(&r->install->wp, g, memory_order_seq_cst);
 }
 
-uint64_t hgm_guard_word(const struct hgm_region *r, uint64_t word)
+uint64_t hgm_wp_word(const struct hgm_region *r, uint64_t word)
 {
-	return atomic_load_explicit(&r->install->guarded[word], memory_order_acquire);
+	return atomic_load_explicit(&r->install->wp_pages[word], memory_order_acquire);
 }
 
-void hgm_guard_set(struct hgm_region *r, uint64_t word, uint64_t bits)
+void hgm_wp_set(struct hgm_region *r, uint64_t word, uint64_t bits)
 {
-	atomic_fetch_or_explicit(&r->install->guarded[word], bits, memory_order_acq_rel);
+	atomic_fetch_or_explicit(&r->install->wp_pages[word], bits, memory_order_acq_rel);
 }
 
-void hgm_guard_clear(struct hgm_region *r, uint64_t word, uint64_t bits)
+void hgm_wp_clear(struct hgm_region *r, uint64_t word, uint64_t bits)
 {
-	atomic_fetch_and_explicit(&r->install->guarded[word], ~bits, memory_order_acq_rel);
+	atomic_fetch_and_explicit(&r->install->wp_pages[word], ~bits, memory_order_acq_rel);
 }
 
-bool hgm_guard_any(const struct hgm_region *r, uint64_t page, uint64_t pages)
+bool hgm_wp_any(const struct hgm_region *r, uint64_t page, uint64_t pages)
 {
 	for (uint64_t w = page / 64; w * 64 < page + pages; w++)
-		if (atomic_load_explicit(&r->install->guarded[w], memory_order_acquire) &
+		if (atomic_load_explicit(&r->install->wp_pages[w], memory_order_acquire) &
 		    hgm_bits_of_range(page, pages, w))
 			return true;
 	return false;
@@ -90,7 +90,7 @@ static uint64_t unit_pages(const struct hgm_region *r)
 	return r->wp_bytes >> HGM_PAGE_SHIFT;
 }
 
-int hgm_guard_release(struct hgm_region *r, uint64_t page, uint64_t pages)
+int hgm_wp_release(struct hgm_region *r, uint64_t page, uint64_t pages)
 {
 	uint64_t unit = unit_pages(r);
 	uint64_t first = page / unit * unit;
@@ -112,105 +112,104 @@ int hgm_guard_release(struct hgm_region *r, uint64_t page, uint64_t pages)
 	return rc;
 }
 
-void hgm_guard_allow(struct hgm_region *r, uint64_t page, uint64_t pages)
+void hgm_wp_clear_pages(struct hgm_region *r, uint64_t page, uint64_t pages)
 {
 	for (uint64_t w = page / 64; w * 64 < page + pages; w++)
-		atomic_fetch_and_explicit(&r->install->guarded[w],
+		atomic_fetch_and_explicit(&r->install->wp_pages[w],
 					  ~hgm_bits_of_range(page, pages, w), memory_order_acq_rel);
 }
 
-int hgm_guard_fault(struct hgm_region *r, uint64_t page)
+int hgm_wp_fault(struct hgm_region *r, uint64_t page)
 {
-	int rc = hgm_guard_write(r, page);
+	int rc = hgm_wp_write(r, page);
 
-	if (rc == HGM_GUARD_WAITS) /* the guard releases it */
+	if (rc == HGM_WP_WAITS) /* the guard releases it */
 		return 0;
-	return rc ? rc : hgm_guard_release(r, page, 1);
+	return rc ? rc : hgm_wp_release(r, page, 1);
 }
 
-int hgm_guard_write(struct hgm_region *r, uint64_t page)
+int hgm_wp_write(struct hgm_region *r, uint64_t page)
 {
 	uint64_t unit = unit_pages(r), first = page / unit * unit;
-	struct hgm_guard *g = hgm_guard_of(r);
+	struct hgm_wp *g = hgm_wp_of(r);
 
 	/* A page of a unit that is being dealt with cannot be released before the others. */
-	return g && hgm_guard_any(r, first, unit) ? g->ops->write(g, r, first, unit) : 0;
+	return g && hgm_wp_any(r, first, unit) ? g->ops->write(g, r, first, unit) : 0;
 }
 
-int hgm_guard_lift(struct hgm_region *r, uint64_t page)
+int hgm_wp_lift(struct hgm_region *r, uint64_t page)
 {
-	if (!hgm_guard_of(r))
+	if (!hgm_wp_of(r))
 		return 0;
-	if (atomic_load_explicit(&r->install->guard_all, memory_order_seq_cst))
+	if (atomic_load_explicit(&r->install->wp_all, memory_order_seq_cst))
 		return -EAGAIN;
-	return hgm_guard_write(r, page) ? -EAGAIN : 0;
+	return hgm_wp_write(r, page) ? -EAGAIN : 0;
 }
 
-void hgm_guard_removed(struct hgm_region *r, uint64_t page, uint64_t pages)
+void hgm_wp_removed(struct hgm_region *r, uint64_t page, uint64_t pages)
 {
-	struct hgm_guard *g;
+	struct hgm_wp *g;
 
 	hgm_rcu_read_lock(); /* the guard cannot be freed meanwhile */
-	g = hgm_guard_of(r);
+	g = hgm_wp_of(r);
 	if (g && g->ops->removed)
 		g->ops->removed(g, r, page, pages);
 	hgm_rcu_read_unlock();
 }
 
-void hgm_guard_holes(struct hgm_region *r, uint64_t word, uint64_t bits)
+void hgm_wp_holes(struct hgm_region *r, uint64_t word, uint64_t bits)
 {
-	struct hgm_guard *g;
+	struct hgm_wp *g;
 
 	hgm_rcu_read_lock(); /* the guard cannot be freed meanwhile */
-	g = hgm_guard_of(r);
+	g = hgm_wp_of(r);
 	if (g && g->ops->holes)
 		g->ops->holes(g, r, word, bits);
 	hgm_rcu_read_unlock();
 }
 
-int hgm_guard_enter(struct hgm_region *r)
+int hgm_wp_read_lock(struct hgm_region *r)
 {
 	hgm_rcu_read_lock();
-	return hgm_guard_of(r) ? (int)hgm_section_enter(&r->install->section) : -1;
+	return hgm_wp_of(r) ? (int)hgm_srcu_read_lock(&r->install->wp_srcu) : -1;
 }
 
-void hgm_guard_exit(struct hgm_region *r, int in)
+void hgm_wp_read_unlock(struct hgm_region *r, int in)
 {
 	if (in >= 0)
-		hgm_section_leave(&r->install->section, (unsigned int)in);
+		hgm_srcu_read_unlock(&r->install->wp_srcu, (unsigned int)in);
 	hgm_rcu_read_unlock();
 }
 
-uint64_t hgm_guard_run(struct hgm_region *r, uint64_t page, uint64_t pages, bool able,
-		       bool *protect)
+uint64_t hgm_wp_run(struct hgm_region *r, uint64_t page, uint64_t pages, bool able, bool *protect)
 {
 	/* Pages that are mapped as a whole are all mapped as the strictest of them requires. */
 	uint64_t grain = r->map_bytes >> HGM_PAGE_SHIFT, n = grain - page % grain;
 
 	*protect = false;
-	if (!hgm_guard_of(r))
+	if (!hgm_wp_of(r))
 		return pages;
 	*protect = true;
-	if (atomic_load_explicit(&r->install->guard_all, memory_order_seq_cst))
+	if (atomic_load_explicit(&r->install->wp_all, memory_order_seq_cst))
 		return able ? pages : 0;
-	*protect = hgm_guard_any(r, page, n);
-	while (n < pages && hgm_guard_any(r, page + n, grain) == *protect)
+	*protect = hgm_wp_any(r, page, n);
+	while (n < pages && hgm_wp_any(r, page + n, grain) == *protect)
 		n += grain;
 	n = n < pages ? n : pages;
 	if (!*protect || able)
 		return n;
 	/* Protected pages cannot be installed here: make the first ones unguarded. */
 	*protect = false;
-	if (hgm_guard_write(r, page))
+	if (hgm_wp_write(r, page))
 		return 0;
 	n = grain - page % grain;
 	return n < pages ? n : pages;
 }
 
-bool hgm_guard_holds(const struct hgm_region *r, uint64_t block)
+bool hgm_wp_holds(const struct hgm_region *r, uint64_t block)
 {
-	return hgm_guard_of(r) &&
-	       atomic_load_explicit(&r->install->held[block / 64], memory_order_seq_cst) >>
+	return hgm_wp_of(r) &&
+	       atomic_load_explicit(&r->install->wp_held[block / 64], memory_order_seq_cst) >>
 			       block % 64 &
 		       1;
 }

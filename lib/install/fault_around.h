@@ -3,27 +3,27 @@
  * How large a window around a page is useful, judged by where other faults are: see around.c.
  * Wait-free. If several threads count at the same time, some counts may be lost.
  */
-#ifndef HGM_LIB_AROUND_H
-#define HGM_LIB_AROUND_H
+#ifndef HGM_LIB_FAULT_AROUND_H
+#define HGM_LIB_FAULT_AROUND_H
 
 #include <stdatomic.h>
 #include <stdint.h>
 
-#define HGM_AROUND_RECENT_SHIFT 6
-#define HGM_AROUND_RECENT	(1 << HGM_AROUND_RECENT_SHIFT)
+#define HGM_FAULT_AROUND_RECENT_SHIFT 6
+#define HGM_FAULT_AROUND_RECENT	      (1 << HGM_FAULT_AROUND_RECENT_SHIFT)
 
-struct hgm_around {
+struct hgm_fault_around {
 	uint32_t smallest_pages; /* a power of two */
 	uint32_t wider_max;	 /* times that smallest_pages is doubled at most; up to 7 */
 	_Atomic uint32_t wider;	 /* times that smallest_pages is doubled now */
 	_Atomic uint32_t faults;
 	_Atomic uint32_t hits;
-	_Atomic uint64_t recent[HGM_AROUND_RECENT]; /* window + 1, indexed by its pair */
+	_Atomic uint64_t recent[HGM_FAULT_AROUND_RECENT]; /* window + 1, indexed by its pair */
 };
 
-void hgm_around_init(struct hgm_around *a, uint32_t smallest_pages, uint32_t wider_max);
+void hgm_fault_around_init(struct hgm_fault_around *a, uint32_t smallest_pages, uint32_t wider_max);
 
 /* A fault on @page. Returns the window around it, in pages: a power of two, aligned to its size. */
-uint64_t hgm_around_fault(struct hgm_around *a, uint64_t page);
+uint64_t hgm_fault_around_fault(struct hgm_fault_around *a, uint64_t page);
 
 #endif

@@ -6,7 +6,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
-#include "guard.h"
+#include "wp.h"
 #include "installs.h"
 #include "kernel/sys.h"
 #include "region/hgm.h"
@@ -14,47 +14,48 @@
 #include "util/bits.h"
 #include "util/error.h"
 
-int hgm_guard_make(struct hgm_region *r)
+int hgm_wp_make(struct hgm_region *r)
 {
-	if (!r->install->guarded)
-		r->install->guarded = calloc(hgm_bits_words(r->mapped >> HGM_PAGE_SHIFT),
-					     sizeof(r->install->guarded[0]));
-	if (!r->install->held)
-		r->install->held = calloc(hgm_bits_words(r->blocks), sizeof(r->install->held[0]));
+	if (!r->install->wp_pages)
+		r->install->wp_pages = calloc(hgm_bits_words(r->mapped >> HGM_PAGE_SHIFT),
+					      sizeof(r->install->wp_pages[0]));
+	if (!r->install->wp_held)
+		r->install->wp_held =
+			calloc(hgm_bits_words(r->blocks), sizeof(r->install->wp_held[0]));
 	if (!r->install->wp_registered) /* the collapser may be reading it */
 		r->install->wp_registered =
 			calloc(hgm_bits_words(r->blocks), sizeof(_Atomic uint64_t));
-	if (!r->install->guarded || !r->install->held || !r->install->wp_registered)
+	if (!r->install->wp_pages || !r->install->wp_held || !r->install->wp_registered)
 		return hgm_fail(-ENOMEM, "write-protection: out of memory for the bitmaps");
 	return 0;
 }
 
-void hgm_guard_wait(struct hgm_region *r)
+void hgm_wp_synchronize(struct hgm_region *r)
 {
-	hgm_section_wait(&r->install->section);
+	hgm_srcu_synchronize(&r->install->wp_srcu);
 }
 
-void hgm_guard_hold(struct hgm_region *r, uint64_t block, uint64_t blocks)
+void hgm_wp_hold(struct hgm_region *r, uint64_t block, uint64_t blocks)
 {
 	for (uint64_t b = block; b < block + blocks; b++)
-		atomic_fetch_or_explicit(&r->install->held[b / 64], UINT64_C(1) << b % 64,
+		atomic_fetch_or_explicit(&r->install->wp_held[b / 64], UINT64_C(1) << b % 64,
 					 memory_order_seq_cst);
-	atomic_fetch_add_explicit(&r->install->holds, 1, memory_order_seq_cst);
-	hgm_guard_wait(r);
+	atomic_fetch_add_explicit(&r->install->wp_holds, 1, memory_order_seq_cst);
+	hgm_wp_synchronize(r);
 }
 
-void hgm_guard_unhold(struct hgm_region *r, uint64_t block)
+void hgm_wp_unhold(struct hgm_region *r, uint64_t block)
 {
-	atomic_fetch_and_explicit(&r->install->held[block / 64], ~(UINT64_C(1) << block % 64),
+	atomic_fetch_and_explicit(&r->install->wp_held[block / 64], ~(UINT64_C(1) << block % 64),
 				  memory_order_seq_cst);
 }
 
-uint64_t hgm_guard_holds_count(const struct hgm_region *r)
+uint64_t hgm_wp_holds_count(const struct hgm_region *r)
 {
-	return atomic_load_explicit(&r->install->holds, memory_order_seq_cst);
+	return atomic_load_explicit(&r->install->wp_holds, memory_order_seq_cst);
 }
 
-void hgm_guard_forget_registered(struct hgm_region *r)
+void hgm_wp_forget_registered(struct hgm_region *r)
 {
 	for (uint64_t w = 0; w < hgm_bits_words(r->blocks); w++)
 		atomic_store_explicit(&r->install->wp_registered[w], 0, memory_order_release);
@@ -102,8 +103,8 @@ static int register_alone(struct hgm_region *r, struct hgm_uffd *u, uint64_t at,
 
 	if (r->backing != HGM_BACKING_HUGETLB) {
 		modes |= r->modes & HGM_UFFD_MISSING; /* holes may appear later */
-		rc = hgm_guard_writeprotect(r, at >> HGM_PAGE_SHIFT, len >> HGM_PAGE_SHIFT,
-					    HGM_UFFD_WP_PROTECT);
+		rc = hgm_wp_ioctl(r, at >> HGM_PAGE_SHIFT, len >> HGM_PAGE_SHIFT,
+				  HGM_UFFD_WP_PROTECT);
 	}
 	if (rc)
 		return rc;
@@ -133,7 +134,7 @@ static int register_run(struct hgm_region *r, uint64_t block, uint64_t blocks, b
 	return rc;
 }
 
-int hgm_guard_register(struct hgm_region *r, uint64_t block, uint64_t blocks)
+int hgm_wp_register(struct hgm_region *r, uint64_t block, uint64_t blocks)
 {
 	uint64_t end = block + blocks;
 
@@ -149,7 +150,7 @@ int hgm_guard_register(struct hgm_region *r, uint64_t block, uint64_t blocks)
 	return 0;
 }
 
-int hgm_guard_unregister_block(struct hgm_region *r, uint64_t block)
+int hgm_wp_unregister_block(struct hgm_region *r, uint64_t block)
 {
 	uint64_t at = block * r->block_bytes, bit = UINT64_C(1) << block % 64, ioctls;
 	struct hgm_uffd *u = hgm_region_uffd(r, at >> HGM_PAGE_SHIFT);
@@ -177,14 +178,14 @@ int hgm_guard_unregister_block(struct hgm_region *r, uint64_t block)
 	return rc || error ? -EAGAIN : 0;
 }
 
-void hgm_guard_hush(struct hgm_region *r)
+void hgm_wp_quiesce(struct hgm_region *r)
 {
-	atomic_store_explicit(&r->install->guard_all, true, memory_order_seq_cst);
+	atomic_store_explicit(&r->install->wp_all, true, memory_order_seq_cst);
 }
 
-void hgm_guard_unhush(struct hgm_region *r)
+void hgm_wp_resume(struct hgm_region *r)
 {
-	atomic_store_explicit(&r->install->guard_all, false, memory_order_release);
+	atomic_store_explicit(&r->install->wp_all, false, memory_order_release);
 }
 
 /* EAGAIN: the address space is changing. This passes. */
@@ -221,7 +222,7 @@ static int writeprotect(struct hgm_region *r, uint64_t at, uint64_t len, uint64_
 	return rc;
 }
 
-int hgm_guard_writeprotect(struct hgm_region *r, uint64_t page, uint64_t pages, uint64_t mode)
+int hgm_wp_ioctl(struct hgm_region *r, uint64_t page, uint64_t pages, uint64_t mode)
 {
 	uint64_t at = page << HGM_PAGE_SHIFT, end = at + (pages << HGM_PAGE_SHIFT);
 
@@ -242,7 +243,7 @@ int hgm_guard_writeprotect(struct hgm_region *r, uint64_t page, uint64_t pages, 
 	return 0;
 }
 
-int hgm_guard_arm(struct hgm_region *r, uint64_t *armed, uint64_t *discarded)
+int hgm_wp_arm(struct hgm_region *r, uint64_t *armed, uint64_t *discarded)
 {
 	uint64_t pages = hgm_region_pages(r);
 	int rc;
@@ -253,35 +254,35 @@ int hgm_guard_arm(struct hgm_region *r, uint64_t *armed, uint64_t *discarded)
 		/* A full leaf has all bits set, also those beyond the region's end. */
 		armed[w] = hgm_map_present_word(r->map, w) & hgm_bits_low(pages - w * 64);
 		discarded[w] &= ~armed[w];
-		atomic_store_explicit(&r->install->guarded[w], armed[w], memory_order_relaxed);
+		atomic_store_explicit(&r->install->wp_pages[w], armed[w], memory_order_relaxed);
 	}
-	rc = hgm_guard_writeprotect(r, 0, r->mapped >> HGM_PAGE_SHIFT, HGM_UFFD_WP_PROTECT);
-	hgm_guard_unhush(r);
+	rc = hgm_wp_ioctl(r, 0, r->mapped >> HGM_PAGE_SHIFT, HGM_UFFD_WP_PROTECT);
+	hgm_wp_resume(r);
 	return rc;
 }
 
-int hgm_guard_pages(struct hgm_region *r, uint64_t page, uint64_t pages)
+int hgm_wp_protect(struct hgm_region *r, uint64_t page, uint64_t pages)
 {
 	for (uint64_t w = page / 64; w * 64 < page + pages; w++)
-		atomic_fetch_or_explicit(&r->install->guarded[w], hgm_bits_of_range(page, pages, w),
-					 memory_order_acq_rel);
+		atomic_fetch_or_explicit(&r->install->wp_pages[w],
+					 hgm_bits_of_range(page, pages, w), memory_order_acq_rel);
 	/*
 	 * Threads that saw clear bits have mapped or released their pages by now. Pages that are
 	 * protected from here on stay protected.
 	 */
-	hgm_guard_wait(r);
-	return hgm_guard_writeprotect(r, page, pages, HGM_UFFD_WP_PROTECT);
+	hgm_wp_synchronize(r);
+	return hgm_wp_ioctl(r, page, pages, HGM_UFFD_WP_PROTECT);
 }
 
 /* Blocks that the collapser may be working on hold no protected pages. */
-bool hgm_guard_may_protect(const struct hgm_region *r, uint64_t block)
+bool hgm_wp_may_protect(const struct hgm_region *r, uint64_t block)
 {
-	return bit_of(r->install->held, block) && bit_of(r->install->wp_registered, block);
+	return bit_of(r->install->wp_held, block) && bit_of(r->install->wp_registered, block);
 }
 
-void hgm_guard_free(struct hgm_region *r)
+void hgm_wp_free(struct hgm_region *r)
 {
-	free(r->install->guarded);
-	free(r->install->held);
+	free(r->install->wp_pages);
+	free(r->install->wp_held);
 	free(r->install->wp_registered);
 }

@@ -6,7 +6,7 @@
 #include <stdbool.h>
 #include <string.h>
 
-#include "pager/window.h"
+#include "pager/fill_window.h"
 #include "random.h"
 #include "test.h"
 
@@ -59,7 +59,7 @@ struct flight {
 struct sim {
 	const struct kind *kind;
 	struct random random;
-	struct hgm_window window;
+	struct hgm_fill_window window;
 	uint64_t fixed_chunk; /* 0: as the window says */
 	uint64_t fixed_bytes;
 	uint64_t now_ns;
@@ -114,7 +114,7 @@ static void ask_one(struct sim *s, struct flight *f)
 	double at = (double)s->now_ns + (double)k->rtt_ns / 2, *server = NULL;
 
 	f->asked_ns = s->now_ns;
-	f->trip = hgm_window_asked(&s->window);
+	f->trip = hgm_fill_window_asked(&s->window);
 	f->again = false;
 	f->fails = k->losses && random_below(&s->random, 1000) < k->losses;
 	s->inflight += f->bytes;
@@ -147,7 +147,7 @@ static void ask_one(struct sim *s, struct flight *f)
 
 static bool has_room(const struct sim *s)
 {
-	uint64_t bytes = s->fixed_bytes ? s->fixed_bytes : hgm_window_bytes(&s->window);
+	uint64_t bytes = s->fixed_bytes ? s->fixed_bytes : hgm_fill_window_bytes(&s->window);
 
 	return s->count < SLOTS && s->inflight < bytes &&
 	       (!s->kind->workers || s->count < s->kind->workers);
@@ -158,7 +158,7 @@ static void ask(struct sim *s)
 	while (has_room(s)) {
 		struct flight *f = &s->flight[s->count++];
 
-		f->bytes = s->fixed_chunk ? s->fixed_chunk : hgm_window_chunk(&s->window);
+		f->bytes = s->fixed_chunk ? s->fixed_chunk : hgm_fill_window_chunk(&s->window);
 		ask_one(s, f);
 	}
 }
@@ -176,7 +176,7 @@ static void answer(struct sim *s, struct flight *f)
 		return;
 	}
 	s->delivered += f->bytes;
-	hgm_window_answered(&s->window, f->bytes, f->asked_ns, f->trip, s->now_ns);
+	hgm_fill_window_answered(&s->window, f->bytes, f->asked_ns, f->trip, s->now_ns);
 	*f = s->flight[--s->count];
 }
 
@@ -212,7 +212,7 @@ static void begin(struct sim *s, const struct kind *k)
 	s->random.state = SEED;
 	s->tokens = (double)k->burst_bytes;
 	s->room_ns = FOREVER;
-	hgm_window_init(&s->window, 0, k->workers ? k->workers : SLOTS, k->workers);
+	hgm_fill_window_init(&s->window, 0, k->workers ? k->workers : SLOTS, k->workers);
 }
 
 static double rate_between(struct sim *s, uint64_t from_ns, uint64_t to_ns)
@@ -226,12 +226,12 @@ static double rate_between(struct sim *s, uint64_t from_ns, uint64_t to_ns)
 }
 
 /* Double the window as long as that increases the rate. */
-static double best_fixed(const struct kind *k, struct hgm_window_setting *setting)
+static double best_fixed(const struct kind *k, struct hgm_fill_window_setting *setting)
 {
 	static struct sim s;
 	double best = 0;
 
-	for (uint32_t order = 0; order < HGM_WINDOW_ORDERS; order += 2) {
+	for (uint32_t order = 0; order < HGM_FILL_WINDOW_ORDERS; order += 2) {
 		double last = 0, most = 0;
 
 		for (uint32_t n = 1; n <= SLOTS && last >= most * 0.99; n *= 2) {
@@ -242,7 +242,7 @@ static double best_fixed(const struct kind *k, struct hgm_window_setting *settin
 			most = last > most ? last : most;
 			if (last > best * 1.001) {
 				best = last;
-				*setting = (struct hgm_window_setting){ order, n };
+				*setting = (struct hgm_fill_window_setting){ order, n };
 			}
 		}
 	}
@@ -303,7 +303,7 @@ static void is_close(const struct kind *k, const char *when, double rate, double
 {
 	print_message("# %-26s %-12s %5.0f MB/s, %.3f of the best, %3llu KiB x %u\n", k->name, when,
 		      rate / 1e6, rate / best,
-		      (unsigned long long)(hgm_window_chunk(&s->window) / KIB),
+		      (unsigned long long)(hgm_fill_window_chunk(&s->window) / KIB),
 		      s->window.now.requests);
 	misses += rate < CLOSE * best;
 }
@@ -311,7 +311,7 @@ static void is_close(const struct kind *k, const char *when, double rate, double
 static void close_to_the_best(const struct kind *k)
 {
 	static struct sim s;
-	struct hgm_window_setting setting = { 0, 0 };
+	struct hgm_fill_window_setting setting = { 0, 0 };
 	double best = best_fixed(k, &setting), rate;
 
 	print_message("# %-26s %-12s %5.0f MB/s, %u KiB x %u\n", k->name, "best fixed", best / 1e6,
@@ -343,7 +343,7 @@ static void a_limit_after_a_burst(void **state)
 /* Whatever the wrong estimate, it lasts for at most a second. */
 static void a_bad_estimate_does_not_last(void **state)
 {
-	static const struct hgm_window_setting bad[] = {
+	static const struct hgm_fill_window_setting bad[] = {
 		{ 0, 4 }, { 0, 512 }, { 6, 2 }, { 6, 256 }
 	};
 	static struct sim s;
@@ -360,8 +360,8 @@ static void a_bad_estimate_does_not_last(void **state)
 		for (size_t j = 0; j < sizeof(bad) / sizeof(bad[0]); j++) {
 			s.window.best = bad[j];
 			s.window.now = bad[j];
-			s.window.phase = HGM_WINDOW_REST;
-			hgm_window_unused(&s.window);
+			s.window.phase = HGM_FILL_WINDOW_REST;
+			hgm_fill_window_unused(&s.window);
 			rate = rate_between(&s, s.now_ns + SEC, s.now_ns + 3 * SEC / 2);
 			is_close(&kinds[i], "after bad", rate, best, &s);
 		}
@@ -385,7 +385,7 @@ static void a_pause_is_forgotten(void **state)
 		best = rate_between(&s, 2 * SEC, 3 * SEC);
 		for (unsigned int f = 0; f < s.count; f++)
 			s.flight[f].comes_ns += SEC;
-		hgm_window_unused(&s.window); /* as feed.c does when nothing arrives */
+		hgm_fill_window_unused(&s.window); /* as feed.c does when nothing arrives */
 		s.wire_free += (double)SEC;
 		for (unsigned int n = 0; n < SERVERS; n++)
 			s.server_free[n] += (double)SEC;

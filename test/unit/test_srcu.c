@@ -10,13 +10,13 @@
 #include <time.h>
 
 #include "test.h"
-#include "util/section.h"
+#include "util/srcu.h"
 
 #define READERS 3
 #define WAITS	5000
 #define LOOKS	1000
 
-static struct hgm_section section;
+static struct hgm_srcu section;
 static _Atomic bool stop;
 
 /*
@@ -32,7 +32,7 @@ static void *read_on(void *arg)
 	unsigned int seed = (unsigned int)(uintptr_t)arg;
 
 	while (!atomic_load_explicit(&stop, memory_order_relaxed)) {
-		unsigned int side = hgm_section_enter(&section);
+		unsigned int side = hgm_srcu_read_lock(&section);
 		unsigned int which = atomic_load_explicit(&current, memory_order_acquire);
 
 		for (int n = rand_r(&seed) % 64; n > 0; n--)
@@ -40,7 +40,7 @@ static void *read_on(void *arg)
 				atomic_fetch_add(&dead_seen, 1);
 		if (rand_r(&seed) % 256 == 0)
 			nanosleep(&(struct timespec){ .tv_nsec = 1000 }, NULL);
-		hgm_section_leave(&section, side);
+		hgm_srcu_read_unlock(&section, side);
 		atomic_fetch_add_explicit(&looks, 1, memory_order_relaxed);
 	}
 	return NULL;
@@ -59,7 +59,7 @@ static void nobody_uses_what_is_gone(void **state)
 
 		alive[!old] = 1;
 		atomic_store_explicit(&current, !old, memory_order_release);
-		hgm_section_wait(&section);
+		hgm_srcu_synchronize(&section);
 		alive[old] = 0;
 	}
 	atomic_store(&stop, true);
@@ -75,7 +75,7 @@ static _Atomic bool waited;
 static void *wait_once(void *arg)
 {
 	(void)arg;
-	hgm_section_wait(&section);
+	hgm_srcu_synchronize(&section);
 	atomic_store(&waited, true);
 	return NULL;
 }
@@ -90,20 +90,20 @@ static void waits_for_who_is_inside(void **state)
 	(void)state;
 	/* On either side, and with a thread that entered after the wait began. */
 	for (int round = 0; round < 4; round++) {
-		unsigned int side = hgm_section_enter(&section), later;
+		unsigned int side = hgm_srcu_read_lock(&section), later;
 		pthread_t waiter;
 
 		atomic_store(&waited, false);
 		assert_int_equal(pthread_create(&waiter, NULL, wait_once, NULL), 0);
 		while (atomic_load(&section.side) == side)
 			nap();
-		later = hgm_section_enter(&section);
+		later = hgm_srcu_read_lock(&section);
 		nap();
 		assert_false(atomic_load(&waited));
-		hgm_section_leave(&section, side);
+		hgm_srcu_read_unlock(&section, side);
 		pthread_join(waiter, NULL);
 		assert_true(atomic_load(&waited));
-		hgm_section_leave(&section, later);
+		hgm_srcu_read_unlock(&section, later);
 	}
 }
 
@@ -114,14 +114,14 @@ static void waits_for_stragglers(void **state)
 	pthread_t waiter;
 
 	(void)state;
-	hgm_section_wait(&section);
+	hgm_srcu_synchronize(&section);
 	atomic_fetch_add(&section.inside[side], 1);
 	atomic_store(&waited, false);
 	assert_int_equal(pthread_create(&waiter, NULL, wait_once, NULL), 0);
 	for (int i = 0; i < 5; i++)
 		nap();
 	assert_false(atomic_load(&waited));
-	hgm_section_leave(&section, side);
+	hgm_srcu_read_unlock(&section, side);
 	pthread_join(waiter, NULL);
 }
 

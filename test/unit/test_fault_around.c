@@ -2,7 +2,7 @@
 /*
  * The window of pages that are mapped around a fault: how it adapts to the touched pages.
  */
-#include "install/around.h"
+#include "install/fault_around.h"
 
 #include "random.h"
 #include "test.h"
@@ -11,12 +11,12 @@
 #define WIDEST	 64
 #define PAGES	 (UINT64_C(1) << 20)
 
-static struct hgm_around around;
+static struct hgm_fault_around around;
 
 static int set_up(void **state)
 {
 	(void)state;
-	hgm_around_init(&around, SMALLEST, 2);
+	hgm_fault_around_init(&around, SMALLEST, 2);
 	return 0;
 }
 
@@ -26,7 +26,7 @@ static uint64_t walk(uint64_t from, uint64_t to)
 	uint64_t faults = 0, window;
 
 	for (uint64_t page = from; page < to; faults++) {
-		window = hgm_around_fault(&around, page);
+		window = hgm_fault_around_fault(&around, page);
 		page = (page / window + 1) * window;
 	}
 	return faults;
@@ -38,14 +38,14 @@ static uint64_t jump(unsigned int times)
 	uint64_t window = 0;
 
 	for (unsigned int i = 0; i < times; i++)
-		window = hgm_around_fault(&around, random_below(&random, PAGES));
+		window = hgm_fault_around_fault(&around, random_below(&random, PAGES));
 	return window;
 }
 
 static void begins_small(void **state)
 {
 	(void)state;
-	assert_int_equal(hgm_around_fault(&around, 12345), SMALLEST);
+	assert_int_equal(hgm_fault_around_fault(&around, 12345), SMALLEST);
 }
 
 static void grows_for_who_walks(void **state)
@@ -54,7 +54,7 @@ static void grows_for_who_walks(void **state)
 
 	(void)state;
 	faults = walk(0, PAGES);
-	assert_int_equal(hgm_around_fault(&around, 0), WIDEST);
+	assert_int_equal(hgm_fault_around_fault(&around, 0), WIDEST);
 	assert_uint_in_range(faults, PAGES / WIDEST, PAGES / WIDEST + 100);
 }
 
@@ -68,11 +68,11 @@ static void grows_for_many_who_walk(void **state)
 		at[i] = (i + 1) * (PAGES / 16) - 1;
 	for (; steps < 1000; steps++) {
 		uint64_t *page = &at[steps % 16];
-		uint64_t window = hgm_around_fault(&around, *page);
+		uint64_t window = hgm_fault_around_fault(&around, *page);
 
 		*page = *page / window * window - 1;
 	}
-	assert_int_equal(hgm_around_fault(&around, 0), WIDEST);
+	assert_int_equal(hgm_fault_around_fault(&around, 0), WIDEST);
 }
 
 static void stays_small_for_who_jumps(void **state)
@@ -85,10 +85,10 @@ static void shrinks_again(void **state)
 {
 	(void)state;
 	walk(0, PAGES);
-	assert_int_equal(hgm_around_fault(&around, 0), WIDEST);
+	assert_int_equal(hgm_fault_around_fault(&around, 0), WIDEST);
 	assert_int_equal(jump(200), SMALLEST);
 	walk(0, PAGES);
-	assert_int_equal(hgm_around_fault(&around, 0), WIDEST);
+	assert_int_equal(hgm_fault_around_fault(&around, 0), WIDEST);
 }
 
 /* Repeated faults on one page, or in one window, say nothing about the window beside it. */
@@ -96,7 +96,7 @@ static void one_place_is_no_neighbourhood(void **state)
 {
 	(void)state;
 	for (uint64_t i = 0; i < 1000; i++)
-		assert_int_equal(hgm_around_fault(&around, 160 + i % 16), SMALLEST);
+		assert_int_equal(hgm_fault_around_fault(&around, 160 + i % 16), SMALLEST);
 }
 
 /* The last pages of the largest region that a map supports. */
@@ -106,7 +106,7 @@ static void far_pages(void **state)
 
 	(void)state;
 	walk(last - PAGES, last);
-	assert_int_equal(hgm_around_fault(&around, last), WIDEST);
+	assert_int_equal(hgm_fault_around_fault(&around, last), WIDEST);
 }
 
 int main(void)

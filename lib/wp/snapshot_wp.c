@@ -5,7 +5,7 @@
 #include <errno.h>
 #include <string.h>
 
-#include "pager/peek.h"
+#include "pager/read_through.h"
 #include "region/hgm.h"
 #include "region/memory.h"
 #include "snapshot.h"
@@ -39,14 +39,14 @@ static void count_lost(struct hgm_snapshot *s, const struct hgm_part *part, uint
 }
 
 /* On the thread that has read the event. Pages that are being copied now may be lost, too. */
-static void note_dropped(struct hgm_guard *g, struct hgm_region *r, uint64_t page, uint64_t pages)
+static void note_dropped(struct hgm_wp *g, struct hgm_region *r, uint64_t page, uint64_t pages)
 {
-	struct hgm_part *part = hgm_guard_user(r);
+	struct hgm_part *part = hgm_wp_user(r);
 
 	(void)g;
 	for (uint64_t w = page / 64; w * 64 < page + pages; w++)
 		atomic_fetch_or_explicit(&part->dropped[w],
-					 hgm_bits_of_range(page, pages, w) & hgm_guard_word(r, w),
+					 hgm_bits_of_range(page, pages, w) & hgm_wp_word(r, w),
 					 memory_order_release);
 }
 
@@ -64,7 +64,7 @@ static void save_run(struct hgm_snapshot *s, const struct hgm_part *part, uint64
 		s->pool.slot[slot + i].page = page + i;
 		hgm_pool_ready(&s->pool, slot + i);
 	}
-	hgm_guard_allow(r, page, pages);
+	hgm_wp_clear_pages(r, page, pages);
 	atomic_fetch_add_explicit(&s->copied_pages, pages, memory_order_relaxed);
 }
 
@@ -75,7 +75,7 @@ static int save_word(struct hgm_snapshot *s, struct hgm_part *part, uint64_t wor
 	uint64_t mine, first = 0, run = 0;
 	uint32_t from = 0;
 
-	want &= hgm_guard_word(r, word);
+	want &= hgm_wp_word(r, word);
 	if (!want)
 		return 0;
 	mine = want & ~atomic_fetch_or_explicit(&part->saving[word], want, memory_order_acq_rel);
@@ -100,15 +100,14 @@ static int save_word(struct hgm_snapshot *s, struct hgm_part *part, uint64_t wor
 	return want == mine ? 0 : -EAGAIN; /* another thread is copying the rest */
 }
 
-static int save_before_write(struct hgm_guard *g, struct hgm_region *r, uint64_t page,
-			     uint64_t pages)
+static int save_before_write(struct hgm_wp *g, struct hgm_region *r, uint64_t page, uint64_t pages)
 {
-	struct hgm_part *part = hgm_guard_user(r);
+	struct hgm_part *part = hgm_wp_user(r);
 	int rc = 0;
 
 	(void)g;
 	if (hgm_snapshot_failed(part->s)) { /* the sink may be blocking its thread */
-		hgm_guard_allow(r, page, pages);
+		hgm_wp_clear_pages(r, page, pages);
 		return 0;
 	}
 	for (uint64_t w = page / 64; w * 64 < page + pages && !rc; w++)
@@ -117,24 +116,24 @@ static int save_before_write(struct hgm_guard *g, struct hgm_region *r, uint64_t
 }
 
 /* A region is being destroyed, and waits for us: give nothing more to the sink. */
-static void hurry(struct hgm_guard *g)
+static void hurry(struct hgm_wp *g)
 {
 	struct hgm_snapshot *s =
-		(struct hgm_snapshot *)((char *)g - offsetof(struct hgm_snapshot, guard));
+		(struct hgm_snapshot *)((char *)g - offsetof(struct hgm_snapshot, wp));
 
 	hgm_snapshot_fail(s, -ECANCELED);
 	pthread_cond_broadcast(&s->cond);
 }
 
-static void note_holes(struct hgm_guard *g, struct hgm_region *r, uint64_t word, uint64_t bits)
+static void note_holes(struct hgm_wp *g, struct hgm_region *r, uint64_t word, uint64_t bits)
 {
-	struct hgm_part *part = hgm_guard_user(r);
+	struct hgm_part *part = hgm_wp_user(r);
 
 	(void)g;
 	atomic_fetch_or_explicit(&part->holes[word], bits, memory_order_release);
 }
 
-const struct hgm_guard_ops hgm_snapshot_guard_ops = {
+const struct hgm_wp_ops hgm_snapshot_wp_ops = {
 	.write = save_before_write,
 	.removed = note_dropped,
 	.holes = note_holes,

@@ -7,13 +7,13 @@
  * hundred looks, because the kernel copies 2 MiB for it, liburcu sleeps for 10 ms. Here the guest
  * stands still meanwhile.
  */
-#ifndef HGM_LIB_SECTION_H
-#define HGM_LIB_SECTION_H
+#ifndef HGM_LIB_SRCU_H
+#define HGM_LIB_SRCU_H
 
 #include <stdatomic.h>
 
 /* All zero: no reader is inside. */
-struct hgm_section {
+struct hgm_srcu {
 	char alone[64];		   /* padding on both sides, for cache lines of its own */
 	_Atomic unsigned int side; /* new readers are counted there */
 	_Atomic unsigned int inside[2];
@@ -21,10 +21,10 @@ struct hgm_section {
 };
 
 /*
- * Returns the side, for hgm_section_leave(). A reader that enters after a wait sees what was
+ * Returns the side, for hgm_srcu_read_unlock(). A reader that enters after a wait sees what was
  * written before it.
  */
-static inline unsigned int hgm_section_enter(struct hgm_section *s)
+static inline unsigned int hgm_srcu_read_lock(struct hgm_srcu *s)
 {
 	unsigned int side = atomic_load_explicit(&s->side, memory_order_relaxed);
 
@@ -32,7 +32,7 @@ static inline unsigned int hgm_section_enter(struct hgm_section *s)
 	return side;
 }
 
-static inline void hgm_section_leave(struct hgm_section *s, unsigned int side)
+static inline void hgm_srcu_read_unlock(struct hgm_srcu *s, unsigned int side)
 {
 	atomic_fetch_sub_explicit(&s->inside[side], 1, memory_order_release);
 }
@@ -41,6 +41,6 @@ static inline void hgm_section_leave(struct hgm_section *s, unsigned int side)
  * Wait until all readers that are inside now have left. Readers that enter meanwhile are not waited
  * for. Only one caller at a time, and never from inside a section.
  */
-void hgm_section_wait(struct hgm_section *s);
+void hgm_srcu_synchronize(struct hgm_srcu *s);
 
 #endif

@@ -40,10 +40,10 @@
  */
 #include <string.h>
 
-#include "window.h"
+#include "fill_window.h"
 
 #define CHUNK_MIN_BYTES	   (UINT64_C(4) << 10)
-#define CHUNK_MAX_BYTES	   (CHUNK_MIN_BYTES << (HGM_WINDOW_ORDERS - 1))
+#define CHUNK_MAX_BYTES	   (CHUNK_MIN_BYTES << (HGM_FILL_WINDOW_ORDERS - 1))
 #define WINDOW_MIN_BYTES   (UINT64_C(16) << 10)
 #define WINDOW_MAX_BYTES   (UINT64_C(64) << 20)
 #define START_REQUESTS	   8
@@ -111,17 +111,17 @@ static uint64_t order_bytes(uint32_t order)
 	return CHUNK_MIN_BYTES << order;
 }
 
-static uint64_t setting_bytes(struct hgm_window_setting s)
+static uint64_t setting_bytes(struct hgm_fill_window_setting s)
 {
 	return s.requests * order_bytes(s.order);
 }
 
-static bool same(struct hgm_window_setting a, struct hgm_window_setting b)
+static bool same(struct hgm_fill_window_setting a, struct hgm_fill_window_setting b)
 {
 	return a.order == b.order && a.requests == b.requests;
 }
 
-static uint32_t fewest(const struct hgm_window *w, uint32_t order)
+static uint32_t fewest(const struct hgm_fill_window *w, uint32_t order)
 {
 	uint64_t requests = WINDOW_MIN_BYTES / order_bytes(order);
 
@@ -130,10 +130,10 @@ static uint32_t fewest(const struct hgm_window *w, uint32_t order)
 	return requests > FEWEST_REQUESTS ? (uint32_t)requests : FEWEST_REQUESTS;
 }
 
-static struct hgm_window_setting bounded(const struct hgm_window *w, uint32_t order,
-					 uint32_t requests)
+static struct hgm_fill_window_setting bounded(const struct hgm_fill_window *w, uint32_t order,
+					      uint32_t requests)
 {
-	struct hgm_window_setting s = { order, requests };
+	struct hgm_fill_window_setting s = { order, requests };
 
 	if (s.requests < fewest(w, order))
 		s.requests = fewest(w, order);
@@ -144,7 +144,8 @@ static struct hgm_window_setting bounded(const struct hgm_window *w, uint32_t or
 	return s;
 }
 
-void hgm_window_init(struct hgm_window *w, uint64_t fixed_bytes, uint32_t most, bool sleeps)
+void hgm_fill_window_init(struct hgm_fill_window *w, uint64_t fixed_bytes, uint32_t most,
+			  bool sleeps)
 {
 	memset(w, 0, sizeof(*w));
 	w->fixed_bytes = fixed_bytes;
@@ -154,14 +155,14 @@ void hgm_window_init(struct hgm_window *w, uint64_t fixed_bytes, uint32_t most, 
 		sleeps ? bounded(w, START_SLEEPS_ORDER, 1) : bounded(w, 0, START_REQUESTS);
 }
 
-uint64_t hgm_window_bytes(const struct hgm_window *w)
+uint64_t hgm_fill_window_bytes(const struct hgm_fill_window *w)
 {
 	if (w->fixed_bytes)
 		return w->fixed_bytes;
 	return w->immediate ? WINDOW_MAX_BYTES : setting_bytes(w->now);
 }
 
-uint64_t hgm_window_chunk(const struct hgm_window *w)
+uint64_t hgm_fill_window_chunk(const struct hgm_fill_window *w)
 {
 	uint64_t chunk = CHUNK_MAX_BYTES;
 
@@ -174,7 +175,7 @@ uint64_t hgm_window_chunk(const struct hgm_window *w)
 	return chunk;
 }
 
-uint64_t hgm_window_patience_ns(const struct hgm_window *w)
+uint64_t hgm_fill_window_patience_ns(const struct hgm_fill_window *w)
 {
 	uint64_t ns = w->answers_ns * PATIENCE_TIMES;
 
@@ -183,33 +184,34 @@ uint64_t hgm_window_patience_ns(const struct hgm_window *w)
 	return ns < PATIENCE_MAX_NS ? ns : PATIENCE_MAX_NS;
 }
 
-void hgm_window_immediate(struct hgm_window *w)
+void hgm_fill_window_immediate(struct hgm_fill_window *w)
 {
 	if (!w->answers_ns)
 		w->immediate = true;
 }
 
-uint64_t hgm_window_asked(const struct hgm_window *w)
+uint64_t hgm_fill_window_asked(const struct hgm_fill_window *w)
 {
 	return w->trip;
 }
 
-void hgm_window_unused(struct hgm_window *w)
+void hgm_fill_window_unused(struct hgm_fill_window *w)
 {
 	w->trip++;
 	w->measuring = false;
 }
 
-static void use(struct hgm_window *w, enum hgm_window_phase phase, struct hgm_window_setting s)
+static void use(struct hgm_fill_window *w, enum hgm_fill_window_phase phase,
+		struct hgm_fill_window_setting s)
 {
 	w->phase = phase;
 	if (same(w->now, s) && w->measuring)
 		return; /* the next round follows this one */
 	w->now = s;
-	hgm_window_unused(w);
+	hgm_fill_window_unused(w);
 }
 
-static void start_round(struct hgm_window *w, uint64_t now_ns)
+static void start_round(struct hgm_fill_window *w, uint64_t now_ns)
 {
 	w->measuring = true;
 	w->round_ns = now_ns;
@@ -218,20 +220,20 @@ static void start_round(struct hgm_window *w, uint64_t now_ns)
 	w->wait_ns = 0;
 }
 
-static bool saves(enum hgm_window_trial trial)
+static bool saves(enum hgm_fill_window_trial trial)
 {
-	return trial == HGM_WINDOW_FEWER || trial == HGM_WINDOW_SMALLER;
+	return trial == HGM_FILL_WINDOW_FEWER || trial == HGM_FILL_WINDOW_SMALLER;
 }
 
-static bool round_is_over(const struct hgm_window *w, uint64_t now_ns)
+static bool round_is_over(const struct hgm_fill_window *w, uint64_t now_ns)
 {
 	uint64_t ns = now_ns > w->round_ns ? now_ns - w->round_ns : 0;
 
 	if (ns >= ROUND_LONG_NS)
 		return w->answers >= ROUND_LONG_ANSWERS;
-	if (w->phase == HGM_WINDOW_SEARCH)
+	if (w->phase == HGM_FILL_WINDOW_SEARCH)
 		return ns >= SEARCH_NS && w->answers >= SEARCH_ANSWERS;
-	if (w->phase == HGM_WINDOW_TRY && saves(w->trial) && w->answers >= CLEAR_ANSWERS &&
+	if (w->phase == HGM_FILL_WINDOW_TRY && saves(w->trial) && w->answers >= CLEAR_ANSWERS &&
 	    ns * w->answers >= w->wait_ns && !w->polite &&
 	    (double)w->bytes * 1e9 < (CLEAR_LOSS - 2 * w->noise) * (double)w->rate * (double)ns)
 		return true;
@@ -242,15 +244,15 @@ static bool round_is_over(const struct hgm_window *w, uint64_t now_ns)
 /*
  * SEARCH
  */
-static bool grow(const struct hgm_window *w, struct hgm_window_setting *s)
+static bool grow(const struct hgm_fill_window *w, struct hgm_fill_window_setting *s)
 {
-	struct hgm_window_setting more = bounded(w, s->order, 2 * s->requests);
+	struct hgm_fill_window_setting more = bounded(w, s->order, 2 * s->requests);
 
 	/* Requests with a worker each do not delay demand, so both may grow at a time. */
-	if (s->order + 1 < HGM_WINDOW_ORDERS)
+	if (s->order + 1 < HGM_FILL_WINDOW_ORDERS)
 		more = bounded(w, s->order + 1, s->requests + w->sleeps);
 
-	if (same(more, *s) || w->level + 1 == HGM_WINDOW_LEVELS)
+	if (same(more, *s) || w->level + 1 == HGM_FILL_WINDOW_LEVELS)
 		return false;
 	*s = more;
 	return true;
@@ -260,7 +262,7 @@ static bool grow(const struct hgm_window *w, struct hgm_window_setting *s)
  * The true rate does not fall as the window grows. Where a measured rate does, it and those before
  * it are replaced by their mean (isotonic regression).
  */
-static uint64_t level_rate(const struct hgm_window *w, uint32_t level)
+static uint64_t level_rate(const struct hgm_fill_window *w, uint32_t level)
 {
 	uint64_t most = 0;
 
@@ -277,16 +279,16 @@ static uint64_t level_rate(const struct hgm_window *w, uint32_t level)
 	return most;
 }
 
-static void try_all(struct hgm_window *w, uint64_t now_ns)
+static void try_all(struct hgm_fill_window *w, uint64_t now_ns)
 {
 	w->gently = w->boldly = false;
-	for (int i = 0; i < HGM_WINDOW_TRIALS; i++) {
+	for (int i = 0; i < HGM_FILL_WINDOW_TRIALS; i++) {
 		w->pause_ns[i] = PAUSE_MIN_NS;
 		w->due_ns[i] = now_ns;
 	}
 }
 
-static void settle(struct hgm_window *w, uint64_t now_ns)
+static void settle(struct hgm_fill_window *w, uint64_t now_ns)
 {
 	uint64_t most = level_rate(w, w->level);
 	uint32_t level = 0;
@@ -295,13 +297,14 @@ static void settle(struct hgm_window *w, uint64_t now_ns)
 		level++;
 	w->best = w->level_setting[level];
 	w->rate = 0;
-	w->trial = HGM_WINDOW_LARGER - 1; /* LARGER first: a slow moment may have ended SEARCH */
+	w->trial =
+		HGM_FILL_WINDOW_LARGER - 1; /* LARGER first: a slow moment may have ended SEARCH */
 	try_all(w, now_ns);
-	use(w, HGM_WINDOW_REST, w->best);
+	use(w, HGM_FILL_WINDOW_REST, w->best);
 }
 
 /* A trial gained much, so the setting was far from the best: search for more. */
-static void search_from(struct hgm_window *w, struct hgm_window_setting s, uint64_t rate)
+static void search_from(struct hgm_fill_window *w, struct hgm_fill_window_setting s, uint64_t rate)
 {
 	w->level = 0;
 	w->flat = 0;
@@ -310,20 +313,20 @@ static void search_from(struct hgm_window *w, struct hgm_window_setting s, uint6
 	w->best = s;
 	if (grow(w, &s))
 		w->level = 1;
-	use(w, HGM_WINDOW_SEARCH, s);
+	use(w, HGM_FILL_WINDOW_SEARCH, s);
 }
 
 /* A round without gain counts only if nothing else can be the cause. */
-static bool is_flat(const struct hgm_window *w)
+static bool is_flat(const struct hgm_fill_window *w)
 {
 	if (w->sleeps)
-		return w->now.order + 1 == HGM_WINDOW_ORDERS;
+		return w->now.order + 1 == HGM_FILL_WINDOW_ORDERS;
 	return w->wait_ns >= w->answers * SEARCH_LOOP_NS || setting_bytes(w->now) >= FLAT_BYTES;
 }
 
-static void searched(struct hgm_window *w, uint64_t rate, uint64_t now_ns)
+static void searched(struct hgm_fill_window *w, uint64_t rate, uint64_t now_ns)
 {
-	struct hgm_window_setting next = w->now;
+	struct hgm_fill_window_setting next = w->now;
 	uint64_t best = 0;
 
 	for (uint32_t i = 0; i < w->level; i++)
@@ -339,7 +342,7 @@ static void searched(struct hgm_window *w, uint64_t rate, uint64_t now_ns)
 		return;
 	}
 	w->level++;
-	use(w, HGM_WINDOW_SEARCH, next);
+	use(w, HGM_FILL_WINDOW_SEARCH, next);
 }
 
 /*
@@ -347,23 +350,23 @@ static void searched(struct hgm_window *w, uint64_t rate, uint64_t now_ns)
  */
 
 /* The smallest size that is worth a request at the present rate. */
-static uint32_t smallest(const struct hgm_window *w)
+static uint32_t smallest(const struct hgm_fill_window *w)
 {
 	uint64_t ns = w->sleeps ? SMALLEST_SLEEPS_NS : SMALLEST_NS;
 	double bytes = (double)w->rate * (double)ns / 1e9;
 	uint32_t order = 0;
 
-	while (order + 1 < HGM_WINDOW_ORDERS && (double)order_bytes(order + 1) <= bytes)
+	while (order + 1 < HGM_FILL_WINDOW_ORDERS && (double)order_bytes(order + 1) <= bytes)
 		order++;
 	return order;
 }
 
 /* The time that the source needs for an answer of that size, or at most needs; 0: not known. */
-static uint64_t least_ns(const struct hgm_window *w, uint32_t order)
+static uint64_t least_ns(const struct hgm_fill_window *w, uint32_t order)
 {
 	uint64_t ns = 0;
 
-	for (; !ns && order < HGM_WINDOW_ORDERS; order++) {
+	for (; !ns && order < HGM_FILL_WINDOW_ORDERS; order++) {
 		uint64_t lately = w->least_ns[order], before = w->least_before_ns[order];
 
 		ns = !lately || (before && before < lately) ? before : lately;
@@ -372,7 +375,7 @@ static uint64_t least_ns(const struct hgm_window *w, uint32_t order)
 }
 
 /* A thread that waits for an answer of the source would wait behind too many others. */
-static bool is_impolite(const struct hgm_window *w, uint32_t order, uint64_t loop_ns)
+static bool is_impolite(const struct hgm_fill_window *w, uint32_t order, uint64_t loop_ns)
 {
 	uint64_t ns = least_ns(w, order);
 
@@ -380,7 +383,7 @@ static bool is_impolite(const struct hgm_window *w, uint32_t order, uint64_t loo
 }
 
 /* So many requests are in flight that nearly all of them only wait. */
-static bool is_crowded(const struct hgm_window *w)
+static bool is_crowded(const struct hgm_fill_window *w)
 {
 	uint64_t ns = least_ns(w, w->best.order);
 
@@ -388,19 +391,19 @@ static bool is_crowded(const struct hgm_window *w)
 }
 
 /* Twice as many requests as the source can work on at a time. */
-static uint32_t uncrowded(const struct hgm_window *w)
+static uint32_t uncrowded(const struct hgm_fill_window *w)
 {
 	return (uint32_t)(2 * least_ns(w, w->best.order) * w->best.requests / w->loop_ns);
 }
 
-static bool neighbour(const struct hgm_window *w, enum hgm_window_trial trial,
-		      struct hgm_window_setting *s)
+static bool neighbour(const struct hgm_fill_window *w, enum hgm_fill_window_trial trial,
+		      struct hgm_fill_window_setting *s)
 {
 	uint32_t order = w->best.order, requests = w->best.requests, kept;
 
 	*s = w->best;
 	switch (trial) {
-	case HGM_WINDOW_FEWER:
+	case HGM_FILL_WINDOW_FEWER:
 		if (is_crowded(w)) {
 			*s = bounded(w, order, uncrowded(w));
 			break;
@@ -408,32 +411,32 @@ static bool neighbour(const struct hgm_window *w, enum hgm_window_trial trial,
 		*s = bounded(w, order,
 			     requests - (w->gently ? (requests + 7) / 8 : (requests + 1) / 2));
 		break;
-	case HGM_WINDOW_SMALLER:
+	case HGM_FILL_WINDOW_SMALLER:
 		if (order > smallest(w))
 			*s = bounded(w, order - 1, w->sleeps ? requests : 2 * requests);
 		break;
-	case HGM_WINDOW_MORE:
+	case HGM_FILL_WINDOW_MORE:
 		*s = bounded(w, order, requests + (requests + 1) / 2);
 		if (!w->sleeps && s->requests > START_REQUESTS && least_ns(w, order) &&
 		    w->loop_ns * s->requests > least_ns(w, order) * LOOP_MOST * requests)
 			*s = w->best;
 		break;
-	case HGM_WINDOW_LARGER:
-		if (order + 1 == HGM_WINDOW_ORDERS)
+	case HGM_FILL_WINDOW_LARGER:
+		if (order + 1 == HGM_FILL_WINDOW_ORDERS)
 			break;
 		kept = requests < START_REQUESTS ? requests : START_REQUESTS;
 		if (w->sleeps || w->boldly)
 			kept = requests;
 		*s = bounded(w, order + 1, requests / 2 > kept ? requests / 2 : kept);
 		break;
-	case HGM_WINDOW_TRIALS:
+	case HGM_FILL_WINDOW_TRIALS:
 		break;
 	}
 	return !same(*s, w->best);
 }
 
 /* When the rate changes, the results of earlier trials are worth nothing. */
-static void look_for_change(struct hgm_window *w, uint64_t now_ns)
+static void look_for_change(struct hgm_fill_window *w, uint64_t now_ns)
 {
 	uint64_t differs;
 
@@ -447,18 +450,19 @@ static void look_for_change(struct hgm_window *w, uint64_t now_ns)
 	try_all(w, now_ns);
 }
 
-static void rest(struct hgm_window *w, uint64_t now_ns)
+static void rest(struct hgm_fill_window *w, uint64_t now_ns)
 {
 	if (is_impolite(w, w->best.order, w->loop_ns) && w->best.requests > FEWEST_REQUESTS) {
 		w->best = bounded(w, w->best.order, uncrowded(w));
-		use(w, HGM_WINDOW_REST, w->best);
+		use(w, HGM_FILL_WINDOW_REST, w->best);
 		return;
 	}
 
 	if (is_crowded(w))
-		w->trial = HGM_WINDOW_TRIALS - 1; /* FEWER is next */
-	for (int i = 0; i < HGM_WINDOW_TRIALS && w->differences >= DIFFERENCES; i++) {
-		enum hgm_window_trial trial = (w->trial + 1 + (unsigned int)i) % HGM_WINDOW_TRIALS;
+		w->trial = HGM_FILL_WINDOW_TRIALS - 1; /* FEWER is next */
+	for (int i = 0; i < HGM_FILL_WINDOW_TRIALS && w->differences >= DIFFERENCES; i++) {
+		enum hgm_fill_window_trial trial =
+			(w->trial + 1 + (unsigned int)i) % HGM_FILL_WINDOW_TRIALS;
 
 		if (now_ns < w->due_ns[trial])
 			continue;
@@ -467,15 +471,15 @@ static void rest(struct hgm_window *w, uint64_t now_ns)
 			w->trial_ns = now_ns;
 			w->gain = 0;
 			w->pairs = 0;
-			use(w, HGM_WINDOW_TRY, w->other);
+			use(w, HGM_FILL_WINDOW_TRY, w->other);
 			return;
 		}
 		w->due_ns[trial] = now_ns + w->pause_ns[trial];
 	}
-	use(w, HGM_WINDOW_REST, w->best);
+	use(w, HGM_FILL_WINDOW_REST, w->best);
 }
 
-static void decided(struct hgm_window *w, bool better, uint64_t now_ns)
+static void decided(struct hgm_fill_window *w, bool better, uint64_t now_ns)
 {
 	uint64_t *pause_ns = &w->pause_ns[w->trial];
 	uint64_t cost_ns = saves(w->trial) ? now_ns - w->trial_ns : 0;
@@ -490,17 +494,18 @@ static void decided(struct hgm_window *w, bool better, uint64_t now_ns)
 		w->rate = w->tried;
 		*pause_ns = PAUSE_MIN_NS;
 		w->due_ns[w->trial] = now_ns;
-		w->trial = (w->trial + HGM_WINDOW_TRIALS - 1) % HGM_WINDOW_TRIALS; /* again */
-	} else if (w->trial == HGM_WINDOW_FEWER && !w->gently) {
+		w->trial = (w->trial + HGM_FILL_WINDOW_TRIALS - 1) %
+			   HGM_FILL_WINDOW_TRIALS; /* again */
+	} else if (w->trial == HGM_FILL_WINDOW_FEWER && !w->gently) {
 		w->gently = true;
-		w->trial = (w->trial + HGM_WINDOW_TRIALS - 1) % HGM_WINDOW_TRIALS;
-	} else if (w->trial == HGM_WINDOW_LARGER && !w->boldly && !w->sleeps) {
+		w->trial = (w->trial + HGM_FILL_WINDOW_TRIALS - 1) % HGM_FILL_WINDOW_TRIALS;
+	} else if (w->trial == HGM_FILL_WINDOW_LARGER && !w->boldly && !w->sleeps) {
 		w->boldly = true;
-		w->trial = (w->trial + HGM_WINDOW_TRIALS - 1) % HGM_WINDOW_TRIALS;
+		w->trial = (w->trial + HGM_FILL_WINDOW_TRIALS - 1) % HGM_FILL_WINDOW_TRIALS;
 	} else {
-		if (w->trial == HGM_WINDOW_FEWER)
+		if (w->trial == HGM_FILL_WINDOW_FEWER)
 			w->gently = false;
-		if (w->trial == HGM_WINDOW_LARGER)
+		if (w->trial == HGM_FILL_WINDOW_LARGER)
 			w->boldly = false;
 
 		if (*pause_ns < PAUSE_MIN_TIMES * cost_ns)
@@ -510,7 +515,7 @@ static void decided(struct hgm_window *w, bool better, uint64_t now_ns)
 		w->due_ns[w->trial] = now_ns + *pause_ns;
 		*pause_ns = *pause_ns * 2 < most_ns ? *pause_ns * 2 : most_ns;
 	}
-	use(w, HGM_WINDOW_REST, w->best);
+	use(w, HGM_FILL_WINDOW_REST, w->best);
 }
 
 static double relative(uint64_t rate, uint64_t to)
@@ -527,7 +532,7 @@ static double clamped(double x)
  * By how much two rounds with the same setting differ. It is the median, because now and then
  * another process has the CPU for a whole round.
  */
-static void note_noise(struct hgm_window *w, uint64_t rate)
+static void note_noise(struct hgm_fill_window *w, uint64_t rate)
 {
 	double differs = relative(rate, w->rate);
 
@@ -548,7 +553,7 @@ enum verdict {
 };
 
 /* Judge the mean of some comparisons, each of which may be off by as much as rounds differ. */
-static enum verdict judge(const struct hgm_window *w, double gain, uint32_t pairs)
+static enum verdict judge(const struct hgm_fill_window *w, double gain, uint32_t pairs)
 {
 	double beyond = gain / pairs - (saves(w->trial) ? -LOSS_MOST : GAIN_LEAST);
 
@@ -563,7 +568,7 @@ static enum verdict judge(const struct hgm_window *w, double gain, uint32_t pair
  * How much better the other setting is: by its rate and, if threads queue behind fill, by its
  * answer time, which counts a quarter as much.
  */
-static double gain(const struct hgm_window *w, uint64_t rate)
+static double gain(const struct hgm_fill_window *w, uint64_t rate)
 {
 	double faster = clamped(relative(w->tried, rate));
 	double longer = (double)w->tried_loop_ns - (double)w->loop_ns;
@@ -574,7 +579,7 @@ static double gain(const struct hgm_window *w, uint64_t rate)
 	return faster - 2 * longer / (double)(w->tried_loop_ns + w->loop_ns + 1) / 4;
 }
 
-static void tried(struct hgm_window *w, uint64_t rate, uint64_t now_ns)
+static void tried(struct hgm_fill_window *w, uint64_t rate, uint64_t now_ns)
 {
 	w->tried = rate;
 	w->tried_loop_ns = w->wait_ns / w->answers;
@@ -582,10 +587,10 @@ static void tried(struct hgm_window *w, uint64_t rate, uint64_t now_ns)
 	    (!saves(w->trial) && is_impolite(w, w->other.order, w->tried_loop_ns)))
 		decided(w, false, now_ns);
 	else
-		use(w, HGM_WINDOW_CHECK, w->best);
+		use(w, HGM_FILL_WINDOW_CHECK, w->best);
 }
 
-static void checked(struct hgm_window *w, uint64_t rate, uint64_t now_ns)
+static void checked(struct hgm_fill_window *w, uint64_t rate, uint64_t now_ns)
 {
 	enum verdict verdict;
 
@@ -597,21 +602,21 @@ static void checked(struct hgm_window *w, uint64_t rate, uint64_t now_ns)
 	w->rate = rate;
 	verdict = judge(w, w->gain, w->pairs);
 	if (verdict == UNCLEAR && w->pairs < PAIRS_MOST && now_ns - w->trial_ns < TRIAL_LONG_NS)
-		use(w, HGM_WINDOW_TRY, w->other);
+		use(w, HGM_FILL_WINDOW_TRY, w->other);
 	else
 		decided(w, verdict == BETTER, now_ns);
 }
 
-static void end_round(struct hgm_window *w, uint64_t now_ns)
+static void end_round(struct hgm_fill_window *w, uint64_t now_ns)
 {
 	uint64_t ns = now_ns > w->round_ns ? now_ns - w->round_ns : 1;
 	uint64_t rate = (uint64_t)((double)w->bytes * 1e9 / (double)ns);
 
 	switch (w->phase) {
-	case HGM_WINDOW_SEARCH:
+	case HGM_FILL_WINDOW_SEARCH:
 		searched(w, rate, now_ns);
 		break;
-	case HGM_WINDOW_REST:
+	case HGM_FILL_WINDOW_REST:
 		if (w->rate)
 			note_noise(w, rate);
 		w->rate = rate;
@@ -619,18 +624,19 @@ static void end_round(struct hgm_window *w, uint64_t now_ns)
 		look_for_change(w, now_ns);
 		rest(w, now_ns);
 		break;
-	case HGM_WINDOW_TRY:
+	case HGM_FILL_WINDOW_TRY:
 		tried(w, rate, now_ns);
 		break;
-	case HGM_WINDOW_CHECK:
+	case HGM_FILL_WINDOW_CHECK:
 		checked(w, rate, now_ns);
 		break;
 	}
 }
 
-static void note_answer_time(struct hgm_window *w, uint64_t bytes, uint64_t ns, uint64_t now_ns)
+static void note_answer_time(struct hgm_fill_window *w, uint64_t bytes, uint64_t ns,
+			     uint64_t now_ns)
 {
-	uint64_t most_ns = 2 * hgm_window_patience_ns(w);
+	uint64_t most_ns = 2 * hgm_fill_window_patience_ns(w);
 	uint64_t counts_ns = ns < most_ns ? ns : most_ns; /* a lost answer is no measure */
 
 	w->answers_ns = w->answers_ns ? (7 * w->answers_ns + counts_ns) / 8 : ns;
@@ -641,20 +647,20 @@ static void note_answer_time(struct hgm_window *w, uint64_t bytes, uint64_t ns, 
 		memset(w->least_ns, 0, sizeof(w->least_ns));
 		w->least_since_ns = now_ns;
 	}
-	for (uint32_t order = 0; order < HGM_WINDOW_ORDERS; order++)
+	for (uint32_t order = 0; order < HGM_FILL_WINDOW_ORDERS; order++)
 		if (bytes == order_bytes(order) && (!w->least_ns[order] || ns < w->least_ns[order]))
 			w->least_ns[order] = ns;
 }
 
-void hgm_window_answered(struct hgm_window *w, uint64_t bytes, uint64_t asked_ns, uint64_t trip,
-			 uint64_t now_ns)
+void hgm_fill_window_answered(struct hgm_fill_window *w, uint64_t bytes, uint64_t asked_ns,
+			      uint64_t trip, uint64_t now_ns)
 {
 	uint64_t ns = now_ns > asked_ns ? now_ns - asked_ns : 1;
 	bool new_trip = trip == w->trip;
 
 	if (w->immediate) { /* not always, after all */
 		w->immediate = false;
-		hgm_window_unused(w);
+		hgm_fill_window_unused(w);
 		new_trip = false;
 	}
 	note_answer_time(w, bytes, ns, now_ns);

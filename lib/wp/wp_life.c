@@ -6,7 +6,7 @@
 #include <errno.h>
 
 #include "collapse/collapse.h"
-#include "install/guard.h"
+#include "install/wp.h"
 #include "install/resolve.h"
 #include "kernel/sys.h"
 #include "pager/events.h"
@@ -29,7 +29,7 @@ static int check_kernel(struct hgm_region *r)
 	return 0;
 }
 
-int hgm_guard_check_faults(const struct hgm_region *r, const char *name)
+int hgm_wp_check_faults(const struct hgm_region *r, const char *name)
 {
 	if (!r->h->user_mode_only)
 		return 0;
@@ -41,23 +41,23 @@ int hgm_guard_check_faults(const struct hgm_region *r, const char *name)
 }
 
 /* Everything that goes with the guard must be there before the guard is visible. */
-static int publish(struct hgm_region *r, struct hgm_guard *g, void *user)
+static int publish(struct hgm_region *r, struct hgm_wp *g, void *user)
 {
-	const struct hgm_guard *other = hgm_guard_of(r);
+	const struct hgm_wp *other = hgm_wp_of(r);
 	int rc;
 
 	if (atomic_load_explicit(&r->dying, memory_order_acquire))
 		return hgm_fail(-ECANCELED, "%s: the region is being destroyed", g->name);
 	if (other)
 		return hgm_fail(-EBUSY, "%s: the region is under %s already", g->name, other->name);
-	rc = hgm_guard_make(r);
+	rc = hgm_wp_make(r);
 	if (rc)
 		return rc;
-	hgm_guard_become(r, g, user);
+	hgm_wp_become(r, g, user);
 	return 0;
 }
 
-int hgm_guard_begin(struct hgm_region *r, struct hgm_guard *g, void *user)
+int hgm_wp_begin(struct hgm_region *r, struct hgm_wp *g, void *user)
 {
 	int rc = check_kernel(r);
 
@@ -80,12 +80,12 @@ int hgm_guard_begin(struct hgm_region *r, struct hgm_guard *g, void *user)
 	return 0;
 }
 
-struct hgm_guard *hgm_guard_get(struct hgm_region *r, const struct hgm_guard_ops *ops)
+struct hgm_wp *hgm_wp_get(struct hgm_region *r, const struct hgm_wp_ops *ops)
 {
-	struct hgm_guard *g;
+	struct hgm_wp *g;
 
 	pthread_mutex_lock(&r->h->table_lock); /* the guard cannot end meanwhile */
-	g = hgm_guard_of(r);
+	g = hgm_wp_of(r);
 	if (g && g->ops != ops)
 		g = NULL;
 	if (g)
@@ -94,18 +94,18 @@ struct hgm_guard *hgm_guard_get(struct hgm_region *r, const struct hgm_guard_ops
 	return g;
 }
 
-void hgm_guard_put(struct hgm_guard *g)
+void hgm_wp_put(struct hgm_wp *g)
 {
 	if (atomic_fetch_sub_explicit(&g->refs, 1, memory_order_acq_rel) == 1)
 		g->ops->free(g);
 }
 
-void hgm_guard_leave(struct hgm_region *r)
+void hgm_wp_region_ends(struct hgm_region *r)
 {
-	struct hgm_guard *g;
+	struct hgm_wp *g;
 
 	pthread_mutex_lock(&r->h->table_lock); /* the guard cannot end meanwhile */
-	g = hgm_guard_of(r);
+	g = hgm_wp_of(r);
 	if (g && g->ops->hurry) {
 		g->ops->hurry(g);
 		g = NULL;
@@ -116,10 +116,10 @@ void hgm_guard_leave(struct hgm_region *r)
 	if (!g)
 		return;
 	g->ops->leave(g, r);
-	hgm_guard_put(g);
+	hgm_wp_put(g);
 }
 
-void hgm_guard_map_again(struct hgm_region *r, uint64_t block)
+void hgm_wp_map_again(struct hgm_region *r, uint64_t block)
 {
 	uint64_t pages = r->block_bytes >> HGM_PAGE_SHIFT;
 	bool unmapped = hgm_collapse_suspend(r, block) || hgm_collapse_may_be_huge(r, block);
@@ -129,17 +129,17 @@ void hgm_guard_map_again(struct hgm_region *r, uint64_t block)
 		hgm_resolve_remap(r, block * pages, pages);
 }
 
-void hgm_guard_block_out(struct hgm_region *r, uint64_t block)
+void hgm_wp_release_block(struct hgm_region *r, uint64_t block)
 {
 	/*
 	 * seq_cst: either a thread that wants the block collapsed sees that it is no longer held,
 	 * or we see that the block is wanted.
 	 */
-	hgm_guard_unhold(r, block);
+	hgm_wp_unhold(r, block);
 	hgm_collapse_resume(r, block);
 }
 
-void hgm_guard_unprotect(struct hgm_region *r, uint64_t page, uint64_t pages)
+void hgm_wp_unprotect(struct hgm_region *r, uint64_t page, uint64_t pages)
 {
 	uint64_t block_pages = r->block_bytes >> HGM_PAGE_SHIFT, end = page + pages;
 	int rc = 0;
@@ -147,11 +147,11 @@ void hgm_guard_unprotect(struct hgm_region *r, uint64_t page, uint64_t pages)
 	while (page < end) {
 		uint64_t first = page, block = page / block_pages;
 
-		while (page < end && hgm_guard_may_protect(r, block))
+		while (page < end && hgm_wp_may_protect(r, block))
 			page = ++block * block_pages;
 		page = page < end ? page : end;
 		if (page > first)
-			rc |= hgm_guard_writeprotect(r, first, page - first, 0);
+			rc |= hgm_wp_ioctl(r, first, page - first, 0);
 		else
 			page = (block + 1) * block_pages;
 	}
@@ -160,15 +160,15 @@ void hgm_guard_unprotect(struct hgm_region *r, uint64_t page, uint64_t pages)
 }
 
 /* Remove the guard last: the next guard must find no trace of it. */
-void hgm_guard_end(struct hgm_region *r)
+void hgm_wp_end(struct hgm_region *r)
 {
-	hgm_guard_allow(r, 0, r->mapped >> HGM_PAGE_SHIFT);
-	hgm_guard_unhush(r);
-	hgm_guard_unprotect(r, 0, r->mapped >> HGM_PAGE_SHIFT);
+	hgm_wp_clear_pages(r, 0, r->mapped >> HGM_PAGE_SHIFT);
+	hgm_wp_resume(r);
+	hgm_wp_unprotect(r, 0, r->mapped >> HGM_PAGE_SHIFT);
 	for (uint64_t block = 0; block < r->blocks; block++)
-		hgm_guard_block_out(r, block);
+		hgm_wp_release_block(r, block);
 	pthread_mutex_lock(&r->h->table_lock);
-	hgm_guard_become(r, NULL, NULL);
+	hgm_wp_become(r, NULL, NULL);
 	pthread_mutex_unlock(&r->h->table_lock);
 	hgm_rcu_synchronize();
 }

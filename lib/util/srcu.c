@@ -14,7 +14,7 @@
 #include <sched.h>
 #include <time.h>
 
-#include "section.h"
+#include "srcu.h"
 
 #define LOOKS_BEFORE_YIELD 256 /* some 10 us */
 #define LOOKS_BEFORE_NAP   64
@@ -46,7 +46,7 @@ static void wait_for(_Atomic unsigned int *inside)
 		be_patient(looks++);
 }
 
-void hgm_section_wait(struct hgm_section *s)
+void hgm_srcu_synchronize(struct hgm_srcu *s)
 {
 	unsigned int side = atomic_load_explicit(&s->side, memory_order_relaxed);
 

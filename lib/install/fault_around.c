@@ -8,17 +8,17 @@
  * it at random, hardly any fault is. If a quarter of the faults are hits, the window is doubled. If
  * none is, the window is halved.
  */
-#include "around.h"
+#include "fault_around.h"
 
 #define FAULTS_PER_CHOICE 32
 #define WIDER_BITS	  3
 
-void hgm_around_init(struct hgm_around *a, uint32_t smallest_pages, uint32_t wider_max)
+void hgm_fault_around_init(struct hgm_fault_around *a, uint32_t smallest_pages, uint32_t wider_max)
 {
-	*a = (struct hgm_around){ .smallest_pages = smallest_pages, .wider_max = wider_max };
+	*a = (struct hgm_fault_around){ .smallest_pages = smallest_pages, .wider_max = wider_max };
 }
 
-static void choose(struct hgm_around *a, uint32_t wider)
+static void choose(struct hgm_fault_around *a, uint32_t wider)
 {
 	uint32_t hits = atomic_exchange_explicit(&a->hits, 0, memory_order_relaxed);
 
@@ -30,12 +30,13 @@ static void choose(struct hgm_around *a, uint32_t wider)
 }
 
 /* Hash the pair, because threads often begin at powers of two. */
-static _Atomic uint64_t *slot(struct hgm_around *a, uint64_t pair)
+static _Atomic uint64_t *slot(struct hgm_fault_around *a, uint64_t pair)
 {
-	return &a->recent[pair * UINT64_C(0x9e3779b97f4a7c15) >> (64 - HGM_AROUND_RECENT_SHIFT)];
+	return &a->recent[pair * UINT64_C(0x9e3779b97f4a7c15) >>
+			  (64 - HGM_FAULT_AROUND_RECENT_SHIFT)];
 }
 
-uint64_t hgm_around_fault(struct hgm_around *a, uint64_t page)
+uint64_t hgm_fault_around_fault(struct hgm_fault_around *a, uint64_t page)
 {
 	uint32_t wider = atomic_load_explicit(&a->wider, memory_order_relaxed);
 	uint64_t pages = (uint64_t)a->smallest_pages << wider;

@@ -8,7 +8,7 @@
 #include <stdbool.h>
 #include <string.h>
 
-#include "pager/window.h"
+#include "pager/fill_window.h"
 #include "random.h"
 #include "test.h"
 
@@ -28,7 +28,7 @@ struct answer {
 };
 
 struct link {
-	struct hgm_window window;
+	struct hgm_fill_window window;
 	double bytes_per_s;
 	uint64_t rtt_ns;
 	uint64_t now_ns;
@@ -57,7 +57,7 @@ static struct link l;
 static void begin(double gbit, uint64_t rtt_ns, uint64_t fixed)
 {
 	memset(&l, 0, sizeof(l));
-	hgm_window_init(&l.window, fixed, SLOTS, false);
+	hgm_fill_window_init(&l.window, fixed, SLOTS, false);
 	l.bytes_per_s = gbit * 1e9 / 8;
 	l.rtt_ns = rtt_ns;
 }
@@ -75,8 +75,8 @@ static uint64_t transfer_ns(uint64_t bytes)
 /* As the workers do, send another request while less than the window is in flight. */
 static void ask(void)
 {
-	while (l.inflight_bytes < hgm_window_bytes(&l.window)) {
-		uint64_t bytes = hgm_window_chunk(&l.window);
+	while (l.inflight_bytes < hgm_fill_window_bytes(&l.window)) {
+		uint64_t bytes = hgm_fill_window_chunk(&l.window);
 		double reaches = (double)l.now_ns + (double)l.rtt_ns / 2;
 
 		assert_true(l.count < IN_FLIGHT);
@@ -85,7 +85,7 @@ static void ask(void)
 		l.ring[(l.first + l.count++) % IN_FLIGHT] = (struct answer){
 			.bytes = bytes,
 			.asked_ns = l.now_ns,
-			.trip = hgm_window_asked(&l.window),
+			.trip = hgm_fill_window_asked(&l.window),
 			.arrives_ns = (uint64_t)(l.free_ns + (double)l.rtt_ns / 2),
 		};
 		l.inflight_bytes += bytes;
@@ -116,7 +116,7 @@ static struct seen run(uint64_t ns)
 		const struct answer *a = &l.ring[l.first % IN_FLIGHT];
 		uint64_t before = l.now_ns;
 
-		if (!l.waking && l.inflight_bytes < hgm_window_bytes(&l.window)) {
+		if (!l.waking && l.inflight_bytes < hgm_fill_window_bytes(&l.window)) {
 			l.waking = true;
 			l.ask_ns = l.now_ns + turn_ns();
 		}
@@ -134,12 +134,12 @@ static struct seen run(uint64_t ns)
 		l.now_ns = a->arrives_ns;
 		l.inflight_bytes -= a->bytes;
 		l.delivered_bytes += a->bytes;
-		hgm_window_answered(&l.window, a->bytes, a->asked_ns, a->trip, l.now_ns);
+		hgm_fill_window_answered(&l.window, a->bytes, a->asked_ns, a->trip, l.now_ns);
 	}
 	ns = l.now_ns - start;
 	s.used = (double)(l.delivered_bytes - bytes) / (l.bytes_per_s * (double)ns / 1e9);
 	s.queue_ns = (uint64_t)(queue / (double)ns);
-	s.window = hgm_window_bytes(&l.window);
+	s.window = hgm_fill_window_bytes(&l.window);
 	return s;
 }
 
@@ -301,10 +301,10 @@ static void the_callers_window_is_kept(void **state)
 	(void)state;
 	for (size_t i = 0; i < sizeof(fixed) / sizeof(fixed[0]); i++) {
 		begin(10, 100 * US, fixed[i]);
-		assert_int_equal(hgm_window_bytes(&l.window), fixed[i]);
+		assert_int_equal(hgm_fill_window_bytes(&l.window), fixed[i]);
 		for (int n = 0; n < 20; n++) {
 			run(100 * MS);
-			assert_int_equal(hgm_window_bytes(&l.window), fixed[i]);
+			assert_int_equal(hgm_fill_window_bytes(&l.window), fixed[i]);
 		}
 	}
 	/* For comparison: a window that is much too large makes demand wait. */
@@ -318,11 +318,11 @@ static void chunks(void **state)
 
 	(void)state;
 	for (uint64_t bytes = 4 * KIB; bytes <= 256 * MIB; bytes += bytes / 7 + 1) {
-		struct hgm_window w;
+		struct hgm_fill_window w;
 		uint64_t chunk;
 
-		hgm_window_init(&w, bytes, SLOTS, false);
-		chunk = hgm_window_chunk(&w);
+		hgm_fill_window_init(&w, bytes, SLOTS, false);
+		chunk = hgm_fill_window_chunk(&w);
 		assert_true(chunk && !(chunk & (chunk - 1)));
 		assert_uint_in_range(chunk, 4 * KIB, 256 * KIB);
 		/* At least four under way, and no smaller than that takes. */
@@ -341,21 +341,21 @@ static void chunks(void **state)
 static void any_input_leaves_it_within_bounds(void **state)
 {
 	struct random random = { random_seed() };
-	struct hgm_window w;
+	struct hgm_fill_window w;
 
 	(void)state;
-	hgm_window_init(&w, 0, SLOTS, false);
+	hgm_fill_window_init(&w, 0, SLOTS, false);
 	for (int i = 0; i < 200000; i++) {
 		uint64_t asked = random_below(&random, SEC) * (uint64_t)i;
 		uint64_t trip = w.trip - random_below(&random, 2);
 		uint64_t now = random_one_in(&random, 8) ? asked - random_below(&random, asked + 1)
 							 : asked + random_below(&random, 10 * MS);
 
-		hgm_window_answered(&w, random_below(&random, 256) * KIB, asked, trip, now);
+		hgm_fill_window_answered(&w, random_below(&random, 256) * KIB, asked, trip, now);
 		if (random_one_in(&random, 100))
-			hgm_window_unused(&w);
-		assert_uint_in_range(hgm_window_bytes(&w), 16 * KIB, 64 * MIB);
-		assert_uint_in_range(hgm_window_chunk(&w), 4 * KIB, 256 * KIB);
+			hgm_fill_window_unused(&w);
+		assert_uint_in_range(hgm_fill_window_bytes(&w), 16 * KIB, 64 * MIB);
+		assert_uint_in_range(hgm_fill_window_chunk(&w), 4 * KIB, 256 * KIB);
 	}
 }
 
