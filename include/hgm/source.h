@@ -196,9 +196,9 @@ HGM_PUBLIC void hgm_source_destroy(struct hgm_source *src);
  * exactly once. An engine always exists while one of its requests is unanswered, because
  * hgm_destroy() waits for all answers.
  *
- * Errors: -EALREADY the request was answered before, or was never made (nothing was changed);
- * -EINVAL @io is NULL or is not a request of its engine, or @result is not a possible answer (the
- * request then counts as failed).
+ * Errors: -EALREADY the request was answered before (nothing was changed); -EINVAL @io is NULL, or
+ * is not a request that its engine has made (nothing was changed), or @result is not a possible
+ * answer (the request then counts as failed).
  * Calling thread: any, also inside hgm_read_fn. Does not block except on the kernel's own locks in
  * UFFDIO_CONTINUE or UFFDIO_COPY. Since: 0.1.
  */

@@ -141,7 +141,8 @@ HGM_PUBLIC uint64_t hgm_hist_quantile(const struct hgm_hist *hist, unsigned int 
  *
  * Return: the length of the whole text without its NUL, as snprintf(3) does. If the length is not
  * less than @size, the text was truncated. -EINVAL @stats is NULL or its @size is invalid, or @buf
- * is NULL and @size is not 0.
+ * is NULL and @size is not 0. -E2BIG @stats is from a newer libhgm and has a counter that this one
+ * does not know.
  * Calling thread: any. Does not block. Since: 0.1.
  */
 HGM_PUBLIC int hgm_stats_format(const struct hgm_stats *stats, char *buf, size_t size);

@@ -317,8 +317,8 @@ HGM_PUBLIC int hgm_collapse(void *addr, uint64_t len);
  * function reads /proc/self/smaps, which counts whole memory areas only, and takes far longer.
  *
  * Errors: -EOPNOTSUPP the kernel has no PAGEMAP_SCAN, and the range ends inside a memory area;
- * -EINVAL the range is not aligned; -EACCES /proc is not available; -EMFILE; others as the ioctl
- * says.
+ * -EINVAL the range is not aligned; -ENOENT /proc is not available; -EACCES it may not be read;
+ * -EMFILE; others as the ioctl says.
  * Calling thread: any. Takes the address space's lock for reading. Since: 0.1.
  */
 HGM_PUBLIC int hgm_mapped_huge(const void *addr, uint64_t len, uint64_t *huge_bytes);

@@ -150,6 +150,14 @@ static bool found_hole(const struct hgm_region *r, const struct hgm_fault *f)
 	return !r->copies && !(f->flags & HGM_UFFD_FAULT_MINOR);
 }
 
+/* How many faults a request answers: one per page that threads wait for, and none for others. */
+static uint64_t faults_of(const struct hgm_fault *f)
+{
+	uint64_t waiting = f->waiting_pages > 1 ? f->waiting_pages : 1;
+
+	return f->served_pages < waiting ? f->served_pages : waiting;
+}
+
 static int serve_page(struct hgm_region *r, uint64_t page, struct hgm_fault *f)
 {
 	struct hgm *h = r->h;
@@ -178,7 +186,7 @@ static int serve_page(struct hgm_region *r, uint64_t page, struct hgm_fault *f)
 			}
 			rc = demand_pages(r, page, f);
 			if (rc == -EINPROGRESS)
-				hgm_stat_add(&h->stats, HGM_STAT_FAULTS_DEMAND, f->served_pages);
+				hgm_stat_add(&h->stats, HGM_STAT_FAULTS_DEMAND, faults_of(f));
 			break;
 		}
 	}

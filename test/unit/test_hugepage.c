@@ -193,6 +193,7 @@ static void no_progress_is_no_endless_loop(void **state)
 
 static void failures(void **state)
 {
+	static const int errors[] = { -EMFILE, -EACCES, -ENOENT };
 	uint64_t bytes;
 
 	(void)state;
@@ -201,8 +202,8 @@ static void failures(void **state)
 	says("EPERM");
 	assert_int_equal(k.opened, 1);
 	assert_int_equal(k.closed, 1);
-	for (size_t i = 0; i < 2; i++) {
-		k.open = i ? -EACCES : -EMFILE;
+	for (size_t i = 0; i < sizeof(errors) / sizeof(errors[0]); i++) {
+		k.open = errors[i];
 		assert_int_equal(count(BASE, MIB_2, &bytes), k.open);
 		says("/proc/self/pagemap");
 		says(strerrorname_np(-k.open));

@@ -140,6 +140,10 @@ static void text_has_every_counter(void **state)
 
 static void text_is_cut_short_where_there_is_no_room(void **state)
 {
+	struct {
+		struct hgm_stats stats;
+		uint64_t counter; /* of a later release */
+	} newer;
 	char whole[4096], part[4096];
 	int length;
 
@@ -161,6 +165,12 @@ static void text_is_cut_short_where_there_is_no_room(void **state)
 	assert_int_equal(hgm_stats_format(&stats, NULL, 1), -EINVAL);
 	stats.size = 8;
 	assert_int_equal(hgm_stats_format(&stats, part, sizeof(part)), -EINVAL);
+	newer.stats = (struct hgm_stats){ .size = sizeof(newer) };
+	newer.counter = 0;
+	assert_uint_in_range(hgm_stats_format(&newer.stats, part, sizeof(part)), 100,
+			     sizeof(part) - 1);
+	newer.counter = 1;
+	assert_int_equal(hgm_stats_format(&newer.stats, part, sizeof(part)), -E2BIG);
 }
 
 /* Bucket 0 is below 256 ns, bucket i below 2^(8 + i) ns, the last one the rest. */
