@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * The states of blocks: what becomes of a block when it is full, when a page of it is mapped or
- * dropped, and when it is write-protected.
+ * dropped, when it is write-protected, when it was split, and when its collapse need not wait any
+ * more (hgm_region_collapse()).
  */
 #include <errno.h>
 #include <time.h>
@@ -115,8 +116,8 @@ static bool is_split(const struct hgm_region *r, uint64_t block, uint8_t before)
 }
 
 /*
- * Has a block that counts as huge fallen apart without a touch since? Where the page tables cannot
- * be checked block by block, holes still tell: the caller's file has been punched.
+ * Was a block that counts as huge split without a touch? Where the page tables cannot be checked
+ * block by block, holes still tell: the caller's file has been punched.
  */
 static bool was_split_unseen(const struct hgm_region *r, uint64_t block)
 {
@@ -197,7 +198,7 @@ bool hgm_collapse_suspend(struct hgm_region *r, uint64_t block)
 {
 	uint8_t huge = HGM_BLOCK_HUGE;
 
-	/* Protection takes no mapping apart in memory that is mapped by whole blocks. */
+	/* Write-protection splits no mapping in memory that is mapped by whole blocks. */
 	if (hgm_region_whole_blocks(r))
 		return false;
 	if (!atomic_compare_exchange_strong_explicit(&r->collapse->state[block], &huge,
@@ -323,7 +324,7 @@ void hgm_collapse_look_again(struct hgm_region *r)
 	}
 }
 
-/* Writes have taken huge mappings apart. Let such blocks become huge again. */
+/* Writes have split huge mappings. Let such blocks become huge again. */
 void hgm_collapse_find_split(struct hgm_region *r)
 {
 	for (uint64_t block = 0; block < r->blocks; block++) {

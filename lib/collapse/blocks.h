@@ -26,7 +26,7 @@ enum hgm_block_state {
 	HGM_BLOCK_COLLAPSING, /* the collapser works on it */
 	HGM_BLOCK_TOUCHED,    /* the same, and a page was mapped, perhaps after the collapse */
 	HGM_BLOCK_UNVERIFIED, /* collapsed, as the kernel reported; smaps was not read yet */
-	/* was huge, and will be collapsed again */
+	/* to be collapsed, or collapsed and not verified yet; it was settled before */
 	HGM_BLOCK_WAITING_SETTLED = HGM_BLOCK_WAITING | HGM_BLOCK_SETTLED,
 	HGM_BLOCK_UNVERIFIED_SETTLED = HGM_BLOCK_UNVERIFIED | HGM_BLOCK_SETTLED,
 	HGM_BLOCK_HUGE = 0x40 | HGM_BLOCK_SETTLED,	 /* mapped huge when last looked at */
@@ -75,7 +75,7 @@ struct hgm_collapser {
 };
 
 #define HGM_COLLAPSE_TRIES  12 /* then the block is left split */
-#define HGM_BLOCK_SPLIT_MAX 64 /* a block that falls apart this often is left alone */
+#define HGM_BLOCK_SPLIT_MAX 64 /* a settled block is left split after so many tries */
 
 /* wanted.c: the collapser is to look at a block. */
 void hgm_collapse_mark(struct hgm_region *r, uint64_t block);
@@ -110,7 +110,7 @@ void hgm_collapse_look_again(struct hgm_region *r);
 
 /*
  * collapse_map.c: the kernel has collapsed a block that does not count as huge. If the block is
- * protected now, which removes a huge mapping, it must be mapped again.
+ * write-protected now, which removes a huge mapping, it must be mapped again.
  */
 void hgm_collapse_in_doubt(struct hgm_region *r, uint64_t block);
 

@@ -50,7 +50,7 @@ static void map_untouched(struct hgm_region *r, uint64_t block)
 /* One of the blocks that a visit tries to collapse. */
 struct attempt {
 	uint64_t block;
-	bool held;    /* guarded: not to be collapsed now */
+	bool held;    /* held back: not to be collapsed now */
 	bool ours;    /* to be collapsed by us */
 	bool settled; /* hgm_wait() does not wait for it */
 	bool left;    /* it has holes and is left alone */
@@ -60,7 +60,8 @@ struct attempt {
 
 /*
  * The number of adjacent blocks, from the first on, for which the kernel is asked in one call. A
- * settled block ends the run: it was huge before, and may have small pages now, which are copied.
+ * settled block ends the run: it may have been huge before, and may have small pages now, which are
+ * copied.
  */
 static unsigned int asked_run(const struct attempt *a, unsigned int n)
 {
@@ -176,8 +177,8 @@ void hgm_collapse_outcome(struct hgm_region *r, uint64_t block, int rc, bool set
 	HGM_TRACE3(collapse, r->primary + block * r->block_bytes, r->block_bytes, rc);
 	tries = 1u + atomic_fetch_add_explicit(&r->collapse->tries[block], 1, memory_order_relaxed);
 	/*
-	 * Do this before the block counts as huge: from then on it may be taken apart, and left to
-	 * its collapse again.
+	 * Do this before the block counts as huge: from then on it may be split, and left to its
+	 * collapse again.
 	 */
 	if (!rc)
 		hgm_collapse_mapped(r, block);
@@ -243,7 +244,7 @@ static bool leave_holes(struct hgm_region *r, uint64_t block, bool settled)
 	return true;
 }
 
-/* A thread in hgm_wait() must not wait for a guard, which may last long. */
+/* A thread in hgm_wait() must not wait for a wp owner, which may last long. */
 static void settle_held(struct hgm_region *r, uint64_t block)
 {
 	uint8_t was = HGM_BLOCK_WAITING;
@@ -254,7 +255,7 @@ static void settle_held(struct hgm_region *r, uint64_t block)
 		return;
 	hgm_collapse_map_left(r, block);
 	hgm_region_settled(r);
-	/* The guard may have released the block since. */
+	/* The wp owner may have released the block since. */
 	if (!hgm_wp_holds(r, block))
 		hgm_collapse_mark(r, block);
 }
@@ -281,7 +282,8 @@ static void begin(struct hgm_region *r, struct attempt *a)
 }
 
 /*
- * Runs in the section, too: a thread that begins to guard must find the block huge, and suspend it.
+ * Runs in the SRCU section, too: a thread that begins to write-protect must find the block huge,
+ * and suspend it.
  */
 static void conclude(struct hgm_region *r, struct attempt *a)
 {
@@ -303,7 +305,7 @@ static void conclude(struct hgm_region *r, struct attempt *a)
 		hgm_collapse_outcome(r, a->block, a->rc, a->settled);
 }
 
-/* Runs after the section. */
+/* Runs after the SRCU section. */
 static void end(struct hgm_region *r, const struct attempt *a)
 {
 	if (a->held)
@@ -325,8 +327,8 @@ uint64_t hgm_collapse_visit(struct hgm_region *r, uint64_t word, uint64_t bits)
 	for (; bits && n < most; bits &= bits - 1)
 		a[n++].block = word * 64 + (uint64_t)__builtin_ctzll(bits);
 	/*
-	 * Either a thread that begins to guard waits for us, or we see its guard. When the guard
-	 * ends, the block comes back here.
+	 * Either a thread that begins to write-protect waits for us, or we see that it holds the
+	 * block back. When the wp owner releases the block, the block comes back here.
 	 */
 	in = hgm_wp_read_lock(r);
 	for (unsigned int i = 0; i < n; i++)

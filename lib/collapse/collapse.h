@@ -50,8 +50,8 @@ void hgm_collapse_touched(struct hgm_region *r, uint64_t block, uint8_t before);
 
 /*
  * Memory of these pages is about to be dropped: leave their blocks alone until one of their pages
- * is touched. The kernel cannot take a huge page apart while it is being collapsed, and would keep
- * its memory. @may_wait: wait for a collapse that is under way. It must be false on a thread that
+ * is touched. The kernel cannot split a huge page while it is being collapsed, and would keep its
+ * memory. @may_wait: wait for a collapse that is under way. It must be false on a thread that
  * reads events.
  */
 void hgm_collapse_discarded(struct hgm_region *r, uint64_t page, uint64_t pages, bool may_wait);
@@ -84,7 +84,7 @@ void hgm_collapse_resume(struct hgm_region *r, uint64_t block);
  */
 bool hgm_collapse_may_be_huge(const struct hgm_region *r, uint64_t block);
 
-/* Writes may have taken huge mappings apart. Let such blocks become huge again. */
+/* Writes may have split huge mappings. Let such blocks become huge again. */
 void hgm_collapse_find_split(struct hgm_region *r);
 
 /* Bytes that are mapped by huge leaves, as far as known. */

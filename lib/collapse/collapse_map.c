@@ -5,8 +5,8 @@
  * MADV_COLLAPSE maps a whole block, whether all of its pages are mapped or none, and is cheapest if
  * none is. So fill from front to back only makes pages present. A thread that touches a page before
  * its block is full gets a fault that is answered at once. One bit per block records that pages
- * were left. If the collapse fails or will not happen (a page was given up, or the region is
- * guarded), the pages that were left are mapped.
+ * were left. If the collapse fails or will not happen (a page was given up, or the region has a wp
+ * owner), the pages that were left are mapped.
  */
 #include "blocks.h"
 #include "install/wp.h"
@@ -37,8 +37,8 @@ bool hgm_collapse_leave(struct hgm_region *r, uint64_t block)
 	    atomic_load_explicit(&r->deferred, memory_order_relaxed) || hgm_wp_of(r))
 		return false;
 	/*
-	 * seq_cst: either a thread that begins to guard sees the bit, or we see its guard
-	 * (hgm_collapse_map_all_left).
+	 * seq_cst: either a thread that begins to write-protect sees the bit
+	 * (hgm_collapse_map_all_left), or we see the wp owner.
 	 */
 	set_left(r, block);
 	return !hgm_wp_of(r) && !hgm_map_poisoned_pages(r->map);

@@ -25,7 +25,7 @@ struct hgm_smaps_turns {
 	struct turn {
 		struct hgm_region *r;
 		uint64_t known; /* blocks that are huge, or are said to be */
-		uint64_t holds; /* r->holds before smaps was read */
+		uint64_t holds; /* hgm_wp_holds_count() before smaps was read */
 	} of[HGM_REGIONS_MAX];
 	struct hgm_smaps_range range[HGM_REGIONS_MAX];
 };
@@ -103,7 +103,7 @@ static uint64_t uncounted(const struct hgm_region *r)
 		case HGM_BLOCK_TOUCHED:
 			n++;
 			break;
-		case HGM_BLOCK_WAITING_SETTLED: /* the guard has it unmapped */
+		case HGM_BLOCK_WAITING_SETTLED: /* if held back, write-protection has unmapped it */
 			n += !hgm_wp_holds(r, block);
 		}
 	}
@@ -132,7 +132,7 @@ static void judge(struct hgm_region *r, uint64_t missing)
 		if (missing && tries >= HGM_COLLAPSE_TRIES) {
 			missing--;
 			/*
-			 * The missing block may be another one that fell apart and was not touched
+			 * The missing block may be another one that was split and was not touched
 			 * since.
 			 */
 			if (state == HGM_BLOCK_UNVERIFIED_SETTLED)
@@ -143,8 +143,8 @@ static void judge(struct hgm_region *r, uint64_t missing)
 }
 
 /*
- * A block that is guarded now is not huge any more, or soon will not be. Its collapse was in vain,
- * and is repeated when the guard releases the block.
+ * A block that is held back now is not huge any more, or soon will not be. Its collapse was in
+ * vain, and is repeated when the wp owner releases the block.
  */
 static void forget_held(struct hgm_region *r)
 {
@@ -166,9 +166,9 @@ static void forget_held(struct hgm_region *r)
 }
 
 /*
- * Judge by what smaps reported after @holds was read, unless blocks have been held since: guarded
- * blocks are split. Judge in one section, so that a thread that begins to guard now finds the
- * result.
+ * Judge by what smaps reported after @holds was read, unless blocks have been held back since: such
+ * blocks are split. Judge in one SRCU section, so that a thread that begins to write-protect now
+ * finds the result.
  */
 static void judge_unless_held(struct hgm_region *r, uint64_t missing, uint64_t holds)
 {
@@ -195,7 +195,7 @@ static bool is_due(const struct hgm_region *r, uint64_t now, uint64_t *at)
 	return now >= due;
 }
 
-/* Collect the regions that wait for smaps, visited, by address. */
+/* Collect the regions that wait for smaps, by address, and pin them. */
 static unsigned int collect(struct hgm *h, struct turn *turn)
 {
 	struct hgm_table *t;
@@ -215,7 +215,7 @@ static unsigned int collect(struct hgm *h, struct turn *turn)
 	return n;
 }
 
-/* Keep the regions that are due, and leave the others. */
+/* Keep the regions that are due, and unpin the others. */
 static unsigned int choose(struct hgm_smaps_turns *t, unsigned int n, uint64_t now, uint64_t *at)
 {
 	unsigned int due = 0;

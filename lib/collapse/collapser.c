@@ -143,7 +143,7 @@ enum visit {
 	VISIT_TO_HELP,
 };
 
-/* Visit the regions that exist now, and hold one after another. */
+/* Visit the regions that exist now, one after another, and pin each of them meanwhile. */
 static void visit_all(struct hgm *h, enum visit visit, bool look_again)
 {
 	bool end = false;

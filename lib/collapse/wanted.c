@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Which blocks the collapser is to look at, and waking it.
+ * Which blocks the collapser is to look at, and waking it. Also which blocks can be huge, whether a
+ * collapse copies pages, and whether helpers can do it.
  */
 #include "blocks.h"
 #include "collapse.h"

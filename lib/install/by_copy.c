@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Installing by UFFDIO_COPY, which brings contents and mapping at once: call it with DONTWAKE, set
- * the page present, then wake explicitly (no-lost-waiter).
+ * Installing by UFFDIO_COPY, or by UFFDIO_ZEROPAGE for zeroes, which bring contents and mapping at
+ * once: call them with DONTWAKE, set the page present, then wake explicitly (no-lost-waiter).
  */
 #include <errno.h>
 #include <string.h>
@@ -102,7 +102,7 @@ static int copy_run(struct hgm_uffd *u, struct hgm_range *range, enum hgm_verb v
 
 /*
  * One walk of COPY or ZEROPAGE over the remaining pages that are alike. Returns the outcome at
- * a->install_page. Called inside a section of the region.
+ * a->install_page. Called inside an SRCU section of the region.
  */
 static int copy_alike(struct hgm_arrival *a, uint64_t *copied)
 {
@@ -128,7 +128,7 @@ static int copy_alike(struct hgm_arrival *a, uint64_t *copied)
 	}
 	if (!pages || (suspect && a->backoff_us < SUSPECT_US))
 		return -EAGAIN;
-	if (protect && a->zero) /* the kernel has no protected ZEROPAGE */
+	if (protect && a->zero) /* the kernel has no write-protected ZEROPAGE */
 		hgm_by_copy_zeroes(a, from);
 	if (protect)
 		range.mode |= HGM_UFFD_COPY_WP;
@@ -204,9 +204,10 @@ static uint64_t publish_kept(struct hgm_arrival *a, uint64_t copied_to)
 }
 
 /*
- * Copied pages become present before the section ends, so that a thread that begins to guard finds
- * them (guard.c). A thread that begins a snapshot waits for sections while the guest is stopped. So
- * a COPY inside a section must not wait for a source that is a mapped file.
+ * Copied pages become present before the SRCU section ends, so that a thread that begins to
+ * write-protect finds them (wp.c). A thread that begins a snapshot waits for SRCU sections while
+ * the guest is stopped. So a COPY inside an SRCU section must not wait for a source that is a
+ * mapped file.
  */
 static int copy_on(struct hgm_arrival *a, bool *populated)
 {

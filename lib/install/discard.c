@@ -11,8 +11,8 @@
  *	from hgm_region_discard();
  *	from an event of userfaultfd, before the kernel drops the memory (events.c);
  *	when it finds a new hole in memory that was prepared: in a missing fault, when fill looks
- *	before it asks the source, or in a missing fault on the alias, raised by the owner of a
- *	claim that writes the source's answer.
+ *	before it asks the source, or in a missing fault on the alias (alias.c), raised by the
+ *	owner of a claim that writes the source's answer.
  *
  * The last case closes the race between an answer and a discard that was not announced
  * (fallocate(2) on the file, another process). An owner cannot put a page back into the page cache

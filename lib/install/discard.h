@@ -45,7 +45,10 @@ uint64_t hgm_discard_run(const struct hgm_region *r, uint64_t page, uint64_t pag
 /* Drop memory of these pages that still belongs to the region. -errno without text. */
 int hgm_discard_memory(struct hgm_region *r, uint64_t page, uint64_t pages);
 
-/* Mark a fault thread or the events thread: it must not wait for what such a thread reads. */
+/*
+ * Mark the calling thread: a fault thread, the events thread, or a snapshot's thread. It must not
+ * wait for what such a thread reads.
+ */
 void hgm_discard_forbid(void);
 bool hgm_discard_forbidden(void);
 

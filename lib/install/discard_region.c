@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * hgm_region_discard() and hgm_region_before_write().
+ * hgm_region_discard() and hgm_region_before_write(), and the check of their arguments.
  */
 #include <errno.h>
 #include <time.h>
@@ -18,8 +18,8 @@
 #define NAP_NS 50000
 
 /*
- * For those who watch for writes, a discard is a write of zeroes: a snapshot saves what it still
- * needs, and dirty tracking notes the pages. -EBUSY: a watch does not allow the write.
+ * For the wp owner, a discard is a write of zeroes: a snapshot saves what it still needs, and dirty
+ * tracking notes the pages. -EBUSY: a watch does not allow the write.
  */
 static int before_write(struct hgm_region *r, uint64_t page, uint64_t pages)
 {

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * How many neighbours are handled when one page faults.
+ * How many neighbours are handled when one page faults: the size of the fault-around window.
  *
  * The faults themselves show whether a wider window would pay. Two adjacent windows form one window
  * of the next size. A fault in the second soon after one in the first is a hit: the wider window

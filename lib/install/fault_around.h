@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * How large a window around a page is useful, judged by where other faults are: see around.c.
+ * How large a fault-around window is useful, judged by where other faults are: see fault_around.c.
  * Wait-free. If several threads count at the same time, some counts may be lost.
  */
 #ifndef HGM_LIB_FAULT_AROUND_H
@@ -23,7 +23,10 @@ struct hgm_fault_around {
 
 void hgm_fault_around_init(struct hgm_fault_around *a, uint32_t smallest_pages, uint32_t wider_max);
 
-/* A fault on @page. Returns the window around it, in pages: a power of two, aligned to its size. */
+/*
+ * A fault on @page. Returns the size of its fault-around window, in pages. The size is a
+ * power of two, and the window is aligned to it.
+ */
 uint64_t hgm_fault_around_fault(struct hgm_fault_around *a, uint64_t page);
 
 #endif

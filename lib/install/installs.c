@@ -20,9 +20,9 @@ int hgm_install_make(struct hgm_region *r)
 	hgm_suspects_init(&in->suspects);
 	/*
 	 * One more page in the same call costs a hundredth of a fault. So a fault maps an aligned
-	 * window, as the kernel does for page cache that is not registered (fault_around_bytes,
-	 * 64 KiB). The smallest window has that size. The widest is a word of the map: its 64 pages
-	 * are mapped in 7 us, during which other threads wait.
+	 * fault-around window, as the kernel does for page cache that is not registered
+	 * (fault_around_bytes, 64 KiB). The smallest window has that size. The widest is a word of
+	 * the map: its 64 pages are mapped in 7 us, during which other threads wait.
 	 */
 	hgm_fault_around_init(&in->around, 16, 2);
 	r->install = in;

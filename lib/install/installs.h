@@ -30,13 +30,12 @@ struct hgm_install {
 
 	/* Write-protection: wp.c */
 	_Atomic(struct hgm_wp *) wp;
-	_Atomic(void *) wp_user; /* its data for this region */
-	struct hgm_srcu wp_srcu; /* threads that map or collapse as the wp bits say */
-	_Atomic bool wp_all;	 /* install everything protected */
-	_Atomic uint64_t
-		*wp_pages;	   /* bitmap of pages; these three come with the first protection */
-	_Atomic uint64_t *wp_held; /* bitmap of blocks that must not be collapsed */
-	_Atomic uint64_t wp_holds; /* how often blocks were added to it */
+	_Atomic(void *) wp_user;    /* the wp owner's data for this region */
+	struct hgm_srcu wp_srcu;    /* threads that map or collapse as the wp bits say */
+	_Atomic bool wp_all;	    /* install everything write-protected */
+	_Atomic uint64_t *wp_pages; /* wp bits; these three bitmaps come with the first wp owner */
+	_Atomic uint64_t *wp_held;  /* bitmap of blocks that are held back */
+	_Atomic uint64_t wp_holds;  /* how often hgm_wp_hold() was called */
 	_Atomic(_Atomic uint64_t *) wp_registered; /* bitmap of blocks */
 };
 

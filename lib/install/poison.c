@@ -132,7 +132,7 @@ void hgm_poison_wait(struct hgm_region *r)
 	hgm_srcu_synchronize(&r->install->giving_up);
 }
 
-/* Copy zeroes, write-protected if the pages are guarded. */
+/* Copy zeroes, write-protected if the wp bits of the pages are set. */
 static int copy_zeroes(struct hgm_region *r, uint64_t page, uint64_t pages, struct hgm_range *range)
 {
 	int in = hgm_wp_read_lock(r), rc = -EAGAIN;

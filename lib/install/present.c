@@ -14,7 +14,10 @@
 #include "resolve.h"
 #include "util/bits.h"
 
-/* Find the run of present pages around one, within its window. Returns how many from *first on. */
+/*
+ * Find the run of present pages that holds @page, within the fault-around window. Returns how many
+ * pages the run has from *first on.
+ */
 static uint64_t present_around(struct hgm_region *r, uint64_t page, uint64_t *first)
 {
 	uint64_t window = hgm_fault_around_fault(&r->install->around, page);
@@ -191,8 +194,9 @@ int hgm_resolve_present(struct hgm_region *r, uint64_t page, bool wake_later)
 	} else if (r->backing != HGM_BACKING_ANON) {
 		rc = map_around(r, page, wake_later, &installed);
 		/*
-		 * Before 6.4 there is no protected CONTINUE, and the guard may not release the
-		 * page. A hole need not wait for that, because zeroes can be copied and protected.
+		 * Before 6.4 there is no write-protected CONTINUE, and the wp owner may not release
+		 * the page. A hole need not wait for that, because zeroes can be copied and
+		 * write-protected.
 		 */
 		if (rc == -EAGAIN && !r->h->can_continue_wp && is_hole(r, page))
 			rc = -EFAULT;

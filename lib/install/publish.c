@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Pages become present, and what an installation returned is judged.
+ * Pages become present. The outcome of an installation is judged and counted. The range of a
+ * CONTINUE is set up.
  */
 #include <errno.h>
 

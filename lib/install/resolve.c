@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The only place where pages become present, and where they are then mapped.
+ * The contents of claimed pages have arrived: the pages become present, and are mapped.
  *
  * There are two ways, depending on the region's backing. With an alias the contents are already in
  * the page cache: set the page present, then call CONTINUE. Its wake comes after the page is
  * present, so that a thread that found the page claimed and went away is woken (no-lost-waiter).
- * Without an alias, COPY brings contents and mapping at once: call it with DONTWAKE, set the page
- * present, then wake explicitly, for the same reason.
+ * Without an alias, COPY brings contents and mapping at once (by_copy.c): call it with DONTWAKE,
+ * set the page present, then wake explicitly, for the same reason.
  *
  * Where the map granularity is the block, nothing is installed before all pages of the block are
  * present.
@@ -25,8 +25,8 @@
 #include "util/trace.h"
 
 /*
- * Map the remaining pages that are alike. Returns the outcome at a->install_page. Called inside a
- * section of the region.
+ * Map the remaining pages that are alike. Returns the outcome at a->install_page. Called inside an
+ * SRCU section of the region.
  */
 static int continue_alike(struct hgm_arrival *a)
 {

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The only place where pages become present and, together with present.c, where they are mapped.
+ * Pages become present and are mapped. publish.c makes them present, and so does discard.c for a
+ * leaf that is discarded as a whole. resolve.c, by_copy.c, leaf.c and present.c map them. poison.c
+ * gives them up. Other modules make pages present only by calling these functions.
  */
 #ifndef HGM_LIB_RESOLVE_H
 #define HGM_LIB_RESOLVE_H
@@ -55,7 +57,10 @@ int hgm_resolve_install(struct hgm_arrival *a);
  */
 int hgm_resolve_dropped(struct hgm_arrival *a, uint64_t *pages);
 
-/* Claimed pages of one leaf have their contents. True for the caller that made their block full. */
+/*
+ * Claimed pages of one leaf have their contents: make them present. True for the caller that made
+ * their block full.
+ */
 bool hgm_resolve_publish(struct hgm_region *r, uint64_t first_page, uint64_t pages);
 
 /* The same for a leaf that the map made full by itself. */
@@ -70,8 +75,8 @@ void hgm_install_free(struct hgm_region *r);
 
 /*
  * A fault on a page whose contents are there. Map it, and present neighbours with it. -EAGAIN and
- * -ENOMEM: not now. -ENOENT: there is no registered memory, at least not now. Call it inside a
- * section of the region. @wake_later: the caller wakes the threads that wait for the page.
+ * -ENOMEM: not now. -ENOENT: there is no registered memory, at least not now. Call it inside an
+ * SRCU section of the region. @wake_later: the caller wakes the threads that wait for the page.
  */
 int hgm_resolve_present(struct hgm_region *r, uint64_t page, bool wake_later);
 
@@ -99,13 +104,16 @@ void hgm_resolve_count(struct hgm_region *r, const struct hgm_range *range);
 
 /*
  * Set up the range of a CONTINUE in steps of @step_bytes: pages from @page on that are installed
- * alike, at most @pages, protected if they are guarded. -EAGAIN: not now. Call it inside the same
- * section as the installation.
+ * alike, at most @pages, write-protected if their wp bits are set. -EAGAIN: not now. Call it inside
+ * the same SRCU section as the installation.
  */
 int hgm_resolve_continue_run(struct hgm_region *r, uint64_t page, uint64_t pages,
 			     uint64_t step_bytes, struct hgm_range *range);
 
-/* Map present pages that were not requested, protected if guarded. -errno: not all are mapped. */
+/*
+ * Map present pages that were not requested, write-protected if their wp bits are set. -errno: not
+ * all are mapped.
+ */
 int hgm_resolve_remap(struct hgm_region *r, uint64_t page, uint64_t pages);
 
 /* Outcomes that mean "try again later". */

@@ -2,38 +2,42 @@
 /*
  * Write-protection of a region.
  *
- * A page is guarded while its bit in the bitmap "guarded" is set. The rule: a guarded page is never
+ * The bitmap wp_pages has a wp bit for each page. The rule: a page whose wp bit is set is never
  * mapped writable. Two sides keep this rule:
  *
- *	installing	a thread that maps a page looks at the page's bit and maps the page in
- *			one section of the region (hgm_wp_read_lock). It maps the page protected
- *			if the bit or guard_all is set;
- *	guarding	sets the bits, waits for all sections, then calls UFFDIO_WRITEPROTECT.
+ *	installing	a thread that maps a page looks at the page's wp bit and maps the page in
+ *			one SRCU section of the region (hgm_wp_read_lock). It maps the page
+ *			write-protected if the wp bit or wp_all is set;
+ *	protecting	a thread that write-protects pages sets their wp bits, waits for all SRCU
+ *			sections, then calls UFFDIO_WRITEPROTECT.
  *
- * After the wait, no thread is left that looked at the bits before. So none of the pages is mapped
- * writable, or unprotected, after the WRITEPROTECT. Sections are counted only while the region has
- * a guard. A thread that begins to guard waits by RCU for sections that are not counted.
+ * After the wait, no thread is left that looked at the wp bits before they were set. So none of the
+ * pages is mapped writable, or unprotected, after the WRITEPROTECT. SRCU sections are counted only
+ * while the region has a wp owner. A thread that begins to write-protect a region (hgm_wp_begin)
+ * waits by RCU for SRCU sections that are not counted.
  *
- * A page's bit is cleared by a thread that has dealt with the page, before the page is unprotected.
- * Fault threads do both in one section. Elsewhere both are done by the only thread that could set
- * the bit again. A thread that sees a clear bit may map the page writable.
+ * The thread that has dealt with a page clears the page's wp bit before the page is unprotected.
+ * Fault threads do both in one SRCU section. Elsewhere the only thread that could set the wp bit
+ * again does both. A thread that sees a clear wp bit may map the page writable.
  *
- * A snapshot guards the pages that are present at an instant. It sets guard_all, waits, sets the
- * bits, calls UFFDIO_WRITEPROTECT, and then clears guard_all. So nothing can be mapped writable
- * between the bits and the WRITEPROTECT. Nor can a page be mapped but not present: COPY and the
- * publication of what it copied are in one section, so every page that the guest can have written
- * to is guarded. While guard_all is set some faults must wait, for a short time.
+ * A snapshot write-protects the pages that are present at an instant. It sets wp_all, waits, sets
+ * the wp bits, calls UFFDIO_WRITEPROTECT, and then clears wp_all. So no page can be mapped writable
+ * between the setting of the wp bits and the WRITEPROTECT. Nor can a page be mapped but not
+ * present: COPY and the publication of what it copied are in one SRCU section. So the wp bit of
+ * every page that the guest can have written to is set. While wp_all is set, some faults must wait,
+ * for a short time.
  *
- * Where the kernel cannot install protected pages (UFFDIO_CONTINUE before 6.4), blocks that are
- * completely present are registered for write-protection only: the kernel itself maps their pages,
- * protected. In other blocks a guarded page is dealt with, as if it were written to, before it is
- * mapped.
+ * Where the kernel cannot install write-protected pages (UFFDIO_CONTINUE before 6.4), blocks that
+ * are completely present are registered without minor faults, if needs_no_minor() allows it: the
+ * kernel itself maps their pages, write-protected. In other blocks a page whose wp bit is set is
+ * first dealt with as if it were written to, and then mapped.
  *
- * The kernel drops protection when it collapses, and refuses to collapse shmem that is registered
- * for write-protection. So the collapser must not collapse guarded blocks (hgm_wp_holds, by the
- * same reasoning). The registration of a full block is renewed without write-protection before the
- * block is collapsed. For a moment the block is not registered at all. This is harmless only
- * because all its pages are present.
+ * The kernel drops write-protection when it collapses, and refuses to collapse shmem that is
+ * registered for write-protection. So the collapser must not collapse blocks that are held back. It
+ * calls hgm_wp_holds() and collapses the block in one SRCU section, by the same reasoning. The
+ * registration of a full block is renewed without write-protection before the block is collapsed.
+ * For a moment the block is not registered at all. This is harmless only because all its pages are
+ * present.
  */
 #include <errno.h>
 
@@ -123,7 +127,7 @@ int hgm_wp_fault(struct hgm_region *r, uint64_t page)
 {
 	int rc = hgm_wp_write(r, page);
 
-	if (rc == HGM_WP_WAITS) /* the guard releases it */
+	if (rc == HGM_WP_WAITS) /* the wp owner releases it later */
 		return 0;
 	return rc ? rc : hgm_wp_release(r, page, 1);
 }
@@ -150,7 +154,7 @@ void hgm_wp_removed(struct hgm_region *r, uint64_t page, uint64_t pages)
 {
 	struct hgm_wp *g;
 
-	hgm_rcu_read_lock(); /* the guard cannot be freed meanwhile */
+	hgm_rcu_read_lock(); /* the wp owner cannot be freed meanwhile */
 	g = hgm_wp_of(r);
 	if (g && g->ops->removed)
 		g->ops->removed(g, r, page, pages);
@@ -161,7 +165,7 @@ void hgm_wp_holes(struct hgm_region *r, uint64_t word, uint64_t bits)
 {
 	struct hgm_wp *g;
 
-	hgm_rcu_read_lock(); /* the guard cannot be freed meanwhile */
+	hgm_rcu_read_lock(); /* the wp owner cannot be freed meanwhile */
 	g = hgm_wp_of(r);
 	if (g && g->ops->holes)
 		g->ops->holes(g, r, word, bits);
@@ -198,7 +202,10 @@ uint64_t hgm_wp_run(struct hgm_region *r, uint64_t page, uint64_t pages, bool ab
 	n = n < pages ? n : pages;
 	if (!*protect || able)
 		return n;
-	/* Protected pages cannot be installed here: make the first ones unguarded. */
+	/*
+	 * Write-protected pages cannot be installed here. Get the wp bits of the first ones
+	 * cleared.
+	 */
 	*protect = false;
 	if (hgm_wp_write(r, page))
 		return 0;

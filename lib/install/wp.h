@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Write-protection of a region: the object that is told of writes, and the pages that it guards.
+ * Write-protection of a region: the owner of the write-protection (the wp owner), which is told of
+ * writes, and the pages whose wp bits it sets.
  */
 #ifndef HGM_LIB_WP_H
 #define HGM_LIB_WP_H
@@ -12,21 +13,21 @@
 struct hgm_wp;
 struct hgm_region;
 
-/* For a write: the writer waits until the guard releases it later. */
+/* Returned by hgm_wp_ops.write: the writer waits until the wp owner releases it later. */
 #define HGM_WP_WAITS 1
 
 struct hgm_wp_ops {
 	/*
 	 * A thread writes to these pages, or they are about to be mapped unprotected. The pages are
-	 * one unit of protection. When it returns 0, none of them is guarded any more.
-	 * HGM_WP_WAITS: they stay guarded. -EAGAIN: try again later. Runs on fault threads,
-	 * inside a section of the region.
+	 * one unit of protection. When it returns 0, none of their wp bits is set any more.
+	 * HGM_WP_WAITS: their wp bits stay set. -EAGAIN: try again later. Runs on fault threads,
+	 * inside an SRCU section of the region.
 	 */
 	int (*write)(struct hgm_wp *g, struct hgm_region *r, uint64_t page, uint64_t pages);
 	/*
 	 * Memory of these pages was dropped, or is about to be: their contents are zeroes. May run
 	 * on the thread that has read the event, so it must not take a lock or wait. NULL: the
-	 * guard does not need to know.
+	 * wp owner does not need to know.
 	 */
 	void (*removed)(struct hgm_wp *g, struct hgm_region *r, uint64_t page, uint64_t pages);
 	/*
@@ -35,8 +36,8 @@ struct hgm_wp_ops {
 	 */
 	void (*holes)(struct hgm_wp *g, struct hgm_region *r, uint64_t word, uint64_t bits);
 	/*
-	 * The region is being destroyed. A guard is of one of two kinds. Either it is counted by
-	 * references: leave() ends it, and free() frees it. Or it holds the region until it has
+	 * The region is being destroyed. A wp owner is of one of two kinds. Either it is counted
+	 * by references: leave() ends it, and free() frees it. Or it pins the region until it has
 	 * ended: hurry() makes it end soon, and runs under the table's lock.
 	 */
 	void (*leave)(struct hgm_wp *g, struct hgm_region *r);
@@ -44,7 +45,7 @@ struct hgm_wp_ops {
 	void (*hurry)(struct hgm_wp *g);
 };
 
-/* Part of the object that guards: a snapshot, dirty tracking, a caller's watch. */
+/* The wp owner. It is part of a snapshot, of dirty tracking, or of a caller's watch. */
 struct hgm_wp {
 	const struct hgm_wp_ops *ops;
 	const char *name; /* for messages */
@@ -59,15 +60,19 @@ struct hgm_wp {
 int hgm_wp_check_faults(const struct hgm_region *r, const char *name);
 
 /*
- * Begin to guard a region. Nothing is guarded, registered or held back yet. Blocks for a grace
- * period. -EBUSY: the region has a guard already. -ECANCELED: it is being destroyed.
+ * Make @g the wp owner of a region. No wp bit is set, nothing is registered and no block is held
+ * back yet. Blocks for a grace period. -EBUSY: the region has a wp owner already. -ECANCELED: the
+ * region is being destroyed.
  */
 int hgm_wp_begin(struct hgm_region *r, struct hgm_wp *g, void *user);
 
-/* End guarding: afterwards nothing is guarded, and no thread waits. Blocks for a grace period. */
+/*
+ * End the write-protection. Afterwards the region has no wp owner, no wp bit is set, and no thread
+ * waits. Blocks for a grace period.
+ */
 void hgm_wp_end(struct hgm_region *r);
 
-/* The region's guard with a reference, if it is of that kind, else NULL. */
+/* The region's wp owner with a reference, if @ops is its table of functions, else NULL. */
 struct hgm_wp *hgm_wp_get(struct hgm_region *r, const struct hgm_wp_ops *ops);
 void hgm_wp_put(struct hgm_wp *g);
 
@@ -75,114 +80,128 @@ void hgm_wp_put(struct hgm_wp *g);
 void hgm_wp_region_ends(struct hgm_region *r);
 
 /*
- * A thread must look at the guard, and map or collapse accordingly, within one section of the
- * region. A section is a read-side section of RCU, too. Pass the return value of hgm_wp_read_lock()
- * to hgm_wp_read_unlock().
+ * A thread must look at the wp owner and the wp bits, and map or collapse accordingly, within one
+ * SRCU section of the region. An SRCU section is also a read-side section of RCU. Pass the return
+ * value of hgm_wp_read_lock() to hgm_wp_read_unlock().
  */
 int hgm_wp_read_lock(struct hgm_region *r);
 void hgm_wp_read_unlock(struct hgm_region *r, int in);
 
 /*
- * Wait until all sections that were entered before have ended. Only the guard may call this, one
- * thread at a time.
+ * Wait until all SRCU sections that were entered before have ended. Only the wp owner may call
+ * this, one thread at a time.
  */
 void hgm_wp_synchronize(struct hgm_region *r);
 
-/* Keep the collapser away from blocks. Waits for sections. */
+/* Hold blocks back from the collapser. hgm_wp_hold() waits for SRCU sections. */
 void hgm_wp_hold(struct hgm_region *r, uint64_t block, uint64_t blocks);
 void hgm_wp_unhold(struct hgm_region *r, uint64_t block);
 
-/* How often blocks were held so far. */
+/* How often hgm_wp_hold() was called so far. */
 uint64_t hgm_wp_holds_count(const struct hgm_region *r);
 
 /* No block of the region is registered for write-protection any more. */
 void hgm_wp_forget_registered(struct hgm_region *r);
 
-/* Register blocks for write-protection. They must be held. */
+/* Register blocks for write-protection. They must be held back. */
 int hgm_wp_register(struct hgm_region *r, uint64_t block, uint64_t blocks);
 
-/* Map a block again by pages. It is held, was mapped huge, and has been protected since. */
+/*
+ * Map a block again by pages. The block is held back. It was mapped huge, and has been
+ * write-protected since.
+ */
 void hgm_wp_map_again(struct hgm_region *r, uint64_t block);
 
 /*
- * Guard pages: whole units, in blocks that are registered. A thread that writes to them may
- * continue unseen until this returns. -errno: some of them may be guarded. Waits for sections.
+ * Set the wp bits of pages and write-protect the pages. They are whole units, in blocks that are
+ * registered. A thread that writes to them may continue unseen until this returns. -errno: the wp
+ * bits are set, and some of the pages may be write-protected. Waits for SRCU sections.
  */
 int hgm_wp_protect(struct hgm_region *r, uint64_t page, uint64_t pages);
 
-/* Stop guarding pages. Does not unprotect them. */
+/* Clear the wp bits of pages. Does not unprotect the pages. */
 void hgm_wp_clear_pages(struct hgm_region *r, uint64_t page, uint64_t pages);
 
-/* Unprotect pages that are no longer guarded, and wake the threads that wait to write to them. */
+/*
+ * Unprotect pages whose wp bits are clear, and wake the threads that wait to write to them. Only
+ * blocks that may hold write-protected pages (hgm_wp_may_protect()) are touched.
+ */
 void hgm_wp_unprotect(struct hgm_region *r, uint64_t page, uint64_t pages);
 
 /* UFFDIO_WRITEPROTECT of whole units. -errno with text. */
 int hgm_wp_ioctl(struct hgm_region *r, uint64_t page, uint64_t pages, uint64_t mode);
 
 /*
- * From here until hgm_wp_arm(), everything that is installed is protected. Faults that cannot be
- * served in this way wait, so keep it short. hgm_wp_synchronize() must be called before
- * hgm_wp_arm().
+ * From here until hgm_wp_arm(), everything that is installed is write-protected. Faults that cannot
+ * be served in this way wait, so keep it short. hgm_wp_synchronize() must be called before
+ * hgm_wp_arm(). hgm_wp_arm() calls hgm_wp_resume() at its end.
  */
 void hgm_wp_quiesce(struct hgm_region *r);
 void hgm_wp_resume(struct hgm_region *r);
 
 /*
- * Guard the pages that are present. *armed becomes a bitmap of them. *discarded becomes a bitmap of
- * the pages that are not present, but zero, and are still owned. Only UFFDIO_WRITEPROTECT takes
- * time here. -errno: hgm_wp_end() must follow.
+ * Set the wp bits of the pages that are present, and write-protect the region. *armed becomes a
+ * bitmap of the present pages. *discarded becomes a bitmap of the pages that are not present, but
+ * zero, and are still owned. Only UFFDIO_WRITEPROTECT takes time here. -errno: hgm_wp_end() must
+ * follow.
  */
 int hgm_wp_arm(struct hgm_region *r, uint64_t *armed, uint64_t *discarded);
 
-/* The region's guard, which a section or a reference keeps, or NULL; and the guard's data. */
+/*
+ * The region's wp owner, or NULL. An SRCU section or a reference keeps it from being freed.
+ * hgm_wp_user() returns the wp owner's data for this region. hgm_wp_become() sets both.
+ */
 struct hgm_wp *hgm_wp_of(const struct hgm_region *r);
 void *hgm_wp_user(const struct hgm_region *r);
 void hgm_wp_become(struct hgm_region *r, struct hgm_wp *g, void *user);
 
-/* The bitmap of guarded pages, by words. */
+/* The bitmap of wp bits, by words. */
 uint64_t hgm_wp_word(const struct hgm_region *r, uint64_t word);
 void hgm_wp_set(struct hgm_region *r, uint64_t word, uint64_t bits);
 void hgm_wp_clear(struct hgm_region *r, uint64_t word, uint64_t bits);
 
-/* Is any of these pages guarded? */
+/* Is the wp bit of any of these pages set? */
 bool hgm_wp_any(const struct hgm_region *r, uint64_t page, uint64_t pages);
 
-/* Unprotect pages that are not guarded, and wake the threads that wait to write to them. */
+/*
+ * Unprotect the units of these pages, and wake the threads that wait to write to them. The wp bits
+ * of the pages are clear, unless the pages become poison (poison.c).
+ */
 int hgm_wp_release(struct hgm_region *r, uint64_t page, uint64_t pages);
 
-/* The guard needs no page of a block any more: the block may become huge again. */
+/* The wp owner needs no page of a block any more: the block may become huge again. */
 void hgm_wp_release_block(struct hgm_region *r, uint64_t block);
 
 /* Handle a write fault. -EAGAIN and other errors: try again later. */
 int hgm_wp_fault(struct hgm_region *r, uint64_t page);
 
-/* A page is about to be written to: make it unguarded. 0, HGM_WP_WAITS, or -EAGAIN. */
+/* A page is about to be written to: get its wp bit cleared. 0, HGM_WP_WAITS, or -EAGAIN. */
 int hgm_wp_write(struct hgm_region *r, uint64_t page);
 
-/* Call the guard's member of struct hgm_wp_ops, if there is one. */
+/* Call the wp owner's member of struct hgm_wp_ops, if there is one. */
 void hgm_wp_removed(struct hgm_region *r, uint64_t page, uint64_t pages);
 void hgm_wp_holes(struct hgm_region *r, uint64_t word, uint64_t bits);
 
 /*
- * 0: a page may be mapped writable now. -EAGAIN: not now. Call it in the section that maps the
+ * 0: a page may be mapped writable now. -EAGAIN: not now. Call it in the SRCU section that maps the
  * page.
  */
 int hgm_wp_lift(struct hgm_region *r, uint64_t page);
 
 /*
  * How to install pages, at most @pages from @page on: returns how many of them can be installed
- * alike, and sets *protect to whether they must be protected. @able: the kernel can install
- * protected pages. 0: not now. Call it in the section that installs the pages.
+ * alike, and sets *protect to whether they must be write-protected. @able: the kernel can install
+ * write-protected pages. 0: not now. Call it in the SRCU section that installs the pages.
  */
 uint64_t hgm_wp_run(struct hgm_region *r, uint64_t page, uint64_t pages, bool able, bool *protect);
 
-/* Must the collapser leave a block alone? Call it in the section that collapses the block. */
+/* Is a block held back from the collapser? Call it in the SRCU section that collapses the block. */
 bool hgm_wp_holds(const struct hgm_region *r, uint64_t block);
 
 /* Before a full block is collapsed: end the part of its registration that prevents the collapse. */
 int hgm_wp_unregister_block(struct hgm_region *r, uint64_t block);
 
-/* May a block hold protected pages? */
+/* May a block hold write-protected pages? */
 bool hgm_wp_may_protect(const struct hgm_region *r, uint64_t block);
 
 /* Allocate the bitmaps, once. -ENOMEM with text. */

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Which blocks of a region are registered for write-protection and kept from the collapser, and
- * which pages become guarded. guard.c explains the rule that all this serves.
+ * Which blocks of a region are registered for write-protection and held back from the collapser,
+ * and which pages are write-protected. Also the bitmaps for this. wp.c explains the rule that all
+ * this serves.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -68,8 +69,9 @@ static bool bit_of(const _Atomic uint64_t *bitmap, uint64_t bit)
 
 /*
  * Before 6.4, the engine need not serve the minor faults of a block of shared memory that is
- * completely present: the kernel serves them, and keeps the block protected. Holes would be filled
- * while the block is not registered at all, and raise SIGBUS where there is no memory for them.
+ * completely present: the kernel serves them, and keeps the block write-protected. Holes would be
+ * filled while the block is not registered at all, and raise SIGBUS where there is no memory for
+ * them.
  */
 static bool needs_no_minor(const struct hgm_region *r, uint64_t block)
 {
@@ -92,9 +94,9 @@ static uint64_t unregistered_run(const struct hgm_region *r, uint64_t block, uin
 }
 
 /*
- * These kernels fail to protect a huge mapping if a thread faults it in again while the kernel
- * takes it apart. No thread can do so as long as we serve the minor faults. So take the mapping
- * apart before that ends.
+ * These kernels fail to write-protect a huge mapping if a thread faults it in again while the
+ * kernel splits it. No thread can do so as long as we serve the minor faults. So split the mapping
+ * before that ends.
  */
 static int register_alone(struct hgm_region *r, struct hgm_uffd *u, uint64_t at, uint64_t len)
 {
@@ -169,7 +171,7 @@ int hgm_wp_unregister_block(struct hgm_region *r, uint64_t block)
 	 */
 	if (r->backing == HGM_BACKING_ANON && !r->h->can_continue_wp)
 		error = hgm_sys->madvise(r->primary + at, HGM_PAGE_BYTES, HGM_MADV_POPULATE_WRITE);
-	/* If the block cannot be registered again now, the next guard registers it. */
+	/* If the block cannot be registered again now, the next wp owner registers it. */
 	atomic_fetch_and_explicit(&registered[block / 64], ~bit, memory_order_acq_rel);
 	rc = hgm_uffd_register(u, r->primary + at, r->block_bytes,
 			       error ? r->modes | HGM_UFFD_WP : r->modes, &ioctls);
@@ -267,14 +269,14 @@ int hgm_wp_protect(struct hgm_region *r, uint64_t page, uint64_t pages)
 		atomic_fetch_or_explicit(&r->install->wp_pages[w],
 					 hgm_bits_of_range(page, pages, w), memory_order_acq_rel);
 	/*
-	 * Threads that saw clear bits have mapped or released their pages by now. Pages that are
-	 * protected from here on stay protected.
+	 * Threads that saw clear wp bits have mapped or released their pages by now. Pages that are
+	 * write-protected from here on stay write-protected.
 	 */
 	hgm_wp_synchronize(r);
 	return hgm_wp_ioctl(r, page, pages, HGM_UFFD_WP_PROTECT);
 }
 
-/* Blocks that the collapser may be working on hold no protected pages. */
+/* Blocks that the collapser may be working on hold no write-protected pages. */
 bool hgm_wp_may_protect(const struct hgm_region *r, uint64_t block)
 {
 	return bit_of(r->install->wp_held, block) && bit_of(r->install->wp_registered, block);

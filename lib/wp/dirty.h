@@ -3,7 +3,7 @@
  * The parts of dirty tracking:
  *
  *	dirty.c		its life: start, collect, stop, and the choice of the way
- *	dirty_sync.c	the synchronous way: pages are guarded, and a write ends the guarding
+ *	dirty_sync.c	the synchronous way: wp bits of pages are set, and a write clears them
  *	dirty_async.c	the asynchronous way: the kernel records writes, PAGEMAP_SCAN collects them
  */
 #ifndef HGM_LIB_DIRTY_H
@@ -20,7 +20,7 @@
 struct hgm_region;
 struct hgm_uffd;
 
-#define HGM_DIRTY_PIECE_WORDS 4096 /* 1 GiB: one wait for sections per piece */
+#define HGM_DIRTY_PIECE_WORDS 4096 /* 1 GiB: one wait for SRCU sections per piece */
 
 struct hgm_dirty {
 	struct hgm_wp wp;

@@ -105,7 +105,7 @@ static int forget_all(struct hgm_dirty *d)
 	struct hgm_region *r = d->r;
 	int rc = 0;
 
-	/* Protecting pages by UFFDIO_WRITEPROTECT takes huge mappings apart; a scan does not. */
+	/* Write-protecting pages by UFFDIO_WRITEPROTECT splits huge mappings; a scan does not. */
 	if (d->flags & HGM_DIRTY_EXACT)
 		rc = protect_all(d);
 	if (!rc)

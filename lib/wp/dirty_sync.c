@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Dirty tracking by guarded pages: a thread that writes to a guarded page waits for a fault thread,
- * which stops guarding the page. So a page that is present and not guarded was written to.
+ * Dirty tracking by wp bits: a thread that writes to a page whose wp bit is set waits for a fault
+ * thread, which clears the wp bit. So a page that is present and whose wp bit is clear was written
+ * to.
  *
- * Absent pages are guarded too, so that their arrival does not count: they are mapped protected. If
- * arrivals are to count, absent pages are not guarded, and are found unguarded once they are
- * present.
+ * The wp bits of absent pages are set too, so that their arrival does not count: they are mapped
+ * write-protected. If arrivals are to count, the wp bits of absent pages stay clear, and are found
+ * clear once the pages are present.
  */
 #include "dirty.h"
 #include "region/hgm.h"
@@ -99,8 +100,8 @@ static int collect_piece(struct hgm_dirty *d, uint64_t page, uint64_t end)
 	if (!any)
 		return 0;
 	/*
-	 * Threads that saw clear bits have mapped or released their pages by now. Pages that are
-	 * protected from here on stay protected.
+	 * Threads that saw clear wp bits have mapped or released their pages by now. Pages that are
+	 * write-protected from here on stay write-protected.
 	 */
 	hgm_wp_synchronize(r);
 	rc = protect_again(d, page, end, dirty);
@@ -120,8 +121,9 @@ int hgm_dirty_sync_collect(struct hgm_dirty *d, uint64_t page, uint64_t pages)
 	int rc = 0;
 
 	/*
-	 * A thread can write to a copied page before the page is present (resolve.c). Wait for the
-	 * sections in which such pages become present, or this collection would not find the write.
+	 * A thread can write to a copied page before the page is present (by_copy.c). Wait for the
+	 * SRCU sections in which such pages become present, or this collection would not find the
+	 * write.
 	 */
 	hgm_wp_synchronize(d->r);
 	while (page < end && !rc) {

@@ -175,7 +175,7 @@ static bool is_guarded_block(const struct hgm_region *r, uint64_t block)
 	return hgm_wp_any(r, first, pages < left ? pages : left);
 }
 
-/* Let blocks become huge again if none of their pages is guarded. */
+/* Let blocks become huge again if no wp bit of their pages is set. */
 static void let_go(struct hgm_region *r, uint64_t block, uint64_t blocks)
 {
 	for (uint64_t b = block; b < block + blocks; b++)
@@ -238,7 +238,7 @@ static int with_watch(struct hgm_region *r, const struct pages *p,
 	return rc;
 }
 
-/* Keeps the region alive while a thread is in here. */
+/* Pins the region, which keeps it alive while a thread is in here. */
 static int change(struct hgm_region *r, uint64_t offset, uint64_t length, uint32_t flags,
 		  struct hgm_span *what, int (*verb)(struct hgm_region *, const struct pages *),
 		  const char *function)

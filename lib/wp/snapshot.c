@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The life of a live snapshot.
+ * The life of a live snapshot, from its begin to its destruction. snapshot_create.c creates it.
  */
 #include <errno.h>
 #include <fcntl.h>

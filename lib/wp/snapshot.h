@@ -2,7 +2,9 @@
 /*
  * The parts of a live snapshot:
  *
- *	snapshot.c		its life: create, begin, wait, cancel
+ *	snapshot.c		its life: begin, wait, cancel, progress, destroy
+ *	snapshot_create.c	its creation: options, regions, pool, and write-protection
+ *	snapshot_wp.c		what it does as the wp owner of its regions
  *	snapshot_pool.c		old contents, copied before a page is written to
  *	snapshot_sweep.c	its thread, which gives all pages to the sink
  *	snapshot_ahead.c	pages that have not arrived, read from their sources ahead of that

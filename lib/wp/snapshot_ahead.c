@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * Pages that had not arrived at the instant come from their sources. The workers ask for them ahead
- * of the sweep, inside the window that fill has, as many at a time as the source takes. The
+ * of the sweep, inside the fill window of the region, as many at a time as the source takes. The
  * snapshot's thread never calls a source. While it waits for one, it gives the sink what was put
  * into the pool before writes.
  */

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Making a snapshot: its parts, its pool, and the protection of its regions.
+ * Making a snapshot: its options, its parts, its pool, and the write-protection of its regions.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -82,7 +82,10 @@ static bool wanted(const struct hgm_snapshot_opts *o, const struct hgm_region *r
 	return !o->regions;
 }
 
-/* Collect the regions, in the order of their places in the snapshot, and keep them alive. */
+/*
+ * Collect the regions, in the order of their places in the snapshot. Pin them, which keeps them
+ * alive.
+ */
 static int take_parts(struct hgm_snapshot *s)
 {
 	struct hgm_table *t;
@@ -181,7 +184,10 @@ static int guard_part(struct hgm_snapshot *s, uint32_t number)
 	if (rc)
 		return rc;
 	part->guarded = true;
-	/* Write to them once, so that the instant does not wait until the kernel allocates them. */
+	/*
+	 * Write to the bitmaps once, so that the instant does not wait until the kernel allocates
+	 * them.
+	 */
 	for (uint64_t w = 0; w < words; w++) {
 		part->armed[w] = hgm_map_present_word(part->r->map, w);
 		part->discarded[w] = hgm_map_discarded_word(part->r->map, w);

@@ -3,10 +3,10 @@
  * The thread of a snapshot. First it maps again what the instant has unmapped. Then it sweeps over
  * all pages and gives their contents at the instant to the sink.
  *
- * Exactly one thread copies a guarded page: the one that sets its bit in part->saving. It copies
- * the contents first, then clears the guarded bit, then unprotects the page, which wakes the
- * threads that wait to write. So a thread that finds the bit set by another one only has to try
- * again.
+ * Exactly one thread copies a page whose wp bit is set: the one that sets the page's bit in
+ * part->saving. It copies the contents first, then clears the wp bit, then unprotects the page,
+ * which wakes the threads that wait to write. So a thread that finds the bit in part->saving set by
+ * another one only has to try again.
  */
 #include <errno.h>
 #include <pthread.h>
@@ -90,7 +90,10 @@ static uint64_t mask_of(const struct hgm_region *r, uint64_t word)
 	return hgm_bits_low(hgm_region_pages(r) - word * 64);
 }
 
-/* Copy the guarded pages of a word that no other thread copies into the buffer. */
+/*
+ * Copy pages of a word into the buffer: those whose wp bits are set and that no other thread
+ * copies.
+ */
 static uint64_t copy_owed(struct hgm_part *part, uint64_t word, char *to)
 {
 	struct hgm_region *r = part->r;
@@ -126,7 +129,10 @@ static void release_bits(struct hgm_region *r, uint64_t word, uint64_t bits)
 		release(r, word * 64 + low, run);
 }
 
-/* Copy what is owed of a word, and release it where a page is the unit of protection. */
+/*
+ * Copy the pages of a word that are still to be copied, and clear their wp bits. Release them where
+ * a page is the unit of protection.
+ */
 static uint64_t copy_word(struct hgm_part *part, uint64_t word, char *to)
 {
 	uint64_t mine = copy_owed(part, word, to);

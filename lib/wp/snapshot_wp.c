@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * What a snapshot does as the guard of its regions: it saves pages before they are written to.
+ * What a snapshot does as the wp owner of its regions: it saves pages before they are written to,
+ * and notes pages that are dropped or found to be holes. Also how it reads pages, and fails.
  */
 #include <errno.h>
 #include <string.h>
@@ -50,7 +51,7 @@ static void note_dropped(struct hgm_wp *g, struct hgm_region *r, uint64_t page, 
 					 memory_order_release);
 }
 
-/* Copy pages, whose slots are consecutive, into the pool. They are no longer guarded then. */
+/* Copy pages, whose slots are consecutive, into the pool. Then clear their wp bits. */
 static void save_run(struct hgm_snapshot *s, const struct hgm_part *part, uint64_t page,
 		     uint32_t slot, uint64_t pages)
 {
@@ -68,7 +69,7 @@ static void save_run(struct hgm_snapshot *s, const struct hgm_part *part, uint64
 	atomic_fetch_add_explicit(&s->copied_pages, pages, memory_order_relaxed);
 }
 
-/* A write to guarded pages: copy their old contents into the pool. */
+/* A write to pages whose wp bits are set: copy their old contents into the pool. */
 static int save_word(struct hgm_snapshot *s, struct hgm_part *part, uint64_t word, uint64_t want)
 {
 	struct hgm_region *r = part->r;

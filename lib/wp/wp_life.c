@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Which guard a region has, how it begins and ends, and what becomes of huge mappings meanwhile.
- * guard.c explains the rule that all this serves.
+ * Which wp owner a region has, how it begins and ends, and what becomes of huge mappings meanwhile.
+ * wp.c explains the rule that all this serves.
  */
 #include <errno.h>
 
@@ -40,7 +40,7 @@ int hgm_wp_check_faults(const struct hgm_region *r, const char *name)
 			name);
 }
 
-/* Everything that goes with the guard must be there before the guard is visible. */
+/* Everything that belongs to the wp owner must be there before the wp owner is visible. */
 static int publish(struct hgm_region *r, struct hgm_wp *g, void *user)
 {
 	const struct hgm_wp *other = hgm_wp_of(r);
@@ -70,7 +70,7 @@ int hgm_wp_begin(struct hgm_region *r, struct hgm_wp *g, void *user)
 	pthread_mutex_unlock(&r->h->table_lock);
 	if (rc)
 		return rc;
-	/* From now on all sections are counted. */
+	/* From now on all SRCU sections are counted. */
 	hgm_rcu_synchronize();
 	/*
 	 * These blocks will not be collapsed, and pages that are mapped later would count as
@@ -84,7 +84,7 @@ struct hgm_wp *hgm_wp_get(struct hgm_region *r, const struct hgm_wp_ops *ops)
 {
 	struct hgm_wp *g;
 
-	pthread_mutex_lock(&r->h->table_lock); /* the guard cannot end meanwhile */
+	pthread_mutex_lock(&r->h->table_lock); /* the wp owner cannot end meanwhile */
 	g = hgm_wp_of(r);
 	if (g && g->ops != ops)
 		g = NULL;
@@ -104,7 +104,7 @@ void hgm_wp_region_ends(struct hgm_region *r)
 {
 	struct hgm_wp *g;
 
-	pthread_mutex_lock(&r->h->table_lock); /* the guard cannot end meanwhile */
+	pthread_mutex_lock(&r->h->table_lock); /* the wp owner cannot end meanwhile */
 	g = hgm_wp_of(r);
 	if (g && g->ops->hurry) {
 		g->ops->hurry(g);
@@ -124,7 +124,7 @@ void hgm_wp_map_again(struct hgm_region *r, uint64_t block)
 	uint64_t pages = r->block_bytes >> HGM_PAGE_SHIFT;
 	bool unmapped = hgm_collapse_suspend(r, block) || hgm_collapse_may_be_huge(r, block);
 
-	/* Protection of hugetlb memory unmaps nothing. */
+	/* Write-protection of hugetlb memory unmaps nothing. */
 	if (unmapped && r->alias && r->backing != HGM_BACKING_HUGETLB && r->h->can_continue_wp)
 		hgm_resolve_remap(r, block * pages, pages);
 }
@@ -132,8 +132,8 @@ void hgm_wp_map_again(struct hgm_region *r, uint64_t block)
 void hgm_wp_release_block(struct hgm_region *r, uint64_t block)
 {
 	/*
-	 * seq_cst: either a thread that wants the block collapsed sees that it is no longer held,
-	 * or we see that the block is wanted.
+	 * seq_cst: either a thread that wants the block collapsed sees that it is no longer held
+	 * back, or we see that the block is wanted.
 	 */
 	hgm_wp_unhold(r, block);
 	hgm_collapse_resume(r, block);
@@ -159,7 +159,7 @@ void hgm_wp_unprotect(struct hgm_region *r, uint64_t page, uint64_t pages)
 		hgm_region_wake_all(r);
 }
 
-/* Remove the guard last: the next guard must find no trace of it. */
+/* Remove the wp owner last: the next wp owner must find no trace of it. */
 void hgm_wp_end(struct hgm_region *r)
 {
 	hgm_wp_clear_pages(r, 0, r->mapped >> HGM_PAGE_SHIFT);
