@@ -9,6 +9,8 @@
 
 #include <errno.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include "kernel/sys.h"
 
@@ -24,15 +26,19 @@ static bool overlaps(const struct arena *a, const char *addr, uint64_t len)
 	       own < addr + len;
 }
 
+/*
+ * By a plain system call: ThreadSanitizer takes mmap() for a write to memory that touchers still
+ * try to use.
+ */
 static int keep_address(void *addr, uint64_t len)
 {
-	void *out;
-
 	for (unsigned int i = 0; i < ARENAS; i++)
 		if (overlaps(&life.arena[i], addr, len))
-			return kernel->mmap(&out, addr, len, PROT_NONE,
-					    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED,
-					    -1, 0);
+			return syscall(SYS_mmap, addr, len, PROT_NONE,
+				       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1,
+				       0) == -1
+				       ? -errno
+				       : 0;
 	return kernel->munmap(addr, len);
 }
 

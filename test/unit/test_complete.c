@@ -16,6 +16,7 @@
 #include "install/installs.h"
 #include "kernel/sys.h"
 #include "pager/fill.h"
+#include "pager/pager.h"
 #include "region/hgm.h"
 #include "test.h"
 #include "util/clock.h"
@@ -58,6 +59,7 @@ static int begin(void **state)
 	assert_non_null(h);
 	memset(h, 0, sizeof(*h));
 	h->above = &above;
+	assert_int_equal(hgm_work_init(h), 0);
 	pthread_mutex_init(&h->done_lock, NULL);
 	hgm_cond_init(&h->done_cond);
 	atomic_init(&h->table, &h->tables[0]);
@@ -78,6 +80,7 @@ static int end(void **state)
 		free(region[i]->fill);
 		free(region[i]);
 	}
+	hgm_work_destroy(h);
 	close(h->event_fd);
 	pthread_mutex_destroy(&h->done_lock);
 	pthread_cond_destroy(&h->done_cond);
