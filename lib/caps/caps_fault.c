@@ -166,7 +166,7 @@ void hgm_probe_thread_id(struct hgm_probe *p, const struct hgm_probe_row *row)
 	hgm_scratch_close(&s);
 }
 
-/* With WP_ASYNC, a write to a protected page succeeds without a message. */
+/* With WP_ASYNC, a write to a write-protected page succeeds without a message. */
 void hgm_probe_wp_async(struct hgm_probe *p, const struct hgm_probe_row *row)
 {
 	struct uffd_msg msg = { 0 };

@@ -5,7 +5,7 @@
  *
  * A candidate is refused before anything is allocated for it, because of what the caller asked for,
  * or because of what a test of the kernel has shown. One that turns out to be unavailable (no huge
- * pages free) is given up, and the next one is tried.
+ * pages free) is skipped, and the next one is tried.
  */
 #include <errno.h>
 #include <stdarg.h>

@@ -45,7 +45,7 @@ struct hgm_ability {
 /* What the kernel can do for an engine. */
 struct hgm_abilities {
 	uint64_t features;    /* of its userfaultfds */
-	bool can_continue_wp; /* UFFDIO_CONTINUE can install protected pages */
+	bool can_continue_wp; /* UFFDIO_CONTINUE can install write-protected pages */
 	pthread_mutex_t lock; /* protects the structs' contents; not held during a test */
 	struct hgm_ability native_2m;
 	struct hgm_ability native_1g;
@@ -62,7 +62,7 @@ struct hgm_choice {
 	struct hgm_memory_kind kind; /* of the caller's file */
 	uint32_t left;		     /* candidates not looked at yet, as bits */
 	bool single;		     /* there is only one candidate: its own text is enough */
-	bool tried;		     /* a candidate was possible, but could not be had */
+	bool tried;		     /* a candidate was possible, but not available */
 	int rc;			     /* what to return when nothing is left */
 	char refused[768];	     /* why the candidates before were not used, as text */
 };

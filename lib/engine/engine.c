@@ -24,7 +24,7 @@
 
 #define DEFAULT_WORKERS		  3
 #define DEFAULT_SPIN_US		  100
-#define DEFAULT_RETRIES		  64 /* about 3 seconds, see backoff_us() in request.c */
+#define DEFAULT_RETRIES		  64 /* about 3 seconds, see backoff_us() in failure.c */
 #define DEFAULT_OUTAGE_MS	  30000
 #define OUTAGE_MAX_MS		  (UINT64_C(1) << 32) /* 49 days */
 #define DEFAULT_RETRY_FIRST_US	  1000
@@ -113,8 +113,8 @@ static int open_uffds(struct hgm *h)
 	}
 	/*
 	 * WP_UNPOPULATED shows that the kernel is Linux 6.4 or later, which CONTINUE needs to
-	 * install protected pages. The feature is not enabled: it would leave markers in the holes
-	 * of anonymous memory (memory.c). They are not needed, because anonymous memory is
+	 * install write-protected pages. The feature is not enabled: it would leave markers in the
+	 * holes of anonymous memory (memory.c). They are not needed, because anonymous memory is
 	 * registered for missing pages.
 	 */
 	h->can_continue_wp = hgm_uffd_supported(h->uffd[0]) & HGM_UFFD_FEATURE_WP_UNPOPULATED;
@@ -213,8 +213,8 @@ int hgm_create(struct hgm **out, const struct hgm_opts *opts)
 	h->event_fd = hgm_sys->eventfd();
 	h->stop_fd = hgm_sys->eventfd();
 	/*
-	 * Protected anonymous memory is read through it. Open it now, because later the process may
-	 * have lost /proc or its rights. Without it, a snapshot of such memory is refused.
+	 * Write-protected anonymous memory is read with it. Open it now, because later the process
+	 * may have lost /proc or its rights. Without it, a snapshot of such memory is refused.
 	 */
 	h->mem_fd = hgm_sys->open("/proc/self/mem", O_RDONLY);
 	atomic_init(&h->table, &h->tables[0]);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * What only the files of this folder use.
+ * Functions that only the files of lib/engine use.
  */
 #ifndef HGM_LIB_ENGINE_H
 #define HGM_LIB_ENGINE_H

@@ -30,9 +30,9 @@ static bool piece_present(const struct hgm_region *r, uint64_t page)
 }
 
 /*
- * Each try poisons a range from its beginning, with one call for each page that is poison already.
- * If the kernel puts off one of these calls, the next try is shorter, so that the range is not
- * started again for ever.
+ * Each try poisons a range from its beginning, with one call for each page that is already
+ * poisoned. If the kernel puts off one of these calls, the next try is shorter, so that the range
+ * is not started again for ever.
  */
 static bool poison_all(struct hgm_region *r, uint64_t page, uint64_t pages)
 {

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * What users see of a region: its address, its actual type and why, which pages have arrived.
+ * Public functions that describe a region: its address, its actual type and the reason for it, and
+ * which pages have arrived.
  */
 #include <errno.h>
 #include <stdio.h>

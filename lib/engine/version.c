@@ -1,4 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * hgm_version().
+ */
 #include <hgm/version.h>
 
 unsigned int hgm_version(void)

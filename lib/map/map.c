@@ -11,7 +11,7 @@
  *
  * Idle memory takes 8 bytes per 2 MiB, of which the kernel allocates only what was touched. A leaf
  * takes 256 bytes, half a byte per page, and exists only while its 2 MiB are neither untouched nor
- * full. Of poisoned[], too, the kernel allocates only the pages in which a bit was ever set.
+ * full. The kernel also allocates only those pages of poisoned[] in which a bit was ever set.
  *
  * States of a page, and the threads that may change them
  *
@@ -25,10 +25,11 @@
  *
  * A page is discarded when the guest's owner gives it back before it has arrived. From then on its
  * contents are zeroes, and it is never fetched. It becomes present as soon as no thread can write
- * other contents to it. If the page has no owner, that is at once: the thread that discards it also
- * claims it and makes it present. If the page has an owner, an answer of the source may be on its
- * way. The owner finds the discarded bit, drops the answer, and makes the page present. A page that
- * was present before it was discarded stays present; that its memory is gone shows when it faults.
+ * other contents to it. If the page has no owner, this is the case at once: the thread that
+ * discards it also claims it and makes it present. If the page has an owner, an answer of the
+ * source may be on its way. The owner finds the discarded bit, drops the answer, and makes the page
+ * present. A page that was present before it was discarded stays present. The next fault on it
+ * shows that its memory was dropped.
  *
  * States of a leaf's word: EMPTY -> leaf -> FULL, or EMPTY -> FULL if all of it is discarded. A
  * word never goes back. FULL says that all 512 pages are present. It says nothing about the page
@@ -50,7 +51,8 @@
  * full-last: a thread that sees FULL sees the contents of all 512 pages. The count is raised with
  *	acq_rel after each present bit. So the thread that raises it to 512 has everything before
  *	it, and stores FULL with release.
- * full-once: exactly one caller is told that a leaf became full: the one whose addition made 512.
+ * full-once: exactly one caller is told that a leaf became full: the one that raises the count to
+ *	512.
  * leaf-life: a leaf that is found in words[] inside a read-side section stays readable to the end
  *	of that section. It is cleared and used again only after a grace period. A claim on a leaf
  *	that has been replaced by FULL finds all bits taken, so nothing can be owned through a stale
@@ -247,7 +249,7 @@ static struct leaf *new_leaf(struct hgm_map *map, uint64_t index)
 		leaf = &map->arena[n];
 		leaf->map = map;
 	}
-	/* There is nothing to fetch beyond the region's end. */
+	/* Pages beyond the region's end are never fetched. */
 	for (uint64_t page = tail; page < HGM_LEAF_PAGES; page++) {
 		leaf->claimed[page / 64] |= UINT64_C(1) << page % 64;
 		leaf->present[page / 64] |= UINT64_C(1) << page % 64;
@@ -275,8 +277,8 @@ static struct leaf *get_leaf(struct hgm_map *map, uint64_t index, bool *full)
 						    memory_order_acq_rel, memory_order_acquire))
 		return leaf;
 	/*
-	 * Another thread was faster. Our leaf must go through a grace period: another thread that
-	 * pops may be looking at it.
+	 * Another thread has installed a leaf first. This leaf must go through a grace period,
+	 * because another thread that pops may be reading it.
 	 */
 	retire(leaf);
 	*full = word == WORD_FULL;
@@ -408,8 +410,8 @@ bool hgm_map_set_present(struct hgm_map *map, uint64_t first_page, uint64_t page
 					 hgm_bits_of_range(first_page, pages, w),
 					 memory_order_release); /* contents-first */
 	/*
-	 * The leaf is ours until the addition. Afterwards another thread may summarise and retire
-	 * it.
+	 * The leaf belongs to the caller until the addition. Afterwards another thread may store
+	 * FULL and retire it.
 	 */
 	before = atomic_fetch_add_explicit(&leaf->present_count, (uint32_t)pages,
 					   memory_order_acq_rel);

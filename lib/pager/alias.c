@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Holes that the library itself runs into. Aliases are registered for missing faults, so that the
- * owner of a claim that writes the source's answer to a dropped page waits until the page is noted
- * as discarded (discard.c). The events thread serves these faults. It never writes to an alias.
+ * Faults of the library's own threads on holes of aliases. Aliases are registered for missing
+ * faults. An owner of a claim that writes the source's answer to a dropped page faults there, and
+ * waits until the page is noted as discarded (discard.c). The events thread serves these faults. It
+ * never writes to an alias.
  */
 #include <errno.h>
 

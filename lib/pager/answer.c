@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * What becomes of a source's answer.
+ * Handle the answer of a source: fill in zeroes, put contents into the alias, publish them, or pass
+ * them to a read-through.
  */
 #include <errno.h>
 #include <string.h>

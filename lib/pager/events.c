@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Events, and the thread that always reads them.
+ * Events of userfaultfd, and the events thread.
  *
  * The kernel blocks a thread that drops, unmaps or moves registered memory until the event has been
  * read. Meanwhile it refuses every range operation on that userfaultfd (EAGAIN). Fault threads read
@@ -13,7 +13,7 @@
  * decides what was discarded. For files, see suspects.c. For hugetlb, the holes that are found
  * decide, because only whole huge pages are dropped.
  *
- * The same thread serves the aliases (alias.c).
+ * The events thread also serves faults on the aliases (alias.c).
  */
 #include <errno.h>
 #include <poll.h>
@@ -99,7 +99,7 @@ void hgm_event_mark(struct hgm *h, struct hgm_uffd_event *ev, uint64_t read_ns)
 		page = from >> HGM_PAGE_SHIFT;
 		pages = (to - from) >> HGM_PAGE_SHIFT;
 		if (hgm_retry_dropped(r, page, pages))
-			ev->end = ev->addr; /* the event means nothing */
+			ev->end = ev->addr; /* ignore the event */
 		else
 			mark_removed(r, page, pages, read_ns);
 	}

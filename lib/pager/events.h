@@ -41,20 +41,20 @@ void hgm_events_remove(struct hgm *h, struct hgm_uffd *u);
 void hgm_events_settle(struct hgm *h);
 
 /*
- * Handle a message that is not a page fault, on the thread that has read it. First mark the pages
- * that the event takes away, then handle the event. Neither function allocates or waits for a grace
- * period. hgm_event_mark() makes an event that means nothing empty. @read_ns: hgm_stamp_ns() from
- * before the message was read.
+ * Handle a message that is not a page fault, on the thread that has read it. hgm_event_mark() comes
+ * first and marks the pages that the event removes. hgm_event() then handles the event. Neither
+ * function allocates or waits for a grace period. hgm_event_mark() makes an event empty if it must
+ * be ignored. @read_ns: the result of hgm_stamp_ns() before the message was read.
  */
 void hgm_event_mark(struct hgm *h, struct hgm_uffd_event *ev, uint64_t read_ns);
 void hgm_event(struct hgm *h, const struct hgm_uffd_event *ev);
 
-/* Serve missing faults of a region's alias; -errno with text. */
+/* alias.c: serve missing faults of a region's alias; -errno with text. */
 int hgm_events_watch_alias(struct hgm_region *r);
 
 /*
- * A region leaves the table, but owners of its pages may write to its alias until destruction has
- * waited for them. Between these two calls their faults are served.
+ * alias.c: a region leaves the table, but owners of its pages may write to its alias until
+ * destruction has waited for them. Their faults are served between these two calls.
  */
 void hgm_events_ending(struct hgm_region *r);
 void hgm_events_ended(struct hgm_region *r);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * What the events thread keeps of an engine. Only events.c and moved.c see it.
+ * What the events thread keeps of an engine. Only events.c, alias.c, moved.c and retry.c use it.
  */
 #ifndef HGM_LIB_EVENTS_STATE_H
 #define HGM_LIB_EVENTS_STATE_H
@@ -43,13 +43,14 @@ struct hgm_events {
 
 /*
  * retry.c: an event says that these pages are dropped. Returns true if hgm_region_retry() raised
- * it: that takes poison away, and nothing was discarded.
+ * the event. It removes poison, and nothing was discarded.
  */
 bool hgm_retry_dropped(struct hgm_region *r, uint64_t page, uint64_t pages);
 
 /*
- * moved.c. Both run on the thread that has read the event. Bytes [from, to) of a region were
- * unmapped, or belong to another mapping now. Memory of a region was moved to @addr.
+ * moved.c. Both run on the thread that has read the event. hgm_region_lost(): bytes [from, to) of a
+ * region were unmapped, or belong to another mapping now. hgm_region_moved(): memory of a region
+ * was moved to @addr.
  */
 void hgm_region_lost(struct hgm_region *r, uint64_t from, uint64_t to);
 void hgm_region_moved(struct hgm_region *r, uint64_t addr, uint64_t len);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * What becomes of a request whose source has failed, and when it is asked again.
+ * Handle a failure of a source: when the request is asked again, when its pages are given back to
+ * fill, and when they are given up.
  */
 #include <errno.h>
 

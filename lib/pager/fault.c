@@ -6,9 +6,9 @@
  * nothing, and touches no registered memory. So nothing that it waits for can wait for it.
  *
  * Waking a halted CPU costs more than serving a fault. So after a fault the thread polls for a
- * while before it sleeps. This time is halved whenever polling was in vain, down to nothing, and
- * restored by a fault that comes soon after the last one. So an idle engine sleeps, and an engine
- * whose faults are far apart does not spin.
+ * while before it sleeps. A fault that comes soon after the last one sets this time to its maximum.
+ * A fault that comes later halves it, down to 0. So an idle engine sleeps, and an engine with long
+ * pauses between its faults does not spin.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -34,8 +34,8 @@
 #define READ_BATCH	32
 #define READS_PER_YIELD 2
 #define TOGETHER_MIN	4	 /* messages of one read; fewer are woken sooner one by one */
-#define DEFER_MAX_NS	100000	 /* how long waiters wait for others: a halted CPU wakes in 40 us */
-#define APART_NS	10000000 /* how long a source that answers late may be asked again */
+#define DEFER_MAX_NS	100000	 /* longest delay of a deferred wake; a halted CPU wakes in 40 us */
+#define APART_NS	10000000 /* defer no wake for this long after pages were left to others */
 #define SPIN_FLOOR_NS	4000	 /* below this, spinning is not worth its start */
 
 static bool something_to_read(const struct hgm_server *s)
@@ -61,12 +61,12 @@ static int pending_faults(const struct hgm_server *s)
 /*
  * Return how many messages may be read now.
  *
- * The kernel drops memory as soon as the event has been read, before we can know of it. So read
- * nothing while an event is pending and another thread copies in pages that it has found not to be
- * discarded. No fault could be answered then anyway. Without an event, read as many messages as
- * faults are pending: the kernel delivers faults first. Only an event that is raised at this very
- * moment may come in place of a fault that is woken at this very moment; see
- * hgm_reads_wait_marks().
+ * The kernel drops memory as soon as the event has been read, before this thread can know of it. So
+ * read nothing while an event is pending and another thread copies in pages that it has found not
+ * to be discarded. No fault could be answered then anyway. If no event is pending, read as many
+ * messages as faults are pending, because the kernel delivers faults first. A race remains: a fault
+ * may be woken and an event raised between this check and the read. The read then returns the event
+ * in place of the fault; see hgm_reads_wait_marks().
  */
 static unsigned int may_read(struct hgm_server *s, unsigned int max)
 {
@@ -96,7 +96,7 @@ static int read_batch(struct hgm_server *s, struct hgm_uffd_event *ev, unsigned 
 	uint64_t read_ns = hgm_stamp_ns();
 	int n = -EAGAIN, faults = 0;
 
-	/* seq_cst: we see the thread that copies, or it sees us (hgm_reads_hold()). */
+	/* seq_cst: this thread sees the one that copies, or is seen by it (hgm_reads_hold()). */
 	atomic_store_explicit(&self->reads, count + 1, memory_order_seq_cst);
 	if (atomic_load_explicit(&self->holders, memory_order_seq_cst))
 		max = may_read(s, max);
@@ -118,7 +118,7 @@ static int read_batch(struct hgm_server *s, struct hgm_uffd_event *ev, unsigned 
 	return n < 0 ? n : faults;
 }
 
-/* Sort by address: neighbours are requested together, and what is woken together lies together. */
+/* Sort by address. Adjacent pages are requested together, and one wake covers adjacent pages. */
 static void sort(struct hgm_uffd_event *ev, unsigned int n)
 {
 	for (unsigned int i = 1; i < n; i++) {
@@ -136,7 +136,7 @@ static uint64_t page_of(const struct hgm_uffd_event *ev)
 	return ev->addr >> HGM_PAGE_SHIFT;
 }
 
-/* Number of pages from that of the first event on that are waited for without a gap. */
+/* Number of consecutive pages, from that of the first event on, that threads wait for. */
 static uint64_t waiting_pages(const struct hgm_uffd_event *ev, unsigned int n)
 {
 	uint64_t pages = 1;
@@ -157,8 +157,9 @@ static void wake_deferred(struct hgm_server *s)
 }
 
 /*
- * Wake a batch that takes long piece by piece: the next fault may take as long as the last one.
- * Return true if waiters were woken, which takes a while.
+ * Defer the wake of the pages that a fault was served with. Do the deferred wake now if the next
+ * fault could delay it beyond DEFER_MAX_NS: the next fault may take as long as the last one. Return
+ * true if waiters were woken, which takes a while.
  */
 static bool defer_wake(struct hgm_server *s, const struct hgm_fault *f, uint64_t before,
 		       uint64_t now)
@@ -210,7 +211,7 @@ static void serve_batch(struct hgm_server *s, struct hgm_uffd_event *ev, unsigne
 		f.waiting_pages = waiting_pages(ev + i, n - i);
 		if (hgm_serve(h, &f))
 			hgm_park(s, f.addr, f.flags, now, 0);
-		else if (!(f.flags & HGM_UFFD_FAULT_WP)) /* an allowed write maps nothing */
+		else if (!(f.flags & HGM_UFFD_FAULT_WP)) /* a write fault maps nothing */
 			served_to = page_of(&ev[i]) + f.served_pages;
 		if (together || i + 1 < n)
 			now = f.ended_ns ? f.ended_ns : hgm_now_ns();
@@ -221,10 +222,10 @@ static void serve_batch(struct hgm_server *s, struct hgm_uffd_event *ev, unsigne
 
 /*
  * Waking costs more than mapping, and one UFFDIO_WAKE for many pages costs much less than one for
- * each. So if several threads wait, also serve those that come meanwhile, and then wake all of them
- * by one call from the first page to the last. A thread that waits for a page in between that has
- * not arrived is woken in vain. So do not do this while pages are on their way from a source that
- * answers later.
+ * each. So if several threads wait, defer their wakes, serve the faults that arrive in the
+ * meantime, too, and then wake all threads by one call from the first page to the last. This call
+ * also wakes threads that wait for pages in that range that have not arrived; they fault again. So
+ * do not defer wakes while pages are on their way from a source that answers later.
  */
 static void serve_events(struct hgm_server *s, struct hgm_uffd_event *ev, unsigned int n,
 			 uint64_t read_ns)
@@ -259,7 +260,7 @@ static int spin(struct hgm_server *s, struct hgm_uffd_event *ev, int64_t parked_
 		if (n != -EAGAIN ||
 		    atomic_load_explicit(&s->h->gate.stopping, memory_order_relaxed))
 			return n;
-		/* A thread that we woke, or one that copies, may wait for this very CPU. */
+		/* A thread that was woken here, or one that copies, may wait for this CPU. */
 		if (++reads % READS_PER_YIELD == 0 ||
 		    atomic_load_explicit(&s->reads->events_first, memory_order_relaxed))
 			sched_yield();

@@ -3,19 +3,19 @@
  * Feeds separate the fill of the sources, so that a slow or silent source does not hold up the fill
  * of the others.
  *
- * A feed has its own window and counts its own requests. Of the feeds whose window has room, the
- * one that has had the least of the workers' time is next. So a source that occupies a worker for a
- * long time with each answer gets no more time than one that needs little.
+ * A feed has its own fill window and counts its own requests. Of the feeds whose fill window has
+ * room, the one that has used the least of the workers' time is next. So a source that occupies a
+ * worker for a long time with each answer gets no more time than one that needs little.
  *
  * If an answer takes several times as long as answers have taken lately, it is no longer waited
- * for: its bytes leave the window, and it counts as overdue until it comes after all. Its pages
+ * for: its bytes no longer count in the fill window, and it is overdue until it comes. Its pages
  * stay claimed, because the source may still write to them. If nothing else was answered meanwhile,
  * the source is silent. It is then asked for one request at a time, each with more patience than
  * the last, until it answers one.
  *
  * All feeds share the requests of fill, so no feed has more than its share of them.
  *
- * One worker, too, is reserved for demand. While threads wait, workers that fill from sources that
+ * One worker is reserved for demand. While threads wait, workers that fill from sources that
  * take a CPU (memory, a file in the page cache) leave half of the CPUs free. Otherwise threads that
  * are woken would find no CPU for as long as a time slice lasts.
  */
@@ -165,7 +165,7 @@ static struct hgm_request *awaited(const struct hgm_feed *f)
 	return f->overdue < OVERDUE_MAX ? req : NULL;
 }
 
-/* Stop waiting for answers that should have come long ago. */
+/* Stop waiting for answers that take longer than the patience of the feed. */
 static void give_up_waiting(struct hgm_feed *f, uint64_t now_ns)
 {
 	uint64_t patience = patience_ns(f);
@@ -204,8 +204,8 @@ static bool has_room(const struct hgm_feed *f, unsigned int most)
 /*
  * All workers but one are stuck in sources. The last one is reserved for demand, and fills only
  * from a source that keeps no thread waiting for long: the source is known to answer soon, or it
- * has not answered yet and there is only one bad source so far. A slow source is asked seldom:
- * perhaps the delay was not its fault, and otherwise fill would never ask it again.
+ * has not answered yet and there is only one bad source so far. A slow source is asked seldom,
+ * because the delay may have had another cause. Without this, fill would never ask it again.
  */
 static bool may_have_the_last(const struct hgm_work *w, const struct hgm_feed *f, uint64_t now_ns)
 {

@@ -44,7 +44,7 @@ struct hgm_feed {
 int hgm_feed_join(struct hgm_region *r);
 void hgm_feed_leave(struct hgm_region *r);
 
-/* The region has pages to fill; it has none any more. */
+/* hgm_feed_add(): the region has pages to fill. hgm_feed_remove(): it has none any more. */
 void hgm_feed_add(struct hgm_work *w, struct hgm_region *r);
 void hgm_feed_remove(struct hgm_region *r);
 
@@ -79,7 +79,7 @@ static inline void hgm_feed_demand(struct hgm_feed *f, uint64_t now_ns)
 		atomic_store_explicit(&f->demand_ns, now_ns, memory_order_relaxed);
 }
 
-/* A worker begins to fill from a feed; it has ended. @slept: it slept meanwhile. */
+/* A worker begins to fill from a feed; it has ended. @slept: the worker slept in between. */
 void hgm_feed_enter(struct hgm_work *w, struct hgm_worker *self, struct hgm_feed *f);
 void hgm_feed_exit(struct hgm_work *w, struct hgm_worker *self, bool slept);
 

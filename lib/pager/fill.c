@@ -6,8 +6,8 @@
  *	2. requests that the kernel or a source put off, when they are due
  *	3. blocks that a thread waits for (map granularity above a page), chunk by chunk
  *	4. prefetched ranges, then pages near the last fault if the caller wants that order,
- *	   then sequential fill; all inside the source's window (feed.c) and at the caller's
- *	   rate (fill_control.c)
+ *	   then sequential fill; all within the source's fill window (feed.c) and at the
+ *	   caller's rate (fill_control.c)
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -227,7 +227,7 @@ int hgm_work_claim_run(struct hgm_region *r, uint64_t page, uint64_t pages, uint
 			return *run = 0;
 		if (hgm_map_claim(r->map, word, hgm_bits_low(*run) << *first, &mine))
 			return -ENOMEM;
-	} while (!hgm_bits_take_run(&mine, first, run)); /* another thread was faster: look again */
+	} while (!hgm_bits_take_run(&mine, first, run)); /* another thread was first: look again */
 	*first += word * HGM_PAGES_PER_WORD;
 	give_back(r, word, mine);
 	return 0;

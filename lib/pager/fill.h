@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * What the pager knows of a region: its fill, and what is asked for on demand. Only the pager sees
- * it.
+ * What the pager keeps of a region: its fill, and the pages that threads wait for. Only the pager
+ * uses it.
  */
 #ifndef HGM_LIB_FILL_H
 #define HGM_LIB_FILL_H
@@ -32,15 +32,15 @@ struct hgm_fill {
 	/* If not empty, fill has failed somewhere in [low, high), and a round follows. */
 	uint64_t low;
 	uint64_t high;
-	uint64_t rest;		  /* in a round: where fill continues after it */
+	uint64_t rest;		  /* in a round: where fill continues after the round */
 	bool again;		  /* this is a round */
-	bool onwards;		  /* a round has just ended: no other one before something new */
+	bool onwards;		  /* a round has just ended: fill outside a round is next */
 	uint32_t tries;		  /* consecutive rounds without success */
 	uint32_t round_us;	  /* how long the next round waits when nothing else is left */
 	uint32_t pause_us;	  /* pause after failures, which grows; 0: none */
 	uint64_t paused_ns;	  /* when the pause began */
 	uint64_t resume_ns;	  /* when it ends; 0: fill does not pause */
-	_Atomic uint32_t through; /* a snapshot's requests, which are kept: fill yields to them */
+	_Atomic uint32_t through; /* read-through requests of a snapshot; fill yields to them */
 	_Atomic uint64_t through_ended_ns; /* when the last of them ended */
 	_Atomic uint64_t failed;	   /* failed requests that must be made again */
 	struct hgm_fill_control control;
@@ -54,9 +54,9 @@ struct hgm_fill {
 	struct hgm_readahead readahead; /* faults on pages that are not present */
 
 	pthread_mutex_t retry_lock; /* one hgm_region_retry() at a time */
-	_Atomic uint64_t retried;   /* first page + 1 of the piece whose poison is going; 0: none */
+	_Atomic uint64_t retried;   /* first page + 1 of the piece that loses its poison; 0: none */
 
-	struct hgm_region *next_ending; /* events.c */
+	struct hgm_region *next_ending; /* alias.c */
 };
 
 #endif

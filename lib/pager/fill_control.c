@@ -4,8 +4,8 @@
  *
  * A rate limit is a time before which nothing more is fetched. Each chunk advances that time by
  * what its bytes take at the rate. A worker wakes up some 50 us late, so fill catches up on time
- * that has passed, but on no more than CATCH_UP_NS: it must not fetch in one burst what was left
- * undone during a pause of the source.
+ * that has passed, but on no more than CATCH_UP_NS: it must not fetch in one burst all that it did
+ * not fetch during a pause of the source.
  */
 #include <errno.h>
 

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Fill that goes back: pages that failed are asked for again in rounds, after pauses, and what the
- * caller prefetches comes first.
+ * Rounds and pauses of fill, and the queue of prefetched ranges. Fill pauses after failures. A
+ * round asks again for the pages that failed. Fill also pauses for a snapshot that fetches the same
+ * pages.
  */
 #include <errno.h>
 
@@ -31,7 +32,7 @@ static void add_prefetch(struct hgm_work *w, struct hgm_region *r, uint64_t page
 	unsigned int count = atomic_load_explicit(&r->prefetch_count, memory_order_relaxed);
 	unsigned int at = (r->fill->prefetch_first + count) % HGM_PREFETCH_MAX;
 
-	/* After one failure it comes next, as the source may have been away; later, in its turn. */
+	/* After one failure it is next: the source may have been away. After more, it is last. */
 	if (tries == 1)
 		at = r->fill->prefetch_first =
 			(r->fill->prefetch_first + HGM_PREFETCH_MAX - 1) % HGM_PREFETCH_MAX;
@@ -182,7 +183,7 @@ bool hgm_work_fill_goes_on(struct hgm_region *r, uint64_t *soonest)
 			*soonest = r->fill->resume_ns;
 		return false;
 	}
-	/* Pages that are known to fail at the moment must not keep fill from the rest. */
+	/* Pages that are known to fail at the moment must not keep fill from the other pages. */
 	if (r->fill->pause_us && !r->fill->again && !r->fill->onwards &&
 	    r->fill->low < r->fill->high)
 		begin_round(r);
@@ -213,9 +214,9 @@ bool hgm_work_fill_again(struct hgm_region *r, uint64_t *soonest)
 }
 
 /*
- * Only its answers tell whether a source works again. If a request failed both before and after a
- * good answer, the cause is what it asks for. It waits for its turn, unless the failure was
- * transient.
+ * Only its answers show whether a source works again. If a request failed both before and after a
+ * good answer, the contents that it asks for are the cause. It waits until it is due, unless the
+ * failure was transient.
  */
 void hgm_work_source_well(struct hgm *h, const struct hgm_source *src, unsigned int recoveries)
 {

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * How much fill of a source may be in flight, and in requests of which size.
+ * The fill window: how much fill of a source may be in flight, and in requests of which size.
  *
  * More bytes in flight than the source's bandwidth-delay product gain no throughput, and every
  * demand request queues behind them. Requests that are larger than needed to outweigh the cost per
@@ -9,10 +9,10 @@
  * must be in flight. A server that works on one request at a time wants two large ones. A storage
  * array wants many.
  *
- * The cost per request and the cost per byte are told apart by measuring with requests of different
- * sizes. No model is fitted to the figures, because a wrong model reinforces itself: a window
- * computed from a rate that was measured with too small a window shrinks further. Instead, settings
- * (size and number of requests) are compared by the rate measured with each:
+ * Measurements with requests of different sizes show the cost per request and the cost per byte
+ * separately. No model is fitted to the figures, because a wrong model reinforces itself: a fill
+ * window computed from a rate that was measured with too small a fill window shrinks further.
+ * Instead, settings (size and number of requests) are compared by the rate measured with each:
  *
  *	SEARCH	Begin with eight small requests. Each round doubles their size, then their number,
  *		until rounds no longer gain a quarter. Take the first setting that comes close to
@@ -55,8 +55,8 @@
 #define MS		   UINT64_C(1000000)
 
 /*
- * What a round must have measured for the search and for comparisons. It ends early when it is
- * clear that saving costs too much, and when it has lasted long.
+ * What a round must have measured, for the search and for comparisons. A round ends early when
+ * fewer or smaller requests clearly cost too much, and when it has lasted long.
  */
 #define SEARCH_NS	   (1 * MS)
 #define SEARCH_ANSWERS	   8
@@ -73,7 +73,7 @@
 #define GAIN_LEAST    0.02
 #define LOSS_MOST     0.01
 #define DIFFERENCES   2	   /* needed to know how much rounds differ */
-#define NOISE_QUIET   0.03 /* below this, one comparison is enough */
+#define NOISE_QUIET   0.03 /* below this noise, one comparison is enough */
 #define OUTLIER	      0.5  /* larger differences count as this */
 #define PAIRS_MOST    12
 #define TRIAL_LONG_NS (400 * MS)
@@ -93,9 +93,9 @@
 #define SMALLEST_SLEEPS_NS (1000 * US)
 
 /*
- * Fill that shares its source with other clients gains by having more in flight than they have, and
- * so would they. An answer must not take more than this many times as long as the source needs for
- * one request.
+ * Fill that shares its source with other clients is faster if it has more in flight than they have.
+ * The same is true of the other clients. So an answer must not take more than this many times as
+ * long as the source needs for one request.
  */
 #define LOOP_MOST   4
 #define LOOP_POLITE UINT64_C(2) /* and a half, while a thread waits */
@@ -259,8 +259,8 @@ static bool grow(const struct hgm_fill_window *w, struct hgm_fill_window_setting
 }
 
 /*
- * The true rate does not fall as the window grows. Where a measured rate does, it and those before
- * it are replaced by their mean (isotonic regression).
+ * The true rate does not fall as the fill window grows. Where a measured rate falls, it and the
+ * rates before it are replaced by their mean (isotonic regression).
  */
 static uint64_t level_rate(const struct hgm_fill_window *w, uint32_t level)
 {
@@ -316,7 +316,7 @@ static void search_from(struct hgm_fill_window *w, struct hgm_fill_window_settin
 	use(w, HGM_FILL_WINDOW_SEARCH, s);
 }
 
-/* A round without gain counts only if nothing else can be the cause. */
+/* A round without gain counts only if all other causes are ruled out. */
 static bool is_flat(const struct hgm_fill_window *w)
 {
 	if (w->sleeps)
@@ -361,7 +361,7 @@ static uint32_t smallest(const struct hgm_fill_window *w)
 	return order;
 }
 
-/* The time that the source needs for an answer of that size, or at most needs; 0: not known. */
+/* The time that the source needs for an answer of that size, or an upper bound; 0: not known. */
 static uint64_t least_ns(const struct hgm_fill_window *w, uint32_t order)
 {
 	uint64_t ns = 0;
@@ -435,7 +435,7 @@ static bool neighbour(const struct hgm_fill_window *w, enum hgm_fill_window_tria
 	return !same(*s, w->best);
 }
 
-/* When the rate changes, the results of earlier trials are worth nothing. */
+/* When the rate changes, the results of earlier trials are no longer valid. */
 static void look_for_change(struct hgm_fill_window *w, uint64_t now_ns)
 {
 	uint64_t differs;
@@ -529,8 +529,8 @@ static double clamped(double x)
 }
 
 /*
- * By how much two rounds with the same setting differ. It is the median, because now and then
- * another process has the CPU for a whole round.
+ * Update the median difference between two rounds with the same setting. The median is used because
+ * another process sometimes has the CPU for a whole round.
  */
 static void note_noise(struct hgm_fill_window *w, uint64_t rate)
 {
@@ -596,7 +596,7 @@ static void checked(struct hgm_fill_window *w, uint64_t rate, uint64_t now_ns)
 
 	note_noise(w, rate);
 	w->loop_ns = (w->loop_ns + w->wait_ns / w->answers) / 2;
-	/* Take the faster round: in the other, something else may have had the CPU. */
+	/* Take the faster round: another process may have had the CPU in the slower one. */
 	w->gain += gain(w, rate > w->rate ? rate : w->rate);
 	w->pairs++;
 	w->rate = rate;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * How much fill of one source may be in flight, and in requests of which size: see window.c. It
- * does no locking; the work queue's lock protects it.
+ * The fill window: how much fill of one source may be in flight, and in requests of which size. See
+ * fill_window.c. It does no locking; the work queue's lock protects it.
  */
 #ifndef HGM_LIB_FILL_WINDOW_H
 #define HGM_LIB_FILL_WINDOW_H
@@ -53,7 +53,7 @@ struct hgm_fill_window {
 	uint64_t wait_ns;			   /* sum of their answer times */
 	uint64_t loop_ns;			   /* mean answer time with this setting */
 	uint64_t answers_ns;			   /* average of all answer times, for deadlines */
-	uint64_t least_ns[HGM_FILL_WINDOW_ORDERS]; /* the smallest answer time lately, by size */
+	uint64_t least_ns[HGM_FILL_WINDOW_ORDERS]; /* the smallest recent answer time, by size */
 	uint64_t least_before_ns[HGM_FILL_WINDOW_ORDERS];
 	uint64_t least_since_ns;
 
@@ -77,13 +77,13 @@ struct hgm_fill_window {
 	uint64_t trial_ns; /* when the trial began */
 	uint64_t due_ns[HGM_FILL_WINDOW_TRIALS];
 	uint64_t pause_ns[HGM_FILL_WINDOW_TRIALS];
-	bool gently; /* FEWER: by an eighth, as half was too much */
-	bool boldly; /* LARGER: as many as now, as half as many gained nothing */
+	bool gently; /* FEWER: by an eighth, because half was too much */
+	bool boldly; /* LARGER: as many as now, because half as many gained nothing */
 };
 
 /*
- * @fixed_bytes: the size of the window; 0: measure. @most: limit of requests in flight. @sleeps:
- * each request occupies a worker while it is in flight.
+ * @fixed_bytes: the size of the fill window; 0: measure. @most: limit of requests in flight.
+ * @sleeps: each request occupies a worker while it is in flight.
  */
 void hgm_fill_window_init(struct hgm_fill_window *w, uint64_t fixed_bytes, uint32_t most,
 			  bool sleeps);
@@ -98,7 +98,7 @@ void hgm_fill_window_answered(struct hgm_fill_window *w, uint64_t bytes, uint64_
 /* A fill request has been answered at once. */
 void hgm_fill_window_immediate(struct hgm_fill_window *w);
 
-/* For a while less was asked than the window allowed, so the round measures nothing. */
+/* Less was asked for a while than the fill window allowed, so the round measures nothing. */
 void hgm_fill_window_unused(struct hgm_fill_window *w);
 
 /* How many bytes may be in flight. */

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Keeping what a snapshot reads from the source.
+ * Keep in memory what a snapshot reads by read-through.
  *
- * A snapshot reads pages that have not arrived. If fill would fetch them anyway, they are claimed
- * before the source is asked, and copied from the snapshot's buffer into memory. The snapshot never
- * waits for that: it gets its contents first. Pages that the kernel does not take at once, or that
- * the source does not supply, are left to fill.
+ * A snapshot uses read-through for pages that have not arrived. If fill would fetch them anyway,
+ * they are claimed before the source is asked, and copied from the snapshot's buffer into
+ * memory. The snapshot never waits for that: it gets its contents first. Pages that the kernel does
+ * not accept at once, or that the source does not supply, are left to fill.
  */
 #include <errno.h>
 #include <string.h>

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Memory of a region that its owner has unmapped, mapped over, or moved: what the engine does then.
+ * Handle memory of a region that its owner has unmapped, mapped over, or moved.
  *
  * Memory that was moved is still registered at its new address, but no region is there. A fault on
  * it is poisoned, because it is no longer known which page it is.

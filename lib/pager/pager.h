@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * The pager moves pages from their sources into memory: fault threads, workers, requests, fill.
- * This is what the modules above see of it.
+ * These are the functions of the pager that the engine calls. events.h and read_through.h have the
+ * functions that other modules call.
  */
 #ifndef HGM_LIB_PAGER_H
 #define HGM_LIB_PAGER_H
@@ -18,29 +19,38 @@ void hgm_requests_destroy(struct hgm *h);
 /* Must be called before a region that copies is served. Returns -ENOMEM on failure. */
 int hgm_requests_need_bounce(struct hgm *h);
 
-/* fill.c: what the pager needs to know of a region. -ENOMEM; free() follows all the same. */
+/*
+ * fill.c: allocate what the pager keeps of a region. Returns -ENOMEM on failure. hgm_fill_free()
+ * must be called in this case, too.
+ */
 int hgm_fill_make(struct hgm_region *r);
 void hgm_fill_free(struct hgm_region *r);
 
-/* -ENOMEM without text. */
+/* Returns -ENOMEM without text on failure. */
 int hgm_work_init(struct hgm *h);
 void hgm_work_destroy(struct hgm *h);
 void hgm_work_stop(struct hgm *h);
 
-/* fill.c: start all workers. -errno with text: only some run. join(): wait for those. */
+/*
+ * fill.c: start all workers. -errno with text: only some of them run. hgm_workers_join() waits for
+ * those that run.
+ */
 int hgm_workers_start(struct hgm *h);
 void hgm_workers_join(struct hgm *h);
 
-/* Make the fault threads' state, after their userfaultfds. -ENOMEM with text. */
+/* Make the fault threads' state. Their userfaultfds must exist. -ENOMEM with text. */
 int hgm_faults_init(struct hgm *h);
 void hgm_faults_destroy(struct hgm *h);
 
-/* Start all of them. -errno with text: only some run. join(): wait for those that were started. */
+/*
+ * Start all fault threads. -errno with text: only some of them run. hgm_faults_join() waits for
+ * those that were started.
+ */
 int hgm_faults_start(struct hgm *h);
 void hgm_faults_join(struct hgm *h);
 
 void hgm_work_add_region(struct hgm_region *r);
-/* No request of a dying region is run any more. */
+/* Drop all waiting requests of a dying region. None of them is run any more. */
 void hgm_requests_remove(struct hgm_region *r);
 
 /* No thread waits for a block any more. */
@@ -52,7 +62,10 @@ void hgm_requests_cancel(struct hgm_region *r);
 /* How many failed requests of fill must be made again. */
 uint64_t hgm_fill_failing(const struct hgm_region *r);
 
-/* How many microseconds @bytes will take to arrive; UINT64_MAX: not known. Takes the lock. */
+/*
+ * How many microseconds @bytes will take to arrive; UINT64_MAX: not known. Takes the lock of the
+ * work queue.
+ */
 uint64_t hgm_fill_remaining_us(struct hgm *h, uint64_t bytes);
 
 #endif

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Faults that could not be served in their turn (EAGAIN, no slot, no memory). A fault thread keeps
- * them and tries them again.
+ * Parked faults: those that could not be served in their turn (EAGAIN, no slot, no memory). A fault
+ * thread keeps them and tries them again.
  */
 #include <errno.h>
 #include <sys/mman.h>
@@ -33,8 +33,8 @@ void hgm_park(struct hgm_server *s, uint64_t addr, uint64_t flags, uint64_t now,
 		backoff_ns = PARK_MAX_NS;
 	if (s->parked_count == s->parked_max) {
 		/*
-		 * The kernel can park it for us: a woken waiter faults again and causes a new
-		 * message.
+		 * The kernel can keep it instead: a waiter that is woken faults again and causes a
+		 * new message.
 		 */
 		wake_page(s, addr);
 		return;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * What a fault thread keeps, and the faults that it could not serve in their turn.
+ * The state of a fault thread, and parked faults: those that it could not serve in their turn.
  */
 #ifndef HGM_LIB_PARK_H
 #define HGM_LIB_PARK_H
@@ -29,12 +29,12 @@ struct hgm_server {
 	struct hgm_uffd *uffd;
 	struct hgm_fault_thread *self;
 	struct hgm_reads *reads;
-	uint64_t spin_ns;	   /* current */
-	uint64_t wake_from;	   /* [wake_from, wake_to): mapped pages, waiters not woken yet */
-	uint64_t wake_to;	   /* 0: none */
-	uint64_t wake_since_ns;	   /* time of the first of them */
+	uint64_t spin_ns;	   /* the current polling time */
+	uint64_t wake_from;	   /* [wake_from, wake_to): the range of the deferred wake */
+	uint64_t wake_to;	   /* 0: no wake is deferred */
+	uint64_t wake_since_ns;	   /* when the first wake of that range was deferred */
 	uint64_t together_from_ns; /* until then wake each waiter alone */
-	uint64_t parked_due_ns;	   /* when the first of them is due */
+	uint64_t parked_due_ns;	   /* when the first parked fault is due */
 	unsigned int parked_count;
 	unsigned int parked_max;
 	struct hgm_parked *parked;
@@ -42,8 +42,8 @@ struct hgm_server {
 };
 
 /*
- * Make room for as many faults as may wait. A waiter that is woken because there is no room faults
- * again at once, and then the fault thread does nothing else.
+ * Make room for all faults that may have to wait. If there is no room, the waiter is woken and
+ * faults again at once. Many such faults would keep the fault thread from all other work.
  */
 void hgm_park_init(struct hgm_server *s);
 void hgm_park_destroy(struct hgm_server *s);

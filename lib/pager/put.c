@@ -4,8 +4,8 @@
  * data that it has at hand.
  *
  * Each run of pages becomes a request that has its answer from the start. The thread that claims a
- * page first supplies its contents. Pages that are present, or on their way from the source, are
- * left alone.
+ * page first supplies its contents. Pages that are present, or on their way from the source, do not
+ * change.
  */
 #include <errno.h>
 #include <string.h>

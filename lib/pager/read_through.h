@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Reading pages from a region's source into a buffer: for snapshots.
+ * Read-through: snapshots read pages from a region's source into a buffer.
  */
 #ifndef HGM_LIB_READ_THROUGH_H
 #define HGM_LIB_READ_THROUGH_H
@@ -12,12 +12,12 @@
 struct hgm_region;
 
 /*
- * Pages of one word of the map that any number of requests read into a buffer instead of memory:
- * hgm_request_read_through().
+ * A read-through: pages of one word of the map that any number of requests read into a buffer
+ * instead of memory. hgm_request_read_through() makes such a request.
  */
 struct hgm_read_through {
 	char *buf;		     /* for the whole word */
-	_Atomic uint64_t open;	     /* bitmap: not settled yet; the caller sets it */
+	_Atomic uint64_t open;	     /* bitmap: still to be read; the caller sets it */
 	_Atomic uint64_t unreadable; /* bitmap: the source failed for good; the buffer has zeroes */
 	_Atomic bool given_up;	     /* the caller wants no more; open pages stay open */
 	/*

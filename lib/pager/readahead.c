@@ -3,22 +3,22 @@
  * How many pages a source is asked for when a thread waits for one of them.
  *
  * A thread that walks through memory waits for each page in turn, and most of that time is the
- * round trip to the source. So the request covers the pages behind as well: as many as a walking
- * thread would soon wait for (around.c detects walks), provided that the answer takes at most twice
- * as long as the answer for a single page. This is what the source delivers within its latency: a
- * fast and distant link gets large requests, a slow and near one does not.
+ * round trip to the source. So the request also covers the pages behind: as many as a walking
+ * thread would soon wait for (fault_around.c detects walks), provided that the answer takes at most
+ * twice as long as the answer for a single page. This is what the source delivers within its
+ * latency: a fast and distant link gets large requests, a slow and near one does not.
  *
  * The faults themselves measure both times. Each is the shortest of recent answers, because other
  * load only ever adds to it. To keep both up to date, some faults ask for a single page and some
- * ignore the measured limit. The latter wait for a page at which a window begins: a thread that
- * walks page by page counts pages and faults in step, and would otherwise meet its turn at the same
- * place of each window, which may be the last page.
+ * ignore the measured limit. Such a fault must be on the first page of a fault-around window.
+ * Without this rule, a thread that walks page by page, one fault for each page, would always probe
+ * at the same place of a window, which may be the last page.
  */
 #include "readahead.h"
 
 #define TIMES_MAX	   2
 #define PROBE_EVERY	   64  /* faults between probes with a single page */
-#define PROBE_WINDOW_EVERY 256 /* likewise, with a whole window */
+#define PROBE_WINDOW_EVERY 256 /* likewise, with a whole fault-around window */
 #define RISE		   16
 
 static unsigned int order_of(uint64_t pages)
@@ -36,7 +36,7 @@ static uint64_t took(const struct hgm_readahead *a, unsigned int order)
 	return atomic_load_explicit(&a->took_ns[order], memory_order_relaxed);
 }
 
-/* Must this fault ask for a whole window, to measure how long that takes? */
+/* Must this fault ask for a whole fault-around window, to measure how long that takes? */
 static bool probes(struct hgm_readahead *a, uint64_t page, uint64_t window, uint32_t faults)
 {
 	if (!(faults % PROBE_WINDOW_EVERY))

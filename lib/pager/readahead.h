@@ -17,7 +17,7 @@
 struct hgm_readahead {
 	struct hgm_fault_around around;
 	_Atomic uint64_t took_ns[HGM_READAHEAD_ORDERS]; /* shortest recent time, by order; or 0 */
-	_Atomic bool probe_due; /* ask for the next whole window, however long it takes */
+	_Atomic bool probe_due; /* request the next whole fault-around window, however slow */
 };
 
 void hgm_readahead_init(struct hgm_readahead *a);

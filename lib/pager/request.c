@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Requests: claimed pages on their way from the source into memory.
+ * Requests: claimed pages on their way from the source into memory. Here are the slots, the
+ * tickets, raising and cancelling. run.c runs requests.
  *
  * A request has exactly one owner at a time: the thread that runs it, the thread that answers it,
  * or the work queue. The ticket decides which thread has the answer. It is "asked" from just before
@@ -207,7 +208,7 @@ void *hgm_request_buffer(const struct hgm_request *req)
 		       (req->in.first_page % HGM_PAGES_PER_WORD << HGM_PAGE_SHIFT);
 	if (!req->in.r->copies && !req->in.r->bounces)
 		return req->in.r->alias + (req->in.first_page << HGM_PAGE_SHIFT);
-	if (req->in.r->source->memory && !req->given) /* they are there; no thread writes to them */
+	if (req->in.r->source->memory && !req->given) /* it has them; no thread writes to them */
 		return (char *)(uintptr_t)req->in.r->source->memory + req->in.r->source_offset +
 		       (req->in.first_page << HGM_PAGE_SHIFT);
 	return atomic_load_explicit(&pool->bounce, memory_order_acquire) +

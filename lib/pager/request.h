@@ -33,11 +33,11 @@ enum hgm_request_step {
 struct hgm_request {
 	/*
 	 * generation << 2 | raising | asked. The thread that clears "asked" of the right generation
-	 * has the answer. It waits for a thread that is raising.
+	 * has the answer. It waits while another thread is raising.
 	 */
 	_Alignas(64) _Atomic uint64_t ticket;
 	/*
-	 * Valid while "asked" is set: the region, and for fill first page << 8 | pages, else 0.
+	 * Valid while "asked" is set: the region; first page << 8 | pages for fill, else 0.
 	 */
 	_Atomic(struct hgm_region *) asked_for;
 	_Atomic uint64_t asked_fill;
@@ -56,7 +56,7 @@ struct hgm_request {
 	uint32_t attempt;
 	uint32_t tries;	     /* fill: tries that failed before this request was made */
 	bool transient;	     /* the last failure was a transient error */
-	bool delivered_zero; /* zeroes were delivered, and nothing is in the buffer */
+	bool delivered_zero; /* zeroes were delivered; the buffer is not filled in */
 	bool sparse;	     /* zeroes[] says which pages are zero */
 	bool given;	     /* contents come from put.c, not from the source */
 	bool fell_short;     /* the source delivered less than was requested */
@@ -126,15 +126,19 @@ bool hgm_request_raise(struct hgm_region *r, uint64_t page, uint64_t *id);
 void hgm_request_set_starved(struct hgm_request *req, bool starved);
 
 /*
- * The ticket under which the source is asked next, and its id; the source is being asked under it.
- * Of all threads that bring the answer, exactly one gets true from hgm_request_take_answer().
+ * The ticket under which the source is asked next; the id of a ticket. hgm_request_asking() notes
+ * that the source is asked under a ticket from now on. hgm_request_take_answer() returns true to
+ * exactly one of the threads that bring the answer.
  */
 uint64_t hgm_request_next_ticket(const struct hgm_request *req);
 uint64_t hgm_request_id(const struct hgm *h, const struct hgm_request *req, uint64_t ticket);
 void hgm_request_asking(struct hgm_request *req, uint64_t ticket);
 bool hgm_request_take_answer(struct hgm_request *req, uint64_t ticket);
 
-/* The request that a source was given, or NULL; false: it was never asked under this ticket. */
+/*
+ * hgm_request_of(): the request that a source was given, or NULL. hgm_request_was_asked(): false if
+ * the request was never asked under this ticket.
+ */
 struct hgm_request *hgm_request_of(const struct hgm_io *io, uint64_t *ticket);
 bool hgm_request_was_asked(const struct hgm_request *req, uint64_t ticket);
 
@@ -158,9 +162,9 @@ void *hgm_request_buffer(const struct hgm_request *req);
 uint64_t hgm_request_run(struct hgm_request *req, bool may_sleep, uint64_t now_ns);
 
 /*
- * kept.c: claim the pages of a read-through before the source is asked, if all of them can be
- * claimed; put the first @pages into memory when they have arrived; give back the pages that the
- * request still owns, for fill to fetch.
+ * kept.c. hgm_kept_claim() claims the pages of a read-through before the source is asked, if all of
+ * them can be claimed. hgm_kept_install() puts the first @pages into memory when they have arrived.
+ * hgm_kept_give_back() releases the pages that the request still owns. Fill fetches them.
  */
 void hgm_kept_claim(struct hgm_request *req);
 void hgm_kept_install(struct hgm_request *req, uint64_t pages);

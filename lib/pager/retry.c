@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Pages that were given up are needed again: remove their poison and make them absent.
+ * hgm_region_retry(): pages that were given up are needed again. Remove their poison and make them
+ * absent.
  *
  * A fault thread that found a page poisoned may be about to poison it once more. So first claim the
  * pages. Then wait until every thread that may have found them poisoned has left its read-side

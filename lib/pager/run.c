@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Running a request: asking its source, and taking the answer, through all steps that do not have
- * to wait.
+ * Run a request: ask its source, and take all further steps that do not have to wait. hgm_io_done()
+ * and hgm_io_done_sparse() bring an answer that comes later.
  */
 #include <errno.h>
 
@@ -21,7 +21,7 @@
 #include "util/trace.h"
 #include "work.h"
 
-/* Discarded pages at the front of the request need no source. False: there are none. */
+/* Discarded pages at the start of the request are not asked for. False: there are none. */
 static bool pass_discarded(struct hgm_request *req, bool *mine)
 {
 	bool discarded;
@@ -200,7 +200,7 @@ static int done(const struct hgm_io *io, int64_t result, const uint64_t *zeroes,
 	r = req->in.r;
 	logs = r->h->log.write;
 	req->in.wake_later = req->in.on_fault_thread =
-		false; /* the thread that asked has gone on */
+		false; /* the thread that asked does other work now */
 	bytes = (uint64_t)(result & ~HGM_IO_ZERO);
 	asked = hgm_request_asks(req) << HGM_PAGE_SHIFT;
 	if (result == HGM_IO_LATER || (result > 0 && bytes > asked)) {
@@ -214,7 +214,7 @@ static int done(const struct hgm_io *io, int64_t result, const uint64_t *zeroes,
 	 * Leave further requests to the workers, because the source must not be called from inside
 	 * itself.
 	 */
-	if (logs) /* without this, the engine may be gone with the request */
+	if (logs) /* without the reference, the engine may end with the request */
 		hgm_region_ref(r);
 	if (hgm_step_answered(req, result, zeroes, true, &now_ns))
 		hgm_request_queue(req);

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Serve one fault: find out which region the page belongs to, what its state is, and what delivers
- * it.
+ * Serve one fault: find the region and the state of the page, and have the page delivered.
  */
 #include <errno.h>
 
@@ -37,8 +36,8 @@ static uint64_t claim_behind(struct hgm_region *r, uint64_t page, uint64_t wante
 }
 
 /*
- * Pages arrive in order, so the first and the last tell about all of them. If the first page was
- * given up, the pages after it may have arrived.
+ * Pages arrive in order, so the states of the first and the last page are enough. If the first page
+ * was given up, the pages after it may have arrived.
  */
 static void note_outcome(struct hgm_region *r, uint64_t page, struct hgm_fault *f)
 {
@@ -50,8 +49,8 @@ static void note_outcome(struct hgm_region *r, uint64_t page, struct hgm_fault *
 }
 
 /*
- * Request claimed pages. The request holds the region from here on, so the read-side section can
- * end: sources must not be called inside one.
+ * Request claimed pages. The request holds a reference to the region from here on, so the read-side
+ * section can end. Sources must not be called inside a read-side section.
  */
 static void demand(struct hgm_region *r, struct hgm_request *req, uint64_t page, uint64_t pages,
 		   struct hgm_fault *f)
@@ -84,7 +83,7 @@ static int demand_pages(struct hgm_region *r, uint64_t page, struct hgm_fault *f
 		hgm_request_put(req);
 		return -EAGAIN;
 	}
-	if (!mine) { /* another thread was faster: look again */
+	if (!mine) { /* another thread claimed it first: look again */
 		hgm_request_put(req);
 		return -EEXIST;
 	}

@@ -1,9 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The steps of a request that all of its stages have in common.
- *
- * Functions that return bool return true if the request still belongs to the caller, who runs it
- * further.
+ * The steps of a request that all of its stages have in common. step.h describes the return values.
  */
 #include <errno.h>
 
@@ -34,11 +31,6 @@ bool hgm_step_put_off_by_kernel(struct hgm_request *req, enum hgm_request_step s
 	return false;
 }
 
-/*
- * The functions below return true if the request still belongs to the caller, who runs it further.
- * *now_ns is the time if it has just been read, else 0. Reading it costs as much as four locked
- * instructions.
- */
 void hgm_step_advance(struct hgm_request *req, uint64_t pages)
 {
 	req->in.first_page += pages;
@@ -48,7 +40,7 @@ void hgm_step_advance(struct hgm_request *req, uint64_t pages)
 	req->taken = pages < 64 ? req->taken >> pages : 0;
 }
 
-/* The number of pages, from the first one on, that still belong to the request. */
+/* The number of pages from the first one on, up to the first one that demand has taken over. */
 uint64_t hgm_step_not_taken(const struct hgm_request *req)
 {
 	return req->taken ? (uint64_t)__builtin_ctzll(req->taken) : req->pages;

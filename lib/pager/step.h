@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The stages of a request. Only the files that run requests use this.
+ * The stages of a request. Only the files that run requests (step.c, answer.c, failure.c, run.c)
+ * use these functions.
  *
  * Functions that return bool return true if the request still belongs to the caller, who runs it
  * further. *now_ns is the time if it has just been read, else 0. Reading it costs as much as four
@@ -16,7 +17,7 @@
 
 #define HGM_GIVEN_UP_US 1000000 /* between tries of given-up pages that cannot be poisoned */
 
-/* step.c: take this step in @us microseconds. */
+/* step.c: run this step of the request in @us microseconds. */
 void hgm_step_put_off(struct hgm_request *req, enum hgm_request_step step, uint32_t us);
 
 /* The kernel returned EAGAIN or has no memory. Try again later, with a longer delay each time. */
@@ -25,7 +26,7 @@ bool hgm_step_put_off_by_kernel(struct hgm_request *req, enum hgm_request_step s
 /* The first @pages no longer belong to the request. */
 void hgm_step_advance(struct hgm_request *req, uint64_t pages);
 
-/* The number of pages, from the first one on, that demand has not taken over. */
+/* The number of pages from the first one on, up to the first one that demand has taken over. */
 uint64_t hgm_step_not_taken(const struct hgm_request *req);
 
 /* The first @settled pages are finished. */
@@ -37,7 +38,10 @@ bool hgm_step_unwanted(const struct hgm_request *req);
 /* An installation returned @rc. */
 bool hgm_step_installed(struct hgm_request *req, int rc, uint64_t *now_ns);
 
-/* failure.c: the source failed; it succeeded: requests that failed need not wait any longer. */
+/*
+ * failure.c. hgm_step_failed(): the source failed. hgm_step_succeeded(): it succeeded, so requests
+ * that failed before need not wait any longer.
+ */
 bool hgm_step_failed(struct hgm_request *req, int rc);
 void hgm_step_succeeded(struct hgm_request *req);
 

@@ -140,7 +140,10 @@ static void take_requests(struct hgm_request_list *from, const struct hgm_region
 	*from = rest;
 }
 
-/* Take the region's blocks off the queue. Returns their number; each of them holds the region. */
+/*
+ * Take the region's blocks off the queue. Returns their number. Each of them holds a reference to
+ * the region.
+ */
 static unsigned int take_urgent(struct hgm_work *w, const struct hgm_region *r)
 {
 	unsigned int kept = 0, count = w->urgent_count;
@@ -189,7 +192,7 @@ struct hgm_request *hgm_work_remove_region(struct hgm_region *r)
 	return mine.first;
 }
 
-/* What a slow source needs at the start, before the window has measured it. */
+/* What a slow source needs at the start, before the fill window has measured it. */
 #define THROUGH_ROOM_MIN (UINT64_C(128) << 10)
 
 uint64_t hgm_work_through_room(struct hgm_region *r, uint64_t *chunk)

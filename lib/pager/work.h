@@ -28,7 +28,10 @@ struct hgm_urgent {
 
 #define HGM_URGENT_MAX 1024
 
-/* Pages that a worker is going to fetch. The chunk holds the region. @r is NULL: no chunk. */
+/*
+ * Pages that a worker is going to fetch. The chunk holds a reference to the region. @r is NULL:
+ * there is no chunk.
+ */
 struct hgm_chunk {
 	struct hgm_region *r;
 	uint64_t page;
@@ -43,7 +46,7 @@ struct hgm_worker {
 	struct hgm_chunk urgent;
 	struct hgm_chunk fill;
 	struct hgm_feed *at; /* the feed that it works on, or NULL */
-	uint64_t since_ns;   /* when it began to */
+	uint64_t since_ns;   /* when it began to work on that feed */
 	struct hgm_worker *next;
 };
 
@@ -120,7 +123,7 @@ int hgm_work_urgent(struct hgm_region *r, uint64_t block);
 /* Claimed pages were released. No-lost-waiter: threads that found them claimed fault again. */
 void hgm_work_released(struct hgm_region *r, uint64_t page, uint64_t pages);
 
-/* In feed.c. A fill request asks for @bytes. It ends with @bytes delivered; 0: it failed. */
+/* feed.c: a fill request asks for @bytes; it has ended with @bytes delivered, 0 if it failed. */
 void hgm_work_fill_asked(struct hgm *h, struct hgm_request *req, uint64_t bytes);
 void hgm_work_fill_done(struct hgm *h, struct hgm_request *req, uint64_t bytes, bool later);
 
@@ -139,7 +142,7 @@ bool hgm_work_fill_goes_on(struct hgm_region *r, uint64_t *soonest);
 /* Fill was taken. After failures, one request at a time tests whether the source works again. */
 void hgm_work_fill_taken(struct hgm_region *r);
 
-/* The end of a round: continue where fill was when it began. False: there was no round. */
+/* End the round: fill continues where it was before the round. False: there was no round. */
 bool hgm_work_fill_round_ends(struct hgm_region *r);
 
 /* Only pages that have failed are left to fill: retry them later. False: no page has failed. */

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * What all modules know of an engine.
+ * struct hgm, the engine: the fields that all modules may use, the table of regions, and the order
+ * between readers of messages and threads that copy (reads.c).
  */
 #ifndef HGM_LIB_HGM_H
 #define HGM_LIB_HGM_H
@@ -38,7 +39,7 @@ struct hgm_table {
 	struct hgm_region *region[HGM_REGIONS_MAX];
 };
 
-/* What a fault thread reads from its userfaultfd, and who waits for it: reads.c. */
+/* The reads of a fault thread from its userfaultfd, and the threads that hold them off: reads.c. */
 struct hgm_reads {
 	/* Odd: the thread is reading messages, or has not handled the events among them yet. */
 	_Alignas(64) _Atomic uint32_t reads;
@@ -60,7 +61,7 @@ struct hgm {
 	bool can_poison;
 	int pagemap_fd;	      /* /proc/self/pagemap, -1: not available */
 	int scan_fd;	      /* the same if the kernel has PAGEMAP_SCAN, else -1 */
-	bool can_continue_wp; /* UFFDIO_CONTINUE can install protected pages */
+	bool can_continue_wp; /* UFFDIO_CONTINUE can install write-protected pages */
 	int event_fd;	      /* the caller's */
 	int mem_fd;	      /* /proc/self/mem, opened while that is possible */
 	int stop_fd;	      /* ends the fault threads' sleep */
@@ -82,7 +83,7 @@ struct hgm {
 	_Atomic bool running;
 	struct hgm_reads reads[HGM_THREADS_MAX];
 
-	/* What the modules above keep of the engine, each for itself. */
+	/* The state of other modules for this engine. Each module uses only its own. */
 	struct hgm_collapser *collapser;
 	struct hgm_request_pool *requests;
 	struct hgm_work *work;
@@ -106,15 +107,16 @@ void hgm_table_remove(struct hgm *h, struct hgm_region *r);
 
 /*
  * For threads other than the page's fault thread. Between these two calls no event of the page's
- * memory is read, so a page that is not discarded in the map was not dropped either. Must not be
- * called inside a read-side section, because it may have to wait.
+ * memory is read, so a page that is not discarded in the map was not dropped either.
+ * hgm_reads_hold() may have to wait, so it must not be called inside a read-side section.
  */
 void hgm_reads_hold(struct hgm_region *r, uint64_t page);
 void hgm_reads_release(struct hgm_region *r, uint64_t page);
 
 /*
- * Between these two calls, after a copy: wait until the pages of an event that was read all the
- * same are marked. Meanwhile the fault thread waits only for threads that drop pages of the file.
+ * Call it between these two calls, after a copy. Wait until the pages of an event that was read in
+ * spite of the hold are marked. Until then the fault thread waits only for threads that drop pages
+ * of the file.
  */
 void hgm_reads_wait_marks(struct hgm_region *r, uint64_t page);
 

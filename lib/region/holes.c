@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Where the holes of a region are.
+ * Find the holes of a region.
  *
  * mincore(2) of the alias tells which pages of a file are in the page cache. For hugetlb it tells
  * which pages the alias has mapped, and preparation maps all of them. mincore(2) is cheap, but does

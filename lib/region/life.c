@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The life of regions: the references that keep them, and when they are complete.
+ * References and pins, which keep a region alive, completion of regions, and waiting for both.
  */
 #include "hgm.h"
 #include "kernel/sys.h"
@@ -62,7 +62,7 @@ void hgm_region_check_complete(struct hgm_region *r)
 	if (!is_complete(r))
 		return;
 	hgm_something_is_done(r->h);
-	/* Without fill, each fault makes it busy and then complete: not an event every time. */
+	/* Without fill, each fault makes it busy, then complete: report it only if event_due. */
 	if (!(r->flags & HGM_REGION_NO_FILL) ||
 	    (atomic_load_explicit(&r->event_due, memory_order_seq_cst) &&
 	     atomic_exchange_explicit(&r->event_due, false, memory_order_seq_cst)))
@@ -98,8 +98,8 @@ void hgm_region_ref(struct hgm_region *r)
 void hgm_region_unref(struct hgm_region *r)
 {
 	/*
-	 * The thread that destroys the region waits for 0, then for readers. We are one after the
-	 * count drops.
+	 * The thread that destroys the region waits for 0, then for a grace period. This thread is
+	 * a reader after the count drops.
 	 */
 	hgm_rcu_read_lock();
 	if (atomic_fetch_sub_explicit(&r->refs, 1, memory_order_seq_cst) == 1) {
@@ -194,7 +194,7 @@ void hgm_regions_wait_refs(struct hgm_region **r, unsigned int count,
 	if (!count)
 		return;
 	/*
-	 * A request may be about to enter the source while we look. The source ignores the
+	 * A request may be about to enter the source during the check. The source ignores the
 	 * cancellation of a request that it does not know yet, so cancel it again until the source
 	 * has answered.
 	 */

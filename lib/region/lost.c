@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Memory of a region that its owner has unmapped or mapped over. A bit per page marks memory that
- * does not belong to the region any more. Such memory is neither fetched nor served, and what is
- * mapped there stays when the region ends.
+ * The bitmap of lost pages: memory of a region that its owner has unmapped or mapped over, and that
+ * does not belong to the region any more. Such memory is neither fetched nor served. A mapping that
+ * is there now remains when the region ends.
  */
 #include <sys/mman.h>
 

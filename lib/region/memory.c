@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Reading guest memory.
+ * Read guest memory.
  *
  * Memory with a file is read by pread() of the file. A hole of shmem or hugetlbfs reads as zeroes
  * and is not allocated. Memory errors and swap-in errors give EIO. A file that was truncated reads
@@ -8,9 +8,9 @@
  *
  * Anonymous memory is read through /proc/self/mem. The kernel walks the page tables for this and
  * does not wait for userfaultfd: an absent page gives EIO, and so does a page that cannot be read.
- * /proc/self/pagemap tells them apart: the page table entry of a hole is empty. This holds because
- * the engine's userfaultfds do not have WP_UNPOPULATED. With that feature, protecting a hole leaves
- * a marker in its entry that looks like a page in swap (engine.c).
+ * /proc/self/pagemap distinguishes the two: the page table entry of a hole is empty. This holds
+ * because the engine's userfaultfds do not have WP_UNPOPULATED. With that feature, protecting a
+ * hole leaves a marker in its entry that looks like a page in swap (engine.c).
  *
  * process_vm_readv() cannot be used: it waits for userfaultfd.
  */

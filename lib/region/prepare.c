@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Before the guest starts, several threads put every block into the page cache: a hole would read
+ * Several threads put every block into the page cache before the guest starts: a hole would read
  * as zeroes without a fault where only MINOR is registered. shmem blocks are made huge here, while
  * they are empty, so that the later collapse only changes page tables. A block that cannot be made
  * huge is committed in small pages.

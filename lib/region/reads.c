@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The order between threads that read the messages of a userfaultfd and threads that copy pages.
+ * The order between threads that read the messages of a userfaultfd and threads that copy pages. A
+ * thread that copies holds off the reads of events.
  */
 #include <sched.h>
 

@@ -1,4 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * struct hgm_region: the fields that all modules may use, and the functions of this module.
+ */
 #ifndef HGM_LIB_REGION_H
 #define HGM_LIB_REGION_H
 
@@ -52,9 +55,9 @@ struct hgm_region {
 	bool callers_mapping;
 	bool copies;		/* pages are installed by COPY, not CONTINUE */
 	bool may_shrink;	/* the caller's file, which can be truncated */
-	bool bounces;		/* so system calls copy contents into the alias: shrunk.c */
+	bool bounces;		/* system calls copy contents into the alias: shrunk.c */
 	bool zeroed;		/* the alias was all zero when it was made */
-	_Atomic bool scribbled; /* but may now hold anything where contents are missing */
+	_Atomic bool scribbled; /* it may now hold any bytes where contents are missing */
 	bool holds_contents;	/* the caller's file, which may hold older contents */
 	bool collapses;
 	bool native;	 /* hugetlb with high-granularity mapping: the primary is split */
@@ -67,7 +70,7 @@ struct hgm_region {
 	struct hgm_source *source;
 	uint64_t source_offset;
 
-	/* What other modules keep of the region, each for itself. */
+	/* The state of other modules for this region. Each module uses only its own. */
 	struct hgm_install *install;
 	struct hgm_collapse *collapse;
 	struct hgm_fill *fill;
@@ -75,11 +78,11 @@ struct hgm_region {
 	_Atomic bool dying;
 
 	/*
-	 * Each fault changes these, so they have cache lines of their own. Destruction waits until
+	 * Each fault changes refs, so these have cache lines of their own. Destruction waits until
 	 * both are 0.
 	 */
 	_Alignas(64) _Atomic uint64_t refs; /* requests and queue entries in progress */
-	_Atomic uint64_t visits;	    /* the collapser looks at it */
+	_Atomic uint64_t visits;	    /* pins: hgm_region_pin() */
 
 	/* Progress. A region is complete when both are 0. */
 	_Alignas(64) _Atomic uint64_t open_pages; /* neither present nor poisoned */
@@ -105,8 +108,8 @@ HGM_OWN_LINES(struct hgm_region, refs, open_pages);
 HGM_OWN_LINES(struct hgm_region, open_pages, event_due);
 
 /*
- * What modules above are told, or asked for, by the modules that hold and install pages. engine.c
- * connects them.
+ * Functions of the collapser and the pager, for the modules region and install, which must not
+ * include their headers. engine.c fills in the table.
  */
 struct hgm_above {
 	/* All pages of the region are counted off. */
@@ -130,14 +133,19 @@ struct hgm_above {
 	void (*not_urgent)(struct hgm_region *r, uint64_t block);
 };
 
+/*
+ * Destruction of a region waits while a thread holds a reference to it or pins it. Requests and
+ * queue entries hold references. Without fill, a region is complete only when it has no references.
+ * A pin does not count as work in progress.
+ */
 void hgm_region_ref(struct hgm_region *r);
 void hgm_region_unref(struct hgm_region *r);
 void hgm_region_pin(struct hgm_region *r);
 void hgm_region_unpin(struct hgm_region *r);
 
 /*
- * Wait until regions of one engine, which are in no table any more, are no longer held. Calls
- * @cancel for each of them again and again until then.
+ * Wait until no thread holds a reference to regions of one engine, or pins them. The regions are in
+ * no table any more. Calls @cancel for each of them repeatedly until then.
  */
 void hgm_regions_wait_refs(struct hgm_region **r, unsigned int count,
 			   void (*cancel)(struct hgm_region *));
@@ -150,8 +158,8 @@ void hgm_region_check_complete(struct hgm_region *r);
 /* The region is in no table any more, so the remaining ones may be complete. */
 void hgm_region_gone(struct hgm_region *r);
 /*
- * Something in the region is not decided yet, although all its pages may be counted off. The second
- * function: now it is decided.
+ * hgm_region_unsettle(): the region is not complete yet, although all its pages may be counted off.
+ * hgm_region_settled(): the reason for this has ended.
  */
 void hgm_region_unsettle(struct hgm_region *r);
 void hgm_region_settled(struct hgm_region *r);
@@ -160,8 +168,8 @@ void hgm_region_settled(struct hgm_region *r);
 void hgm_notify(struct hgm *h);
 
 /*
- * Is the region complete? If not, the caller must be notified when it becomes complete. The second
- * function: are all regions of an engine (struct hgm *)?
+ * Is the region complete? If not, the caller must be notified when it becomes complete.
+ * hgm_all_complete(): are all regions of an engine (struct hgm *) complete?
  */
 bool hgm_region_looks_complete(struct hgm_region *r);
 bool hgm_all_complete(void *h);
@@ -234,8 +242,9 @@ static inline bool hgm_region_whole_blocks(const struct hgm_region *r)
 }
 
 /*
- * backing.c: make the memory of a region, as it was chosen, from options. @kind is that
- * of a caller's file, as hgm_memory_kind() returned it. -errno with text: nothing is left behind.
+ * backing.c: make the memory of a region from its options and the chosen candidate. @kind is the
+ * kind of a caller's file, as hgm_memory_kind() returned it. -errno with text: nothing is left
+ * behind.
  */
 int hgm_backing_make(struct hgm_region *r, const struct hgm_region_opts *opts,
 		     enum hgm_candidate candidate, const struct hgm_memory_kind *kind);
@@ -261,7 +270,10 @@ int64_t hgm_shrunk_write(const struct hgm_region *r, uint64_t page, uint64_t pag
 /* prepare.c: put every block into the page cache, huge where possible; -errno with text. */
 int hgm_prepare(struct hgm_region *r);
 
-/* views.c: stop serving the region, up to byte @upto, or the whole region by one userfaultfd. */
+/*
+ * views.c. hgm_region_unregister() unregisters the region up to byte @upto from the userfaultfds of
+ * its stripes. hgm_region_unregister_from() unregisters the whole region from @u.
+ */
 void hgm_region_unregister(struct hgm_region *r, uint64_t upto);
 void hgm_region_unregister_from(struct hgm_region *r, struct hgm_uffd *u);
 
@@ -272,8 +284,8 @@ void hgm_region_unregister_from(struct hgm_region *r, struct hgm_uffd *u);
 int hgm_region_register(struct hgm_region *r);
 
 /*
- * Register what of [@from, @to) still belongs to the region with @u. *ioctls: the ioctls offered
- * everywhere.
+ * Register with @u those parts of [@from, @to) that still belong to the region. *ioctls: the ioctls
+ * that the kernel offers on all of them.
  */
 int hgm_region_register_kept(struct hgm_region *r, struct hgm_uffd *u, uint64_t from, uint64_t to,
 			     uint64_t modes, uint64_t *ioctls);

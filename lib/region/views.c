@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Where a region is mapped, and the userfaultfds that serve it: stripes, registration, waking.
+ * Stripes of a region, registration with the userfaultfds that serve them, and waking of the
+ * threads that wait for its pages.
  */
 #include <errno.h>
 
@@ -17,7 +18,7 @@
 #define AREAS_SHARE	   16
 #define STRIPES_PER_REGION 64
 #define STRIPES_MAX	   1024
-#define STRIPE_BYTES	   (UINT64_C(256) << 20) /* no larger, if enough are left */
+#define STRIPE_BYTES	   (UINT64_C(256) << 20) /* no larger, if enough areas are left */
 
 unsigned int hgm_region_stripe(const struct hgm_region *r, uint64_t page)
 {
@@ -31,7 +32,7 @@ struct hgm_uffd *hgm_region_uffd(const struct hgm_region *r, uint64_t page)
 
 void hgm_region_wake(struct hgm_region *r, uint64_t page, uint64_t pages)
 {
-	/* The kernel reports and wakes by the first address of what is mapped as a whole. */
+	/* The kernel reports faults and wakes by the first address of the unit of mapping. */
 	uint64_t step = r->map_bytes >> HGM_PAGE_SHIFT, first = page / step * step;
 	uint64_t bytes = ((page + pages - first + step - 1) / step * step) << HGM_PAGE_SHIFT;
 

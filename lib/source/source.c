@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * Sources: the object itself, callers' functions, memory. Files are in source_file.c. Requests,
- * which carry what sources deliver, are in request.c.
+ * which carry what sources deliver, are in lib/pager/request.c and run.c.
  */
 #include <errno.h>
 #include <stdbool.h>

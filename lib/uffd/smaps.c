@@ -1,4 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The parser of /proc/self/smaps.
+ */
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>

@@ -52,7 +52,10 @@ void hgm_log(const struct hgm_log *log, enum hgm_log_level level, const char *fo
 void hgm_log_some(struct hgm_log *log, enum hgm_log_kind kind, enum hgm_log_level level,
 		  const char *format, ...) __attribute__((format(printf, 4, 5)));
 
-/* Pass kept lines to the caller's function. Must be called outside of all sections and locks. */
+/*
+ * Pass kept lines to the caller's function. Must be called outside of all read-side sections, SRCU
+ * sections and locks.
+ */
 void hgm_log_flush_kept(struct hgm_log *log);
 
 static inline void hgm_log_flush(struct hgm_log *log)

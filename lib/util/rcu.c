@@ -1,4 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The start of liburcu's callback thread, and grace periods where a sandbox denies membarrier(2).
+ */
 #include <errno.h>
 #include <linux/membarrier.h>
 #include <pthread.h>

@@ -3,8 +3,8 @@
  * The library's RCU is liburcu's "bulletproof" flavour. Its readers register themselves, so that
  * callers' threads need not know of it. It is private: no public header names it.
  *
- * ThreadSanitizer does not see liburcu's barriers. The annotations tell it the one thing that RCU
- * promises: what a reader did before it unlocks happens before what a callback does.
+ * ThreadSanitizer does not see liburcu's barriers. The annotations tell it the guarantee of RCU
+ * that the library uses: what a reader did before it unlocks happens before what a callback does.
  */
 #ifndef HGM_LIB_RCU_H
 #define HGM_LIB_RCU_H

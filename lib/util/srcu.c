@@ -1,15 +1,17 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Waiting for sections.
+ * Wait for SRCU sections.
  *
- * Every reader that entered before us is counted on one of the sides, so we wait once for each side
- * to be empty. The other side comes first. It holds readers that read the side before the last wait
- * switched it, and entered after. Any reader that joins them later also read the side long ago, and
- * such readers run out. Then we switch the sides, and the side that all readers used until now runs
- * empty, too.
+ * Every reader that entered before the wait is counted on one of the two sides. So
+ * hgm_srcu_synchronize() waits until each side was empty once. The unused side comes first. It
+ * counts readers that loaded the number of the side before the last wait switched it, and entered
+ * after. A reader that enters there later has loaded the number before that switch, too, so there
+ * is only a limited number of them. Then the sides are switched, and the side that all readers have
+ * used until now becomes empty, too.
  *
- * Our last look at a counter is a read-modify-write. A reader that enters after it reads what it
- * wrote, and so sees what was written before the wait. We see a reader that left before it.
+ * The last access of the wait to a counter is a read-modify-write. A reader that enters after it
+ * reads what it wrote, and so sees what was written before the wait. The writer sees what a reader
+ * wrote that left before it.
  */
 #include <sched.h>
 #include <time.h>

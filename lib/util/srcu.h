@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Read-side sections that a writer can wait for, as with sleepable RCU: two counters of the readers
- * inside, and a writer that directs new readers to the other counter.
+ * SRCU sections: read-side sections that a writer can wait for, as with sleepable RCU. Two counters
+ * count the readers inside, and a writer directs new readers to the other counter.
  *
- * liburcu's grace period would do, except for its patience. If a reader has not left after some
- * hundred looks, because the kernel copies 2 MiB for it, liburcu sleeps for 10 ms. Here the guest
- * stands still meanwhile.
+ * A grace period of liburcu would be correct, too, but takes too long here. If a reader has not
+ * left after some hundred checks, because the kernel copies 2 MiB for it, liburcu sleeps for 10 ms.
+ * The guest does not run during that time.
  */
 #ifndef HGM_LIB_SRCU_H
 #define HGM_LIB_SRCU_H
@@ -21,8 +21,8 @@ struct hgm_srcu {
 };
 
 /*
- * Returns the side, for hgm_srcu_read_unlock(). A reader that enters after a wait sees what was
- * written before it.
+ * Enter an SRCU section. Returns the side, for hgm_srcu_read_unlock(). A reader that enters after a
+ * wait sees what was written before the wait.
  */
 static inline unsigned int hgm_srcu_read_lock(struct hgm_srcu *s)
 {
@@ -38,8 +38,8 @@ static inline void hgm_srcu_read_unlock(struct hgm_srcu *s, unsigned int side)
 }
 
 /*
- * Wait until all readers that are inside now have left. Readers that enter meanwhile are not waited
- * for. Only one caller at a time, and never from inside a section.
+ * Wait until all readers that are inside now have left. It need not wait for readers that enter
+ * during the call. Only one thread at a time may call it, and never inside an SRCU section.
  */
 void hgm_srcu_synchronize(struct hgm_srcu *s);
 

@@ -1,4 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Threads of the library: creation, CPUs and scheduling, signals, and the gate that they pass
+ * first.
+ */
 #include <errno.h>
 #include <sched.h>
 #include <signal.h>

@@ -8,9 +8,9 @@
  *	ask		request, offset, bytes, demand or 0	the source is asked
  *	answer		request, result				it has answered
  *	install		address, bytes, bytes that existed	mapped; waiters are woken, or soon
- *	wake		address, bytes				waiters are woken apart from that
+ *	wake		address, bytes				waiters are woken by a separate call
  *	collapse	address, bytes, result			one try at a block
- *	protect		address, result				a write to a protected page
+ *	protect		address, result				a write to a write-protected page
  *
  * A request is identified by its address until it is answered. test/install/probes.py checks the
  * table.
