@@ -33,7 +33,7 @@ void hgm_collapse_free(struct hgm_region *r);
 void hgm_collapse_choose_verify(struct hgm_region *r);
 
 /*
- * Members of struct hgm_above.
+ * Members of struct hgm_region_ops.
  *
  * All pages of a region are counted off. All pages of a block are present, and installed if whole
  * blocks are installed.
@@ -63,7 +63,7 @@ void hgm_collapse_discarded(struct hgm_region *r, uint64_t page, uint64_t pages,
 bool hgm_collapse_leave(struct hgm_region *r, uint64_t block);
 void hgm_collapse_map_left(struct hgm_region *r, uint64_t block);
 
-/* The end of struct hgm_above. Map what was left in all blocks. */
+/* The end of struct hgm_region_ops. Map what was left in all blocks. */
 void hgm_collapse_map_all_left(struct hgm_region *r);
 
 /*

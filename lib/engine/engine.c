@@ -162,7 +162,7 @@ static void log_engine(const struct hgm *h)
 			"touch absent memory fail with EFAULT; hgm-probe tells what would help");
 }
 
-static const struct hgm_above above = {
+static const struct hgm_region_ops region_ops = {
 	.arrived = hgm_collapse_arrived,
 	.filled = hgm_collapse_filled,
 	.leave = hgm_collapse_leave,
@@ -197,7 +197,7 @@ int hgm_create(struct hgm **out, const struct hgm_opts *opts)
 	if (!h)
 		return hgm_fail(-ENOMEM, "hgm_create: out of memory");
 	memset(h, 0, sizeof(*h));
-	h->above = &above;
+	h->ops = &region_ops;
 	h->opts = o;
 	h->log.write = o.log;
 	h->log.user = o.log_user;

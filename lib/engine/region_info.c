@@ -135,7 +135,7 @@ static void import_run(struct hgm_region *r, uint64_t page, uint64_t run)
 	hgm_collapse_imported(r, block); /* before the block can be full */
 	full = hgm_resolve_publish(r, page, run);
 	if (full)
-		r->h->above->filled(r, block);
+		r->h->ops->filled(r, block);
 	hgm_region_wake(r, page, run);
 	hgm_region_count_off(r, run);
 }

@@ -99,7 +99,7 @@ static void block_discarded(struct hgm_region *r, uint64_t block)
 	if (hgm_region_whole_blocks(r))
 		hgm_region_wake(r, block * block_pages, block_pages);
 	else
-		r->h->above->filled(r, block);
+		r->h->ops->filled(r, block);
 }
 
 /* Publish pages of one word that the caller owns, and whose contents are zeroes. */

@@ -116,7 +116,7 @@ int hgm_region_before_write(struct hgm_region *r, uint64_t offset, uint64_t leng
 static void wait_for_events(struct hgm *h)
 {
 	if (!atomic_load_explicit(&h->running, memory_order_acquire))
-		h->above->settle_events(h);
+		h->ops->settle_events(h);
 	else
 		for (unsigned int i = 0; i < h->stripes; i++)
 			hgm_reads_wait(&h->reads[i]);
@@ -135,7 +135,7 @@ int hgm_region_discard(struct hgm_region *r, uint64_t offset, uint64_t length)
 	rc = before_write(r, page, pages);
 	if (rc)
 		return busy(rc, "hgm_region_discard");
-	r->h->above->discarded(r, page, pages, true);
+	r->h->ops->discarded(r, page, pages, true);
 	/*
 	 * A thread that installs a page by UFFDIO_COPY looks at its bit first, in the same
 	 * read-side section as the COPY.

@@ -274,7 +274,7 @@ int hgm_resolve_poison(struct hgm_arrival *a, uint64_t pages)
 		return rc;
 	hgm_region_wake(r, page, pages);
 	hgm_stat_add(&r->h->stats, HGM_STAT_POISONED_PAGES, pages);
-	r->h->above->map_left(r, hgm_region_block(r, page)); /* the block will never be full */
+	r->h->ops->map_left(r, hgm_region_block(r, page)); /* the block will never be full */
 	a->settling_pages = pages;
 	a->filled_block = false;
 	hgm_resolve_settle(a);
@@ -325,7 +325,7 @@ bool hgm_poison_left(struct hgm_region *r, uint64_t block)
 		return true;
 	/* It is fetched as any other from now on. Threads that waited for it were told. */
 	if (hgm_poison_of_block(r, block)) {
-		r->h->above->not_urgent(r, block);
+		r->h->ops->not_urgent(r, block);
 		hgm_poison_forget_block(r, block);
 	}
 	return false;

@@ -183,7 +183,7 @@ int hgm_resolve_present(struct hgm_region *r, uint64_t page, bool wake_later)
 {
 	uint64_t step = r->map_bytes >> HGM_PAGE_SHIFT;
 	uint64_t block = hgm_region_block(r, page);
-	uint8_t before = r->h->above->state(r, block);
+	uint8_t before = r->h->ops->state(r, block);
 	bool installed = false;
 	int rc = -EFAULT;
 
@@ -207,7 +207,7 @@ int hgm_resolve_present(struct hgm_region *r, uint64_t page, bool wake_later)
 		rc = hgm_poison_present(r, page / step * step, step, rc);
 	/* During and after the collapse, a fault that finds nothing mapped is new information. */
 	if (!rc && installed)
-		r->h->above->touched(r, block, before);
+		r->h->ops->touched(r, block, before);
 	return rc;
 }
 

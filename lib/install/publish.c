@@ -72,7 +72,7 @@ void hgm_resolve_settle(struct hgm_arrival *a)
 
 	/* Before the pages are counted off, or the region could look complete in between. */
 	if (a->filled_block)
-		r->h->above->filled(r, hgm_region_block(r, a->first_page));
+		r->h->ops->filled(r, hgm_region_block(r, a->first_page));
 	hgm_region_count_off(r, a->settling_pages);
 }
 

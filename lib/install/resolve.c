@@ -111,7 +111,7 @@ static int contents_by_alias(struct hgm_arrival *a, uint64_t pages)
 		a->install_pages = a->filled_block ? block_pages : 0;
 	} else if (r->native) {
 		hgm_leaf_choose(a, pages);
-	} else if (a->sequential && r->h->above->leave(r, hgm_region_block(r, a->first_page))) {
+	} else if (a->sequential && r->h->ops->leave(r, hgm_region_block(r, a->first_page))) {
 		/* no-lost-waiter: threads that found the pages claimed look again */
 		hgm_region_wake(r, a->first_page, pages);
 		a->install_pages = 0;

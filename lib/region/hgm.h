@@ -52,7 +52,7 @@ struct hgm_reads {
 HGM_WHOLE_LINES(struct hgm_reads);
 
 struct hgm {
-	const struct hgm_above *above;
+	const struct hgm_region_ops *ops;
 	struct hgm_opts opts; /* defaults filled in */
 	unsigned int stripes; /* = fault threads */
 	struct hgm_uffd *uffd[HGM_THREADS_MAX];

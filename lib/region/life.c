@@ -86,7 +86,7 @@ void hgm_region_count_off(struct hgm_region *r, uint64_t pages)
 
 	if (!last)
 		return;
-	r->h->above->arrived(r);
+	r->h->ops->arrived(r);
 	hgm_region_check_complete(r);
 }
 

@@ -111,7 +111,7 @@ HGM_OWN_LINES(struct hgm_region, open_pages, event_due);
  * Functions of the collapser and the pager, for the modules region and install, which must not
  * include their headers. engine.c fills in the table.
  */
-struct hgm_above {
+struct hgm_region_ops {
 	/* All pages of the region are counted off. */
 	void (*arrived)(struct hgm_region *r);
 	/* Each page of a block is present, and installed if whole blocks are installed. */

@@ -31,7 +31,7 @@ static void nothing(struct hgm_region *r)
 	(void)r;
 }
 
-static const struct hgm_above above = { .arrived = nothing };
+static const struct hgm_region_ops region_ops = { .arrived = nothing };
 
 static struct hgm_region *make_region(uint32_t flags)
 {
@@ -58,7 +58,7 @@ static int begin(void **state)
 	h = aligned_alloc(64, (sizeof(*h) + 63) / 64 * 64);
 	assert_non_null(h);
 	memset(h, 0, sizeof(*h));
-	h->above = &above;
+	h->ops = &region_ops;
 	assert_int_equal(hgm_work_init(h), 0);
 	pthread_mutex_init(&h->done_lock, NULL);
 	hgm_cond_init(&h->done_cond);
