@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Fill from sources that answer later, one request after another. The window that the engine finds
- * is compared with windows that the caller fixed. The best of these is the baseline.
+ * Fill from sources that answer later, one request after another. The fill window that the engine
+ * finds is compared with fill windows that the caller fixed. The best of these is the baseline.
  */
 #include <stdio.h>
 

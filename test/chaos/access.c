@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Reading and writing a page that may raise a signal. Words are stored and read one by one: who
- * reads meanwhile sees the one or the other.
+ * Reads and writes a page that may raise a signal. Words are stored and read one by one, so a
+ * concurrent reader sees the old or the new word.
  */
 #include "chaos.h"
 
@@ -76,7 +76,9 @@ int page_store(void *to, const uint64_t *from, unsigned int words)
 	return sig;
 }
 
-/* The kernel faults in the writer's place; it says EFAULT where a signal would be raised. */
+/*
+ * The kernel faults in place of the writer. It returns EFAULT where an access would raise a signal.
+ */
 int page_store_by_call(void *to, const uint64_t from[WORDS], unsigned int number)
 {
 	static pthread_once_t once = PTHREAD_ONCE_INIT;
@@ -85,6 +87,6 @@ int page_store_by_call(void *to, const uint64_t from[WORDS], unsigned int number
 	pthread_once(&once, make_file);
 	if (pwrite(file, from, PAGE, at) != PAGE)
 		wrong(NULL, 0, "pwrite: %s", strerrorname_np(errno));
-	/* By syscall(): sanitizers look at what pread() writes to. */
+	/* Uses syscall(), because sanitizers look at the memory that pread() writes to. */
 	return syscall(SYS_pread64, file, to, PAGE, at) == (long)PAGE ? 0 : SIGBUS;
 }

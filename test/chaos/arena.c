@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Regions come and go while others use them.
+ * Regions are created and destroyed while other threads use them.
  */
 #include "chaos.h"
 
@@ -25,7 +25,7 @@ static uint64_t any_pages(struct random *r, enum place place)
 	if (place >= PLACES_SMALL)
 		return block * (1 + random_below(r, 4));
 	pages = UINT64_C(1) << random_below(r, 13);
-	if (random_one_in(r, 2)) /* no multiple of anything */
+	if (random_one_in(r, 2)) /* an arbitrary number */
 		pages += random_below(r, pages);
 	return pages < PAGES_MAX ? pages : PAGES_MAX;
 }
@@ -50,7 +50,7 @@ static int try_place(struct arena *a)
 			 a->index * ARENA_MAX, a->flags);
 }
 
-/* Huge pages may all be taken by others. */
+/* All huge pages may be in use by others. */
 static void make_field(struct arena *a, struct random *r)
 {
 	int rc;
@@ -82,8 +82,8 @@ void arena_begin(struct arena *a, struct random *r)
 }
 
 /*
- * Who waited in it has been released. The caller's mapping stays: what has arrived keeps its
- * contents, all else raises a signal.
+ * Threads that waited in the region have been released. The caller's mapping stays. Pages that have
+ * arrived keep their contents, and all others raise a signal.
  */
 void arena_ended(struct arena *a)
 {
@@ -141,7 +141,7 @@ void arena_release(struct arena *a)
 	pthread_rwlock_unlock(&a->use);
 }
 
-/* Often where it cannot be had. */
+/* Returns a random page, often one near pages that cannot be had. */
 uint64_t arena_page(const struct arena *a, struct random *r)
 {
 	uint64_t odd = random_one_in(r, 4) ? supply_odd_page(a->supply, r) : UINT64_MAX;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * All other calls, at any time; and whoever makes the sources misbehave.
+ * All other calls, at any time, and the actor that makes the sources misbehave.
  */
 #include "chaos.h"
 
@@ -48,7 +48,7 @@ static void set_fill(struct random *r, struct arena *a)
 
 #define PUT_PAGES UINT64_C(64)
 
-/* What the source would say. */
+/* Puts the contents that the source would deliver. */
 static void put_some(struct arena *a, uint64_t page, uint64_t pages)
 {
 	char *buf = malloc(pages * PAGE);

@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Random lives against the public interface. A life is an engine with a few arenas, each with one
- * region after the other, touchers that read and write all of them, and actors that do everything
- * else that a caller can do meanwhile. Each byte that is read is compared with what it must be.
+ * Random lives against the public interface. A life is an engine with a few arenas, touchers, and
+ * actors. Each arena has one region after the other. The touchers read and write all of them. The
+ * actors do everything else that a caller can do meanwhile. Each byte that is read is compared with
+ * what it must be.
  *
- * Choices come from a seed, so that the same seed plays the same life, but for how threads meet.
+ * Choices come from a seed. The same seed plays the same life, except for the timing of the
+ * threads.
  */
 #ifndef HGM_TEST_CHAOS_H
 #define HGM_TEST_CHAOS_H
@@ -24,7 +26,7 @@
 #define GUARDS	   2
 #define HISTORY	   65536
 
-/* What shall be played (choice.c); the places are the bits before. */
+/* What a life does (choice.c). The bits before these are the places. */
 enum act {
 	ACT_DISCARD = PLACES,
 	ACT_RAW,
@@ -32,9 +34,9 @@ enum act {
 	ACT_DIRTY,
 	ACT_WATCH,
 	ACT_CALLS,
-	ACT_ENDS,   /* regions are destroyed and created, engines destroyed in the midst */
+	ACT_ENDS,   /* regions are destroyed and created, engines are destroyed in use */
 	ACT_ERRORS, /* sources fail and stall */
-	ACT_EAGAIN, /* the kernel refuses for a moment */
+	ACT_EAGAIN, /* the kernel refuses temporarily */
 	ACTS,
 };
 
@@ -57,7 +59,7 @@ struct actor {
 void does(struct actor *a, const char *what, unsigned int arena, uint64_t page, uint64_t pages);
 void did(struct actor *a);
 
-/* What was done to an arena. */
+/* Something that was done to an arena. */
 struct event {
 	const char *_Atomic what;
 	_Atomic uint64_t at_us;
@@ -67,15 +69,15 @@ struct event {
 };
 
 /*
- * What a page must hold: a generation (0: the source's; of a write, or of a discard) and
- * marks. A page is written to
- * by its owner only, and may be discarded by anybody meanwhile: then each word is the one or the
- * other, until the owner has written once more.
+ * What a page must hold: a generation and marks. Generation 0 means the contents of the source. Any
+ * other one is of a write or of a discard. A page is written to only by its owner, but any thread
+ * may discard it meanwhile. Then each word is the one or the other, until the owner has written
+ * again.
  */
 #define SOURCE	    UINT64_C(0)
 #define GENERATION  ((UINT64_C(1) << 48) - 1)
-#define PART_SOURCE (UINT64_C(1) << 56) /* the first words are written, the others the source's */
-#define PART_ZERO   (UINT64_C(1) << 57) /* likewise, but zero */
+#define PART_SOURCE (UINT64_C(1) << 56) /* the first words are written, the rest is the source's */
+#define PART_ZERO   (UINT64_C(1) << 57) /* likewise, but the rest is zero */
 #define ZEROED	    (UINT64_C(1) << 58) /* was discarded */
 #define DROPPING    (UINT64_C(1) << 60) /* being discarded: each word is this, or zero */
 #define WRITING	    (UINT64_C(1) << 61)
@@ -109,16 +111,16 @@ struct arena {
 	unsigned int index;
 	_Atomic enum arena_state state;
 	_Atomic unsigned int pins; /* touchers inside */
-	pthread_rwlock_t use;	   /* for calls on the region; for writing: it ends */
+	pthread_rwlock_t use;	   /* read: calls on the region; write: its end */
 	enum place place;
 	uint32_t flags;
 	_Atomic uint64_t pages;
-	uint64_t run; /* so many pages in a row have one owner */
+	uint64_t run; /* this many pages in a row have one owner */
 	struct field field;
 	char *_Atomic addr;
 	struct supply *supply;
 	_Atomic uint64_t truth[PAGES_MAX];
-	_Atomic uint32_t drops[PAGES_MAX]; /* how often, and not by the library */
+	_Atomic uint32_t drops[PAGES_MAX]; /* how often dropped without the library */
 	pthread_mutex_t dirty_lock;
 	struct hgm_dirty *dirty; /* for hgm_dirty_mark() */
 	void *left_watch;	 /* freed with the region */
@@ -136,9 +138,9 @@ struct life {
 	_Atomic bool actors_stop, touchers_stop;
 	_Atomic unsigned int paused;
 	_Atomic bool writes[TOUCHERS];
-	pthread_mutex_t structure; /* which regions there are */
+	pthread_mutex_t structure; /* which regions exist */
 	struct actor toucher[TOUCHERS];
-	unsigned int again_one_in; /* EAGAIN of the kernel; 0: never */
+	unsigned int again_one_in; /* one in so many kernel calls says EAGAIN; 0: none */
 };
 
 struct tally {
@@ -150,7 +152,7 @@ extern struct life life;
 extern struct tally tally;
 extern const struct contents chaos_contents;
 
-/* Where a page of an arena is in its source. */
+/* The page of the source that belongs to a page of an arena. */
 uint64_t source_page(const struct arena *a, uint64_t page);
 
 /* life.c */
@@ -160,21 +162,21 @@ void live(uint64_t seed, uint64_t us);
 void arena_begin(struct arena *a, struct random *r);
 void arena_end(struct arena *a, struct actor *by);
 void arena_ended(struct arena *a);	   /* after the engine's end */
-struct arena *arena_use(struct random *r); /* a live one, locked for use; NULL: none at hand */
+struct arena *arena_use(struct random *r); /* a live one, locked for use; NULL: none */
 void arena_release(struct arena *a);
-uint64_t arena_page(const struct arena *a, struct random *r); /* any */
-void *mover(void *actor);				      /* ends and begins them */
+uint64_t arena_page(const struct arena *a, struct random *r); /* a random page */
+void *mover(void *actor);				      /* destroys and creates regions */
 
 /* truth.c */
 uint64_t next_generation(void);
 uint64_t truth_of(const struct arena *a, uint64_t page);
 void words_expected(const struct arena *a, uint64_t page, uint64_t truth, uint64_t to[WORDS]);
-/* The first word that is wrong, -1: none. */
+/* Returns the first word that is wrong. -1: none. */
 int words_wrong(const struct arena *a, uint64_t page, uint64_t truth, bool or_zero,
 		const uint64_t *in);
 bool may_be_poisoned(const struct arena *a, uint64_t page, uint64_t truth);
 
-/* access.c: 0, or the signal that it raised */
+/* access.c: 0, or the signal that the access raised */
 void catch_signals(void);
 int page_copy(uint64_t to[WORDS], const void *from);
 int page_store(void *to, const uint64_t *from, unsigned int words);
@@ -182,7 +184,7 @@ int page_store_by_call(void *to, const uint64_t from[WORDS], unsigned int number
 
 /* toucher.c */
 void *toucher(void *actor);
-bool pause_writers(void); /* false: some of them are inside of a fault */
+bool pause_writers(void); /* false: some of them are inside a fault */
 void resume_writers(void);
 void check_page(struct arena *a, uint64_t page, const char *when);
 
@@ -203,11 +205,14 @@ void supplies_free(void);
 struct supply *supply_any(struct random *r);
 struct hgm_source *supply_source(const struct supply *s);
 const char *supply_name(const struct supply *s);
-/* Where pages begin that cannot be had, of all pages; any number: there are none. */
+/*
+ * Returns the first page of a run of pages that cannot be had, counted over all pages. If there is
+ * no such run, it returns UINT64_MAX or any page.
+ */
 uint64_t supply_odd_page(const struct supply *s, struct random *r);
 bool supply_ever_bad(const struct supply *s, uint64_t page);
 void supply_misbehave(struct supply *s, struct random *r);
-void supplies_calm(void); /* from now on they answer all */
+void supplies_calm(void); /* from now on they answer everything */
 
 /* report.c */
 void note(struct arena *a, unsigned int who, const char *what, uint64_t page, uint64_t pages,
@@ -222,7 +227,7 @@ void must(int rc, const char *call);
 void hang_watch(struct actor *const *actors, unsigned int count);
 void hang_watch_end(void);
 
-/* seam.c: addresses are not used again while touchers may still be there */
+/* seam.c: addresses are not used again while touchers may still use them */
 void seam_begin(void);
 void seam_release(struct arena *a);
 

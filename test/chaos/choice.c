@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * What shall be played: all, or what --only names. Without a place all places are, without an act
- * all acts.
+ * What a life does: everything, or what --only names. Without a place in the list, all places are
+ * used. Without an act, all acts are.
  */
 #include "chaos.h"
 
@@ -16,7 +16,7 @@ static const char *const words[ACTS] = {
 	[PLACE_MAPPING_ANON] = "mapping-anon",
 	[PLACE_HUGETLB_2M] = "hugetlb",
 	[PLACE_FD_HUGETLB_2M] = "fd-hugetlb",
-	/* PLACE_HUGETLB_1G: there is one such page at best, which other tests want. */
+	/* PLACE_HUGETLB_1G is not here: there is one such page at best, which other tests need. */
 	[ACT_DISCARD] = "discard",
 	[ACT_RAW] = "raw",
 	[ACT_SNAPSHOT] = "snapshot",

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Dirty tracking: each page that changes is in a collection.
+ * Dirty tracking. Each page that changes is in a collection.
  */
 #include "chaos.h"
 
@@ -13,8 +13,8 @@ struct track {
 	struct hgm_dirty *d;
 	uint64_t pages;
 	uint64_t before[PAGES_MAX]; /* truth when the last collection began */
-	uint64_t after[PAGES_MAX];  /* and when it had returned */
-	uint64_t now[PAGES_MAX];    /* when this one began */
+	uint64_t after[PAGES_MAX];  /* truth when it had returned */
+	uint64_t now[PAGES_MAX];    /* truth when this one began */
 	uint64_t last[PAGES_MAX / 64], bitmap[PAGES_MAX / 64];
 };
 
@@ -24,8 +24,8 @@ static bool bit(const uint64_t *bitmap, uint64_t page)
 }
 
 /*
- * Something happened to the page between two looks, as a whole: its truth is another, and is not of
- * a discard that had begun before, nor of before a write that failed.
+ * True if something happened to the whole page between two looks. Its truth is another one. It is
+ * not that of a discard that had begun before, nor that from before a write that failed.
  */
 static bool changed(uint64_t from, uint64_t to)
 {
@@ -86,7 +86,7 @@ static void set_dirty(struct arena *a, struct hgm_dirty *d)
 	pthread_mutex_unlock(&a->dirty_lock);
 }
 
-/* The arena may have a new region, and somebody else tracks that. */
+/* The arena may have a new region, which another thread tracks. */
 static void unset_dirty(struct arena *a, const struct hgm_dirty *d)
 {
 	pthread_mutex_lock(&a->dirty_lock);
@@ -95,7 +95,7 @@ static void unset_dirty(struct arena *a, const struct hgm_dirty *d)
 	pthread_mutex_unlock(&a->dirty_lock);
 }
 
-/* The arena is not kept from ending: the object outlives the region. */
+/* The arena may end meanwhile. The object outlives the region. */
 static void track(struct track *t, struct actor *self)
 {
 	struct random *r = &self->random;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Memory is given back, by the call and by all other means that the manual allows, and unmapped
- * without being dropped.
+ * Memory is given back, by the call and by all other means that the manual allows. It is also
+ * unmapped without being dropped.
  */
 #include "chaos.h"
 
@@ -43,34 +43,40 @@ static bool has_arrived(const struct arena *a)
 	return info_of(a->field.region).present_bytes == a->pages * PAGE;
 }
 
-/* Left out, as libhgm_discard(7) says what becomes of it, and that nobody can know better: */
+/*
+ * False for drops after which nobody can know the contents. libhgm_discard(7) says what becomes of
+ * them.
+ */
 static bool can_know(const struct drop *d)
 {
 	uint64_t block = place_block(d->a->place) / PAGE;
 
 	/*
-	 * the kernel drops whole huge pages of hugetlb only, and tells nobody of the rest; of what
-	 * has not arrived a touch finds that it was dropped, and a snapshot does not;
+	 * The kernel drops only whole huge pages of hugetlb, and does not report the rest. Of pages
+	 * that have not arrived, a touch finds that they were dropped, and a snapshot does not.
 	 */
 	if (d->a->place >= PLACES_SMALL &&
 	    (d->page % block || d->pages % block || (may(ACT_SNAPSHOT) && !has_arrived(d->a))))
 		return false;
-	/* a hole in the file raises no event: what has not arrived may still be fetched; */
+	/* A hole in the file raises no event. Pages that have not arrived may still be fetched. */
 	if (d->means == MEANS_PUNCH)
 		return d->a->field.fd >= 0 && has_arrived(d->a);
 	/*
-	 * of a huge page that it cannot split at once the kernel leaves pages allocated, and
-	 * zeroed: as if they had been prepared, and not arrived;
+	 * If the kernel cannot split a huge page at once, it leaves pages allocated and zeroed.
+	 * They look as if they had been prepared, and had not arrived.
 	 */
 	if (!is_anon(d->a->place) && !is_lazy(d->a->place) && d->a->place < PLACES_SMALL)
 		return has_arrived(d->a);
 	/*
-	 * poison is an entry of the page table, which MADV_REMOVE of files leaves as it is;
+	 * Poison is an entry of the page table, which MADV_REMOVE of files leaves as it is.
 	 */
 	for (uint64_t page = d->page; !is_anon(d->a->place) && page < d->page + d->pages; page++)
 		if (may_be_poisoned(d->a, page, SOURCE))
 			return false;
-	/* MADV_FREE drops when the kernel likes to: no truth can be told. It is not tried. */
+	/*
+	 * MADV_FREE is not tried. It drops pages when the kernel decides to, so their truth is not
+	 * known.
+	 */
 	return true;
 }
 
@@ -148,7 +154,7 @@ static void discard(struct actor *self, const struct drop *d)
 	mark(d);
 	did(self);
 	note(d->a, self->number, "discarded", d->page, d->pages, (uint64_t)rc);
-	/* A watch may make writers wait, and who discards by the call is one. */
+	/* A watch may make writers wait. A thread that calls hgm_region_discard() is a writer. */
 	if (rc && (rc != -EBUSY || d->means != MEANS_CALL))
 		wrong(d->a, d->page, "%s of %llu pages: %s: %s", means_names[d->means],
 		      (unsigned long long)d->pages, strerrorname_np(-rc), hgm_errmsg());
@@ -157,9 +163,9 @@ static void discard(struct actor *self, const struct drop *d)
 }
 
 /*
- * The page table entries of files can be dropped, and the contents stay. Not of lazy memory that is
- * arriving: with other changes of the file at the same time it is taken for a discard, as
- * libhgm_discard(7) says.
+ * The page table entries of files can be dropped, and the contents stay. This is not done to lazy
+ * memory that is arriving. Together with other changes of the file at the same time, the library
+ * takes it for a discard, as libhgm_discard(7) says.
  */
 static void unmap(struct actor *self, const struct drop *d)
 {

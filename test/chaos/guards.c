@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Who wants memory write-protected: snapshots, dirty tracking, watches, in any order.
+ * Creates the wp owners: snapshots, dirty tracking and watches, in any order.
  */
 #include "chaos.h"
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Who does one thing for too long hangs: what everybody does is printed, and where the kernel has
- * each thread.
+ * A thread that does one thing for too long hangs. Then the program prints what all threads do, and
+ * where each one is in the kernel.
  */
 #include "chaos.h"
 
@@ -54,8 +54,8 @@ static void print_file(const char *tid, const char *name)
 }
 
 /*
- * MADV_COLLAPSE waits for a worker of the kernel on each CPU, which others of higher priority may
- * keep from it for minutes, and all who want the address space wait with it.
+ * MADV_COLLAPSE waits for a kernel worker on each CPU. Tasks of higher priority may delay that
+ * worker for minutes. All threads that need the address space wait with it.
  */
 static bool kernel_drains(void)
 {

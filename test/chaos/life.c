@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * A life: an engine is made, all act on it for a while, and it ends, in order or in the midst.
+ * A life: an engine is created, all actors act on it for a while, and it ends, in order or in use.
  */
 #include "chaos.h"
 
@@ -85,7 +85,7 @@ static void make_engine(struct random *r)
 	must(hgm_create(&life.h, &o), "hgm_create");
 }
 
-/* Poison that comes of errors goes with them, but for requests that are on their way. */
+/* Poison that errors cause goes away with them. Only requests in flight may still cause some. */
 static void heal(struct arena *a)
 {
 	uint64_t end = now_us() + (uint64_t)END_MS * 1000;
@@ -148,7 +148,7 @@ static void end_in_order(struct random *r)
 	did(&keeper);
 }
 
-/* Touchers wait, sources are silent, fill is on its way. */
+/* The engine ends while touchers wait, sources are silent, and fill is in flight. */
 static void end_in_the_midst(void)
 {
 	end_actors();
@@ -213,7 +213,7 @@ static void live_once(void)
 {
 	pthread_rwlockattr_t attr;
 
-	/* Who ends a region need not wait for ever. */
+	/* Prefers writers, so that a thread that ends a region need not wait for ever. */
 	pthread_rwlockattr_init(&attr);
 	pthread_rwlockattr_setkind_np(&attr, PTHREAD_RWLOCK_PREFER_WRITER_NONRECURSIVE_NP);
 	pthread_mutex_init(&life.structure, NULL);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * chaos [SECONDS] [--seed N] [--only WORD,...]: random lives for so long.
+ * chaos [SECONDS] [--seed N] [--only WORD,...]: random lives for this many seconds.
  */
 #include "chaos.h"
 
@@ -34,7 +34,7 @@ static void print_tally(void)
 	       (unsigned long long)tally.refused);
 }
 
-/* What a life leaves behind is seen in the next: the first one leaves what is made once. */
+/* The next life shows what a life leaves behind. The first one leaves what is created only once. */
 static void check_leaks(struct holdings *first)
 {
 	struct holdings now = take_holdings();

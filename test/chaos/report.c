@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * What was done to each arena lately, and the report of what went wrong, which ends the program.
+ * What was done to each arena recently, and the report of an error, which ends the program.
  */
 #include "chaos.h"
 

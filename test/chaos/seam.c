@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Between the library and the kernel. The address of a region that has ended is not given to
- * anybody else while touchers may still use it: else they would write to the memory of others, as a
- * guest cannot. And where it is chosen the kernel refuses for a moment, as it does while the
+ * The layer between the library and the kernel. The address of a region that has ended is not
+ * reused while touchers may still use it. Otherwise they would write to the memory of others, which
+ * a guest cannot do. In some lives the kernel also refuses temporarily, as it does while the
  * address space changes.
  */
 #include "chaos.h"
@@ -46,7 +46,7 @@ void seam_release(struct arena *a)
 {
 	uint64_t block = place_block(a->place), len = a->pages * PAGE;
 
-	/* Prepared shmem is rounded up. */
+	/* Prepared shmem is rounded up to whole blocks. */
 	kernel->munmap(atomic_load(&a->addr),
 		       a->place == PLACE_SHMEM ? (len + block - 1) / block * block : len);
 	atomic_store(&a->addr, NULL);

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Snapshots: the sink compares what it gets with what each page held at the instant.
+ * Snapshots. The sink compares what it gets with what each page held at the instant.
  */
 #include "chaos.h"
 
 #include <errno.h>
 
-/* What is not known of a page at the instant: it was being written to or discarded. */
+/* The contents of a page at the instant are unknown: it was being written to or discarded. */
 #define UNKNOWN UINT64_MAX
 
 struct shot {
@@ -22,7 +22,7 @@ struct shot {
 	uint16_t given[ARENAS][PAGES_MAX]; /* bytes */
 };
 
-/* Memory that is dropped otherwise than by the library is lost to it. */
+/* Memory that is dropped without the library is lost to the snapshot. */
 static bool may_be_zero(const struct shot *shot, const struct arena *a, uint64_t page,
 			uint64_t truth)
 {
@@ -85,7 +85,7 @@ static void take_truth(struct shot *shot, bool again)
 		for (uint64_t page = 0; page < a->pages; page++) {
 			uint64_t now;
 
-			/* First: who drops from then on is seen by one or the other. */
+			/* This comes first, so that a later drop shows in one or the other. */
 			if (!again)
 				shot->drops[a->index][page] = atomic_load(&a->drops[page]);
 			now = truth_of(a, page);
@@ -116,7 +116,7 @@ static int begin(struct shot *shot, struct actor *self)
 	return rc;
 }
 
-/* Zeroes are left out, and nothing else is. */
+/* Zero pages are left out, and no others are. */
 static void check_all_given(struct shot *shot)
 {
 	for (unsigned int i = 0; i < shot->count; i++) {
@@ -158,7 +158,7 @@ static void end(struct shot *shot, struct actor *self)
 	atomic_fetch_add(&tally.snapshots, 1);
 }
 
-/* All, or some. */
+/* Chooses all regions, or some. */
 static void choose_regions(struct shot *shot, bool all, struct random *r)
 {
 	for (unsigned int i = 0; i < ARENAS; i++)

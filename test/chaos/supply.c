@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Sources with every conduct: prompt, slow, blocking, out of order, in parts, away for a while,
- * silent for a while, and with pages that cannot be had.
+ * Sources that behave in every way: prompt, slow, blocking, out of order, in parts, away for a
+ * while, silent for a while, and with pages that cannot be had.
  */
 #include "chaos.h"
 
@@ -10,7 +10,7 @@
 #define SUPPLIES    4
 #define ANSWERERS   2
 #define PENDING_MAX 4096
-#define MISHAP_US   400000 /* at most so long a source is away, or silent */
+#define MISHAP_US   400000 /* a source is away or silent for at most so long */
 #define ALL_PAGES   (ARENAS * PAGES_MAX)
 #define BAD_RUNS    16
 
@@ -32,7 +32,7 @@ struct supply {
 	_Atomic uint64_t silent_until, away_until;
 	_Atomic bool bad[ALL_PAGES]; /* cannot be had */
 	bool ever_bad[ALL_PAGES];
-	uint64_t bad_run[BAD_RUNS]; /* where they begin; 0 where there are fewer */
+	uint64_t bad_run[BAD_RUNS]; /* where runs begin; 0 where there are fewer */
 	unsigned int bad_runs;
 
 	pthread_mutex_t lock;
@@ -76,7 +76,7 @@ static int64_t said(const struct hgm_io *io, const char *what, int64_t result)
 	return result;
 }
 
-/* Up to the next border between contents, holes and what cannot be had. */
+/* Answers up to the next border between contents, holes and pages that cannot be had. */
 static int64_t deliver(struct supply *s, const struct hgm_io *io, uint64_t most, bool plain)
 {
 	uint64_t page = io->offset / PAGE, pages = io->length / PAGE, n = 1;
@@ -94,7 +94,7 @@ static int64_t deliver(struct supply *s, const struct hgm_io *io, uint64_t most,
 	return said(io, "source: contents", (int64_t)(n * PAGE));
 }
 
-/* All at once, holes and contents. */
+/* Answers everything at once, holes and contents. */
 static void answer_sparsely(const struct hgm_io *io)
 {
 	uint64_t page = io->offset / PAGE, pages = io->length / PAGE, zeroes[8] = { 0 };
@@ -174,7 +174,10 @@ static void forget(struct supply *s, uint64_t id)
 	pthread_mutex_unlock(&s->lock);
 }
 
-/* It sleeps, where it is silent until that has passed or the request was cancelled. */
+/*
+ * A blocking source sleeps. If it is silent, it does so until that has passed or the request was
+ * cancelled.
+ */
 static int64_t read_blocking(void *user, const struct hgm_io *io)
 {
 	struct supply *s = user;
@@ -257,7 +260,7 @@ static void cancel(void *user, struct hgm *h, uint64_t id)
 		must(hgm_io_done(&io, said(&io, "source: cancelled", -ECANCELED)), "hgm_io_done");
 }
 
-/* Answered at once, inside the call, as far as it is no blocking source's. */
+/* Answers at once, inside the call, unless the source blocks or is silent. */
 static void hurry(void *user, struct hgm *h, uint64_t id)
 {
 	struct supply *s = user;
@@ -269,7 +272,7 @@ static void hurry(void *user, struct hgm *h, uint64_t id)
 		must(hgm_io_done(&io, answer(s, &io, &r)), "hgm_io_done");
 }
 
-/* Some runs of pages, often near the beginning, which small regions have too. */
+/* Makes some runs of pages bad, often near the beginning, which small regions have too. */
 static void make_bad(struct supply *s, struct random *r)
 {
 	for (s->bad_runs = 1 + (unsigned int)random_below(r, BAD_RUNS); s->bad_runs;
@@ -312,7 +315,7 @@ static void make_function(struct supply *s, struct random *r)
 		pthread_create(&s->answerer[i], NULL, answerer, s);
 }
 
-/* One for all lives: they cost more than a life. */
+/* One feed for all lives, because it costs more than a life. */
 static struct feed *lasting(enum feed_kind kind)
 {
 	static struct feed *feeds[FEED_KINDS];
@@ -385,7 +388,7 @@ bool supply_ever_bad(const struct supply *s, uint64_t page)
 	return s->ever_bad[page];
 }
 
-/* Silent, away, or what could not be had can be had. */
+/* The source becomes silent or away, or pages that could not be had can be had. */
 void supply_misbehave(struct supply *s, struct random *r)
 {
 	uint64_t until = now_us() + random_below(r, MISHAP_US);

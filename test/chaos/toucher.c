@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Threads that read all pages and write to those they own, and know what must be there.
+ * Threads that read all pages, write to those that they own, and know what each page must hold.
  */
 #include "chaos.h"
 
@@ -8,7 +8,7 @@
 
 #define PAUSE_US SMALLER(100000, 400000)
 
-/* A page that cannot be touched: is that as it should be? */
+/* Checks whether a page that cannot be touched may be so. */
 static void check_signal(struct arena *a, uint64_t page, uint64_t truth, int sig, const char *what)
 {
 	if (atomic_load(&a->state) != ARENA_LIVE)
@@ -21,8 +21,8 @@ static void check_signal(struct arena *a, uint64_t page, uint64_t truth, int sig
 }
 
 /*
- * The truth did not change while the page was read, but for the marks of a discard, during which
- * each word may be dropped already.
+ * The truth did not change while the page was read, except for the marks of a discard. During a
+ * discard, each word may be dropped already.
  */
 static void read_page(struct actor *self, struct arena *a, uint64_t page)
 {
@@ -69,7 +69,7 @@ static uint64_t begin_write(struct actor *self, struct arena *a, uint64_t page, 
 	return after;
 }
 
-/* Its first word already could not be written: the page is what it was, but for a discard. */
+/* Not even the first word could be written. The page is as it was, unless it is being discarded. */
 static void write_failed(struct arena *a, uint64_t page, uint64_t before)
 {
 	uint64_t now = truth_of(a, page), then;
@@ -172,7 +172,7 @@ void resume_writers(void)
 	atomic_fetch_sub(&life.paused, 1);
 }
 
-/* When nobody does anything to it any more. */
+/* Called when no thread accesses the page any more. */
 void check_page(struct arena *a, uint64_t page, const char *when)
 {
 	uint64_t copy[WORDS], truth = truth_of(a, page);

@@ -49,8 +49,8 @@ int words_wrong(const struct arena *a, uint64_t page, uint64_t truth, bool or_ze
 }
 
 /*
- * Of hugetlb in whole blocks one page that cannot be had poisons its block, and what was discarded
- * of it too; what was written to has arrived.
+ * With hugetlb in whole blocks, one page that cannot be had poisons its block, including pages that
+ * were discarded. Pages that were written to have arrived.
  */
 bool may_be_poisoned(const struct arena *a, uint64_t page, uint64_t truth)
 {

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Watches: nobody writes to what is protected unless he was asked for and let through.
+ * Watches. No thread writes to protected memory unless the callback was asked and has allowed it.
  */
 #include "chaos.h"
 

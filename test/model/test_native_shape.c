@@ -99,7 +99,7 @@ static void demand_maps_what_it_must(void **state)
 	assert_leaves(&n, 0, 0, 6 * PAGE);
 	assert_int_equal(info_of(n.r).present_bytes, 134 * PAGE);
 	assert_int_equal(touch(n.addr + 134 * PAGE, &value), 0);
-	assert_leaves(&n, 0, 0, (6 + 16) * PAGE); /* 128 to 143: the window is 16 */
+	assert_leaves(&n, 0, 0, (6 + 16) * PAGE); /* 128 to 143: the fault-around window is 16 */
 	assert_true(page_mapped(n.addr + 128 * PAGE));
 	assert_true(page_mapped(n.addr + 143 * PAGE));
 	assert_false(page_mapped(n.addr + 144 * PAGE));

@@ -12,16 +12,16 @@ static const struct hgm_sys *kernel;
 static struct hgm_sys sys;
 
 /*
- * The fault thread: held back, and its clock
+ * The fault thread: how it is held back, and its clock
  */
 static pthread_mutex_t gate = PTHREAD_MUTEX_INITIALIZER;
 static bool holding;
 static _Atomic int uffd = -1;
 static _Thread_local bool serving;
-static _Atomic uint64_t clock_ns; /* 0: as everywhere */
+static _Atomic uint64_t clock_ns; /* 0: the real clock */
 static _Atomic uint64_t tick_ns;
 
-/* In the C library's place. */
+/* Replaces the function of the C library. */
 int clock_gettime(clockid_t id, struct timespec *ts)
 {
 	uint64_t now = serving && id == CLOCK_MONOTONIC ? atomic_load(&clock_ns) : 0;
@@ -76,7 +76,7 @@ static ssize_t gated_read(int fd, void *buf, size_t len)
 }
 
 /*
- * What is asked and called, in order
+ * The requests and calls that are recorded, in order
  */
 static struct {
 	pthread_mutex_t lock;
@@ -85,7 +85,7 @@ static struct {
 	char *base;
 } made = { .lock = PTHREAD_MUTEX_INITIALIZER };
 
-/* Before it takes effect: who is woken by it finds it. */
+/* Records the call before it takes effect, so that a thread that it wakes finds it. */
 static void note(enum verb verb, uint64_t page, uint64_t bytes, bool wakes)
 {
 	pthread_mutex_lock(&made.lock);
@@ -254,7 +254,7 @@ int crowd_set_up(void **state)
 	kept.is_there = false;
 	atomic_store(&refused.page, NOWHERE);
 	clock_runs();
-	if (hgm_sys == &sys) /* and perhaps in use: a failed case leaves its engine behind */
+	if (hgm_sys == &sys) /* it may be in use: a failed case leaves its engine behind */
 		return 0;
 	kernel = hgm_sys;
 	sys = *kernel;
@@ -311,7 +311,7 @@ void trial_end(struct trial *t)
 	trial_forget(t);
 }
 
-/* Messages that nobody has read. */
+/* The number of messages that no thread has read. */
 static unsigned int pending(void)
 {
 	char path[64], line[128];

@@ -63,7 +63,7 @@ static int odd_take_written(int fd, const void *start, const void *end, struct h
 	if (rc)
 		return rc;
 	rc = fails(FAILING_TAKE_WRITTEN_LATE);
-	/* As the kernel: what it has found, and protected again, is in the array. */
+	/* Like the kernel, reports in the array what was found and protected again. */
 	if (rc)
 		kernel->pagemap_take_written(fd, start, end, out, out_len, walk_end);
 	return rc ? rc : kernel->pagemap_take_written(fd, start, end, out, out_len, walk_end);

@@ -140,7 +140,10 @@ static int64_t read_never(void *user, const struct hgm_io *io)
 	struct feed *f = user;
 	int64_t result = HGM_IO_LATER;
 
-	/* Under the lock: either feed_give() finds this request, or it sees the new limit here. */
+	/*
+	 * Holds the lock, so either feed_give() finds this request, or this function sees the new
+	 * limit.
+	 */
 	pthread_mutex_lock(&f->lock);
 	below = atomic_load(&f->answer_below);
 	if (page >= below && f->pending_count == PENDING_MAX)

@@ -60,10 +60,11 @@ enum verb {
 };
 
 /*
- * What section ERRORS of each manual page has, and mm/ and fs/, less what only a wrong argument
- * brings (EBADF, EFAULT of a buffer) or the end of the process (ESRCH). UFFDIO_WAKE is not here:
- * only a wrong range makes it fail.
- * EEXIST of UFFDIO_COPY means that another has mapped the page, and other contents: test_outcomes.
+ * The errors in section ERRORS of each manual page, and in mm/ and fs/, except those that only a
+ * wrong argument causes (EBADF, EFAULT of a buffer) or the end of the process (ESRCH). UFFDIO_WAKE
+ * is not here, because only a wrong range makes it fail.
+ * EEXIST of UFFDIO_COPY means that another thread has mapped the page, with other contents. See
+ * test_outcomes.
  */
 static const struct inject_verb verbs[VERBS] = {
 	[OPEN] = { "open",
@@ -179,7 +180,7 @@ static void note(enum verb verb, const void *from)
 	}
 }
 
-/* 0: nothing is the matter. */
+/* Returns 0 if nothing is injected. */
 static int injected(enum verb verb, const void *from)
 {
 	if (atomic_load_explicit(&counting, memory_order_relaxed))
@@ -191,7 +192,7 @@ static int injected(enum verb verb, const void *from)
 
 #define HERE(verb) injected(verb, __builtin_extract_return_addr(__builtin_return_address(0)))
 
-/* What fails before it begins. */
+/* Calls that fail before they begin. */
 #define PLAIN(type, name, verb, parameters, ...)            \
 	static type odd_##name parameters                   \
 	{                                                   \
@@ -233,7 +234,7 @@ static size_t shorter(size_t len)
 	return len > 1 ? len / 2 : len;
 }
 
-/* Those that may do part of it. */
+/* Calls that may do only a part. */
 #define PARTLY(name, verb, parameters, len, ...)                     \
 	static ssize_t odd_##name parameters                         \
 	{                                                            \
@@ -262,7 +263,7 @@ static int64_t odd_copy(void *to, const void *from, uint64_t len)
 #define MESSAGE_BYTES 32
 #define FDS_MAX	      1024
 
-/* What reads of a descriptor can come to. */
+/* What a read of each descriptor counts as. */
 static _Atomic unsigned char reads[FDS_MAX];
 
 static int note_fd(int fd, enum verb verb)
@@ -272,7 +273,7 @@ static int note_fd(int fd, enum verb verb)
 	return fd;
 }
 
-/* Whatever close(2) says, the descriptor is closed. */
+/* The descriptor is closed, whatever close(2) returns. */
 static int odd_close(int fd)
 {
 	int error = HERE(CLOSE), rc;
@@ -332,7 +333,7 @@ static int odd_munmap(void *addr, uint64_t len)
 	int rc = HERE(MUNMAP);
 	void *left = addr;
 
-	if (!rc) { /* tried again? */
+	if (!rc) { /* perhaps a second try */
 		atomic_compare_exchange_strong(&left_mapped.addr, &left, NULL);
 		return kernel->munmap(addr, len);
 	}
@@ -367,7 +368,7 @@ static int odd_madvise(void *addr, uint64_t len, int advice)
 	return rc ? rc : kernel->madvise(addr, len, advice);
 }
 
-/* Late: what it has found, and protected again, is in the array. */
+/* An error is late if the array reports what was found and protected again. */
 static int odd_take_written(int fd, const void *start, const void *end, struct hgm_pm_region *out,
 			    uint64_t out_len, uint64_t *walk_end)
 {
@@ -378,7 +379,7 @@ static int odd_take_written(int fd, const void *start, const void *end, struct h
 	return late ? late : rc;
 }
 
-/* Half of a range, in pages; 0: it has no half. */
+/* Returns half of a range, in whole pages. 0: it has no half. */
 static uint64_t half_of(uint64_t len)
 {
 	return len / 2 & ~UINT64_C(4095);
@@ -406,7 +407,7 @@ static int spoil(int odd, int rc, int64_t *done)
 	return odd == INJECT_PART ? -EAGAIN : refuse(-EEXIST, done);
 }
 
-/* Those with a result of their own, which is what they did, or the error once more. */
+/* Calls with a result field, which receives what they did, or the error once more. */
 #define RANGED(name, verb, parameters, ...)                         \
 	static int odd_##name parameters                            \
 	{                                                           \

@@ -362,7 +362,7 @@ static void restore(const struct life *life)
 	end(h, src, &t);
 }
 
-/* hgm_region_unref() does not take pages that have arrived or that are already requested. */
+/* hgm_region_put() does not take pages that have arrived or that are already requested. */
 static void put(struct hgm_region *r, uint64_t offset, uint64_t length)
 {
 	int64_t taken;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * By a filter that asks a thread without one, which lets everything happen.
+ * Uses a seccomp filter that asks a thread. That thread has no filter, and lets every call happen.
  */
 #include "observe.h"
 
@@ -53,7 +53,7 @@ int observe_begin(struct observed *observed)
 	static struct observer o;
 	struct sock_filter ask[] = {
 		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
-		/* Our own, between the filter and the observer. */
+		/* The test's own call, which comes between the filter and the observer. */
 		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_exit_group, 0, 1),
 		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
 		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_USER_NOTIF),

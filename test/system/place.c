@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The kinds of memory that regions are of, with what the caller brings for them.
+ * The kinds of memory that regions consist of, and what the caller supplies for them.
  */
 #include "harness.h"
 
@@ -34,7 +34,10 @@ bool place_can_be_huge(enum place place)
 	return place < PLACES_SMALL;
 }
 
-/* What a file of /proc or /sys says, on the kernel that the library sees; NULL: there is none. */
+/*
+ * Returns the text of a file in /proc or /sys, on the kernel that the library sees. NULL: there is
+ * no such file.
+ */
 static char *text_of(const char *path)
 {
 	int fd = hgm_sys->open(path, O_RDONLY);
@@ -82,7 +85,7 @@ const char *place_lacking(enum place place, uint64_t length)
 	have = pool_free(block);
 	if (have >= 0 && (uint64_t)have * block >= length)
 		return NULL;
-	if (have < 0) { /* as ./run excuses it */
+	if (have < 0) { /* a reason that ./run excuses */
 		snprintf(why, sizeof(why), "no huge pages of %llu kB on this machine",
 			 (unsigned long long)block >> 10);
 		return why;
@@ -111,7 +114,7 @@ static char *map_aligned(uint64_t length, int flags, int fd)
 	return at;
 }
 
-/* Other bytes, in two of three blocks, so that holes are there too. */
+/* Writes other bytes to two of three blocks, so that there are holes too. */
 static void soil(char *at, uint64_t length, uint64_t block)
 {
 	for (uint64_t done = 0; done < length; done += block)
@@ -212,7 +215,7 @@ uint64_t huge_in_smaps(const void *addr, uint64_t length)
 
 	assert_non_null(smaps);
 	last = smaps + strlen(smaps);
-	/* Not strchr(): AddressSanitizer would look at all that follows, line by line. */
+	/* Not strchr(): AddressSanitizer would check all of the remaining text for each line. */
 	for (char *line = smaps, *eol; (eol = memchr(line, '\n', (size_t)(last - line)));
 	     line = eol + 1) {
 		*eol = 0;
@@ -235,7 +238,10 @@ struct huge_look {
 static bool is_huge(void *arg)
 {
 	struct huge_look *l = arg;
-	/* What lies behind the region's end is mapped huge with it, and not counted as its own. */
+	/*
+	 * Memory behind the region's end is mapped huge with it, but does not count as the region's
+	 * own.
+	 */
 	uint64_t own = l->wanted < l->field->length ? l->wanted : l->field->length;
 
 	l->info = info_of(l->field->region).huge_bytes;
@@ -245,7 +251,7 @@ static bool is_huge(void *arg)
 	return l->info >= own && l->scan >= l->wanted && l->smaps >= l->wanted;
 }
 
-/* A late fault may have taken a block apart again: it is given the time to become huge. */
+/* A late fault may have split a block again. The block gets time to become huge. */
 void assert_huge(const struct field *f, enum place place)
 {
 	bool tail = place == PLACE_SHMEM; /* its last block is rounded up */

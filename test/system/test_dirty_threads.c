@@ -284,7 +284,7 @@ static void *destroy(void *region)
 	return NULL;
 }
 
-/* Until then the result is -EBUSY, because the region is guarded already. */
+/* Until then the result is -EBUSY, because the region has a wp owner already. */
 static bool is_ending(void *region)
 {
 	return hgm_region_watch(region, NULL) == -ECANCELED;

@@ -373,7 +373,10 @@ static int old_api(int fd, uint64_t *features, uint64_t *ioctls)
 	return rc;
 }
 
-/* Smaps reports how much is huge, but not where. Use of holes in guarded memory goes unnoticed. */
+/*
+ * Smaps reports how much is huge, but not where. Use of holes in write-protected memory goes
+ * unnoticed.
+ */
 static void on_an_old_kernel(void **state)
 {
 	static struct hgm_sys lesser;

@@ -54,14 +54,14 @@ static const uint32_t dirty_flags[] = {
 struct scene {
 	struct random random;
 	enum guard guard;
-	uint64_t arrived; /* pages that have arrived when the guard begins */
+	uint64_t arrived; /* pages that have arrived when the wp owner begins */
 	struct feed *feed;
 	struct hgm *h;
 	struct field f;
 	struct hgm_dirty *d;
 	struct hgm_snapshot *snapshot;
 	struct sink sink;
-	char *want, *instant; /* what memory holds now, and held when the guard began */
+	char *want, *instant; /* what memory holds now, and held when the wp owner began */
 	uint64_t written[WORDS];
 	_Atomic uint64_t found[WORDS];
 };
@@ -117,7 +117,7 @@ static void collect(struct scene *s)
 		atomic_fetch_or(&s->found[w], bitmap[w]);
 }
 
-/* A guard that reports writes must report all of them, and, if it is exact, no others. */
+/* A wp owner that reports writes must report all of them, and, if it is exact, no others. */
 static void assert_found(struct scene *s)
 {
 	struct hgm_dirty_info info = { .size = sizeof(info), .unit_bytes = PAGE };
@@ -309,7 +309,9 @@ static void guard_begins_while_blocks_wait(void **state)
 	}
 }
 
-/* Guarded blocks are not collapsed. Pages are mapped as they arrive, as without a collapse. */
+/*
+ * Write-protected blocks are not collapsed. Pages are mapped as they arrive, as without a collapse.
+ */
 static void guard_begins_before_fill(void **state)
 {
 	(void)state;

@@ -158,7 +158,9 @@ static void serves_a_block_that_lacks_pages(void **state)
 	assert_true(eventually(are_counted, &s, SOON_MS));
 	stats = stats_of(s.h);
 	assert_int_equal(stats.installed_pages - stats.neighbour_pages, stats.faults_present);
-	/* A window of 16 pages each, plus the windows that the kept pages cut short. */
+	/*
+	 * A fault-around window of 16 pages each, plus the windows that the kept pages cut short.
+	 */
 	assert_uint_in_range(stats.faults_present, 1, BLOCK_PAGES / 16 + 2 * KEPT);
 	miser_gives(&s.miser, 0);
 	miser_gives(&s.miser, 1);

@@ -162,7 +162,7 @@ static void a_lost_request_stops_nothing(void **state)
 	a_lost_request(0, 0);
 	a_lost_request(0, 40 * PAGE);
 	a_lost_request(0, LENGTH / 2);
-	a_lost_request(PAGE, 0); /* it is all of the window */
+	a_lost_request(PAGE, 0); /* it is all of the fill window */
 	a_lost_request(PAGE, 40 * PAGE);
 }
 
@@ -289,7 +289,7 @@ static void a_sleeping_source_stops_no_other(void **state)
 }
 
 /*
- * If each request costs time, small requests are slow. The window must not mistake the rate of
+ * If each request costs time, small requests are slow. The fill window must not mistake the rate of
  * small requests for the limit of the source.
  */
 static void costly_requests_are_large(void **state)

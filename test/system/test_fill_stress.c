@@ -2,7 +2,7 @@
 /*
  * Fill whose blocks are mapped by their collapse, with everything that can happen to it at once:
  * threads that read and write, a collapse that fails now and then, memory that is unmapped and
- * discarded, guards that come and go, and an early end. Every byte is right.
+ * discarded, wp owners that come and go, and an early end. Every byte is right.
  */
 #include "collapsing.h"
 #include "crew.h"

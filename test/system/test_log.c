@@ -31,7 +31,8 @@ static void hear(void *user, enum hgm_log_level level, const char *text)
 	struct heard *to = user;
 
 	/*
-	 * The function may take long. No thread waits meanwhile for this one to leave a section.
+	 * The function may take long. No thread waits meanwhile for this one to leave an SRCU
+	 * section.
 	 */
 	hgm_rcu_synchronize();
 	pthread_mutex_lock(&to->lock);

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * A source that is away for a while, or lacks a page: what nobody has asked for is never lost, what
- * somebody waits for comes soon after the source is back, and what was given up can be had again.
+ * A source that is unavailable for a while, or that lacks a page. Pages that no thread has asked
+ * for are never given up. A page that a thread waits for arrives soon after the source is back.
+ * Pages that were given up can be requested again.
  */
 #include "harness.h"
 #include "pager/request.h"
@@ -13,19 +14,19 @@
 
 #define WAIT_MS	      SMALLER(20000, 100000)
 #define LENGTH	      (8 * MIB)
-#define OFTEN	      12 /* tries: after so many half a millisecond has become a second */
+#define OFTEN	      12 /* tries, after which half a millisecond has doubled to a second */
 #define SOON_AFTER_NS UINT64_C(100000000)
-#define SOON_US	      (500000 * (uint64_t)slowness()) /* of a second that a backoff takes */
+#define SOON_US	      (500000 * (uint64_t)slowness()) /* while a backoff takes a second */
 
 static const struct contents contents = { .seed = 44 };
 
-/* Away: each request from page @from on fails with @error. */
+/* While it is away, the source fails each request from page @from on with @error. */
 struct distant {
 	_Atomic bool away;
 	_Atomic int error;
 	_Atomic uint64_t from;
 	_Atomic unsigned int failed;
-	_Atomic unsigned int demanded; /* of these */
+	_Atomic unsigned int demanded; /* failed requests of demand */
 	bool later;
 	bool scribbles;
 	struct hgm_source *source;
@@ -84,7 +85,7 @@ static bool some_fail(void *h)
 	return progress_of(h).failing_requests > 0;
 }
 
-/* However long it takes; and it is asked now and then only. */
+/* Fill gives up no page, however long the outage takes. The source is asked only now and then. */
 static void fill_loses_nothing(enum place place, int error, bool later, uint32_t source_flags,
 			       bool prefetch)
 {
@@ -103,9 +104,9 @@ static void fill_loses_nothing(enum place place, int error, bool later, uint32_t
 	assert_true(eventually(has_failed, &d, 5000));
 	nap_us(150000);
 	assert_int_equal(progress_of(h).poisoned_bytes, 0);
-	assert_true(eventually(some_fail, h, 5000)); /* not while they are tried again */
+	assert_true(eventually(some_fail, h, 5000)); /* not counted during a retry */
 	assert_int_equal(progress_of(h).last_error, error);
-	/* What was under way, and a few tries. */
+	/* The requests that were in flight, and a few retries. */
 	if (atomic_load(&d.failed) > 600)
 		fail_msg("asked %u times in 150 ms, in vain", atomic_load(&d.failed));
 	assert_int_equal(atomic_load(&d.demanded), 0);
@@ -141,8 +142,9 @@ static void fill_rides_out_hugetlb(void **state)
 }
 
 /*
- * Of a request that has failed so often that its next try would be seconds away if each pause were
- * twice the last one: it is a tenth of a second away, at most. It waits in the queue meanwhile.
+ * True if a request has failed so often that its next try would be seconds away if each pause were
+ * twice the last one, and its next try is a tenth of a second away at most. The request waits in
+ * the queue meanwhile.
  */
 static bool asks_again_soon(void *arg)
 {
@@ -197,7 +199,10 @@ static void demand_rides_out(void **state)
 	demand_waits(PLACE_SHMEM_LAZY, -EAGAIN);
 }
 
-/* An outage that is longer than it may be; or errors that pass are as any other. */
+/*
+ * Gives up a page when the outage is longer than @outage_ms. HGM_OUTAGE_NEVER makes errors that
+ * pass the same as any other. The page must take @least_us at least.
+ */
 static void given_up_after(uint64_t outage_ms, uint64_t least_us)
 {
 	struct distant d = { .away = true, .error = -ECONNRESET };
@@ -246,7 +251,10 @@ static void an_outage_may_be_too_long(void **state)
 	given_up_after(HGM_OUTAGE_NEVER, 0);
 }
 
-/* What waits for its next try does not wait when another request shows that the source is well. */
+/*
+ * A request that waits for its next try does not wait any longer when the answer to another request
+ * shows that the source works.
+ */
 static void a_good_answer_ends_all_waiting(void **state)
 {
 	struct distant d = { .away = true, .error = -EIO, .from = 0 };
@@ -279,7 +287,10 @@ static void a_good_answer_ends_all_waiting(void **state)
 	calm();
 }
 
-/* Nor does whoever touches what fill has failed for, however long fill pauses. */
+/*
+ * A thread that touches a page for which fill has failed does not wait either, however long fill
+ * pauses.
+ */
 static void a_touch_of_what_fill_failed_for(void **state)
 {
 	static const enum place places[] = { PLACE_SHMEM, PLACE_SHMEM_LAZY, PLACE_ANON };
@@ -314,7 +325,7 @@ static void a_touch_of_what_fill_failed_for(void **state)
 	}
 }
 
-/* They are counted just after whoever waits has got SIGBUS. */
+/* The pages are counted just after the waiting thread has received SIGBUS. */
 struct want {
 	struct hgm *h;
 	uint64_t bytes;
@@ -334,7 +345,7 @@ static void want_poison(struct hgm *h, uint64_t bytes)
 	assert_true(eventually(is_poisoned, &want, 5000));
 }
 
-/* Pages that were given up, some of them in a row, are asked for again. */
+/* Pages that were given up, some of them consecutive, are requested again. */
 static void had_again(enum place place, bool fills)
 {
 	static const uint64_t lost[] = { 3, 70, 71, 72, 511 };
@@ -353,7 +364,7 @@ static void had_again(enum place place, bool fills)
 		assert_int_equal(touch(f.addr + lost[i] * PAGE, &value), SIGBUS);
 	want_poison(h,
 		    whole ? 2 * MIB : 5 * PAGE); /* all pages of the block, one after the other */
-	/* The source is away still: nothing is lost by that. */
+	/* The source is still away. The retry loses nothing. */
 	assert_ok(hgm_region_retry(f.region));
 	assert_int_equal(progress_of(h).poisoned_bytes, 0);
 	assert_int_equal(touch(f.addr + 70 * PAGE, &value), SIGBUS);

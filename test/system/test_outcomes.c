@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Every outcome that the kernel's range operations can have, at random, while
- * threads touch: all bytes stay right, nobody hangs, what happened is counted, and what is
- * given up is told.
+ * The kernel's range operations return all outcomes that they can have, at random, while threads
+ * touch the memory. All bytes are right, no thread hangs, each outcome is counted, and pages that
+ * are given up are reported.
  */
 #include "harness.h"
 #include "kernel/sys.h"
@@ -18,11 +18,11 @@
 #define LENGTH	(SMALLER(6, 4) * MIB + 5 * PAGE)
 
 static const struct contents contents = { .seed = 77, .holes = true };
-static const struct hgm_sys *kernel; /* the one that runs, or a model */
+static const struct hgm_sys *kernel; /* the real one, or a model */
 static struct hgm_sys sys;
 static _Atomic uint64_t dice;
 
-/* One in so many calls; 0: never. */
+/* One in so many calls has this outcome. 0: none. */
 static struct {
 	_Atomic unsigned int again, partial, exist, emptied, no_memory, vanished, wrong;
 } odds;
@@ -56,7 +56,7 @@ struct op {
 	} verb;
 };
 
-static _Thread_local unsigned int emptied; /* so many calls in a row */
+static _Thread_local unsigned int emptied; /* number of calls in a row */
 
 static int do_op(const struct op *op, uint64_t len, uint64_t mode, int64_t *done)
 {
@@ -78,7 +78,7 @@ static int say(int rc, int64_t *done)
 	return rc;
 }
 
-/* All four verbs have DONTWAKE in bit 0. */
+/* DONTWAKE is bit 0 of the mode of all four verbs. */
 static int inject(const struct op *op, int64_t *done)
 {
 	if (rolled(odds.again))
@@ -95,13 +95,16 @@ static int inject(const struct op *op, int64_t *done)
 
 		return rc ? rc : -EAGAIN;
 	}
-	/* As when MADV_DONTNEED frees the page table in the middle of a call, or of two. */
+	/* As when MADV_DONTNEED frees the page table during one call, or during two in a row. */
 	if (op->len < 2 * MIB && emptied < 2 && rolled(odds.emptied)) {
 		emptied++;
 		return say(-EEXIST, done);
 	}
 	emptied = 0;
-	/* Mapped, but the waiter was not woken: what a race with a second fault looks like. */
+	/*
+	 * The page is mapped, but the waiter is not woken. A race with a second fault looks like
+	 * this.
+	 */
 	if (op->len < 2 * MIB && rolled(odds.exist)) {
 		int rc = do_op(op, PAGE, op->mode | 1, done);
 
@@ -141,7 +144,7 @@ static int set_up(void **state)
 	atomic_store(&dice, seed);
 	atomic_store(&injected, 0);
 	no_odds();
-	if (hgm_sys == &sys) /* and perhaps in use: a failed case leaves its engine behind */
+	if (hgm_sys == &sys) /* it may be in use: a failed case leaves its engine behind */
 		return 0;
 	kernel = hgm_sys;
 	sys = *kernel;
@@ -172,7 +175,7 @@ static struct hgm_stats restore(enum place place, enum feed_kind kind, bool writ
 	struct hgm_stats stats;
 	struct field f;
 
-	/* Deferred, fill installs all that it brings. */
+	/* With HGM_REGION_DEFER_COLLAPSE, fill installs all pages that it brings. */
 	field_make(&f, h, place, LENGTH, feed_source(feed), HGM_REGION_DEFER_COLLAPSE);
 	plan.addr = f.addr;
 	assert_ok(hgm_start(h));
@@ -210,7 +213,7 @@ static void partial(void **state)
 }
 
 /*
- * Where the library overwrites what it finds existing, a writer could be faster than this
+ * Where the library overwrites a page that it finds present, a writer could be faster than this
  * imitation.
  */
 static void exist(void **state)
@@ -221,7 +224,10 @@ static void exist(void **state)
 	assert_true(restore(PLACE_SHMEM_LAZY, FEED_NOW, false).exist > 0);
 }
 
-/* Pages that fallocate(2) has made are there, and hold nothing yet: contents are written there. */
+/*
+ * Pages that fallocate(2) has allocated are present, but have no contents yet. The library writes
+ * the contents to them.
+ */
 static void allocated_before(void **state)
 {
 	struct feed *feed = feed_make(FEED_NOW, &contents, LENGTH);
@@ -246,7 +252,10 @@ static void allocated_before(void **state)
 	feed_free(feed);
 }
 
-/* Nothing is there, whatever the kernel says: nothing is given up or taken for a discard. */
+/*
+ * The kernel says that a page is present, but it is not. The library neither gives it up nor takes
+ * it for discarded.
+ */
 static void exist_not(void **state)
 {
 	static const enum place places[] = { PLACE_SHMEM, PLACE_SHMEM_LAZY, PLACE_ANON };
@@ -272,8 +281,8 @@ static bool is_told(void *arg)
 }
 
 /*
- * Nobody but the library can have mapped a page of registered anonymous memory that it has not
- * copied yet: what is there cannot be trusted, and must not count as having arrived.
+ * Only the library can map a page of registered anonymous memory that it has not copied yet. A page
+ * that is present nevertheless cannot be trusted, and must not count as arrived.
  */
 static void exist_on_anon(void **state)
 {
@@ -319,8 +328,8 @@ static void no_memory(void **state)
 }
 
 /*
- * ENOENT says that the memory is gone. If it was a moment's truth only (an area being moved,
- * split, merged), who waits must be served or see a signal once it is over, and must never read
+ * ENOENT says that the memory is gone. If that was true only for a moment (an area was being moved,
+ * split or merged), a waiter must be served or get a signal once it is over. It must never read
  * zeroes.
  */
 static bool has_vanished(void *h)
@@ -330,7 +339,9 @@ static bool has_vanished(void *h)
 
 static void vanish_for_a_while(enum place place)
 {
-	/* Without poison to say it by a waiter that is given up is released at the end. */
+	/*
+	 * Without UFFDIO_POISON, the waiter of a page that is given up is released only at the end.
+	 */
 	bool comes_back = kernel_has(KERNEL_POISON) || place == PLACE_SHMEM;
 	struct feed *feed = feed_make(FEED_NOW, &contents, LENGTH);
 	struct hgm *h = engine(1);
@@ -423,8 +434,8 @@ static void hugetlb(void **state)
 }
 
 /*
- * What the kernel cannot map for good is poisoned, and hgm_wait() must not call that a success.
- * Without poison it is tried again for ever.
+ * A page that the kernel permanently refuses to map is poisoned. hgm_wait() must not report success
+ * for it. Without UFFDIO_POISON, the library retries for ever.
  */
 static void refused_for_good(void **state)
 {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * A caller's watch: nobody writes to protected memory before the caller has said so, whatever
- * becomes of the memory meanwhile; and everybody goes on once it is protected no more.
+ * A caller's watch. No thread writes to protected memory before the caller allows it, whatever
+ * happens to the memory meanwhile. All threads go on once the memory is no longer protected.
  */
 #include "crew.h"
 #include "random.h"
@@ -23,7 +23,7 @@ struct scene {
 	struct feed *feed;
 	uint64_t unit;
 	_Atomic unsigned int asked;
-	_Atomic uint64_t offset, length; /* of the last question */
+	_Atomic uint64_t offset, length; /* of the last write that was asked about */
 	_Atomic int verdict;
 };
 
@@ -49,7 +49,7 @@ static void begin(struct scene *s, enum place place, enum feed_kind kind, bool c
 	if (complete)
 		assert_ok(hgm_wait(s->h, WAIT_MS));
 	s->unit = info_of(s->f.region).protect_bytes;
-	/* Of hugetlb too where that is proven. */
+	/* The unit of hugetlb is a page too, where that is proven to work. */
 	assert_true(s->unit == PAGE || (place >= PLACES_SMALL && s->unit == 2 * MIB));
 	assert_ok(hgm_region_watch(s->f.region,
 				   &(struct hgm_watch_opts){ .size = sizeof(struct hgm_watch_opts),
@@ -92,7 +92,7 @@ static void asked_once_and_let_go(void **state)
 		assert_ok(hgm_region_protect(s.f.region, 4 * MIB, 2 * MIB, 0, &what));
 		assert_int_equal(what.offset, 4 * MIB);
 		assert_int_equal(what.length, 2 * MIB);
-		/* Again: nothing changes. */
+		/* Protecting the same range again changes nothing. */
 		assert_ok(hgm_region_protect(s.f.region, 4 * MIB, 2 * MIB, 0, NULL));
 		poke(&s, 0);
 		poke(&s, 4 * MIB - 8);
@@ -121,7 +121,7 @@ static void asked_once_and_let_go(void **state)
 	}
 }
 
-/* How a writer that waits is let go. */
+/* How a writer that waits is released. */
 enum way {
 	BY_UNPROTECT,
 	BY_UNWATCH,
@@ -168,7 +168,10 @@ static void waits_until_let_go(void **state)
 	waits_until(PLACE_MAPPING_ANON, BY_DESTROY);
 }
 
-/* Absent pages arrive protected; what the kernel unmaps is mapped again protected. */
+/*
+ * Absent pages are protected when they arrive. Pages that the kernel unmaps are protected when they
+ * are mapped again.
+ */
 static void survives(void **state)
 {
 	(void)state;
@@ -183,7 +186,7 @@ static void survives(void **state)
 		feed_answer_below(s.feed, UINT64_MAX);
 		feed_give(s.feed);
 		assert_ok(hgm_wait(s.h, WAIT_MS));
-		asks_early = s.asked; /* protected pages cannot be mapped here */
+		asks_early = s.asked; /* this kernel cannot map pages as protected */
 		assert_pages(&contents, 0, PAGES, s.f.addr);
 		if (asks_early) {
 			end(&s);
@@ -200,7 +203,10 @@ static void survives(void **state)
 			assert_int_equal(s.asked, 1);
 			poke(&s, MIB + 5 * PAGE);
 			assert_int_equal(s.asked, 2);
-			/* Nor is what was let go protected again by being mapped again. */
+			/*
+			 * A page whose write was allowed is not protected again by being mapped
+			 * again.
+			 */
 			assert_int_equal(madvise(s.f.addr + MIB, MIB, MADV_DONTNEED), 0);
 			poke(&s, MIB + 5 * PAGE);
 			assert_int_equal(s.asked, 2);
@@ -219,7 +225,10 @@ static bool all_are_huge(void *arg)
 	return info_of(((struct scene *)arg)->f.region).huge_bytes == LENGTH;
 }
 
-/* A block with protected pages is split, and huge again afterwards; the others stay huge. */
+/*
+ * A block with protected pages is split, and becomes huge again afterwards. The other blocks stay
+ * huge.
+ */
 static void huge_pages_around_it(void **state)
 {
 	static const enum place kinds[] = { PLACE_SHMEM, PLACE_ANON };
@@ -236,7 +245,7 @@ static void huge_pages_around_it(void **state)
 			if (at < 3 * MIB || at >= 3 * MIB + 16 * PAGE)
 				poke(&s, at);
 		assert_int_equal(s.asked, 0);
-		/* Not all of the block is let go: it stays as it is. */
+		/* Only a part of the protected pages is unprotected. The block stays as it is. */
 		assert_ok(hgm_region_unprotect(s.f.region, 3 * MIB + 8 * PAGE, 8 * PAGE, 0, NULL));
 		nap_us(50000);
 		poke(&s, 3 * MIB + PAGE);
@@ -248,7 +257,7 @@ static void huge_pages_around_it(void **state)
 				 (unsigned long long)info_of(s.f.region).huge_bytes,
 				 (unsigned long long)info_of(s.f.region).left_split,
 				 info_of(s.f.region).collapse_error);
-		/* And once more, of memory that is registered for it already. */
+		/* Protecting again works on memory that is already registered for it. */
 		assert_ok(hgm_region_protect(s.f.region, 3 * MIB, PAGE, 0, NULL));
 		poke(&s, 3 * MIB);
 		assert_int_equal(s.asked, 2);
@@ -256,14 +265,14 @@ static void huge_pages_around_it(void **state)
 	}
 }
 
-/* Word by word: others may have written to it a moment ago. */
+/* Copies word by word, because other threads may have written to the memory a moment ago. */
 static void copy_words(void *to, const void *from, uint64_t length)
 {
 	for (uint64_t i = 0; i < length / 8; i++)
 		((uint64_t *)to)[i] = __atomic_load_n((const uint64_t *)from + i, __ATOMIC_RELAXED);
 }
 
-/* Between protect and unprotect nothing changes, while threads write as fast as they can. */
+/* Nothing changes between protect and unprotect, although threads write as fast as they can. */
 static void nothing_changes_meanwhile(enum place place, bool complete)
 {
 	struct random rnd = { random_seed() };
@@ -272,7 +281,7 @@ static void nothing_changes_meanwhile(enum place place, bool complete)
 	struct scene s;
 
 	begin(&s, place, complete ? FEED_NOW : FEED_LATER, complete);
-	if (!complete && !s.h->can_continue_wp) { /* what arrives would wait too */
+	if (!complete && !s.h->can_continue_wp) { /* pages that arrive would wait too */
 		free(before);
 		free(after);
 		end(&s);
@@ -341,7 +350,7 @@ static enum hgm_write_verdict calls_back(void *user, struct hgm_region *r,
 	return HGM_WRITE_ALLOW;
 }
 
-/* From inside the callback: refused, nothing hangs, and the watch goes on. */
+/* Calls from inside the callback are refused. No thread hangs, and the watch goes on. */
 static void called_from_inside(void **state)
 {
 	struct scene s;

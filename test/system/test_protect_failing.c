@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Protecting fails, at each call of the kernel where it can: then nothing of the range is
- * protected, who waited to write to it goes on, and what lies outside stays protected.
+ * Protecting fails, at each kernel call where it can fail. Then no page of the range is protected,
+ * threads that waited to write to it go on, and memory outside of the range stays protected.
  */
 #include "crew.h"
 #include "failing.h"
@@ -10,7 +10,7 @@
 
 #define WAIT_MS SMALLER(20000, 100000)
 #define LENGTH	(6 * MIB)
-#define INSIDE	(2 * MIB + 64) /* protected before, and in the range that fails */
+#define INSIDE	(2 * MIB + 64) /* protected before, and inside the range that fails */
 
 static const struct contents contents = { .seed = 104 };
 
@@ -67,7 +67,7 @@ static bool is_asked(void *arg)
 	return atomic_load(&((struct scene *)arg)->asked);
 }
 
-/* True if the call came to fail. */
+/* True if the call that was to fail was made. */
 static bool protect_fails(enum place place, uint32_t flags, enum failing_verb verb,
 			  unsigned int nth)
 {
@@ -106,7 +106,7 @@ static bool protect_fails(enum place place, uint32_t flags, enum failing_verb ve
 	assert_ok(hgm_region_unprotect(s.f.region, 0, LENGTH, 0, NULL));
 	assert_true(eventually(poker_done, &w, 5000));
 	pthread_join(w.thread, NULL);
-	/* And again, as if nothing had been. */
+	/* Protecting again works as if nothing had failed. */
 	assert_ok(hgm_region_protect(s.f.region, 0, LENGTH, 0, NULL));
 	atomic_store(&s.asked, 0);
 	poke(&s, LENGTH - 1);
@@ -172,7 +172,7 @@ static void let_go_fails(enum place place, enum way way, unsigned int nth)
 	end(&s);
 }
 
-/* Whoever is to go on goes on, also if the kernel will not take the protection off at once. */
+/* A writer that is released goes on, even if the kernel does not remove the protection at once. */
 static void letting_go(void **state)
 {
 	(void)state;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The order of bits, the wait for sections, and protection: a fault thread is held back at the
- * worst moment, and whoever guards must wait for it. The kernel's calls are the places to hold it.
+ * The order of bits, the wait for SRCU sections, and protection. A fault thread is held back at the
+ * worst moment, and the wp owner must wait for it. It is held back inside the kernel's calls.
  */
 #include "harness.h"
 #include "kernel/sys.h"
@@ -13,7 +13,7 @@
 #define WAIT_MS SMALLER(20000, 100000)
 #define LENGTH	(2 * MIB)
 #define PAGES	(LENGTH / PAGE)
-#define P	100 /* the page that all is about, */
+#define P	100 /* the page under test */
 #define P_AT	(P * PAGE)
 #define HELD_US 100000
 
@@ -22,10 +22,13 @@ static const struct hgm_sys *kernel;
 static struct hgm_sys sys;
 
 static struct {
-	_Atomic(char *) page; /* NULL: nobody is held */
+	_Atomic(char *) page; /* NULL: no thread is held back */
 	_Atomic bool installing, unprotecting, protected;
-	_Atomic bool in, out; /* somebody is held, has gone on */
-	/* Whoever guards has waited for others once, but not for the bits. */
+	_Atomic bool in, out; /* a thread is held back; it has gone on */
+	/*
+	 * Starts at the registration. By then the wp owner has waited for other threads once, but
+	 * not yet for those that must see the bits.
+	 */
 	_Atomic(struct waiter *) from_registration;
 } held;
 
@@ -89,7 +92,7 @@ static int odd_writeprotect(int fd, void *addr, uint64_t len, uint64_t mode)
 	rc = kernel->uffd_writeprotect(fd, addr, len, mode);
 	if (!(mode & HGM_UFFD_WP_PROTECT) && atomic_load(&held.in))
 		atomic_store(&held.out, true);
-	/* The kernel unmaps it right afterwards, and somebody reads it. */
+	/* The kernel unmaps the page right afterwards, and a thread reads it. */
 	if (mode & HGM_UFFD_WP_PROTECT && page && atomic_exchange(&held.protected, false)) {
 		madvise(page, PAGE, MADV_DONTNEED);
 		*(volatile char *)page;
@@ -102,7 +105,7 @@ struct scene {
 	struct hgm *h;
 	struct field f;
 	_Atomic unsigned int asked;
-	_Atomic bool inside; /* the callback */
+	_Atomic bool inside; /* a thread is in the callback */
 };
 
 static void begin(struct scene *s, enum place place, bool complete)
@@ -174,19 +177,22 @@ static void watch_it(struct scene *s)
 static const enum place places[] = { PLACE_SHMEM, PLACE_SHMEM_LAZY, PLACE_ANON };
 #define EACH_PLACE (sizeof(places) / sizeof(places[0]))
 
-/* Whoever was held back has gone on; and a write is asked for, all the same. */
+/* The thread that was held back has gone on. The callback is still called for a write. */
 static void ends_asked(struct scene *s, struct waiter *reader, enum place place)
 {
 	waiter_join(reader);
 	assert_true(eventually(is_true, &held.out, 5000));
-	/* Before 6.4 he who reads may have to be asked for, too. */
+	/* Before 6.4 the callback may be called for the reader, too. */
 	poke(s);
 	if (!atomic_load(&s->asked))
 		fail_msg("%s: written unasked", place_names[place]);
 	end(s);
 }
 
-/* Somebody installs the page, unprotected, as nobody guarded it when he looked. */
+/*
+ * A thread installs the page unprotected, because it was not write-protected when the thread
+ * looked.
+ */
 static void installed_meanwhile(void **state)
 {
 	(void)state;
@@ -204,7 +210,10 @@ static void installed_meanwhile(void **state)
 	}
 }
 
-/* The same, and he began before anybody guarded the region: he is in no section that is counted. */
+/*
+ * The same, but the thread began before the region had a wp owner. It is in no SRCU section that is
+ * counted.
+ */
 static void installed_since_before_the_watch(void **state)
 {
 	(void)state;
@@ -246,7 +255,10 @@ static bool is_dirty(struct hgm_dirty *d)
 	return bitmap[P / 64] >> P % 64 & 1;
 }
 
-/* A write is being let go: the guard is off, the protection not yet. */
+/*
+ * A write is being let through. The page is no longer marked as write-protected, but the kernel
+ * still protects it.
+ */
 static void collected_while_let_go(void **state)
 {
 	struct hgm_dirty_opts o = { .size = sizeof(o), .flags = HGM_DIRTY_SYNC };
@@ -274,7 +286,7 @@ static void collected_while_let_go(void **state)
 	}
 }
 
-/* A page that is present already when tracking with arrivals begins, and is mapped just then. */
+/* A page is present already when tracking with arrivals begins, and is mapped at that moment. */
 static void started_while_installed(void **state)
 {
 	struct hgm_dirty_opts o = { .size = sizeof(o),
@@ -310,7 +322,7 @@ static enum hgm_write_verdict linger(void *user, struct hgm_region *r, const str
 	return HGM_WRITE_ALLOW;
 }
 
-/* Whoever ends a watch may free what the callback uses. */
+/* A caller that ends a watch may free what the callback uses. */
 static void not_called_afterwards(void **state)
 {
 	struct hgm_watch_opts o = { .size = sizeof(o), .write = linger };

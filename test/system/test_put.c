@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Contents that come unasked: the first to bring a page wins, and threads that wait for it go on.
+ * Contents that arrive without a request. The first contents of a page win, and threads that wait
+ * for the page go on.
  */
 #include "discarding.h"
 
@@ -46,7 +47,7 @@ static void end(struct scene *s)
 	calm();
 }
 
-/* Puts all of a region in pieces of all sizes, from somewhere on; so do others. */
+/* Puts a whole region in pieces of all sizes, from some page on. Other threads do the same. */
 struct putter {
 	pthread_t thread;
 	struct hgm_region *r;
@@ -79,7 +80,10 @@ static const enum place places[] = { PLACE_SHMEM,      PLACE_SHMEM_LAZY,  PLACE_
 				     PLACE_HUGETLB_2M, PLACE_MAPPING_ANON };
 #define KINDS (sizeof(places) / sizeof(places[0]))
 
-/* The source says nothing: all that comes is put, once, while threads wait for it. */
+/*
+ * The source never answers. All contents are put, and each page is taken once. Then threads touch
+ * all pages.
+ */
 static void each_page_is_taken_once(void **state)
 {
 	(void)state;
@@ -110,7 +114,10 @@ static void each_page_is_taken_once(void **state)
 	}
 }
 
-/* The source answers, and fill is on: whoever is first, it is right, and becomes huge. */
+/*
+ * The source answers, and fill is on. Whichever is first, the contents are right, and the memory
+ * becomes huge.
+ */
 static void beside_fill(void **state)
 {
 	(void)state;
@@ -134,7 +141,7 @@ static void beside_fill(void **state)
 	}
 }
 
-/* Zeroes; and nothing where it has arrived, or was discarded. */
+/* Zeroes are put. Pages that have arrived or were discarded stay as they are. */
 static void what_is_there_stays(void **state)
 {
 	(void)state;
@@ -173,7 +180,7 @@ static void bad_input(void **state)
 	end(&s);
 }
 
-/* Whatever its address is, a buffer is a buffer. */
+/* A buffer may have any address. */
 static void from_any_address(void **state)
 {
 	const uint64_t at = MIB;
@@ -192,7 +199,10 @@ static void from_any_address(void **state)
 	munmap(buf, PAGE);
 }
 
-/* The caller's file was truncated: what lies behind its end is not taken, and nobody dies. */
+/*
+ * The caller's file was truncated. Contents behind its end need not be taken, and no thread gets a
+ * signal.
+ */
 static void into_a_truncated_file(void **state)
 {
 	static const enum place files[] = { PLACE_FD, PLACE_MAPPING, PLACE_FD_LAZY };
@@ -218,7 +228,7 @@ static void into_a_truncated_file(void **state)
 	}
 }
 
-/* A source on a fault thread must not: it would wait for itself. */
+/* A source must not put from a fault thread, because it would wait for itself. */
 static struct {
 	_Atomic(struct hgm_region *) region;
 	_Atomic int64_t said;
@@ -244,11 +254,11 @@ static void on_a_fault_thread(void **state)
 	assert_ok(hgm_source_fn(&src, puts_from_inside, NULL, NULL));
 	field_make(&f, h, PLACE_SHMEM, LENGTH, src, HGM_REGION_NO_FILL);
 	atomic_store(&asked.region, f.region);
-	assert_error(hgm_region_put(f.region, 0, expected, PAGE), -EINVAL); /* too early */
+	assert_error(hgm_region_put(f.region, 0, expected, PAGE), -EINVAL); /* not started yet */
 	assert_ok(hgm_start(h));
 	assert_int_equal(touch(f.addr + 3 * PAGE, &value), 0);
 	assert_int_equal(atomic_load(&asked.said), -EDEADLK);
-	/* Nor on a worker. */
+	/* A worker must not put either. */
 	atomic_store(&asked.said, 0);
 	assert_ok(hgm_region_prefetch(f.region, MIB, PAGE));
 	assert_ok(hgm_wait(h, WAIT_MS));
@@ -277,7 +287,7 @@ static bool is_refused(void *region)
 	return hgm_region_put(region, PAGE, NULL, PAGE) == -ECANCELED;
 }
 
-/* A region that ends, and waits for its source, takes nothing more. */
+/* A region that is ending, and that waits for its source, takes no more contents. */
 static void while_the_region_ends(void **state)
 {
 	struct hgm_source *src;

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * A page that fill has asked for, and somebody waits for now: it is demand at once, by a request of
- * its own where contents are copied in, elsewhere by a call that has the source hurry. Whichever
- * answer comes last must not be seen.
+ * A thread waits for a page that fill has requested already. The page becomes demand at once. Where
+ * contents are copied in, the library sends another request for it. Elsewhere it tells the source
+ * to hurry. The answer that comes last must not become visible.
  */
 #include "harness.h"
 
@@ -15,7 +15,10 @@
 
 static const struct contents contents = { .seed = 40, .holes = true };
 
-/* Demand is answered at once; fill is kept until it is let go, in part or as a whole. */
+/*
+ * Demand is answered at once. Requests of fill are kept until let_go() answers them, in part or as
+ * a whole.
+ */
 struct keeper {
 	pthread_mutex_t lock;
 	struct hgm_io kept[KEPT];
@@ -23,7 +26,7 @@ struct keeper {
 	_Atomic bool keeps;
 	_Atomic unsigned int demanded;
 	_Atomic unsigned int hurried;
-	bool blocks; /* in a blocking source */
+	bool blocks; /* the source blocks */
 	struct hgm_source *source;
 };
 
@@ -95,12 +98,15 @@ static bool pop(struct keeper *k, struct hgm_io *io)
 	return any;
 }
 
-/* Answer what was kept: short if @pages says so, else all of it. */
+/*
+ * Answers the requests that were kept: those of more than @pages pages with @pages, unless that is
+ * 0, and all others with @error, or completely if that is 0.
+ */
 static void let_go(struct keeper *k, uint64_t pages, int error)
 {
 	struct hgm_io io;
 
-	pthread_mutex_lock(&k->lock); /* nothing is kept behind it */
+	pthread_mutex_lock(&k->lock); /* no request is kept after this */
 	atomic_store(&k->keeps, false);
 	pthread_mutex_unlock(&k->lock);
 	while (!k->blocks && pop(k, &io)) {
@@ -142,8 +148,8 @@ static void keeper_make(struct keeper *k, bool blocks, bool hurries)
 }
 
 /*
- * Fill has asked for pages from 0 on. Some of them are touched and written to; then the rest of its
- * answer comes.
+ * Fill has requested pages from 0 on. Some of them are touched and written to before the rest of
+ * fill's answer comes.
  */
 static void asked_for_once_more(enum place place, bool blocks, uint64_t short_pages, int error)
 {
@@ -163,7 +169,7 @@ static void asked_for_once_more(enum place place, bool blocks, uint64_t short_pa
 	for (uint64_t p = 0; p < 130; p++) {
 		if (p % 64 > 2 && p % 64 != 30 && p % 64 != 31 && p % 64 != 63)
 			continue;
-		assert_pages(&contents, p, 1, f.addr + p * PAGE); /* none of fill's has come */
+		assert_pages(&contents, p, 1, f.addr + p * PAGE); /* fill has brought none */
 		page_mark(p, f.addr + p * PAGE, 3);
 		taken++;
 	}
@@ -201,7 +207,7 @@ static void by_a_request_of_its_own(void **state)
 	}
 }
 
-/* Elsewhere the source writes to where the guest will read: it is told, once. */
+/* In other memory, the source writes to where the guest will read. It is told to hurry, once. */
 static void by_having_the_source_hurry(void **state)
 {
 	struct hgm *h = engine_with((struct hgm_opts){ .fault_threads = 1 });
@@ -228,7 +234,7 @@ static void by_having_the_source_hurry(void **state)
 	calm();
 }
 
-/* Touchers of all pages while fill brings the same from three threads in random order. */
+/* Threads touch all pages while fill brings the same pages from three threads in random order. */
 static void under_load(void **state)
 {
 	static const enum place places[] = { PLACE_SHMEM_LAZY, PLACE_ANON };

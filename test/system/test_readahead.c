@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Who walks through memory whose source is far away waits for some of its pages, not for each.
+ * A thread that walks through memory whose source is far away waits for some of its pages, not for
+ * each one.
  */
 #include "harness.h"
 
@@ -11,13 +12,13 @@
 
 #define LENGTH	   (64 * MIB)
 #define PAGES	   (LENGTH / PAGE)
-#define WALK	   2048 /* pages, the last ones: fill begins at the others, and gets nothing */
-#define LATENCY_US (1000 * slowness()) /* much more than it takes to make an answer */
+#define WALK	   2048 /* the last pages; fill begins with the others, and gets no answer */
+#define LATENCY_US (1000 * slowness()) /* much more than it takes to produce an answer */
 #define KEPT_MAX   1024
 
 static const struct contents contents = { .seed = 61 };
 
-/* A source far away. Fill is not answered before the end. */
+/* A source that is far away. It does not answer fill before the end. */
 static struct {
 	pthread_mutex_t lock;
 	pthread_cond_t cond;
@@ -26,7 +27,7 @@ static struct {
 	unsigned int asked_count, kept_count;
 	bool open, stop;
 	pthread_t thread;
-	_Atomic uint64_t requests, pages; /* of demand */
+	_Atomic uint64_t requests, pages; /* of demand only */
 } far = { .lock = PTHREAD_MUTEX_INITIALIZER, .cond = PTHREAD_COND_INITIALIZER };
 
 static int64_t ask(void *user, const struct hgm_io *io)
@@ -84,13 +85,16 @@ static uint64_t in_order(uint64_t i)
 	return PAGES - WALK + i;
 }
 
-/* Seldom two that lie side by side; of them no thread walks. */
+/* Two touches in a row rarely hit adjacent pages, so this is not a walk. */
 static uint64_t in_disorder(uint64_t i)
 {
 	return PAGES / 2 + mix(i) % (PAGES / 2);
 }
 
-/* Touch pages of a region that is being filled, or not. *pages: of a request of demand. */
+/*
+ * Touches pages of a region that is being filled, or not. *pages receives the mean number of pages
+ * of a demand request. Returns the number of these requests.
+ */
 static uint64_t touch_all(enum place place, uint32_t flags, uint64_t (*page)(uint64_t),
 			  uint64_t touches, double *pages)
 {
@@ -156,7 +160,7 @@ static void without_fill_nothing_else_comes(void **state)
 }
 
 static _Atomic uint64_t bad_from, bad_pages;
-static _Atomic bool bad_soon; /* behind the first page of the next request of several */
+static _Atomic bool bad_soon; /* from the second page of the next request of several pages on */
 
 static int64_t answer_unless_bad(void *user, const struct hgm_io *io)
 {
@@ -165,7 +169,7 @@ static int64_t answer_unless_bad(void *user, const struct hgm_io *io)
 
 	(void)user;
 	assert_true(pages);
-	if (!(io->flags & HGM_IO_DEMAND)) /* fill finds the source slow */
+	if (!(io->flags & HGM_IO_DEMAND)) /* the source is slow for fill */
 		nap_us(2000);
 	if (io->flags & HGM_IO_DEMAND && pages > 1 && atomic_exchange(&bad_soon, false)) {
 		bad = first + 1;
@@ -173,14 +177,14 @@ static int64_t answer_unless_bad(void *user, const struct hgm_io *io)
 		atomic_store(&bad_pages, 100);
 	}
 	if (atomic_load(&bad_pages) && first < bad && bad < first + pages)
-		pages = bad - first; /* as far as it gets */
+		pages = bad - first; /* up to the first bad page */
 	if (first >= bad && first < bad + atomic_load(&bad_pages))
 		return -EIO;
 	contents_write(&contents, first, pages, io->buf);
 	return (int64_t)(pages * PAGE);
 }
 
-/* It is poison before it is counted. */
+/* A page is poisoned before it is counted. */
 static bool some_is_poisoned(void *region)
 {
 	return info_of(region).poisoned_bytes;
@@ -193,7 +197,7 @@ static bool fails_twice(void *h)
 	return stats_of(h).source_errors >= failed_before + 2;
 }
 
-/* What nobody waited for is not given up for the page beside it. */
+/* Pages that no thread waited for are not given up because of the page beside them. */
 static void what_is_read_ahead_is_not_given_up(void **state)
 {
 	const struct hgm_source_fn_opts so = { .size = sizeof(so), .flags = HGM_SOURCE_BLOCKING };
@@ -215,7 +219,7 @@ static void what_is_read_ahead_is_not_given_up(void **state)
 	assert_ok(hgm_start(h));
 	for (uint64_t page = bad - 480; page < bad - 1; page++)
 		assert_pages(&contents, page, 1, f.addr + page * PAGE);
-	/* By now some pages are read ahead. The source is away for all of them. */
+	/* By now some pages are read ahead. The source fails for all of them. */
 	atomic_store(&bad_from, bad);
 	atomic_store(&bad_pages, 100);
 	while (!touch(f.addr + bad * PAGE, &value))
@@ -225,7 +229,7 @@ static void what_is_read_ahead_is_not_given_up(void **state)
 	atomic_store(&bad_pages, 0);
 	assert_pages(&contents, bad + 1, 99, f.addr + (bad + 1) * PAGE);
 	assert_ok(hgm_region_retry(f.region));
-	/* What is waited for comes, and the rest of the request fails. */
+	/* The page that a thread waits for arrives, and the rest of the request fails. */
 	failed_before = stats_of(h).source_errors;
 	atomic_store(&bad_soon, true);
 	for (bad = PAGES / 4 * 3; bad < PAGES && !atomic_load(&bad_pages); bad++)

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * One page that the kernel refuses to map, by CONTINUE or by COPY: that page is given up, whoever
- * waits for it is told by a signal, and the rest arrives as if nothing had been. On a kernel that
- * cannot poison, a page that is gone keeps nobody waiting, and one that is refused comes once the
- * kernel relents.
+ * One page that the kernel refuses to map, by CONTINUE or by COPY. The page is given up, the thread
+ * that waits for it gets a signal, and all other pages arrive as usual. On a kernel without
+ * UFFDIO_POISON, hgm_wait() does not wait for a page that is gone, and a page that is refused
+ * arrives once the kernel accepts it.
  */
 #include "harness.h"
 #include "kernel/sys.h"
@@ -15,20 +15,20 @@
 
 #define WAIT_MS SMALLER(10000, 60000)
 #define LENGTH	(4 * MIB)
-#define REFUSED 80 /* the page, no hole; of hugetlb its block */
+#define REFUSED 80 /* the page, which is not a hole; for hugetlb its block */
 
 #define AFTER ((REFUSED / 64 + 1) * 64)
 
 static const struct contents contents = { .seed = 59, .holes = true };
 static const enum place places[] = { PLACE_SHMEM, PLACE_SHMEM_LAZY, PLACE_ANON };
-static const struct hgm_sys *kernel; /* the one that runs, or a model */
+static const struct hgm_sys *kernel; /* the real one, or a model */
 static struct hgm_sys sys;
 
 static struct {
 	_Atomic(char *) at; /* NULL: nothing is refused */
 	uint64_t bytes;
 	int says;
-	int poison_says; /* for so many calls */
+	int poison_says; /* for the next @poison_calls calls */
 	_Atomic unsigned int poison_calls;
 	bool no_poison;
 	bool overtaken; /* see counted_before_complete() */
@@ -65,7 +65,7 @@ static int do_op(const struct op *op, uint64_t len, int64_t *done)
 	}
 }
 
-/* As the kernel: up to the page, then, asked for the page itself, the error. */
+/* Like the kernel, works up to the page, and returns the error when called for the page itself. */
 static int odd_op(const struct op *op, int64_t *done)
 {
 	char *at = atomic_load(&refuse.at);
@@ -137,7 +137,7 @@ static int set_up(void **state)
 	refuse.no_poison = false;
 	refuse.overtaken = false;
 	atomic_store(&refuse.poisoned, false);
-	if (hgm_sys == &sys) /* and perhaps in use: a failed case leaves its engine behind */
+	if (hgm_sys == &sys) /* it may be in use: a failed case leaves its engine behind */
 		return 0;
 	kernel = hgm_sys;
 	sys = *kernel;
@@ -171,7 +171,7 @@ static void begin(struct trial *t, enum place place, enum feed_kind kind, int sa
 
 	t->feed = feed_make(kind, &contents, LENGTH);
 	t->h = engine(2);
-	/* A collapse would map the page by another way. */
+	/* A collapse would map the page in another way. */
 	field_make(&t->f, t->h, place, LENGTH, feed_source(t->feed), HGM_REGION_NO_COLLAPSE);
 	t->bad = REFUSED / pages * pages;
 	t->bad_end = t->bad + pages;
@@ -225,7 +225,7 @@ static void poisons_it_alone(enum place place, enum feed_kind kind)
 	assert_int_equal(info_of(t.f.region).poisoned_bytes, (t.bad_end - t.bad) * PAGE);
 	assert_int_equal(progress_of(t.h).last_error, -EIO);
 	assert_the_rest(&t);
-	/* For good: the kernel's change of mind is too late. */
+	/* The page stays poisoned, although the kernel no longer refuses it. */
 	atomic_store(&refuse.at, NULL);
 	for (uint64_t p = t.bad; p < t.bad_end; p++)
 		assert_int_equal(touch(t.f.addr + p * PAGE, &value), SIGBUS);
@@ -251,7 +251,7 @@ static void poisoned_block(void **state)
 	poisons_it_alone(PLACE_HUGETLB_2M, FEED_NOW);
 }
 
-/* And POISON itself is put off a few times. */
+/* POISON itself fails a few times first. */
 static void poisoned_by_a_busy_kernel(void **state)
 {
 	static const int busy[] = { -EAGAIN, -ENOMEM };
@@ -275,8 +275,9 @@ static bool is_refused(void *arg)
 }
 
 /*
- * A second waiter's fault finds the page present and makes it poison, while the request that was
- * refused first is still on its way to do the same: complete must mean counted.
+ * The fault of a second waiter finds the page present and poisons it, while the request that was
+ * refused first is still about to do the same. When all is complete, the page must have been
+ * counted.
  */
 static void counted_before_complete(void **state)
 {
@@ -308,7 +309,10 @@ static uint8_t first_byte(uint64_t page)
 	return bytes[0];
 }
 
-/* No poison, and the memory is gone: nobody can want it, and all else is complete. */
+/*
+ * There is no UFFDIO_POISON, and the memory is gone. No thread can need the page, and all others
+ * are complete.
+ */
 static void vanished_without_poison(void **state)
 {
 	(void)state;
@@ -329,8 +333,9 @@ static void vanished_without_poison(void **state)
 		assert_true(progress_of(t.h).complete);
 		assert_the_rest(&t);
 		/*
-		 * It may sleep, but not be woken for nothing again and again: copies that were
-		 * given up are not tried again. What is present is, now and then.
+		 * The waiter may sleep, but must not be woken for nothing again and again. Copies
+		 * that were given up are not tried again. Pages that are present are tried again
+		 * now and then.
 		 */
 		faults = stats_of(t.h).faults;
 		nap_us(200000);
@@ -339,13 +344,16 @@ static void vanished_without_poison(void **state)
 				 (unsigned long long)(stats_of(t.h).faults - faults));
 		end(&t); /* releases the waiter if it sleeps */
 		waiter_join(&t.waiter);
-		/* By a collapse it may have come all the same, and is right then. */
+		/* A collapse may have mapped the page nevertheless. Then its contents are right. */
 		if (!t.waiter.signal)
 			assert_int_equal(t.waiter.value, first_byte(REFUSED));
 	}
 }
 
-/* No poison, and a refusal: the waiter waits, the caller is told, and a better day comes. */
+/*
+ * There is no UFFDIO_POISON, and the page is refused. The waiter waits, the error is reported to
+ * the caller, and the page arrives once the kernel accepts it.
+ */
 static void refused_without_poison(void **state)
 {
 	(void)state;
@@ -359,8 +367,11 @@ static void refused_without_poison(void **state)
 		assert_int_equal(hgm_wait(t.h, SMALLER(300, 1000)), -ETIMEDOUT);
 		assert_int_equal(progress_of(t.h).last_error, -EIO);
 		assert_int_equal(progress_of(t.h).poisoned_bytes, 0);
-		assert_true(atomic_load(&t.waiter.signal) <= 0); /* 0: a collapse brought it */
-		/* What was asked for together with it may wait too: a word of the map at most. */
+		assert_true(atomic_load(&t.waiter.signal) <= 0); /* 0: a collapse mapped it */
+		/*
+		 * Pages that were requested together with it may wait too, at most one word of the
+		 * map.
+		 */
 		assert_pages(&contents, 0, REFUSED / 64 * 64, t.f.addr);
 		assert_pages(&contents, AFTER, LENGTH / PAGE - AFTER, t.f.addr + AFTER * PAGE);
 		atomic_store(&refuse.at, NULL);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The end of a region must not depend on a worker, nor on another region's source: all workers may
- * be inside a source that returns only when it is cancelled.
+ * The end of a region must not depend on a worker, nor on the source of another region. All workers
+ * may be inside a source that returns only when it is cancelled.
  */
 #include "harness.h"
 #include "region/hgm.h"
@@ -14,7 +14,7 @@
 #define WORKERS	    2
 #define CANCELS_MAX 4096
 
-/* A blocking source that answers nothing before it is cancelled. */
+/* A blocking source that does not answer before it is cancelled. */
 struct holder {
 	pthread_mutex_t lock;
 	pthread_cond_t cond;
@@ -86,8 +86,8 @@ static bool demanded_three(void *arg)
 }
 
 /*
- * All workers read for one region; the other's demand is in the queue, and has been seen by no
- * worker, when that one, the first or both end.
+ * All workers read for one region. The demand of the other region is in the queue, and no worker
+ * has seen it. Then the other region and the first one end in turn, or the engine ends.
  */
 static void end_behind_busy_workers(enum place waiting, bool whole_engine, bool swapped)
 {
@@ -145,7 +145,7 @@ static void the_end_needs_no_worker(void **state)
 	end_behind_busy_workers(PLACE_ANON, true, false);
 }
 
-/* Of hugetlb in whole blocks it is a block that waits in the queue. */
+/* For hugetlb in whole blocks, a block waits in the queue. */
 static void the_end_needs_no_worker_hugetlb(void **state)
 {
 	(void)state;
@@ -160,7 +160,7 @@ static bool keeps_one(void *arg)
 	return feed_kept(arg) > 0;
 }
 
-/* A source that does as it is told has not failed: nothing is tried again or counted. */
+/* A source that obeys a cancellation has not failed. Nothing is retried or counted. */
 static void cancelled_is_not_failed(void **state)
 {
 	static const struct contents contents = { .seed = 3 };
@@ -188,7 +188,7 @@ static void cancelled_is_not_failed(void **state)
 	calm();
 }
 
-/* Each is taken once. */
+/* Reads the event, so that each event is taken once. */
 static bool event_has_come(void *arg)
 {
 	struct pollfd fd = { .fd = hgm_event_fd(arg), .events = POLLIN };
@@ -223,8 +223,9 @@ static bool is_done(void *arg)
 }
 
 /*
- * The last region that was not complete is gone, so that all are: who waits for that is told,
- * although nothing has arrived. @asked: of its source, which never answers.
+ * The last incomplete region is gone, so all others are complete. A thread that waits for that is
+ * told, although no page has arrived. @asked: the source of that region was asked, and never
+ * answers.
  */
 static void the_last_incomplete_one_goes(bool asked, bool sleeping)
 {
@@ -248,7 +249,7 @@ static void the_last_incomplete_one_goes(bool asked, bool sleeping)
 	if (asked)
 		assert_true(eventually(keeps_one, silent, 5000));
 	assert_error(hgm_wait(h, 0), -ETIMEDOUT);
-	event_has_come(h); /* of the one that is complete */
+	event_has_come(h); /* the event of the complete region */
 	assert_false(event_has_come(h));
 	if (sleeping) {
 		assert_int_equal(pthread_create(&thread, NULL, wait_for_all, &owner), 0);

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Lives of regions and engines: added and removed while others are served, ended while threads
- * wait for pages that never come, made and ended again and again.
+ * Lives of regions and engines. They are created and removed while others are served, they end
+ * while threads wait for pages that never arrive, and they are created and destroyed again and
+ * again.
  */
 #include "harness.h"
 
@@ -17,7 +18,9 @@
 
 static const struct contents contents = { .seed = 99, .holes = true };
 
-/* Regions come and go, half filled and touched, while others are being touched and checked. */
+/*
+ * Regions are created and destroyed, half filled and touched, while others are touched and checked.
+ */
 static void regions_come_and_go(void **state)
 {
 	static const enum feed_kind kinds[] = { FEED_LATER, FEED_NOW, FEED_BLOCKING, FEED_SHORT };
@@ -82,7 +85,7 @@ static bool keeps_one(void *arg)
 	return feed_kept(arg) > 0;
 }
 
-/* Threads wait for pages that the source never gives; then region or engine end. */
+/* Threads wait for pages that the source never delivers. Then the region or the engine ends. */
 static void end_with_waiters(enum place place, bool whole_engine)
 {
 	bool mapping = place == PLACE_MAPPING || place == PLACE_MAPPING_LAZY ||
@@ -117,7 +120,10 @@ static void end_with_waiters(enum place place, bool whole_engine)
 	}
 	assert_true(feed_cancels(feed) > 0);
 	assert_int_equal(feed_kept(feed), 0);
-	/* What had not arrived can never be read; what had stays, if it can be told apart. */
+	/*
+	 * Pages that had not arrived can never be read. Pages that had arrived stay, if the library
+	 * can distinguish them.
+	 */
 	if (end_signal == SIGBUS)
 		assert_pages(&contents, 0, given, f.mapping);
 	else
@@ -151,7 +157,7 @@ static void waiters_are_released_hugetlb(void **state)
 
 struct wait_call {
 	struct hgm *h;
-	_Atomic int rc; /* 1: not back yet */
+	_Atomic int rc; /* 1: it has not returned */
 };
 
 static void *wait_call(void *arg)
@@ -167,7 +173,7 @@ static bool wait_is_back(void *arg)
 	return atomic_load(&((struct wait_call *)arg)->rc) != 1;
 }
 
-/* Who waits for an engine must see that the region that was not complete is gone. */
+/* A thread that waits for an engine must notice that the incomplete region is gone. */
 static void wait_ends_with_the_last_region(void **state)
 {
 	static const enum feed_kind kinds[] = { FEED_BLOCKING, FEED_NOW, FEED_NEVER };
@@ -197,8 +203,8 @@ static void wait_ends_with_the_last_region(void **state)
 }
 
 /*
- * Without fill, waiting ends with what has been asked for so far: the first time and every
- * time.
+ * Without fill, hgm_wait() ends when the pages that were requested so far have arrived. This holds
+ * the first time and every time.
  */
 static void wait_without_fill(void **state)
 {
@@ -240,7 +246,7 @@ static void wait_without_fill(void **state)
 	calm();
 }
 
-/* Regions before the start, the start before regions, an end without a start. */
+/* Regions are created before the start and after it. An engine ends without a start. */
 static void any_order(void **state)
 {
 	struct feed *feed = feed_make(FEED_MEMORY, &contents, 4 * MIB);
@@ -279,7 +285,7 @@ static void any_order(void **state)
 	assert_pages(&contents, 0, f.length / PAGE, f.addr);
 	hgm_destroy(h);
 
-	/* With a waiter and never started: nothing is read. */
+	/* A thread waits, and the engine is never started. The source is not read. */
 	h = engine(1);
 	field_make(&f, h, PLACE_SHMEM, 4 * MIB, feed_source(feed), 0);
 	waiter_start(&waiter, f.addr);
@@ -321,7 +327,7 @@ static void nothing_is_left_behind(void **state)
 
 	(void)state;
 	watch("200 rounds", 100);
-	rounds(32, feed); /* what the C library and liburcu keep they have now */
+	rounds(32, feed); /* allocates what the C library and liburcu keep */
 	before = take_holdings();
 	rounds(SMALLER(200, 40), feed);
 	assert_same_holdings(&before);
@@ -354,7 +360,7 @@ static int counting_open(const char *path, int flags)
 
 #define MANY SMALLER(100, 20)
 
-/* Where smaps must tell whether blocks are huge (before 6.7) it is not read for each region. */
+/* Where smaps must tell whether blocks are huge (before 6.7), it is not read for each region. */
 static void many_are_verified_at_a_time(void **state)
 {
 	struct hgm_region_opts o = { .size = sizeof(o), .length = 4 * MIB };

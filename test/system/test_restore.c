@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Restoring: every kind of memory from every kind of source, while threads touch it and write
- * to it. All bytes are right at every touch and at the end, and what can be huge is huge.
+ * Every kind of memory is restored from every kind of source, while threads touch it and write to
+ * it. All bytes are right at every touch and at the end, and all that can be huge is huge.
  */
 #include "harness.h"
 
@@ -27,7 +27,7 @@ static const struct mode modes[] = {
 	{ .threads = 2, .fault_threads = 1, .step = 2, .flags = HGM_REGION_NO_FILL },
 };
 
-/* The caller's own file holds the same. */
+/* The caller's own file has the same contents. */
 static void assert_file(const struct field *f)
 {
 	uint8_t page[PAGE] __attribute__((aligned(8)));
@@ -81,8 +81,9 @@ static void restore(enum place place, uint64_t length, struct hgm_source *src, c
 }
 
 /*
- * All sources, all modes; a length of three blocks and a bit where the backing allows it. Where
- * that takes long: each memory with each source, each mode with each memory and with each source.
+ * All sources and all modes. The length is some blocks, and a page where the backing allows it.
+ * Where this takes long, each memory is tested with each source, and each mode with each memory and
+ * with each source.
  */
 static void restore_all(enum place place)
 {
@@ -131,8 +132,8 @@ RESTORE(hugetlb, PLACE_HUGETLB_2M)
 RESTORE(fd_hugetlb, PLACE_FD_HUGETLB_2M)
 
 /*
- * One gigabyte block: read once by each of the sources that cost no gigabyte of their own; where
- * that takes long by the first.
+ * One gigabyte block. It is read once from each of the sources that need no gigabyte of their own.
+ * Where that takes long, it is read only from the first one.
  */
 static void restore_hugetlb_1g(void **state)
 {
@@ -171,7 +172,7 @@ static void lengths(void **state)
 	feed_free(feed);
 }
 
-/* Contents in memory that begin in the middle of a page and of a word; a region within them. */
+/* Contents in memory that begin in the middle of a page and of a word, and a region within them. */
 static void unaligned_memory(void **state)
 {
 	const uint64_t length = 4 * MIB, offset = 2 * PAGE;
@@ -200,7 +201,7 @@ static void unaligned_memory(void **state)
 	free(memory);
 }
 
-/* Several regions of different memory, several fault threads, parts of one source. */
+/* Several regions of different memory, several fault threads, and parts of one source. */
 static void many_regions(void **state)
 {
 	static const enum place places[] = { PLACE_SHMEM, PLACE_SHMEM_LAZY, PLACE_ANON,

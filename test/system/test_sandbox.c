@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * libhgm_sandbox(7): what it lists is enough, and nothing of it is too much. Observed call by call;
- * and lived under a filter of just that, without /proc, rights, and room.
+ * The list of libhgm_sandbox(7) is sufficient, and each entry is needed. The test observes each
+ * call. It also runs under a filter that allows only the list, without /proc, without privileges,
+ * and with little room.
  */
 #include "harness.h"
 #include "observe.h"
@@ -35,7 +36,7 @@ enum phase {
 	PHASES,
 };
 
-#define OURS PHASES /* what the test itself does */
+#define OURS PHASES /* the calls of the test itself */
 
 _Static_assert(OURS < OBSERVE_PHASES, "phases");
 
@@ -44,7 +45,10 @@ static const char *const phase_names[] = {
 	[SNAPSHOT] = "snapshot", [DIRTY] = "dirty",   [DISCARD] = "discard", [DESTROY] = "destroy",
 };
 
-/* The page's list: a phase, or "always", and a name, or some that the C library chooses from. */
+/*
+ * The list of the manual page: a phase, or "always", and a name, or some from which the C library
+ * chooses.
+ */
 static const struct entry {
 	const char *phase, *names;
 } profile[] = {
@@ -53,16 +57,16 @@ static const struct entry {
 
 #define ENTRIES (sizeof(profile) / sizeof(profile[0]))
 
-/* What a child does. */
+/* What a child process does. */
 struct scene {
 	uint32_t backing;
 	bool from_file;
 	uint32_t way;	 /* of dirty tracking */
-	enum phase jail; /* from this on there is no file */
+	enum phase jail; /* no file exists from this phase on */
 	void (*enter)(const struct scene *scene, enum phase);
 };
 
-/* What it leaves to its parent. */
+/* What a child process leaves to its parent. */
 static struct report {
 	struct observed observed;
 	_Atomic int denied; /* a system call, -1: none */
@@ -167,7 +171,7 @@ static int live(const struct scene *scene)
 	return 0;
 }
 
-/* Each in a child: what a thread has observed, or denied, stays so. */
+/* Each life runs in a child process, because observing and denying calls never end for a thread. */
 static void live_in_child(const struct scene *scene, int (*confine)(void))
 {
 	const char *why = NULL;
@@ -201,7 +205,7 @@ static bool has_name(const char *names, const char *name)
 	return false;
 }
 
-/* Is it listed there? */
+/* True if the call is listed for this phase. */
 static bool listed(const char *phase, const char *name)
 {
 	for (size_t i = 0; i < ENTRIES; i++)
@@ -210,7 +214,7 @@ static bool listed(const char *phase, const char *name)
 	return false;
 }
 
-/* Threads that the phase before has started or ended may still be at it. */
+/* Threads that the phase before has started or ended may still make its calls. */
 static bool may_call(enum phase phase, const char *name)
 {
 	return listed("always", name) || listed(phase_names[phase], name) ||
@@ -276,7 +280,7 @@ static int observe(void)
 
 static char root[] = "/tmp/hgm-sandbox-XXXXXX";
 
-/* Once; then the path leads nowhere. */
+/* Enters it once. Afterwards the path leads nowhere. */
 static void enter_jail(void)
 {
 	static bool jailed;
@@ -301,7 +305,7 @@ static void need_this_kernel(void)
 #if !defined(__x86_64__)
 	test_skip("the page lists the names of x86-64");
 #endif
-	skip_unless(KERNEL_PAGEMAP_SCAN); /* without it there are calls that the page excepts */
+	skip_unless(KERNEL_PAGEMAP_SCAN); /* without it, calls happen that the page excepts */
 	if (geteuid())
 		test_skip("only root may chroot, and open /dev/userfaultfd");
 }
@@ -349,7 +353,10 @@ static void on_denied(int sig, siginfo_t *info, void *context)
 	_exit(1);
 }
 
-/* All of the phases from @first on; and what only this test calls. All threads are bound by it. */
+/*
+ * Allows all calls of the phases from @first on, and the calls that only this test makes. The
+ * filter applies to all threads.
+ */
 static int allow(enum phase first, const char *const *ours)
 {
 	scmp_filter_ctx filter = seccomp_init(SCMP_ACT_TRAP);
@@ -397,10 +404,12 @@ static uint64_t mapped_bytes(void)
 	return pages * PAGE;
 }
 
-/* No file, no right, and little room: for a snapshot's pool, its threads and its file. */
+/*
+ * No file, no privilege, and little room: enough for a snapshot's pool, its threads and its file.
+ */
 static void confine_rest(void)
 {
-	/* A thread may still be told of its new user. */
+	/* A thread may still be in the signal that tells it of its new user. */
 	static const char *const ours[] = { "exit_group", "rt_sigreturn", NULL };
 	uint64_t mapped = mapped_bytes();
 	int next = dup(0);
@@ -428,7 +437,7 @@ static void enter_confined(const struct scene *scene, enum phase phase)
 
 static int confine(void)
 {
-	/* What confine_rest() takes, and the C library for it on each thread. */
+	/* The calls of confine_rest(), and those that the C library makes for it on each thread. */
 	static const char *const ours[] = {
 		"exit_group",	"chroot",	"chdir",     "setgroups",
 		"setresgid",	"setresuid",	"prlimit64", "seccomp",
@@ -474,7 +483,10 @@ static int remove_root(void **state)
 }
 
 static const struct CMUnitTest tests[] = {
-	/* In children: they have none of the library's threads, so it must have none yet. */
+	/*
+	 * The tests run in child processes. These have none of the library's threads, so this
+	 * process must have none yet.
+	 */
 	cmocka_unit_test(listed_and_needed),
 	cmocka_unit_test(under_just_that),
 };

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Processes that have little: no standard descriptors, hardly any descriptors or addresses. What
- * cannot be had is refused by an errno and a text, and nothing ends the process. Each case runs in
- * a child, whose exit status tells the line that it did not like. Not for sanitizers, which need
- * addresses and descriptors of their own.
+ * Processes that lack resources: without standard descriptors, or with very few descriptors or
+ * addresses. A call that cannot get what it needs is refused with an errno and a text, and nothing
+ * ends the process. Each case runs in a child process, whose exit status tells the line that
+ * failed. This test is not for sanitizers, which need addresses and descriptors of their own.
  */
 #include "harness.h"
 
@@ -22,7 +22,7 @@
 #define AS_MAX	(512 * MIB) /* more than a region and its bounce buffers need */
 
 #define EXIT_REFUSED 1
-#define EXIT_LINE    20 /* and more: the line less this, so that a byte is enough */
+#define EXIT_LINE    20 /* and more: the line minus this, so that it fits a byte */
 
 #define require(what)                                \
 	do {                                         \
@@ -32,7 +32,10 @@
 
 static unsigned char contents[LENGTH];
 
-/* An engine from its creation to its end: 0 and right contents, or the first errno. */
+/*
+ * Runs an engine from its creation to its end. Returns 0 if the contents are right, or the first
+ * errno.
+ */
 static int restore(void)
 {
 	struct hgm_opts opts = { .size = sizeof(opts), .fault_threads = 1, .workers = 1 };
@@ -73,7 +76,7 @@ static int capabilities(void)
 	return rc;
 }
 
-/* False: it was refused what it wanted, in due form. */
+/* False: the child was refused what it needed, in the proper way. */
 static bool in_child(void (*child)(void))
 {
 	int status;
@@ -102,7 +105,7 @@ static bool is_open(int fd)
 	return fcntl(fd, F_GETFD) >= 0;
 }
 
-/* What the process prints by mistake must not land in guest memory, nor end in an eventfd. */
+/* Text that the process prints by mistake must not go to guest memory or to an eventfd. */
 static void without_stdio(void)
 {
 	struct hgm_opts opts = { .size = sizeof(opts), .fault_threads = 1, .workers = 1 };
@@ -148,7 +151,7 @@ static void with_few_descriptors(void)
 	unsigned int refused = 0;
 	int rc = -1;
 
-	require(!restore()); /* what it opens once and for all is open */
+	require(!restore()); /* opens what stays open for good */
 	for (rlim_t n = 0; n < FD_MAX; n++) {
 		struct rlimit limit = { n, FD_MAX };
 
@@ -159,7 +162,7 @@ static void with_few_descriptors(void)
 		require(!rc || strlen(hgm_errmsg()) > 20);
 		require(!capabilities());
 		refused += !!rc;
-		/* The highest descriptor that is open tells whether one was left. */
+		/* No descriptor was left open. */
 		for (int fd = 3; fd < FD_MAX; fd++)
 			require(!is_open(fd));
 	}
@@ -191,7 +194,7 @@ static uint64_t address_bytes(void)
 
 static rlim_t addresses; /* of the child */
 
-/* A process's first engine, which also starts what liburcu needs. */
+/* The first engine of a process, which also starts what liburcu needs. */
 static void first_with_few_addresses(void)
 {
 	struct rlimit limit = { addresses, RLIM_INFINITY };
@@ -223,7 +226,7 @@ static void with_few_addresses(void)
 		refused += !!rc;
 	}
 	require(refused > 2 && !rc);
-	/* And nothing of what was refused stayed. */
+	/* Nothing is left of what was refused. */
 	require(!restore());
 	require(!capabilities());
 }

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Memory runs out in the middle of a request: what was installed before serves its waiters at once,
- * the rest is put off, the caller can see why, and all is well once there is memory again.
+ * Memory runs out in the middle of a request. The pages that were installed before serve their
+ * waiters at once, the others are postponed, the caller can see the reason, and everything works
+ * again once there is memory.
  *
- * The memory is a tmpfs that is too small, mounted where nobody but this program sees it. A
+ * The memory is a tmpfs that is too small, mounted where only this program sees it. The test is a
  * program of its own, because the mount namespace stays.
  */
 #include "harness.h"
@@ -28,7 +29,7 @@
 static const struct contents contents = { .seed = 67 };
 static bool mounted;
 
-/* NULL: there is a small tmpfs, and a file in it; else why not. */
+/* Returns NULL if there are a small tmpfs and a file in it, else the reason why not. */
 static const char *small_file(int *fd)
 {
 	char path[] = MOUNT_POINT "/hgm-XXXXXX";
@@ -71,7 +72,7 @@ struct trial {
 	int fd;
 };
 
-/* What the log says of it. */
+/* What the log says about it. */
 static struct {
 	_Atomic unsigned int lines;
 	_Atomic unsigned int of_space;
@@ -92,7 +93,7 @@ static bool is_heard(void *arg)
 	return atomic_load(&heard.lines) > 0;
 }
 
-/* A chunk of fill is a quarter of the window: all pages are one request. */
+/* A chunk of fill is a quarter of the fill window, so all pages are one request. */
 static void begin(struct trial *t, enum feed_kind kind, uint32_t flags)
 {
 	struct hgm_region_opts o = { .size = sizeof(o),
@@ -165,13 +166,16 @@ static bool none_fails(void *arg)
 	return progress_of(arg).failing_requests == 0;
 }
 
-/* For longer than a second, in which a line is told once of many anyway. */
+/*
+ * True after more than a second. Within a second the log prints only one of many equal lines
+ * anyway.
+ */
 static bool is_short_often(void *arg)
 {
 	return stats_of(arg).no_memory > 25;
 }
 
-/* Waiters that found their pages claimed by the request whose second half does not fit. */
+/* Waiters find their pages claimed by the request whose second half does not fit. */
 static void first_half_serves(void **state)
 {
 	struct waiter early, late;
@@ -185,7 +189,7 @@ static void first_half_serves(void **state)
 	assert_true(eventually(one_found_it_claimed, t.h, 5000));
 	feed_give(t.feed);
 	assert_true(eventually(is_short, t.h, 5000));
-	/* Its contents are there: it is not asked for once more. */
+	/* The contents of the page are there, so it is not requested again. */
 	waiter_start(&late, t.addr + (PAGES - 3) * PAGE);
 	assert_true(eventually(two_found_it_claimed, t.h, 5000));
 	if (!eventually(is_back, &early, 10000))
@@ -195,7 +199,7 @@ static void first_half_serves(void **state)
 	waiter_join(&early);
 	assert_int_equal(early.signal, 0);
 	assert_pages(&contents, 0, FITS / 2, t.addr);
-	/* The rest is neither there nor given up, and the reason is told. */
+	/* The rest is neither present nor given up, and the reason is reported. */
 	assert_false(is_back(&late));
 	assert_uint_in_range(info_of(t.region).present_bytes, FITS / 2 * PAGE, FITS * PAGE);
 	assert_false(progress_of(t.h).complete);
@@ -203,7 +207,7 @@ static void first_half_serves(void **state)
 	assert_int_equal(progress_of(t.h).poisoned_bytes, 0);
 	assert_true(eventually(one_fails, t.h, 5000));
 	assert_true(eventually(is_heard, NULL, 5000));
-	/* Tried again and again, and told once. */
+	/* The library tries again and again, and reports it once. */
 	assert_true(eventually(is_short_often, t.h, 20000));
 	assert_int_equal(heard.lines, 1);
 	assert_int_equal(heard.of_space, 1);
@@ -219,7 +223,7 @@ static void first_half_serves(void **state)
 	end(&t);
 }
 
-/* The crowd comes on its own, page by page. */
+/* Threads request the pages one by one. */
 static void on_demand(void **state)
 {
 	struct plan plan = { .contents = &contents, .pages = PAGES, .write = true, .passes = 2 };
@@ -240,7 +244,7 @@ static void on_demand(void **state)
 	end(&t);
 }
 
-/* The end must come even if memory never does. */
+/* The end must come even if there is never any memory. */
 static void end_comes_without_memory(void **state)
 {
 	struct waiter waiter;

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Twelve tebibytes: a region of that size costs address space, and little else until it is
- * touched.
+ * A region of twelve tebibytes costs address space, and little else until it is touched.
  */
 #include "harness.h"
 
@@ -14,7 +13,7 @@
 
 static const struct contents contents = { .seed = 12 };
 
-/* Everything that belongs to the process, page tables too. */
+/* All memory of the process, including page tables. */
 static uint64_t footprint(void)
 {
 	FILE *file = fopen("/proc/self/status", "r");
@@ -78,7 +77,7 @@ static void twelve_tebibytes(void **state)
 	assert_ok(hgm_wait(h, 5000));
 	assert_uint_in_range(info_of(f.region).present_bytes, (TOUCHES - 10) * PAGE,
 			     (TOUCHES + 2) * PAGE);
-	/* A block in the middle as a whole: becomes huge like any other. */
+	/* A whole block in the middle becomes huge like any other. */
 	assert_ok(hgm_region_prefetch(f.region, LENGTH / 2, 2 * MIB));
 	assert_ok(hgm_wait(h, 5000));
 	assert_int_equal(info_of(f.region).huge_bytes, 2 * MIB);

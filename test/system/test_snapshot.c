@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * A live snapshot equals the instant, byte for byte, while threads write as fast as they can: on
- * every kind of memory, complete or still being restored, to every kind of sink. Afterwards what
- * was huge is huge again.
+ * A live snapshot equals the memory at the instant, byte for byte, while threads write as fast as
+ * they can. This holds for every kind of memory, complete or still being restored. Afterwards all
+ * blocks that were huge are huge again.
  */
 #include "crew.h"
 #include "region/hgm.h"
@@ -17,7 +17,7 @@
 
 static const struct contents contents = { .seed = 53, .holes = true };
 
-/* By the map itself. */
+/* Counts the pages in the map itself. */
 static uint64_t present_bytes(const struct field *f)
 {
 	uint64_t pages = f->length / PAGE, present = 0;
@@ -49,7 +49,7 @@ static void take_one(const struct field *f, struct hgm *h, struct crew *crew, st
 	assert_int_equal(p.done_bytes, p.total_bytes);
 	assert_int_equal(p.pool_used_bytes, 0);
 	assert_int_equal(p.unreadable_bytes, 0);
-	/* From the source comes what was not there at the instant, and nothing else. */
+	/* Pages that were not present at the instant come from the source, and no others. */
 	if (p.source_bytes < p.total_bytes - after || p.source_bytes > p.total_bytes - before)
 		fail_msg("%llu bytes from the source, present were %llu to %llu",
 			 (unsigned long long)p.source_bytes, (unsigned long long)before,
@@ -129,7 +129,10 @@ static void memory_being_restored(void **state)
 				     kinds[place % 3], SMALLER(3, 2));
 }
 
-/* One after another without a pause: what one leaves behind the next would stumble over. */
+/*
+ * Snapshots follow each other without a pause. Anything that one leaves behind would disturb the
+ * next.
+ */
 static void a_hundred_in_a_row(void **state)
 {
 	static const enum place places[] = { PLACE_SHMEM, PLACE_ANON, PLACE_HUGETLB_2M };
@@ -149,7 +152,10 @@ static bool is_called(void *sink)
 	return atomic_load(&((struct sink *)sink)->calls) > 0;
 }
 
-/* A guest that only reads maps 16 pages a fault at worst, and nothing once all is mapped again. */
+/*
+ * A guest that only reads has at most one fault in 16 pages, and none once all pages are mapped
+ * again.
+ */
 static void readers_are_spared(void **state)
 {
 	uint64_t length = 32 * MIB, pages = length / PAGE, sum = 0, before, most;
@@ -176,7 +182,7 @@ static void readers_are_spared(void **state)
 		fail_msg("%llu faults of reading %llu pages (%llu)",
 			 (unsigned long long)(stats_of(h).faults - before),
 			 (unsigned long long)pages, (unsigned long long)sum);
-	assert_true(eventually(is_called, &sink, 5000)); /* all is mapped again by then */
+	assert_true(eventually(is_called, &sink, 5000)); /* all pages are mapped again by then */
 	before = stats_of(h).faults;
 	for (uint64_t p = 0; p < pages; p++)
 		sum += *(volatile uint8_t *)(f.addr + p * PAGE);

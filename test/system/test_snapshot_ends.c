@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * How snapshots end before their time: sinks that fail, cancelled at every stage, regions and
- * engines destroyed meanwhile. Nobody stays behind waiting, and nothing is left.
+ * Snapshots that end early: sinks fail, snapshots are cancelled at every stage, and regions and
+ * engines are destroyed meanwhile. No thread waits afterwards, and nothing is left.
  */
 #include "crew.h"
 
@@ -47,13 +47,13 @@ static struct hgm_snapshot *create(struct stage *st, uint64_t pool_bytes, uint32
 							       .flags = flags });
 }
 
-/* Everybody writes on: nothing is protected any more, and no writer waits. */
+/* All threads go on writing. No page is protected any more, and no writer waits. */
 static void assert_writers_go_on(struct stage *st)
 {
 	crew_await(&st->crew, 2 * PAGES, WAIT_MS);
 }
 
-/* The next snapshot is whole. */
+/* The next snapshot is complete. */
 static void assert_next_is_right(struct stage *st)
 {
 	struct hgm_snapshot *s;
@@ -126,7 +126,7 @@ static void failing_sinks(void **state)
 					fail_msg("%s: %d instead of %d", f->what, rc, f->want);
 				assert_int_equal(snapshot_progress(s).error, f->want);
 				assert_true(snapshot_progress(s).done);
-				/* Ended is ended. */
+				/* A cancellation does not change a snapshot that has ended. */
 				assert_ok(hgm_snapshot_cancel(s));
 				assert_int_equal(hgm_snapshot_wait(s, 0), f->want);
 				assert_writers_go_on(&st);
@@ -152,7 +152,7 @@ static void cancelled_at_each_stage(void **state)
 	assert_error(hgm_snapshot_wait(s, 0), -EINVAL);
 	assert_error(hgm_snapshot_wait(s, 0), -EINVAL);
 	assert_ok(hgm_snapshot_cancel(s));
-	/* It has ended: the next look says so, and its regions are free. */
+	/* The snapshot has ended. The next call says so, and its regions are free. */
 	assert_error(hgm_snapshot_wait(s, 0), -ECANCELED);
 	assert_true(snapshot_progress(s).done);
 	assert_error(hgm_snapshot_begin(s), -ECANCELED);
@@ -190,7 +190,7 @@ static void cancelled_at_each_stage(void **state)
 	hgm_snapshot_destroy(s); /* without waiting */
 	assert_writers_go_on(&st);
 
-	/* At the slowest rate: it must not be waited for. */
+	/* At the slowest rate. Nothing must wait for it. */
 	sink_clear(&st.sink, LENGTH);
 	s = snapshot_of(st.h, &(struct hgm_snapshot_opts){
 				      .write = sink_write, .user = &st.sink, .rate_bytes = 1 });
@@ -222,20 +222,22 @@ static void begun_twice(void **state)
 	assert_ok(hgm_snapshot_wait(s, -1));
 	assert_error(hgm_snapshot_begin(s), -EALREADY);
 	assert_same(st.sink.got, st.want, PAGES, "begun twice");
-	/* Ended, and not destroyed yet: it is in nobody's way. */
+	/* The snapshot has ended, but is not destroyed yet. It does not prevent the next one. */
 	assert_next_is_right(&st);
 	hgm_snapshot_destroy(s);
 	stage_end(&st);
 }
 
-/* Writers wait for room in the pool when all is destroyed under the snapshot. */
+/*
+ * Writers wait for room in the pool when the region or the engine is destroyed under the snapshot.
+ */
 static void destroyed_under_it(void **state)
 {
 	static const enum place places[] = { PLACE_MAPPING, PLACE_MAPPING_ANON };
 	struct holdings before;
 
 	(void)state;
-	for (unsigned int i = 0; i < 21; i++) { /* the first round warms up */
+	for (unsigned int i = 0; i < 21; i++) { /* the first seven warm up */
 		enum place place = places[i % 2];
 		bool engine_too = i % 7 > 2, begin = i % 7 != 5;
 		struct hgm_snapshot *s;
@@ -286,7 +288,9 @@ static int64_t slow_sink(void *user, const void *buf, uint64_t length, uint64_t 
 	return (int64_t)length;
 }
 
-/* Who destroys a region waits for the sink's running call, not for all that is in the pool. */
+/*
+ * A thread that destroys a region waits for the sink's running call, not for all pages of the pool.
+ */
 static void destroyed_with_a_full_pool(void **state)
 {
 	_Atomic unsigned int calls = 0;
@@ -298,7 +302,7 @@ static void destroyed_with_a_full_pool(void **state)
 	stage_make(&st, PLACE_MAPPING);
 	s = snapshot_of(st.h, &(struct hgm_snapshot_opts){ .write = slow_sink, .user = &calls });
 	crew_begin(&st.crew, s, st.want);
-	/* It is in the middle of what was taken out of the pool at a time. */
+	/* The snapshot is in the middle of the pages that it took out of the pool at once. */
 	while (snapshot_progress(s).pool_used_bytes < 200 * PAGE || atomic_load(&calls) < 50)
 		nap_us(100);
 	before = atomic_load(&calls);
@@ -314,7 +318,7 @@ static void destroyed_with_a_full_pool(void **state)
 
 struct stuck {
 	_Atomic bool inside, hold;
-	int fail; /* then */
+	int fail; /* the result then; 0: success */
 };
 
 static int64_t stuck_sink(void *user, const void *buf, uint64_t length, uint64_t offset)
@@ -329,7 +333,7 @@ static int64_t stuck_sink(void *user, const void *buf, uint64_t length, uint64_t
 	return stuck->fail ? stuck->fail : (int64_t)length;
 }
 
-/* The sink does not come back, and writers wait for room in the pool. */
+/* The sink does not return, and writers wait for room in the pool. */
 static struct hgm_snapshot *begin_stuck(struct stage *st, struct stuck *stuck)
 {
 	struct hgm_snapshot *s =
@@ -343,7 +347,7 @@ static struct hgm_snapshot *begin_stuck(struct stage *st, struct stuck *stuck)
 	return s;
 }
 
-/* Who waits to write goes on as soon as the snapshot is cancelled. */
+/* A thread that waits to write goes on as soon as the snapshot is cancelled. */
 static void writers_are_released_at_once(void **state)
 {
 	static const enum place places[] = { PLACE_SHMEM, PLACE_ANON };
@@ -383,8 +387,8 @@ static void *destroy_region(void *arg)
 }
 
 /*
- * Nobody cancels it: it fails since one of its regions is being destroyed, which waits for the
- * sink. Who writes to another does not.
+ * No thread cancels the snapshot. It fails because one of its regions is being destroyed, which
+ * waits for the sink. Threads that write to another region do not wait.
  */
 static void released_when_it_fails(void **state)
 {
@@ -422,7 +426,7 @@ static void released_when_it_fails(void **state)
 	}
 }
 
-/* Nor does anybody wait once more for a sink that failed while the pool was full. */
+/* No thread waits again for a sink that failed while the pool was full. */
 static void released_by_a_failing_sink(void **state)
 {
 	static const enum place places[] = { PLACE_SHMEM, PLACE_ANON };
@@ -461,7 +465,7 @@ static int64_t nosy_sink(void *user, const void *buf, uint64_t length, uint64_t 
 	return (int64_t)length;
 }
 
-/* Its sink waits for the snapshot: refused, and it goes on. */
+/* The sink waits for its own snapshot. The call is refused, and the snapshot goes on. */
 static void waited_for_by_its_sink(void **state)
 {
 	struct nosy n = { .got = 0 };
@@ -505,7 +509,10 @@ static bool same_threads(void *before)
 	return take_holdings().threads == ((struct holdings *)before)->threads;
 }
 
-/* Its sink destroys it: it ends when the sink has returned, and nothing of it stays. */
+/*
+ * The sink destroys its own snapshot. The snapshot ends when the sink has returned, and nothing of
+ * it is left.
+ */
 static void destroyed_by_its_sink(void **state)
 {
 	struct last_act act = { .calls = 0 };

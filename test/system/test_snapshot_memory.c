@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * What a snapshot reads of the memory itself: holes are zero and are not allocated, and what cannot
- * be read is told and never taken for zero.
+ * What a snapshot reads from the memory itself. Holes are zero and are not allocated. Memory that
+ * cannot be read is reported, and is never taken for zero.
  */
 #include "crew.h"
 #include "kernel/sys.h"
@@ -21,12 +21,15 @@
 
 static const struct contents contents = { .seed = 71 };
 
-/* The kernel, but for reads that reach one page of guest memory, and for what cannot be opened. */
+/*
+ * The kernel, except for reads that reach one page of guest memory, and for a path that cannot be
+ * opened.
+ */
 static const struct hgm_sys *kernel;
 static struct hgm_sys sys;
 
 static struct {
-	_Atomic int fd; /* reads of it fail, if they reach the offset; -1: of none */
+	_Atomic int fd; /* reads of it fail if they reach @offset; -1: none */
 	_Atomic uint64_t offset;
 	_Atomic int error;
 	_Atomic unsigned int failed;
@@ -71,7 +74,7 @@ static int end(void **state)
 	return 0;
 }
 
-/* Bytes of a region's memory that are allocated. */
+/* The number of bytes of a region's memory that are allocated. */
 static uint64_t allocated(const struct field *f)
 {
 	uint64_t bytes = 0, entry;
@@ -105,7 +108,7 @@ static void discard(const struct field *f, uint64_t page, uint64_t pages)
 				 0);
 }
 
-/* The snapshot is what memory was, and all of it was read. */
+/* The snapshot equals the memory, and all of it was read. */
 static void take_one(struct hgm *h, const char *want, const char *what)
 {
 	struct sink sink = { 0 };
@@ -138,7 +141,7 @@ static void holes_stay_holes(void **state)
 		watch(place_names[place], 60);
 		feed = feed_make(FEED_NOW, &contents, LENGTH);
 		h = engine(1);
-		/* A collapse fills what was discarded. */
+		/* A collapse fills discarded pages. */
 		field_make(&f, h, (enum place)place, LENGTH, feed_source(feed),
 			   HGM_REGION_NO_COLLAPSE);
 		assert_ok(hgm_start(h));
@@ -168,7 +171,7 @@ static void holes_stay_holes(void **state)
 	free(want);
 }
 
-/* @page cannot be read any more. */
+/* Makes @page unreadable. */
 static void spoil(const struct field *f, uint64_t page, int error)
 {
 	const struct hgm_region *r = f->region;
@@ -196,7 +199,7 @@ static void one_bad_page(enum place place, int error, bool written)
 	atomic_store(&sink.hold, written);
 	s = snapshot_of(h, &(struct hgm_snapshot_opts){ .write = sink_write, .user = &sink });
 	assert_ok(hgm_snapshot_begin(s));
-	if (written) { /* the writer goes on all the same */
+	if (written) { /* the writer goes on nevertheless */
 		poker_start(&poker, f.addr + 700 * PAGE);
 		assert_true(eventually(poker_done, &poker, WAIT_MS));
 		pthread_join(poker.thread, NULL);
@@ -231,7 +234,7 @@ static void memory_that_cannot_be_read(void **state)
 	}
 }
 
-/* Somebody truncates the file: no SIGBUS, and what is gone is told. */
+/* The file is truncated. No thread gets SIGBUS, and the missing pages are reported. */
 static void a_file_that_was_truncated(void **state)
 {
 	static const enum place places[] = { PLACE_FD, PLACE_FD_LAZY, PLACE_FD_HUGETLB_2M };
@@ -269,7 +272,7 @@ static void a_file_that_was_truncated(void **state)
 	}
 }
 
-/* A VMM that has locked itself in since: no /proc, or no right to open it. */
+/* A VMM that has confined itself since then: there is no /proc, or no right to open it. */
 static void locked_in(void **state)
 {
 	struct feed *feed = feed_make(FEED_NOW, &contents, LENGTH);
@@ -293,7 +296,10 @@ static void locked_in(void **state)
 	calm();
 }
 
-/* From the beginning: all but snapshots goes, and those say why not. */
+/*
+ * The VMM is confined from the beginning. Everything but snapshots works, and snapshots say why
+ * they do not.
+ */
 static void locked_in_before(void **state)
 {
 	struct feed *feed = feed_make(FEED_NOW, &contents, LENGTH);
@@ -324,7 +330,7 @@ static void locked_in_before(void **state)
 
 #define CASE(name) cmocka_unit_test_setup_teardown(name, begin, end)
 
-/* A sink that stands still until it is let go. */
+/* A sink that stops until it is released. */
 static _Atomic bool sink_may_go;
 
 static int64_t still_sink(void *user, const void *buf, uint64_t length, uint64_t offset)
@@ -334,7 +340,7 @@ static int64_t still_sink(void *user, const void *buf, uint64_t length, uint64_t
 	return sink_write(user, buf, length, offset);
 }
 
-/* Memory that is dropped behind the library's back before it is in the snapshot is told as lost. */
+/* Memory that is dropped without the library, before it is in the snapshot, is reported as lost. */
 static void dropped_meanwhile(void **state)
 {
 	static const struct {
@@ -344,7 +350,7 @@ static void dropped_meanwhile(void **state)
 	} cases[] = {
 		{ PLACE_ANON, MADV_DONTNEED, 16 },
 		{ PLACE_SHMEM, MADV_REMOVE, 16 },
-		{ PLACE_SHMEM, MADV_DONTNEED, 0 }, /* of a file that drops nothing */
+		{ PLACE_SHMEM, MADV_DONTNEED, 0 }, /* drops nothing of a file */
 	};
 
 	(void)state;
@@ -368,7 +374,9 @@ static void dropped_meanwhile(void **state)
 		assert_ok(hgm_snapshot_begin(s));
 		assert_int_equal(madvise(f.addr + LENGTH - 16 * PAGE, 16 * PAGE, cases[i].advice),
 				 0);
-		/* Whoever touches it gets zeroes, which are none of the snapshot's. */
+		/*
+		 * A thread that touches the memory gets zeroes, which are not part of the snapshot.
+		 */
 		if (cases[i].lost)
 			assert_int_equal(f.addr[LENGTH - 1], 0);
 		atomic_store(&sink_may_go, true);
@@ -380,7 +388,7 @@ static void dropped_meanwhile(void **state)
 		assert_int_equal(p.unreadable_bytes, cases[i].lost * PAGE);
 		hgm_snapshot_destroy(s);
 		assert_pages(&contents, 0, kept, sink.got);
-		/* By the library itself nothing is lost. */
+		/* A discard by the library itself loses nothing. */
 		sink_clear(&sink, LENGTH);
 		atomic_store(&sink_may_go, false);
 		s = snapshot_of(h,
@@ -399,7 +407,7 @@ static void dropped_meanwhile(void **state)
 	}
 }
 
-/* The same of what is unmapped. */
+/* The same for memory that is unmapped. */
 static void unmapped_meanwhile(void **state)
 {
 	static const enum place places[] = { PLACE_ANON, PLACE_SHMEM };
@@ -447,7 +455,7 @@ static int64_t discarding_sink(void *user, const void *buf, uint64_t length, uin
 	return sink_write(user, buf, length, offset);
 }
 
-/* It would wait for room that nobody else makes. */
+/* The call would wait for room that no other thread makes. */
 static void a_sink_discards_nothing(void **state)
 {
 	struct feed *feed = feed_make(FEED_NOW, &contents, LENGTH);

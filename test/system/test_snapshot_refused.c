@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * What hgm_snapshot_create() and the others refuse, with words, and without leaving anything.
+ * What hgm_snapshot_create() and the other functions refuse, with a text, and without leaving
+ * anything behind.
  */
 #include "crew.h"
 #include "kernel/sys.h"
@@ -62,7 +63,7 @@ static int try(struct hgm *h, struct hgm_snapshot_opts o, struct hgm_region **re
 	return rc;
 }
 
-/* Refused, and the text names what is wrong. */
+/* The call is refused, and the text names what is wrong. */
 static void refused_saying(struct hgm *h, struct hgm_snapshot_opts o, struct hgm_region **regions,
 			   uint64_t n, int want, const char *words)
 {
@@ -118,7 +119,7 @@ static void bad_options(void **state)
 	o = good;
 	o.flags = 0x4;
 	assert_error(try(p.h, o, both, 1), -EINVAL);
-	o.flags = HGM_SNAPSHOT_SYNC; /* of a function */
+	o.flags = HGM_SNAPSHOT_SYNC; /* with a function */
 	assert_error(try(p.h, o, both, 1), -EINVAL);
 	o.write = NULL;
 	o.fd = open("/dev/null", O_WRONLY);
@@ -133,10 +134,10 @@ static void bad_options(void **state)
 	refused_saying(p.h, o, both, 1, -ENOMEM, "pool_bytes 4095 is less than a page");
 	o.pool_bytes = PAGE; /* is enough */
 	assert_int_equal(try(p.h, o, both, 1), 0);
-	o.pool_bytes = UINT64_C(1) << 42; /* no more than the region has is taken */
+	o.pool_bytes = UINT64_C(1) << 42; /* only what the region can need is allocated */
 	assert_int_equal(try(p.h, o, both, 1), 0);
 	assert_error(try(p.h, good, both, 2), -EINVAL); /* overlap in the snapshot */
-	assert_error(try(p.h, good, NULL, 0), -EINVAL); /* all: so do these */
+	assert_error(try(p.h, good, NULL, 0), -EINVAL); /* all regions: these overlap too */
 	assert_error(try(p.h, good, NULL, 1), -EINVAL); /* count without regions */
 	refused_saying(p.h, good, both, 0, -EINVAL, "count is 0");
 	refused_saying(p.h, good, twice, 2, -EINVAL, "of the 2 regions 1 are"); /* named twice */
@@ -144,7 +145,7 @@ static void bad_options(void **state)
 	assert_error(try(p.h, good, foreign + 1, 1), -EINVAL);
 	assert_error(try(p.other_h, good, foreign + 1, 1), -EINVAL); /* not started */
 	assert_same_holdings(&before);
-	/* Whatever was refused, nothing of it is in the way. */
+	/* Nothing of a refused snapshot prevents the next one. */
 	assert_int_equal(try(p.h, good, both, 1), 0);
 	assert_int_equal(try(p.h, good, both + 1, 1), 0);
 	pair_end(&p);
@@ -201,7 +202,7 @@ static void bad_arguments(void **state)
 	pair_end(&p);
 }
 
-/* The pool is committed at once: no more of it than the regions can need. */
+/* The pool is committed at once, but not more of it than the regions can need. */
 static void a_pool_larger_than_memory(void **state)
 {
 	struct holdings before;
@@ -227,7 +228,7 @@ static void a_pool_larger_than_memory(void **state)
 	calm();
 }
 
-/* Memory of the engine, or what it is restored from, under any name. */
+/* The file is memory of the engine, or a source that it is restored from, under any name. */
 static void its_own_files(void **state)
 {
 	static const enum place places[] = { PLACE_FD, PLACE_MAPPING };
@@ -254,7 +255,7 @@ static void its_own_files(void **state)
 		field_make(&b, h, places[i], LENGTH, src, HGM_REGION_NO_FILL);
 		assert_ok(hgm_start(h));
 		first = a.region;
-		/* Also of a region that is not in the snapshot. */
+		/* This includes a region that is not in the snapshot. */
 		refused_saying(h, (struct hgm_snapshot_opts){ .fd = b.fd }, &first, 1, -EINVAL,
 			       "is the memory of a region");
 		refused_saying(h, (struct hgm_snapshot_opts){ .fd = fd }, &first, 1, -EINVAL,
@@ -267,7 +268,7 @@ static void its_own_files(void **state)
 		refused_saying(h, (struct hgm_snapshot_opts){ .fd = other }, &first, 1, -EINVAL,
 			       "is the source of a region");
 		field_end(&b);
-		/* It is nobody's any more; and somebody's again before the instant. */
+		/* No region uses the file any more. Before the instant, a region uses it again. */
 		s = snapshot_of(h, &(struct hgm_snapshot_opts){
 					   .fd = other, .regions = &first, .count = 1 });
 		field_make(&b, h, places[i], LENGTH, src, HGM_REGION_NO_FILL);
@@ -291,7 +292,10 @@ static void its_own_files(void **state)
 	calm();
 }
 
-/* All regions: not those of create, when there are more at the instant. */
+/*
+ * A snapshot of all regions must not be of those at its creation only. It is refused if there are
+ * more at the instant.
+ */
 static void a_region_added_before_the_instant(void **state)
 {
 	struct hgm_snapshot_opts o = { .size = sizeof(o), .write = sink_write };
@@ -313,7 +317,7 @@ static void a_region_added_before_the_instant(void **state)
 	assert_error(hgm_snapshot_begin(s), -ESTALE);
 	assert_non_null(strstr(hgm_errmsg(), "2 regions"));
 	hgm_snapshot_destroy(s);
-	/* Those that were named are those that were named. */
+	/* A snapshot of named regions is of these regions only. */
 	a = p.a.region;
 	o.regions = &a;
 	o.count = 1;
@@ -347,8 +351,8 @@ static int user_mode_only(int flags)
 }
 
 /*
- * Nobody serves faults of the kernel's own: a system call must not fail on memory that is all there
- * because it is protected. Asynchronous dirty tracking lets it write.
+ * The kernel's own faults are not served. A system call must not fail on memory that is present
+ * just because the memory is protected. Asynchronous dirty tracking lets the call write.
  */
 static void faults_of_user_mode_only(void **state)
 {

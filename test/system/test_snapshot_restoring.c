@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Snapshots of memory that is still being restored, or was discarded: nobody who touches memory
- * waits for the instant, or for the sink; what does not arrive is told.
+ * Snapshots of memory that is still being restored, or that was discarded. A thread that touches
+ * memory waits neither for the instant nor for the sink. Pages that do not arrive are reported.
  */
 #include "crew.h"
 
@@ -83,7 +83,7 @@ static void touched_before_the_instant(void **state)
 	}
 }
 
-/* A source that is slow, and counts. */
+/* A slow source that counts the pages that it is asked for. */
 static _Atomic uint64_t asked_pages;
 
 static int64_t give_slowly(void *user, const struct hgm_io *io)
@@ -106,7 +106,7 @@ static void *touch_some(void *arg)
 	return NULL;
 }
 
-/* A snapshot that begins with a restore: for how many pages was the source asked? */
+/* A snapshot that begins with a restore. Returns for how many pages the source was asked. */
 static uint64_t restore_and_save(enum place place, struct hgm_source *src, bool touched)
 {
 	struct hgm *h = engine(1);
@@ -139,8 +139,9 @@ static uint64_t restore_and_save(enum place place, struct hgm_source *src, bool 
 }
 
 /*
- * What is read for a snapshot is not fetched once more, but for what was on its way. Where its
- * thread gets no CPU for a while fill goes on meanwhile: so more than one try.
+ * Pages that are read for a snapshot are not fetched again, except for those in flight. If the
+ * snapshot's thread gets no CPU for a while, fill goes on meanwhile. For this reason there is more
+ * than one try.
  */
 static void fetched_once(void **state)
 {
@@ -166,7 +167,10 @@ static void fetched_once(void **state)
 	hgm_source_destroy(src);
 }
 
-/* hgm_wait() between create and begin comes back, and what waited for it is huge afterwards. */
+/*
+ * hgm_wait() between create and begin returns, and the blocks that waited for the snapshot are huge
+ * afterwards.
+ */
 static void waited_for_before_the_instant(void **state)
 {
 	struct feed *feed = feed_make(FEED_LATER, &contents, LENGTH);
@@ -209,7 +213,7 @@ static void waited_for_before_the_instant(void **state)
 	calm();
 }
 
-/* Blocks that become full under a snapshot that has not begun: nobody waits for their collapse. */
+/* Blocks become full under a snapshot that has not begun. No thread waits for their collapse. */
 static void filled_before_the_instant(void **state)
 {
 	struct feed *feed = feed_make(FEED_NEVER, &contents, LENGTH);
@@ -239,7 +243,10 @@ static void filled_before_the_instant(void **state)
 	calm();
 }
 
-/* A block whose first pages had arrived, and the others come after: the sink stands still. */
+/*
+ * The first pages of a block have arrived, and the others arrive later, while the sink stands
+ * still.
+ */
 static void a_block_in_parts(void **state)
 {
 	struct feed *feed = feed_make(FEED_NEVER, &contents, LENGTH);
@@ -271,7 +278,7 @@ static void a_block_in_parts(void **state)
 	if (!eventually(is_back, &w, SOON_MS))
 		fail_msg("a read of a block that is complete waits for the sink");
 	waiter_join(&w);
-	memset(f.addr + 2 * MIB, 0x33, 2 * MIB); /* nor does a write */
+	memset(f.addr + 2 * MIB, 0x33, 2 * MIB); /* a write does not wait either */
 	atomic_store(&sink.hold, false);
 	assert_ok(hgm_snapshot_wait(s, WAIT_MS));
 	hgm_snapshot_destroy(s);
@@ -302,7 +309,7 @@ static void a_source_with_bad_pages(void **state)
 	static const enum place places[] = { PLACE_SHMEM, PLACE_ANON };
 
 	(void)state;
-	/* Where there is no poison what is behind bad pages does not arrive. */
+	/* Without UFFDIO_POISON, the pages behind bad pages do not arrive. */
 	for (unsigned int i = 0; i < (kernel_has(KERNEL_POISON) ? 4 : 2); i++) {
 		struct hgm *h = engine_with((struct hgm_opts){ .retries = 1, .retry_first_us = 1 });
 		struct sink sink = { 0 };
@@ -339,7 +346,10 @@ static void a_source_with_bad_pages(void **state)
 	}
 }
 
-/* The source never answers; who cancels does not wait for it, nor are others disturbed. */
+/*
+ * The source never answers. A thread that cancels does not wait for it, and other threads are not
+ * disturbed.
+ */
 static void cancelled_while_the_source_sleeps(void **state)
 {
 	(void)state;
@@ -366,7 +376,7 @@ static void cancelled_while_the_source_sleeps(void **state)
 		if (i == 0) {
 			assert_ok(hgm_snapshot_cancel(s));
 			assert_error(hgm_snapshot_wait(s, SOON_MS), -ECANCELED);
-		} else if (i == 1) { /* the region's end cancels too: whoever waits gets SIGSEGV */
+		} else if (i == 1) { /* the region's end cancels too: the waiter gets SIGSEGV */
 			field_end(&f);
 			assert_error(hgm_snapshot_wait(s, SOON_MS), -ECANCELED);
 		}
@@ -428,7 +438,7 @@ static void many_at_a_time(void **state)
 	}
 }
 
-/* A source that sleeps, and does not wake up for pages above @below. */
+/* A source that sleeps, and does not wake up for pages from @below on. */
 struct sleeper {
 	_Atomic uint64_t below;
 	_Atomic unsigned int asleep;
@@ -451,7 +461,10 @@ static bool sleeps(void *sleeper)
 	return atomic_load(&((struct sleeper *)sleeper)->asleep);
 }
 
-/* Who writes to what is there does not wait for the source, even if the pool holds one page. */
+/*
+ * A thread that writes to a present page does not wait for the source, even if the pool holds one
+ * page.
+ */
 static void writers_do_not_wait_for_the_source(void **state)
 {
 	struct hgm_source_fn_opts so = { .size = sizeof(so), .flags = HGM_SOURCE_BLOCKING };
@@ -498,7 +511,10 @@ static void writers_do_not_wait_for_the_source(void **state)
 	calm();
 }
 
-/* Memory whose pages come from far away: of a mapped file, or here by another userfaultfd. */
+/*
+ * Memory whose pages come from far away, like those of a mapped file. Here they come by another
+ * userfaultfd.
+ */
 struct far {
 	char *memory;
 	struct hgm_uffd *uffd;
@@ -555,7 +571,7 @@ static void far_end(struct far *far)
 	munmap(far->memory, LENGTH);
 }
 
-/* The guest that stands still does not wait for what a source brings from far away. */
+/* A guest that is stopped does not wait for pages that a source brings from far away. */
 static void the_instant_does_not_wait_for_the_source(void **state)
 {
 	static const enum place places[] = { PLACE_ANON, PLACE_SHMEM_LAZY, PLACE_SHMEM };
@@ -579,7 +595,7 @@ static void the_instant_does_not_wait_for_the_source(void **state)
 		s = snapshot_to(h, &sink);
 		waiter_start(&w, f.addr + 300 * PAGE);
 		assert_true(eventually(asked_from_far, &far, WAIT_MS));
-		assert_ok(hgm_snapshot_begin(s)); /* or it hangs */
+		assert_ok(hgm_snapshot_begin(s)); /* hangs if it waits */
 		atomic_store(&far.answer, true);
 		waiter_join(&w);
 		assert_int_equal(w.signal, 0);
@@ -595,7 +611,10 @@ static void the_instant_does_not_wait_for_the_source(void **state)
 	}
 }
 
-/* Behind a region's end there is memory, for the last block's sake: none of the snapshot's. */
+/*
+ * There is memory behind a region's end, which completes its last block. It is not part of the
+ * snapshot.
+ */
 static void behind_the_end(void **state)
 {
 	const uint64_t length = 2 * MIB + 37 * PAGE;
@@ -607,7 +626,7 @@ static void behind_the_end(void **state)
 
 	(void)state;
 	watch("behind the end", 60);
-	sink_clear(&sink, length); /* which fails of what lies behind */
+	sink_clear(&sink, length); /* the sink fails on anything behind it */
 	field_make(&f, h, PLACE_SHMEM, length, feed_source(feed), 0);
 	assert_ok(hgm_start(h));
 	assert_ok(hgm_wait(h, WAIT_MS));
@@ -632,8 +651,8 @@ static void behind_the_end(void **state)
 }
 
 /*
- * Anonymous memory is read through /proc/self/mem, by threads that serve faults: of what is not
- * there the kernel says so, and lets nobody wait.
+ * Threads that serve faults read anonymous memory through /proc/self/mem. For absent pages, the
+ * kernel returns an error, and the reader does not wait.
  */
 static void the_kernel_refuses_absent_pages(void **state)
 {

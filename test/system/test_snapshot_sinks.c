@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Where snapshots go by descriptor: files with holes, from which an engine restores lazily; files
- * that held something else; pipes; full file systems. And several regions at one instant.
+ * Snapshots to descriptors: files with holes, from which an engine restores lazily, files that held
+ * something else, pipes, and full file systems. Also several regions at one instant.
  */
 #include "crew.h"
 #include "kernel/sys.h"
@@ -41,7 +41,7 @@ static void stage_make(struct stage *st, enum place place)
 	field_make(&st->f, st->h, place, LENGTH, feed_source(st->feed), 0);
 	assert_ok(hgm_start(st->h));
 	assert_ok(hgm_wait(st->h, WAIT_MS));
-	/* The rest keeps its holes. */
+	/* The other half keeps its holes. */
 	crew_start(&st->crew, &contents, st->f.addr, PAGES / 2);
 	contents_write(&contents, PAGES / 2, PAGES - PAGES / 2, st->want + PAGES / 2 * PAGE);
 }
@@ -100,7 +100,7 @@ static void to_files(void **state)
 
 		assert_true(fd >= 0);
 		unlink(path);
-		if (stale) /* longer than what is to come */
+		if (stale) /* longer than the snapshot */
 			assert_int_equal(pwrite(fd, junk, 2 * LENGTH, 0), 2 * LENGTH);
 		stage_make(&st, i == 2 ? PLACE_ANON : PLACE_SHMEM);
 		s = begin(&st, fd, 0);
@@ -121,7 +121,7 @@ static void to_files(void **state)
 	free(junk);
 }
 
-/* All is zero: a file of holes only. */
+/* All memory is zero, so the file consists of a hole. */
 static void of_zeroes(void **state)
 {
 	int fd = memfd_create("holes", MFD_CLOEXEC);
@@ -191,7 +191,7 @@ static void to_a_pipe(void **state)
 			close(fds[0]);
 		s = begin(&st, fds[1], closed ? 0 : 100 * PAGE);
 		d = (struct drain){ .fd = fds[0], .to = st.got };
-		if (closed) { /* and the process lives */
+		if (closed) { /* and the process lives on */
 			assert_error(hgm_snapshot_wait(s, WAIT_MS), -EPIPE);
 		} else {
 			pthread_create(&d.thread, NULL, drain_pipe, &d);
@@ -209,7 +209,7 @@ static void to_a_pipe(void **state)
 	}
 }
 
-/* A pipe that nobody reads keeps nobody. */
+/* A pipe that is not read keeps no thread waiting. */
 static void cancelled_at_a_full_pipe(void **state)
 {
 	struct hgm_snapshot *s;
@@ -222,7 +222,7 @@ static void cancelled_at_a_full_pipe(void **state)
 	assert_int_equal(pipe2(fds, O_NONBLOCK), 0);
 	pfd = (struct pollfd){ .fd = fds[1], .events = POLLOUT };
 	s = begin(&st, fds[1], 0);
-	while (poll(&pfd, 1, 0)) /* until it takes no more */
+	while (poll(&pfd, 1, 0)) /* until the pipe takes no more */
 		nap_us(100);
 	assert_error(hgm_snapshot_wait(s, 10), -ETIMEDOUT);
 	assert_ok(hgm_snapshot_cancel(s));
@@ -236,7 +236,7 @@ static void cancelled_at_a_full_pipe(void **state)
 #define RATE	 (16 * MIB)
 #define SLACK_US 10000
 
-/* Calls of a sink that stops for a while in the middle. */
+/* The calls of a sink that pauses for a while in the middle. */
 struct pace {
 	unsigned int calls;
 	struct {
@@ -260,7 +260,7 @@ static int64_t paced_sink(void *user, const void *buf, uint64_t length, uint64_t
 	return (int64_t)length;
 }
 
-/* A pause of the sink's is no reason to go faster than was asked. */
+/* After a pause of the sink, the snapshot does not go faster than the rate. */
 static void the_rate_is_a_maximum(void **state)
 {
 	struct pace *pace = calloc(1, sizeof(*pace));
@@ -270,7 +270,7 @@ static void the_rate_is_a_maximum(void **state)
 	(void)state;
 	assert_non_null(pace);
 	stage_make(&st, PLACE_SHMEM);
-	crew_pause(&st.crew); /* what is written does not wait */
+	crew_pause(&st.crew); /* pages that are written to do not wait */
 	s = snapshot_of(st.h, &(struct hgm_snapshot_opts){
 				      .write = paced_sink, .user = pace, .rate_bytes = RATE });
 	assert_ok(hgm_snapshot_begin(s));
@@ -285,7 +285,7 @@ static void the_rate_is_a_maximum(void **state)
 			uint64_t us = pace->call[to].begun_us - pace->call[from - 1].ended_us;
 
 			bytes += pace->call[to - 1].bytes;
-			/* What lies between two of 64 pages goes together. */
+			/* Pages between two waits, up to 64, go together. */
 			if (bytes > (us + SLACK_US + 1000) * RATE / 1000000 + 64 * PAGE)
 				fail_msg("calls %u to %u: %llu KiB in %llu us", from, to - 1,
 					 (unsigned long long)bytes >> 10, (unsigned long long)us);
@@ -342,7 +342,7 @@ static void synced_if_asked(void **state)
 	hgm_sys = kernel;
 }
 
-/* What fails when it is too late to refuse it. */
+/* Descriptors that fail when it is too late to refuse them. */
 static void failing_descriptors(void **state)
 {
 	char dir[] = "/tmp/hgm-full-XXXXXX", path[64];
@@ -380,7 +380,7 @@ static void failing_descriptors(void **state)
 	stage_end(&st);
 }
 
-/* Each at its place, all at one instant; what lies between them is zeroes. */
+/* Each region is at its own place, and all are of one instant. The space between them is zero. */
 static void several_regions(void **state)
 {
 	static const enum place places[] = { PLACE_ANON, PLACE_SHMEM, PLACE_SHMEM_LAZY };
@@ -411,7 +411,7 @@ static void several_regions(void **state)
 	assert_ok(hgm_snapshot_begin(s));
 	for (unsigned int i = 0; i < 3; i++)
 		crew_resume(&crew[i]);
-	/* Comes too late. */
+	/* This region comes too late. */
 	assert_ok(field_try(&later, h, PLACE_SHMEM, length, feed_source(feed), at[2], 0));
 	memset(later.addr, 0x77, length);
 	assert_ok(hgm_snapshot_wait(s, WAIT_MS));

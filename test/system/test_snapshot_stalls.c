@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * What a snapshot costs those who write meanwhile: as long as the pool has room the sink does not
- * matter; once it is full they wait, and nothing else happens to them. And 1 GiB as one unit.
+ * What a snapshot costs threads that write meanwhile. As long as the pool has room, the sink does
+ * not matter. Once the pool is full, they wait, and nothing else happens to them. Another case has
+ * 1 GiB as one unit.
  */
 #include "crew.h"
 
@@ -18,7 +19,10 @@
 
 static const struct contents contents = { .seed = 59 };
 
-/* Write to pages far from each other, each once, and none of the first word. */
+/*
+ * Writes once to each of some pages that are far from each other. None is in the first word (64
+ * pages).
+ */
 static void write_apart(char *addr)
 {
 	for (unsigned int i = 0; i < TOUCHED; i++)
@@ -59,7 +63,10 @@ static bool is_called(void *sink)
 	return atomic_load(&((struct sink *)sink)->calls) > 0;
 }
 
-/* Who waited for the sink would wait for ever, and who waited for the rate for hours. */
+/*
+ * A writer that waited for the sink would wait for ever, and one that waited for the rate for
+ * hours.
+ */
 static void the_sink_does_not_matter(void **state)
 {
 	struct hgm_snapshot_progress p;
@@ -96,7 +103,7 @@ static bool is_full(void *s)
 	return snapshot_progress(s).pool_full > 0;
 }
 
-/* A pool of few pages, and in order: writers wait, all is equal, and it ends. */
+/* A pool of few pages, also in order. Writers wait, the snapshot is right, and it ends. */
 static void back_pressure(void **state)
 {
 	static const enum place places[] = { PLACE_SHMEM, PLACE_ANON, PLACE_HUGETLB_2M };
@@ -109,7 +116,7 @@ static void back_pressure(void **state)
 		struct hgm_snapshot_opts o = { .write = sink_write,
 					       .pool_bytes = pool,
 					       .flags = i / 3 % 2 ? HGM_SNAPSHOT_ORDERED : 0 };
-		/* Of two huge pages the sweep has one, and the pool the other. */
+		/* Of two huge pages, the sweep has one, and the pool the other. */
 		bool hold = i < 9 && place != PLACE_HUGETLB_2M;
 		char *want = malloc(length);
 		struct sink sink = { 0 };
@@ -153,7 +160,7 @@ static void back_pressure(void **state)
 	}
 }
 
-/* The library's own too: how long each thread has asked to sleep. */
+/* Replaces the function for the library too. It adds up how long each thread has asked to sleep. */
 static _Thread_local uint64_t asked_ns;
 static _Atomic uint64_t sink_asked_ns;
 
@@ -171,8 +178,9 @@ static int64_t paced_sink(void *user, const void *buf, uint64_t length, uint64_t
 }
 
 /*
- * What has been written goes by the same clock as what is swept. It is never faster; how much
- * slower is up to the machine, but it must not ask for more sleep.
+ * Pages that were written to are paced by the same clock as pages that are swept. The snapshot is
+ * never faster than the rate. How much slower it is depends on the machine, but it must not ask for
+ * more sleep.
  */
 static void the_rate_is_kept(void **state)
 {
@@ -200,7 +208,7 @@ static void the_rate_is_kept(void **state)
 	ground_end(&g);
 }
 
-/* What the thread that begins a snapshot asks of the kernel. */
+/* The kernel calls of the thread that begins a snapshot. */
 static const struct hgm_sys *kernel;
 static _Thread_local bool counting;
 static _Thread_local struct {
@@ -246,7 +254,9 @@ static int count_mmap(void **out, void *addr, uint64_t len, int prot, int flags,
 	return kernel->mmap(out, addr, len, prot, flags, fd, offset);
 }
 
-/* The guest stands still meanwhile: one call for all memory of a fault thread, and no other. */
+/*
+ * The guest is stopped meanwhile. There is one call for all memory of a fault thread, and no other.
+ */
 static void the_instant(void **state)
 {
 	struct hgm_snapshot *s;
@@ -313,7 +323,7 @@ static void one_gib_as_a_unit(void **state)
 		assert_ok(hgm_snapshot_wait(s, WAIT_MS));
 		assert_int_equal(snapshot_progress(s).done_bytes, GIB);
 		hgm_snapshot_destroy(s);
-		crew_pause(&crew); /* it would only take the time of those who look */
+		crew_pause(&crew); /* it would only take CPU time from the comparison */
 		assert_same(sink.got, want, GIB / PAGE, "1 GiB");
 	}
 	crew_end(&crew);

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * How a caller's function may behave, and still be served well: it may write more of the buffer
- * than it delivers, it may be in no hurry to return after its answer was given by another thread,
- * and it may sleep, which must keep nobody but fill waiting.
+ * How a caller's function may behave. It may write more of the buffer than it delivers. It may
+ * return long after another thread has given its answer. It may sleep, and then must delay only
+ * fill.
  */
 #include "harness.h"
 
@@ -17,11 +17,11 @@ static bool is_set(void *arg)
 }
 
 /*
- * Every page of three is zero; the others hold 0x11. Each answer is one page, and everything behind
+ * One page in three is zero, and the others hold 0x11. Each answer is one page. Everything behind
  * what it delivers is scribbled on first, as by a decoder that works in the buffer.
  */
 enum scribbler {
-	SHORT,	     /* a whole page, the rest asked for again */
+	SHORT,	     /* a whole page, the rest is requested again */
 	SHORT_LATER, /* the same by hgm_io_done() */
 	SHORT_ODD,   /* a page and a half */
 	FAILING,     /* the first try of each fails */
@@ -104,7 +104,7 @@ static void scribbled_hugetlb(void **state)
 	zeroes_behind_a_scribble(PLACE_FD_HUGETLB_2M);
 }
 
-/* Notes the request down, and is still busy when another thread has answered it. */
+/* Records the request, and is still busy when another thread has answered it. */
 struct lingerer {
 	struct hgm_io io;
 	_Atomic bool noted;
@@ -134,7 +134,7 @@ static void *answer(void *arg)
 	return NULL;
 }
 
-/* Once the region is gone the caller may free what the function works on. */
+/* Once the region is gone, the caller may free what the function works on. */
 static void end_comes_inside_the_function(bool on_demand, bool whole_engine)
 {
 	struct lingerer lingerer = { .noted = false };
@@ -179,12 +179,12 @@ static void no_call_runs_after_the_end(void **state)
 	end_comes_inside_the_function(true, true);
 }
 
-/* Sleeps for long over what nobody waits for. */
+/* Sleeps for long on requests that no thread waits for. */
 #define SLOW_US	 600000
 #define SLOWNESS (SLOW_US / 2)
 
 struct sleeper {
-	bool fails_first; /* fill is refused at once, and sleeps when tried again */
+	bool fails_first; /* requests of fill fail at once, and sleep when retried */
 	_Atomic unsigned int asleep;
 	_Atomic bool over;
 };
@@ -227,7 +227,7 @@ static void demand_while_fill_sleeps(uint32_t workers, enum place place, bool pr
 		assert_ok(hgm_region_prefetch(f.region, 0, 64 * PAGE));
 	assert_ok(hgm_start(h));
 	assert_true(eventually(somebody_sleeps, &sleeper, 5000));
-	nap_us(20000); /* and the other workers too, if they may */
+	nap_us(20000); /* other workers sleep by then too, if they may */
 	for (unsigned int i = 0; i < 3; i++) {
 		began = now_us();
 		assert_int_equal(touch(f.addr + (10 + i) * MIB, &value), 0);
@@ -252,7 +252,7 @@ static void demand_passes_sleeping_fill(void **state)
 	demand_while_fill_sleeps(2, PLACE_SHMEM_LAZY, true, false);
 }
 
-/* After an outage all of fill is tried again: that must not take all workers either. */
+/* After an outage, all requests of fill are retried. They must not occupy all workers either. */
 static void demand_passes_sleeping_retries(void **state)
 {
 	(void)state;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Sources that fail or lie: the waiter gets SIGBUS or the right
- * bytes, never a wrong byte and never a silent zero.
+ * Sources that fail or lie. The waiter gets SIGBUS or the right bytes, never a wrong byte and never
+ * a silent zero.
  */
 #include "harness.h"
 #include "kernel/sys.h"
@@ -18,7 +18,7 @@
 
 static const struct contents contents = { .seed = 5, .holes = false };
 
-/* A source with a list of bad pages: what it does when asked for one. */
+/* A source with a list of bad pages, and what it does when it is asked for one. */
 enum mischief {
 	FAILS,
 	FAILS_SCRIBBLING,
@@ -43,8 +43,8 @@ static const char *const mischief_names[] = {
 struct rogue {
 	enum mischief mischief;
 	bool later;
-	_Atomic unsigned int failures; /* so many times, then it works */
-	_Atomic unsigned int asked;    /* for bad pages */
+	_Atomic unsigned int failures; /* this many times, then it works */
+	_Atomic unsigned int asked;    /* requests for bad pages */
 	_Atomic uint64_t asked_us[32];
 	_Atomic uint32_t attempt[32];
 };
@@ -76,8 +76,7 @@ static bool is_bad(uint64_t page)
 }
 
 /*
- * Good pages are delivered up to the first bad one; a bad one is asked for by itself in the
- * end.
+ * Good pages are delivered up to the first bad one. In the end a bad page is requested by itself.
  */
 static int64_t rogue_read(void *user, const struct hgm_io *io)
 {
@@ -124,7 +123,7 @@ static struct hgm *impatient(uint32_t retries)
 		(struct hgm_opts){ .fault_threads = 1, .retries = retries, .retry_first_us = 500 });
 }
 
-/* Pages [from, to) raise SIGBUS, all others are right. */
+/* Pages [from, to) raise SIGBUS. All others are right. */
 static void assert_poison(const struct field *f, uint64_t from, uint64_t to)
 {
 	uint8_t value;
@@ -137,15 +136,15 @@ static void assert_poison(const struct field *f, uint64_t from, uint64_t to)
 	assert_pages(&contents, to, f->length / PAGE - to, f->addr + to * PAGE);
 }
 
-/* The last request is given back just after its pages were counted off. */
+/* The last request is given back just after its pages were subtracted from the count. */
 static bool none_fails(void *arg)
 {
 	return !progress_of(arg).failing_requests;
 }
 
 /*
- * Without poison: the waiter waits on, the caller is told, all other pages are served, and it comes
- * all the same once the source recovers.
+ * Without UFFDIO_POISON, the waiter waits on, the error is reported to the caller, all other pages
+ * are served, and the page still arrives once the source recovers.
  */
 static bool is_reported(void *arg)
 {
@@ -223,7 +222,7 @@ static void poison(enum place place, enum mischief mischief, bool later, uint32_
 	assert_int_equal(waiter.signal, SIGBUS);
 	assert_int_equal(poll(&poll_event, 1, 5000 * (int)slowness()), 1);
 	assert_int_equal(read(poll_event.fd, &told, sizeof(told)), sizeof(told));
-	if (!flags) { /* what nobody wants is not given up, and not had */
+	if (!flags) { /* unwanted pages are neither given up nor present */
 		assert_true(eventually(all_good_came, f.region, WAIT_MS));
 		assert_error(hgm_wait(h, 20), -ETIMEDOUT);
 		assert_true(eventually(one_is_poison, h, 5000)); /* before it is counted */
@@ -266,7 +265,7 @@ static void failed_pages_are_given_up(void **state)
 	(void)state;
 	for (size_t i = 0; i < sizeof(places) / sizeof(places[0]); i++)
 		given_up(places[i], FAILS_SCRIBBLING, i % 2, HGM_REGION_NO_FILL);
-	/* Where that takes long, in turn at once and later. */
+	/* Where that takes long, answers are in turn immediate and late. */
 	for (int m = 0; m < MISCHIEFS; m++) {
 		if (SMALLER(true, m % 2 == 0))
 			given_up(PLACE_SHMEM, (enum mischief)m, false, HGM_REGION_NO_FILL);
@@ -275,9 +274,7 @@ static void failed_pages_are_given_up(void **state)
 	}
 }
 
-/*
- * Fill asks for many pages at once: those that the source has must not lack for those it has not.
- */
+/* Fill requests many pages at once. Bad pages must not keep the good ones from arriving. */
 static void fill_lacks_no_good_page(void **state)
 {
 	(void)state;
@@ -387,7 +384,7 @@ static void retry_never_means_never(void **state)
 	calm();
 }
 
-/* The kernel in force, which may be a model, without UFFDIO_POISON. */
+/* The current kernel, which may be a model, but without UFFDIO_POISON. */
 static const struct hgm_sys *kernel;
 
 static int api_without_poison(int fd, uint64_t *features, uint64_t *ioctls)
@@ -400,7 +397,7 @@ static int api_without_poison(int fd, uint64_t *features, uint64_t *ioctls)
 
 static int without_poison(void **state)
 {
-	static struct hgm_sys sys; /* a failed case leaves its engine behind */
+	static struct hgm_sys sys; /* static: a failed case leaves its engine behind */
 
 	(void)state;
 	if (!kernel)
@@ -425,7 +422,7 @@ static void without_poison_the_page_stays_missing(void **state)
 	stays_missing(PLACE_ANON, FAILS, true, HGM_REGION_NO_FILL, 2);
 }
 
-/* Ended while it fails: a mapping of the caller's must not become readable. */
+/* The region ends while its source fails. A mapping of the caller's must not become readable. */
 static void without_poison_the_mapping_is_sealed(void **state)
 {
 	struct rogue r = { .mischief = FAILS, .failures = 1000000 };

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Several fault threads: each has stripes of every region, serves them, and counts for itself.
+ * Several fault threads. Each one has stripes of every region, serves them, and has counters of its
+ * own.
  */
 #include "harness.h"
 #include "region/hgm.h"
@@ -10,14 +11,14 @@
 #include "kernel/sys.h"
 
 #define FAULT_THREADS 12
-#define BLOCKS	      UINT64_C(16) /* a stripe each: some threads have two */
+#define BLOCKS	      UINT64_C(16) /* one stripe each; some threads have two */
 #define EACH	      UINT64_C(32) /* pages of a block that are touched */
 #define LENGTH	      (BLOCKS * 2 * MIB)
 #define CROWD	      4
 
 static const struct contents contents = { .seed = 131 };
 
-/* Once a page, however often somebody faults on it. */
+/* A page counts once, however many threads fault on it. */
 static uint64_t demanded_in(const struct hgm *h, unsigned int shard)
 {
 	return atomic_load(&h->stats.shard[shard].counter[HGM_STAT_FAULTS_DEMAND]);
@@ -28,7 +29,7 @@ static uint64_t demanded_of(unsigned int fault_thread)
 	return (1 + (fault_thread + FAULT_THREADS < BLOCKS)) * EACH;
 }
 
-/* Counted when it is done, and who waits for it is awake by then. */
+/* A fault is counted when it is done. The thread that waits for the page is awake by then. */
 static bool all_are_counted(void *arg)
 {
 	return stats_of(arg).faults_demand == BLOCKS * EACH;
@@ -66,11 +67,11 @@ static int64_t give_zeroes(void *user, const struct hgm_io *io)
 }
 
 #define LARGE	    (UINT64_C(1) << (SANITIZED ? 36 : 40))
-#define SPAN	    (LARGE / 64) /* where the guest is at work */
+#define SPAN	    (LARGE / 64) /* the part that the guest uses */
 #define FEW_THREADS 4
 #define TOUCHES	    400
 
-/* However large a region is, the faults of a part of it are not all one thread's. */
+/* However large a region is, the faults of a part of it are not all served by one thread. */
 static void a_part_of_a_large_region(void **state)
 {
 	struct hgm_source *src;
@@ -99,7 +100,7 @@ static void a_part_of_a_large_region(void **state)
 #define MANY_LENGTH (UINT64_C(128) * MIB)
 #define AREAS_MOST  UINT64_C(34000) /* of MANY regions of anonymous memory */
 
-/* What vm.max_map_count limits. */
+/* The number that vm.max_map_count limits. */
 static uint64_t areas_now(void)
 {
 	FILE *maps = fopen("/proc/self/maps", "re");
@@ -113,7 +114,10 @@ static uint64_t areas_now(void)
 	return areas;
 }
 
-/* As many as an engine may have, of a size that is worth many stripes: there are areas for all. */
+/*
+ * As many regions as an engine may have, each large enough for many stripes. There are enough
+ * memory areas for all.
+ */
 static void many_regions(void **state)
 {
 	static struct hgm_region *r[MANY];
@@ -131,7 +135,10 @@ static void many_regions(void **state)
 	for (unsigned int i = 0; i < MANY; i++)
 		assert_ok(hgm_region_create(&r[i], h, &o));
 	assert_true(r[0]->areas > r[MANY - 1]->areas);
-	/* libhgm(7), LIMITS; and what malloc and threads map. A sanitizer has many of its own. */
+	/*
+	 * The limit of libhgm(7), LIMITS, and what malloc and threads map. A sanitizer has many
+	 * areas of its own.
+	 */
 	areas = areas_now() - before;
 	if (areas < atomic_load(&h->areas) || (!SANITIZED && areas > AREAS_MOST + MANY))
 		fail_msg("%llu memory areas more, of %llu that are counted",
@@ -164,7 +171,10 @@ static int odd_register(int fd, void *addr, uint64_t len, uint64_t modes, uint64
 	return full.uffd_register ? -ENOMEM : kernel->uffd_register(fd, addr, len, modes, ioctls);
 }
 
-/* Who has as many as are allowed is told what to raise, whichever call is refused. */
+/*
+ * A process that has as many memory areas as are allowed is told which limit to raise, whichever
+ * call is refused.
+ */
 static void no_areas_left(void **state)
 {
 	struct hgm_sys sys = *hgm_sys;

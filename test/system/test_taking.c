@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * A caller's mapping becomes a region while its threads touch it and the engine runs, and stays
- * when the region goes. Between registration, dropping what was mapped, and the region being known
- * to the engine there is always somebody: nothing that was served may be dropped, nothing that was
- * dropped may be seen, and nobody may be forgotten.
+ * A caller's mapping becomes a region while its threads touch it and the engine runs. It stays when
+ * the region ends. Between registration, dropping what was mapped, and the moment when the engine
+ * knows the region, there are always threads that touch it. Nothing that was served may be dropped,
+ * nothing that was dropped may be seen, and no thread may be forgotten.
  */
 #include "harness.h"
 #include "kernel/sys.h"
@@ -22,7 +22,7 @@ static const struct contents contents = { .seed = 23, .holes = true };
 static const enum place places[] = { PLACE_MAPPING_ANON, PLACE_MAPPING, PLACE_MAPPING_LAZY };
 static struct hgm_sys sys;
 
-/* The crowd comes while the mapping is being dropped. */
+/* The crowd of threads starts while the mapping is being dropped. */
 static struct {
 	bool wanted;
 	bool came;
@@ -61,7 +61,7 @@ static int odd_api(int fd, uint64_t *features, uint64_t *ioctls)
 	return rc;
 }
 
-/* The kernel is busy, or short of memory, for so many calls. */
+/* The kernel is busy or short of memory for this many calls. */
 static _Atomic unsigned int busy_calls;
 static int busy_says;
 
@@ -84,7 +84,7 @@ static int set_up(void **state)
 	no_poison = false;
 	atomic_store(&busy_calls, 0);
 	watch("a caller's mapping", 60);
-	if (hgm_sys == &sys) /* and perhaps in use: a failed case leaves its engine behind */
+	if (hgm_sys == &sys) /* it may be in use: a failed case leaves its engine behind */
 		return 0;
 	sys = hgm_sys_linux;
 	sys.madvise = slow_madvise;
@@ -101,7 +101,7 @@ static int tear_down(void **state)
 	return 0;
 }
 
-/* Each page holds its contents, and the mark of each of the crowd. */
+/* Each page holds its contents and the mark of each thread of the crowd. */
 static void assert_marked(const char *addr)
 {
 	char why[160];
@@ -113,8 +113,8 @@ static void assert_marked(const char *addr)
 }
 
 /*
- * A mapping of which nothing is mapped, so that whoever touches it while it is registered is kept
- * waiting; its file, if it has one, is full of other bytes.
+ * A mapping with no page mapped, so that a thread that touches it while it is registered waits. Its
+ * file, if it has one, is full of other bytes.
  */
 static char *map_untouched(int fd)
 {
@@ -155,7 +155,10 @@ static struct hgm_region_opts untouched(enum place place, struct hgm_source *src
 	return o;
 }
 
-/* Who comes while it is being dropped is served in the end, and what it writes stays. */
+/*
+ * A thread that comes while the mapping is being dropped is served in the end, and what it writes
+ * stays.
+ */
 static void taken_under(enum place place, enum feed_kind kind, uint32_t flags)
 {
 	struct feed *feed = feed_make(kind, &contents, LENGTH);
@@ -193,7 +196,7 @@ static void crowd_comes_while_it_is_dropped(void **state)
 	}
 }
 
-/* Readers all the while, from long before: what they mapped is not seen afterwards. */
+/* Threads read all the time, from long before. What they mapped is not seen afterwards. */
 struct reader {
 	pthread_t thread;
 	const char *addr;
@@ -239,8 +242,8 @@ static void readers_all_along(void **state)
 }
 
 /*
- * At the end what has not arrived becomes poison. A kernel that says "not now" is asked again: only
- * one that cannot poison at all may cost the caller what has arrived.
+ * At the end, pages that have not arrived are poisoned. A kernel that says "not now" is asked
+ * again. Only a kernel that cannot poison at all may cost the caller the pages that have arrived.
  */
 static void sealed_by_a_busy_kernel(enum place place, int says)
 {
@@ -277,7 +280,10 @@ static void busy_kernel_at_the_end(void **state)
 	}
 }
 
-/* What has not arrived cannot be told apart then: all is lost, unless all has arrived. */
+/*
+ * Then pages that have not arrived cannot be distinguished. All pages are lost, unless all have
+ * arrived.
+ */
 static void no_poison_at_the_end(void **state)
 {
 	(void)state;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Those who wait at the same time are served together: neighbours are asked for at once, and one
- * wake is for all. Nobody is lost by it, nor held up, nor woken in vain.
+ * Threads that wait at the same time are served together. Adjacent pages are requested at once, and
+ * one wake is for all threads. No thread is lost, delayed, or woken in vain.
  */
 #include "crowd.h"
 
@@ -10,11 +10,11 @@
 #include <sys/mman.h>
 
 #define CROWD	 16
-#define APART	 37 /* pages between those that are no neighbours */
+#define APART	 37 /* distance of pages that are not adjacent */
 #define MANY	 8  /* enough to be served together */
 #define FEW	 3
-#define READ_MAX 32	  /* messages that a wake is for, at most */
-#define LATER_NS 10000000 /* so long after a late answer nobody is served together */
+#define READ_MAX 32	  /* a wake is for this many messages at most */
+#define LATER_NS 10000000 /* for so long after a late answer, each thread is served alone */
 
 static void one_wake_for_many(enum place place, enum verb verb)
 {
@@ -33,7 +33,7 @@ static void one_wake_for_many(enum place place, enum verb verb)
 	assert_int_equal(calls_of(WAKE, call), 1);
 	assert_int_equal(call[0].page, 3);
 	assert_int_equal(call[0].pages, (CROWD - 1) * APART + 1);
-	/* Nobody came twice. */
+	/* No thread faulted twice. */
 	assert_int_equal(stats_of(t->h).faults, CROWD);
 	assert_int_equal(stats_of(t->h).fault_batches, 1);
 	trial_end(t);
@@ -75,7 +75,7 @@ static void who_comes_meanwhile_is_served_too(void **state)
 	trial_end(t);
 }
 
-/* Even if messages keep coming. */
+/* No thread waits for too many others, even if messages keep coming. */
 static void nobody_waits_for_too_many(void **state)
 {
 	struct trial *t = trial_begin(PLACE_SHMEM, 0, 0);
@@ -99,7 +99,7 @@ static void nobody_waits_for_too_many(void **state)
 	trial_end(t);
 }
 
-/* Contents are there, and only to be mapped. */
+/* The contents are present, and only have to be mapped. */
 static void present_pages_are_woken_together(void **state)
 {
 	struct trial *t = trial_begin(PLACE_SHMEM, 0, 0);
@@ -149,7 +149,7 @@ static void neighbours_are_asked_for_together(void **state)
 	(void)state;
 	for (unsigned int i = 0; i < 2; i++) {
 		t = trial_begin(of[i].place, 0, 0);
-		/* The second run ends where the leaf does. */
+		/* The second run is cut where the leaf ends. */
 		for (uint64_t page = 11; page < 600; page += 508 - 11) {
 			crowd_comes(t, page, 1, MANY);
 			crowd_goes(t);
@@ -172,7 +172,7 @@ struct claimed {
 	uint64_t faults;
 };
 
-/* They are awake before the last of them is counted. */
+/* The threads are awake before the last of them is counted. */
 static bool is_claimed(void *arg)
 {
 	const struct claimed *c = arg;
@@ -180,7 +180,7 @@ static bool is_claimed(void *arg)
 	return stats_of(c->h).faults_claimed == c->faults;
 }
 
-/* Few or many, on the same page. */
+/* Few or many threads fault on the same page. */
 static void a_page_is_asked_for_once(void **state)
 {
 	struct trial *t;
@@ -223,7 +223,10 @@ static void runs_end_at_what_is_somebodys(void **state)
 	trial_end(t);
 }
 
-/* Whoever serves them: each is behind the last, and that is what the histograms say. */
+/*
+ * Whichever thread serves them, each fault is queued behind the last one, and the histograms say
+ * so.
+ */
 static void each_is_queued_behind_the_last(void **state)
 {
 	static const uint32_t flags[] = { 0, HGM_SOURCE_BLOCKING };
@@ -245,7 +248,7 @@ static void each_is_queued_behind_the_last(void **state)
 	}
 }
 
-/* Who has come waits for at most one more answer, and not long. */
+/* A thread waits for at most one answer more than its own, and not for long. */
 static void slow_sources_hold_nobody_up(void **state)
 {
 	struct trial *t = trial_begin(PLACE_SHMEM, 0, 0);
@@ -264,7 +267,7 @@ static void slow_sources_hold_nobody_up(void **state)
 	}
 	trial_end(t);
 
-	/* Several in 100 us. */
+	/* Several answers come within 100 us. */
 	t = trial_begin(PLACE_SHMEM, 0, 0);
 	conduct.takes_ns = 30000;
 	crowd_comes(t, 3, APART, CROWD);
@@ -318,14 +321,14 @@ static void later_answers_wake_nobody_in_vain(void **state)
 	read.h = t->h;
 	conduct.later_page = 100 + 2 * 10;
 	crowd_comes(t, 100, 10, MANY);
-	/* One wake is for all about the late one, and that once in vain for it. */
+	/* One wake is for all threads around the late one, and wakes the late one once in vain. */
 	assert_true(eventually(faults_are_read, &read, 5000));
 	for (unsigned int i = 0; i < MANY; i++)
 		if (i != 2)
 			assert_back(t, i);
 	assert_int_equal(calls_of(WAKE, call), 1);
 
-	/* From now on each alone, for a while. */
+	/* From now on each thread is woken alone, for a while. */
 	clock_goes_on(LATER_NS - 1);
 	assert_woken_alone(t, 101);
 	assert_false(is_back(&t->crowd[2]));
@@ -342,7 +345,7 @@ static void later_answers_wake_nobody_in_vain(void **state)
 	trial_end(t);
 }
 
-/* Of neighbours that are asked for together, too. */
+/* The same for adjacent pages that are requested together. */
 static void half_an_answer_is_a_later_one(void **state)
 {
 	struct trial *t = trial_begin(PLACE_SHMEM, 0, 0);
@@ -361,7 +364,7 @@ static void half_an_answer_is_a_later_one(void **state)
 	trial_end(t);
 }
 
-/* What the fault thread hands on is not its to wake. */
+/* The fault thread must not wake for requests that it has handed on. */
 static void who_is_left_to_others_is_woken(void **state)
 {
 	static const enum place places[] = { PLACE_SHMEM, PLACE_SHMEM_LAZY, PLACE_ANON };
@@ -374,7 +377,7 @@ static void who_is_left_to_others_is_woken(void **state)
 		crowd_goes(t);
 		trial_end(t);
 
-		/* The first and the middle of a run, and one alone. */
+		/* The first page of a run, and a page alone. */
 		for (uint64_t page = 50; page < 56; page += 5) {
 			t = trial_begin(places[i], 0, 0);
 			kernel_refuses(page, -EAGAIN);
@@ -386,7 +389,7 @@ static void who_is_left_to_others_is_woken(void **state)
 	}
 }
 
-/* Neighbours of a page that is given up have been asked for with it, and come. */
+/* The pages adjacent to a page that is given up were requested with it, and arrive. */
 static void assert_given_up(struct trial *t)
 {
 	for (unsigned int i = 0; i < t->count; i++) {
@@ -416,7 +419,7 @@ static void neighbours_of_a_bad_page_are_woken(void **state)
 	assert_given_up(t);
 }
 
-/* Some have been served, some are being, some are not. */
+/* Some threads have been served, some are being served, and some are not served yet. */
 static void the_end_releases_all(void **state)
 {
 	static uint8_t page[PAGE] __attribute__((aligned(8)));

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Many who want the same few pages and their neighbours at the same time, of sources that answer in
- * every way and a kernel that often says EAGAIN, while somebody throws the pages out of the page
- * tables again: every byte is right and nobody is lost.
+ * Many threads need the same few pages and their neighbours at the same time. The sources answer in
+ * every way, and the kernel often says EAGAIN. Another thread drops the pages from the page tables
+ * again and again. Every byte is right, and no thread is lost.
  */
 #include "harness.h"
 #include "kernel/sys.h"
@@ -17,14 +17,14 @@
 #define LENGTH	     (ROUNDS * ROUND_PAGES * PAGE)
 #define AGAIN_ONE_IN 8
 #define NAP_ONE_IN   4
-#define NAP_US	     100 /* for messages to gather */
+#define NAP_US	     100 /* time for messages to gather */
 
 static const struct contents contents = { .seed = 42, .holes = true };
 static const struct hgm_sys *kernel;
 static struct hgm_sys sys;
 static _Atomic uint64_t dice;
 static _Atomic bool again;
-static _Atomic uint64_t unwoken; /* CONTINUE calls that left the wake to another */
+static _Atomic uint64_t unwoken; /* CONTINUE calls that left the wake to another call */
 
 static ssize_t late_read(int fd, void *buf, size_t len)
 {
@@ -57,7 +57,7 @@ static int set_up(void **state)
 	watch("many who want the same pages", 100);
 	atomic_store(&again, false);
 	atomic_store(&unwoken, 0);
-	if (hgm_sys == &sys) /* and perhaps in use: a failed case leaves its engine behind */
+	if (hgm_sys == &sys) /* it may be in use: a failed case leaves its engine behind */
 		return 0;
 	kernel = hgm_sys;
 	sys = *kernel;
@@ -68,7 +68,7 @@ static int set_up(void **state)
 	return 0;
 }
 
-/* Outlives no case, even one that fails. */
+/* The thread does not outlive its case, even if the case fails. */
 static struct {
 	pthread_t thread;
 	char *addr;
@@ -116,7 +116,7 @@ static void crowd_touches(struct field *f, enum place place)
 		.contents = &contents, .pages = ROUND_PAGES, .passes = 3, .write = true
 	};
 
-	if (place != PLACE_ANON) /* which would lose its bytes */
+	if (place != PLACE_ANON) /* anonymous memory would lose its bytes */
 		drop_pages(f->addr);
 	for (uint64_t round = 0; round < ROUNDS; round++) {
 		struct touchers touchers;
@@ -151,7 +151,7 @@ static void restore(enum place place, enum feed_kind kind, bool often_again)
 static void in_all_ways(enum place place)
 {
 	static const enum feed_kind kinds[] = { FEED_NOW, FEED_SHORT, FEED_LATER, FEED_MIXED };
-	static unsigned int turn; /* others for other memory */
+	static unsigned int turn; /* static, so that other memory gets other trials */
 
 	for (unsigned int i = 0; i < 8; i++)
 		if (turn_of(&turn, 3))

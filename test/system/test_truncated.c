@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Somebody truncates the caller's file while it arrives: nobody dies of it but whoever touches what
- * is behind the end, that is counted as given up and told, and all the rest arrives.
+ * The caller's file is truncated while its contents arrive. A thread that touches memory behind the
+ * end gets SIGBUS, and no other thread does. The pages behind the end are counted as given up and
+ * reported, and all others arrive.
  */
 #include "harness.h"
 
@@ -39,7 +40,10 @@ static void note(void *user, enum hgm_log_level level, const char *text)
 
 static void truncate_file(void)
 {
-	/* Of hugetlb by huge pages; elsewhere in the midst of a page, which stays. */
+	/*
+	 * Hugetlb files are truncated by huge pages. Other files are truncated in the middle of a
+	 * page, which stays.
+	 */
 	bool huge = trial.f.fd >= 0 && info_of(trial.f.region).backing == HGM_BACKING_HUGETLB;
 	uint64_t bytes = huge ? 4 * MIB : 3 * MIB + 7 * PAGE + 100;
 
@@ -67,7 +71,7 @@ static bool is_told(void *arg)
 	return is;
 }
 
-/* A line is told soon after what it tells of. */
+/* A log line comes soon after what it reports. */
 static void assert_told(enum place place, const char *what)
 {
 	if (!eventually(is_told, NULL, 5000))
@@ -87,7 +91,7 @@ static void assert_given_up(enum place place, const char *what)
 	assert_int_equal(info_of(trial.f.region).poisoned_bytes, gone * PAGE);
 	assert_int_equal(info_of(trial.f.region).present_bytes, trial.kept * PAGE);
 	assert_int_equal(progress_of(trial.h).failing_requests, 0);
-	/* The rest of a page of which the file has a part is zero. */
+	/* The rest of a page that is partly in the file is zero. */
 	assert_pages(&contents, 0, trial.kept - 1, trial.f.addr);
 	assert_int_equal(touch(trial.f.addr + trial.kept * PAGE, &value), SIGBUS);
 	assert_int_equal(touch(trial.f.addr + (PAGES - 1) * PAGE, &value), SIGBUS);
@@ -108,7 +112,7 @@ static const enum place places[] = { PLACE_FD, PLACE_FD_LAZY, PLACE_MAPPING, PLA
 	for (size_t i = 0; i < sizeof(places) / sizeof(places[0]); i++) \
 		if (!place_lacking(places[i], LENGTH))
 
-/* Before the first page comes, from each kind of source. */
+/* Before the first page arrives, from each kind of source. */
 static void before_it_arrives(void **state)
 {
 	(void)state;
@@ -127,7 +131,7 @@ static void before_it_arrives(void **state)
 	}
 }
 
-/* While the source is at it, so that its answer has nowhere to go. */
+/* While the source is at work, so that there is no place for its answer. */
 static struct {
 	uint64_t cut_at; /* page */
 	_Atomic bool is_cut;
@@ -153,7 +157,7 @@ static void while_it_arrives(void **state)
 
 		assert_ok(hgm_source_fn(&src, cut, NULL, NULL));
 		begin(places[i], src);
-		cutting.cut_at = 1000; /* behind the new end, or nearly */
+		cutting.cut_at = 1000; /* behind the new end, or nearly so */
 		atomic_store(&cutting.is_cut, false);
 		assert_ok(hgm_start(trial.h));
 		assert_int_equal(hgm_wait(trial.h, WAIT_MS), -EIO);
@@ -165,7 +169,7 @@ static void while_it_arrives(void **state)
 	}
 }
 
-/* Somebody waits for a page: he gets the signal that he would get without the library. */
+/* A thread that waits for a page gets the signal that it would get without the library. */
 static void while_somebody_waits(void **state)
 {
 	(void)state;
@@ -190,7 +194,9 @@ static void while_somebody_waits(void **state)
 	}
 }
 
-/* The file is as long again as it was: what comes then is asked for by hgm_region_retry(). */
+/*
+ * The file is as long again as it was. hgm_region_retry() requests the pages that can now arrive.
+ */
 static void grown_again(void **state)
 {
 	(void)state;
@@ -212,7 +218,7 @@ static void grown_again(void **state)
 	}
 }
 
-/* What is sealed cannot be truncated, and nothing is copied once more for it. */
+/* A sealed file cannot be truncated, and its contents are not copied once more for that. */
 static void sealed(void **state)
 {
 	struct feed *feed = feed_make(FEED_NOW, &contents, LENGTH);

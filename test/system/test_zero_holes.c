@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * What the kernel takes for a hole when it collapses registered anonymous memory: a page made by
- * UFFDIO_ZEROPAGE, but not a page of zeroes made by UFFDIO_COPY. The reason why the library copies
+ * UFFDIO_ZEROPAGE, but not a page of zeroes made by UFFDIO_COPY. For this reason the library copies
  * zeroes where a block is to become huge (hgm_resolve_contents()).
  */
 #include <stdint.h>
@@ -42,7 +42,7 @@ static int tear_down(void **state)
 	return 0;
 }
 
-/* Fill the block from @first page on by copying @byte, and say whether it can be collapsed. */
+/* Fills the block from page @first on by copying @byte, and returns whether it can be collapsed. */
 static int fill_and_collapse(unsigned int first, int byte)
 {
 	struct hgm_range rest = { .addr = block + (size_t)first * PAGE,

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Threads that touch, alone or in crowds, and live to tell what it brought.
+ * Threads that touch memory, alone or in crowds, and survive to report the result.
  */
 #include "harness.h"
 
@@ -11,8 +11,9 @@
 #define TOO_LATE_S SMALLER(20, 60)
 
 /*
- * Signals of memory: caught where somebody is prepared for them, deadly elsewhere. Nothing is
- * blocked meanwhile but by sanitizers, whose handlers have masks of their own.
+ * Signals that accesses to memory raise. They are caught where the thread is prepared for them, and
+ * are deadly elsewhere. No signal is blocked meanwhile, except under sanitizers, whose handlers
+ * have masks of their own.
  */
 static _Thread_local sigjmp_buf way_back;
 static _Thread_local volatile sig_atomic_t prepared;
@@ -27,7 +28,7 @@ static void on_fault(int sig)
 	siglongjmp(way_back, sig);
 }
 
-/* Per test: cmocka sets handlers of its own before each. */
+/* Called in each test, because cmocka sets handlers of its own before each. */
 void catch_faults(void)
 {
 	struct sigaction act = { .sa_handler = on_fault, .sa_flags = SA_NODEFER };

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The window of pages that are mapped around a fault: how it adapts to the touched pages.
+ * The fault-around window of pages that are mapped around a fault: how it adapts to the touched
+ * pages.
  */
 #include "install/fault_around.h"
 

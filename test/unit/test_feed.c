@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Whose turn it is to be filled from, and what the work queue tells the windows.
+ * Whose turn it is to be filled from, and what the work queue tells the fill windows.
  *
  * Answers that failed count for nothing: a source that fails in no time is no fast source, and one
  * that fails after a timeout is no slow one. What is not answered holds up neither its own source
@@ -121,7 +121,7 @@ static void let_time_pass(struct hgm_feed *f)
 		req->asked_ns -= LONG_AGO;
 }
 
-/* 10 Gbit/s, 100 us: each time that the window is full, the oldest is answered. */
+/* 10 Gbit/s, 100 us: each time that the fill window is full, the oldest is answered. */
 static uint64_t good_answers(struct scene *s, uint64_t now, unsigned int count)
 {
 	struct hgm_feed *f = s->fill[0].feed;
@@ -271,7 +271,7 @@ static void short_answers_count_for_what_they_are(void **state)
 	end(s);
 }
 
-/* The caller's own window never moves, whatever comes. */
+/* The caller's own fill window never moves, whatever comes. */
 static void a_fixed_window_stays(void **state)
 {
 	struct scene *s = make(300 * KIB, 3);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Sections: a wait ends when the threads that were inside have left. It sees what they wrote, and
- * threads that enter after it see what was written before it. It does not wait for new threads.
+ * SRCU sections: a wait ends when the threads that were inside have left. It sees what they wrote,
+ * and threads that enter after it see what was written before it. It does not wait for new threads.
  */
 #include <pthread.h>
 #include <stdatomic.h>
@@ -20,8 +20,8 @@ static struct hgm_srcu section;
 static _Atomic bool stop;
 
 /*
- * Two generations of an object: a reader looks up the current one and uses it in one section. The
- * writer changes the current one, waits, and removes the old one.
+ * Two generations of an object: a reader looks up the current one and uses it in one SRCU section.
+ * The writer changes the current one, waits, and removes the old one.
  */
 static _Atomic unsigned int current;
 static unsigned int alive[2] = { 1, 0 }; /* plain: ThreadSanitizer must see the order */
