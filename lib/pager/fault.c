@@ -35,7 +35,7 @@
 #define READS_PER_YIELD 2
 #define TOGETHER_MIN	4	 /* messages of one read; fewer are woken sooner one by one */
 #define DEFER_MAX_NS	100000	 /* longest delay of a deferred wake; a halted CPU wakes in 40 us */
-#define APART_NS	10000000 /* defer no wake for this long after pages were left to others */
+#define ALONE_NS	10000000 /* defer no wake for this long after pages were left to others */
 #define SPIN_FLOOR_NS	4000	 /* below this, spinning is not worth its start */
 
 static bool something_to_read(const struct hgm_server *s)
@@ -168,7 +168,7 @@ static bool defer_wake(struct hgm_server *s, const struct hgm_fault *f, uint64_t
 	uint64_t to = from + (f->deferred_pages << HGM_PAGE_SHIFT);
 
 	if (f->left_to_others)
-		s->together_from_ns = now + APART_NS;
+		s->together_from_ns = now + ALONE_NS;
 	if (f->deferred_pages) {
 		if (!s->wake_to)
 			s->wake_since_ns = now;

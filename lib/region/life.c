@@ -158,13 +158,13 @@ bool hgm_wait_for(struct hgm *h, bool (*done)(void *), void *arg, uint64_t deadl
 
 void hgm_region_pin(struct hgm_region *r)
 {
-	atomic_fetch_add_explicit(&r->visits, 1, memory_order_relaxed);
+	atomic_fetch_add_explicit(&r->pins, 1, memory_order_relaxed);
 }
 
 void hgm_region_unpin(struct hgm_region *r)
 {
 	hgm_rcu_read_lock();
-	if (atomic_fetch_sub_explicit(&r->visits, 1, memory_order_seq_cst) == 1 &&
+	if (atomic_fetch_sub_explicit(&r->pins, 1, memory_order_seq_cst) == 1 &&
 	    atomic_load_explicit(&r->dying, memory_order_seq_cst))
 		hgm_something_is_done(r->h);
 	hgm_rcu_read_unlock();
@@ -181,7 +181,7 @@ static bool no_refs(void *arg)
 
 	for (unsigned int i = 0; i < all->count; i++)
 		if (atomic_load_explicit(&all->r[i]->refs, memory_order_seq_cst) ||
-		    atomic_load_explicit(&all->r[i]->visits, memory_order_seq_cst))
+		    atomic_load_explicit(&all->r[i]->pins, memory_order_seq_cst))
 			return false;
 	return true;
 }

@@ -82,7 +82,7 @@ struct hgm_region {
 	 * both are 0.
 	 */
 	_Alignas(64) _Atomic uint64_t refs; /* requests and queue entries in progress */
-	_Atomic uint64_t visits;	    /* pins: hgm_region_pin() */
+	_Atomic uint64_t pins;		    /* pins: hgm_region_pin() */
 
 	/* Progress. A region is complete when both are 0. */
 	_Alignas(64) _Atomic uint64_t open_pages; /* neither present nor poisoned */

@@ -19,7 +19,7 @@ static int written(struct hgm_wp *g, struct hgm_region *r, uint64_t page, uint64
 	return 0;
 }
 
-static int guard_present(struct hgm_dirty *d)
+static int protect_present(struct hgm_dirty *d)
 {
 	struct hgm_region *r = d->r;
 	uint64_t pages = r->mapped >> HGM_PAGE_SHIFT;
@@ -37,7 +37,7 @@ int hgm_dirty_sync_begin(struct hgm_dirty *d)
 
 	if (!rc)
 		rc = d->flags & HGM_DIRTY_ARRIVALS
-			     ? guard_present(d)
+			     ? protect_present(d)
 			     : hgm_wp_protect(r, 0, r->mapped >> HGM_PAGE_SHIFT);
 	for (uint64_t block = 0; !rc && block < r->blocks; block++)
 		hgm_wp_map_again(r, block);

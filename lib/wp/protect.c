@@ -167,7 +167,7 @@ static uint64_t blocks_of(const struct hgm_region *r, const struct pages *p, uin
 	return hgm_region_block(r, p->first + p->count - 1) - *first + 1;
 }
 
-static bool is_guarded_block(const struct hgm_region *r, uint64_t block)
+static bool has_wp_bits(const struct hgm_region *r, uint64_t block)
 {
 	uint64_t pages = r->block_bytes >> HGM_PAGE_SHIFT, first = block * pages;
 	uint64_t left = (r->mapped >> HGM_PAGE_SHIFT) - first;
@@ -179,7 +179,7 @@ static bool is_guarded_block(const struct hgm_region *r, uint64_t block)
 static void let_go(struct hgm_region *r, uint64_t block, uint64_t blocks)
 {
 	for (uint64_t b = block; b < block + blocks; b++)
-		if (!is_guarded_block(r, b))
+		if (!has_wp_bits(r, b))
 			hgm_wp_release_block(r, b);
 }
 

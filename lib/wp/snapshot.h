@@ -50,7 +50,7 @@ struct hgm_pool {
 struct hgm_part {
 	struct hgm_snapshot *s;
 	struct hgm_region *r;
-	bool guarded; /* set after hgm_wp_begin() */
+	bool wp_begun; /* set after hgm_wp_begin() */
 	uint32_t number;
 	_Atomic uint64_t *saving;  /* bitmap of pages: a thread copies them, or has done so */
 	uint64_t *armed;	   /* bitmap of pages: present at the instant */

@@ -157,7 +157,7 @@ static int place_parts(struct hgm_snapshot *s)
 	return 0;
 }
 
-static int guard_part(struct hgm_snapshot *s, uint32_t number)
+static int protect_part(struct hgm_snapshot *s, uint32_t number)
 {
 	struct hgm_part *part = &s->part[number];
 	uint64_t words = hgm_bits_words(part->r->mapped >> HGM_PAGE_SHIFT);
@@ -183,7 +183,7 @@ static int guard_part(struct hgm_snapshot *s, uint32_t number)
 	rc = hgm_wp_begin(part->r, &s->wp, part);
 	if (rc)
 		return rc;
-	part->guarded = true;
+	part->wp_begun = true;
 	/*
 	 * Write to the bitmaps once, so that the instant does not wait until the kernel allocates
 	 * them.
@@ -217,7 +217,7 @@ void hgm_snapshot_free(struct hgm_snapshot *s)
 static void give_back(struct hgm_snapshot *s)
 {
 	for (uint32_t i = 0; i < s->parts; i++) {
-		if (s->part[i].guarded)
+		if (s->part[i].wp_begun)
 			hgm_wp_end(s->part[i].r);
 		hgm_region_unpin(s->part[i].r);
 	}
@@ -277,7 +277,7 @@ int hgm_snapshot_create(struct hgm_snapshot **out, struct hgm *h,
 	if (!rc)
 		rc = make_pool(s);
 	for (uint32_t i = 0; i < s->parts && !rc; i++)
-		rc = guard_part(s, i);
+		rc = protect_part(s, i);
 	if (!rc)
 		rc = hgm_thread_start(&s->thread, "hgm-snapshot", 0, hgm_snapshot_thread, s);
 	if (rc) {

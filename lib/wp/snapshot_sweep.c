@@ -94,7 +94,7 @@ static uint64_t mask_of(const struct hgm_region *r, uint64_t word)
  * Copy pages of a word into the buffer: those whose wp bits are set and that no other thread
  * copies.
  */
-static uint64_t copy_owed(struct hgm_part *part, uint64_t word, char *to)
+static uint64_t copy_rest(struct hgm_part *part, uint64_t word, char *to)
 {
 	struct hgm_region *r = part->r;
 	uint64_t want = hgm_wp_word(r, word) & part->armed[word] & mask_of(r, word);
@@ -108,7 +108,7 @@ static uint64_t copy_owed(struct hgm_part *part, uint64_t word, char *to)
 	return mine;
 }
 
-static void unguard(struct hgm_region *r, uint64_t word, uint64_t bits)
+static void clear_wp_bits(struct hgm_region *r, uint64_t word, uint64_t bits)
 {
 	if (bits)
 		hgm_wp_clear(r, word, bits);
@@ -135,9 +135,9 @@ static void release_bits(struct hgm_region *r, uint64_t word, uint64_t bits)
  */
 static uint64_t copy_word(struct hgm_part *part, uint64_t word, char *to)
 {
-	uint64_t mine = copy_owed(part, word, to);
+	uint64_t mine = copy_rest(part, word, to);
 
-	unguard(part->r, word, mine);
+	clear_wp_bits(part->r, word, mine);
 	if (part->r->wp_bytes == HGM_PAGE_BYTES)
 		release_bits(part->r, word, mine);
 	return mine;
