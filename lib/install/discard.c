@@ -28,6 +28,7 @@
 
 #include "discard.h"
 #include "installs.h"
+#include "kinds.h"
 #include "kernel/sys.h"
 #include "region/hgm.h"
 #include "region/holes.h"
@@ -48,20 +49,20 @@ bool hgm_discard_forbidden(void)
 	return reads_events;
 }
 
-static int drop_run(struct hgm_region *r, uint64_t page, uint64_t pages)
+int hgm_drop_anon(struct hgm_region *r, uint64_t page, uint64_t pages)
 {
-	uint64_t before_ns;
-	int rc;
-
 	/* A thread that reads the event must not raise it: a fault thread that got an answer. */
-	if (r->backing == HGM_BACKING_ANON && reads_events)
+	if (reads_events)
 		return 0;
-	if (r->backing == HGM_BACKING_ANON)
-		return hgm_sys->madvise(hgm_region_at(r, page), pages << HGM_PAGE_SHIFT,
-					MADV_DONTNEED);
-	before_ns = hgm_suspects_ctime(r);
-	rc = hgm_sys->punch_hole(r->fd, r->fd_offset + (page << HGM_PAGE_SHIFT),
-				 pages << HGM_PAGE_SHIFT);
+	return hgm_sys->madvise(hgm_region_at(r, page), pages << HGM_PAGE_SHIFT, MADV_DONTNEED);
+}
+
+int hgm_drop_file(struct hgm_region *r, uint64_t page, uint64_t pages)
+{
+	uint64_t before_ns = hgm_suspects_ctime(r);
+	int rc = hgm_sys->punch_hole(r->fd, r->fd_offset + (page << HGM_PAGE_SHIFT),
+				     pages << HGM_PAGE_SHIFT);
+
 	hgm_suspects_dropped(r, before_ns);
 	return rc;
 }
@@ -73,7 +74,7 @@ int hgm_discard_memory(struct hgm_region *r, uint64_t page, uint64_t pages)
 	int rc;
 
 	for_each_kept (r, from, to, at, len) {
-		rc = drop_run(r, at >> HGM_PAGE_SHIFT, len >> HGM_PAGE_SHIFT);
+		rc = r->install->kind->drop(r, at >> HGM_PAGE_SHIFT, len >> HGM_PAGE_SHIFT);
 		if (rc)
 			return rc;
 	}
@@ -248,6 +249,25 @@ bool hgm_discard_pages(struct hgm_region *r, uint64_t page, uint64_t pages)
 	return in_flight;
 }
 
+void hgm_discard_event_mark(struct hgm_region *r, uint64_t page, uint64_t pages, uint64_t read_ns)
+{
+	enum hgm_removal removal = r->install->kind->removal;
+
+	if (removal == HGM_REMOVAL_DROPS)
+		hgm_discard_mark(r, page, pages);
+	else if (removal == HGM_REMOVAL_SUSPECT)
+		hgm_suspects_add(r, page, pages, read_ns);
+}
+
+bool hgm_discard_event(struct hgm_region *r, uint64_t page, uint64_t pages)
+{
+	enum hgm_removal removal = r->install->kind->removal;
+
+	if (removal == HGM_REMOVAL_DROPS)
+		hgm_discard_pages(r, page, pages);
+	return removal == HGM_REMOVAL_SUSPECT;
+}
+
 /* Tell a snapshot of holes that have not arrived. What dropped the others is known. */
 static void tell_of_holes(struct hgm_region *r, uint64_t word, uint64_t holes)
 {
@@ -276,7 +296,7 @@ void hgm_discard_holes(struct hgm_region *r, uint64_t page, uint64_t pages)
 
 void hgm_discard_found(struct hgm_region *r, uint64_t page)
 {
-	uint64_t unit = r->backing == HGM_BACKING_HUGETLB ? r->block_bytes >> HGM_PAGE_SHIFT : 1;
+	uint64_t unit = r->unit_bytes >> HGM_PAGE_SHIFT;
 	enum hgm_page_state state = hgm_map_state(r->map, page);
 
 	/* A hole that is known to be discarded says nothing about the pages around it. */

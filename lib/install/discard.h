@@ -23,6 +23,14 @@ bool hgm_discard_pages(struct hgm_region *r, uint64_t page, uint64_t pages);
  */
 void hgm_discard_mark(struct hgm_region *r, uint64_t page, uint64_t pages);
 
+/*
+ * An event says that these pages are dropped. First mark them, then discard them. True: it is not
+ * known yet whether they are discarded, and hgm_suspects_age() decides. @read_ns: hgm_stamp_ns()
+ * before the event was read.
+ */
+void hgm_discard_event_mark(struct hgm_region *r, uint64_t page, uint64_t pages, uint64_t read_ns);
+bool hgm_discard_event(struct hgm_region *r, uint64_t page, uint64_t pages);
+
 /* Discard those of these pages that are holes. For memory that was prepared. */
 void hgm_discard_holes(struct hgm_region *r, uint64_t page, uint64_t pages);
 

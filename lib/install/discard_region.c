@@ -11,6 +11,7 @@
 #include "discard.h"
 #include "wp.h"
 #include "installs.h"
+#include "kinds.h"
 #include "region/hgm.h"
 #include "resolve.h"
 #include "util/error.h"
@@ -44,21 +45,6 @@ static int before_write(struct hgm_region *r, uint64_t page, uint64_t pages)
 }
 
 /*
- * The poison of a block is removed with the last of its pages that were given up. A thread that
- * found such a page a moment ago, and makes the block poison, reads the event of this as well.
- */
-static int unmap_healed(struct hgm_region *r, uint64_t page, uint64_t end)
-{
-	uint64_t block_pages = r->block_bytes >> HGM_PAGE_SHIFT;
-	int rc = 0;
-
-	for (page = page / block_pages * block_pages; page < end && !rc; page += block_pages)
-		if (!hgm_poison_left(r, page / block_pages))
-			rc = hgm_poison_unmap(r, page, block_pages);
-	return rc;
-}
-
-/*
  * Poison is a page table entry, which outlives its page of the file. Owners may have given up some
  * of the pages since these were noted as discarded.
  */
@@ -67,10 +53,7 @@ static int drop_poison(struct hgm_region *r, uint64_t page, uint64_t pages)
 	if (!atomic_load_explicit(&r->install->has_poison, memory_order_seq_cst))
 		return 0;
 	hgm_discard_pages(r, page, pages);
-	if (r->backing == HGM_BACKING_ANON)
-		return 0;
-	return hgm_region_whole_blocks(r) ? unmap_healed(r, page, page + pages)
-					  : hgm_poison_unmap(r, page, pages);
+	return r->install->kind->drop_poison(r, page, pages);
 }
 
 int hgm_discard_check(const struct hgm_region *r, uint64_t offset, uint64_t length,
@@ -130,7 +113,7 @@ int hgm_region_discard(struct hgm_region *r, uint64_t offset, uint64_t length)
 	rc = hgm_discard_check(r, offset, length, "hgm_region_discard");
 	if (rc || !length)
 		return rc;
-	if (r->backing == HGM_BACKING_ANON)
+	if (r->install->kind->removal == HGM_REMOVAL_DROPS)
 		wait_for_events(r->h);
 	rc = before_write(r, page, pages);
 	if (rc)
@@ -154,8 +137,7 @@ int hgm_region_discard(struct hgm_region *r, uint64_t offset, uint64_t length)
 	hgm_wp_removed(r, page, pages);
 	if (rc)
 		return hgm_fail(rc, "hgm_region_discard: %s of %llu bytes: %s",
-				r->backing == HGM_BACKING_ANON ? "MADV_DONTNEED"
-							       : "FALLOC_FL_PUNCH_HOLE",
-				(unsigned long long)length, hgm_errno_name(rc));
+				r->install->kind->drop_call, (unsigned long long)length,
+				hgm_errno_name(rc));
 	return 0;
 }

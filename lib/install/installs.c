@@ -6,6 +6,7 @@
 #include <stdlib.h>
 
 #include "installs.h"
+#include "kinds.h"
 #include "region/hgm.h"
 #include "resolve.h"
 #include "util/bits.h"
@@ -25,6 +26,7 @@ int hgm_install_make(struct hgm_region *r)
 	 * the map: its 64 pages are mapped in 7 us, during which other threads wait.
 	 */
 	hgm_fault_around_init(&in->around, 16, 2);
+	in->kind = hgm_kind_of(r);
 	r->install = in;
 	in->block_gone = calloc(words, sizeof(in->block_gone[0]));
 	in->block_poisoned = calloc(words, sizeof(in->block_poisoned[0]));

@@ -14,7 +14,10 @@
 #include "suspects.h"
 #include "util/srcu.h"
 
+struct hgm_kind;
+
 struct hgm_install {
+	const struct hgm_kind *kind;
 	struct hgm_fault_around around; /* faults on pages that are present */
 	_Atomic bool starved; /* no memory for contents that arrived, and this was reported */
 

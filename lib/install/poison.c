@@ -9,6 +9,7 @@
 
 #include "discard.h"
 #include "installs.h"
+#include "kinds.h"
 #include "kernel/sys.h"
 #include "region/hgm.h"
 #include "resolve.h"
@@ -152,7 +153,7 @@ static int copy_zeroes(struct hgm_region *r, uint64_t page, uint64_t pages, stru
  */
 static int unpoison(struct hgm_region *r, uint64_t page, uint64_t pages)
 {
-	uint64_t unit = r->backing == HGM_BACKING_HUGETLB ? r->block_bytes : HGM_PAGE_BYTES;
+	uint64_t unit = r->unit_bytes;
 	uint64_t unit_pages = unit >> HGM_PAGE_SHIFT;
 	uint64_t existed = 0;
 	int rc = 0;
@@ -329,6 +330,26 @@ bool hgm_poison_left(struct hgm_region *r, uint64_t block)
 		hgm_poison_forget_block(r, block);
 	}
 	return false;
+}
+
+int hgm_drop_poison_of_pages(struct hgm_region *r, uint64_t page, uint64_t pages)
+{
+	return hgm_poison_unmap(r, page, pages);
+}
+
+/*
+ * The poison of a block is removed with the last of its pages that were given up. A thread that
+ * found such a page a moment ago, and makes the block poison, reads the event of this as well.
+ */
+int hgm_drop_poison_of_blocks(struct hgm_region *r, uint64_t page, uint64_t pages)
+{
+	uint64_t block_pages = r->block_bytes >> HGM_PAGE_SHIFT, end = page + pages;
+	int rc = 0;
+
+	for (page = page / block_pages * block_pages; page < end && !rc; page += block_pages)
+		if (!hgm_poison_left(r, page / block_pages))
+			rc = hgm_poison_unmap(r, page, block_pages);
+	return rc;
 }
 
 int hgm_resolve_poisoned(struct hgm_region *r, uint64_t page)

@@ -7,6 +7,7 @@
 #include <sys/mman.h>
 
 #include "installs.h"
+#include "kinds.h"
 #include "kernel/sys.h"
 #include "leaf.h"
 #include "region/hgm.h"
@@ -102,7 +103,7 @@ static int fill_dying(char *addr, uint64_t len)
 int hgm_resolve_fill_hole(struct hgm_region *r, uint64_t page)
 {
 	int fd = hgm_uffd_fd(r->h->alias_uffd);
-	uint64_t unit = r->backing == HGM_BACKING_HUGETLB ? r->block_bytes : HGM_PAGE_BYTES;
+	uint64_t unit = r->unit_bytes;
 	char *addr = r->alias + (page << HGM_PAGE_SHIFT) / unit * unit;
 	int64_t done;
 	int rc;
@@ -125,7 +126,7 @@ int hgm_resolve_fill_hole(struct hgm_region *r, uint64_t page)
  * hugetlb has no ZEROPAGE, and COPY does not work where high-granularity mapping has left page
  * tables. The alias has no such tables.
  */
-static int map_zero_block(struct hgm_region *r, uint64_t page, struct hgm_range *range)
+int hgm_map_zero_block(struct hgm_region *r, uint64_t page, struct hgm_range *range)
 {
 	uint64_t pages = r->map_bytes >> HGM_PAGE_SHIFT;
 	int rc = hgm_resolve_fill_hole(r, page);
@@ -138,7 +139,7 @@ static int map_zero_block(struct hgm_region *r, uint64_t page, struct hgm_range 
 }
 
 /* ZEROPAGE cannot write-protect. */
-static int map_zero_page(struct hgm_region *r, uint64_t page, struct hgm_range *range)
+int hgm_map_zero_page(struct hgm_region *r, uint64_t page, struct hgm_range *range)
 {
 	struct hgm_uffd *u = hgm_region_uffd(r, page);
 	bool protect;
@@ -164,19 +165,47 @@ static int map_zero_page(struct hgm_region *r, uint64_t page, struct hgm_range *
 int hgm_resolve_discarded(struct hgm_region *r, uint64_t page, bool *installed)
 {
 	struct hgm_range range = { .installed = 0 };
-	int rc = r->backing == HGM_BACKING_HUGETLB ? map_zero_block(r, page, &range)
-						   : map_zero_page(r, page, &range);
+	int rc = r->install->kind->map_zero(r, page, &range);
 
 	hgm_resolve_count(r, &range);
 	*installed = range.installed;
 	return hgm_resolve_outcome(r, rc);
 }
 
-/* Returns false if it is not known. */
-static bool is_hole(const struct hgm_region *r, uint64_t page)
+int hgm_map_anon(struct hgm_region *r, uint64_t page, bool wake_later, bool *installed)
 {
-	return r->backing != HGM_BACKING_HUGETLB && r->alias &&
-	       hgm_holes_prepared(r, page, 1) >> page % HGM_PAGES_PER_WORD & 1;
+	(void)r;
+	(void)page;
+	(void)wake_later;
+	(void)installed;
+	return -EFAULT; /* what is not mapped was dropped */
+}
+
+int hgm_map_file(struct hgm_region *r, uint64_t page, bool wake_later, bool *installed)
+{
+	int rc = map_around(r, page, wake_later, installed);
+
+	/*
+	 * Before 6.4 there is no write-protected CONTINUE, and the wp owner may not release the
+	 * page. A hole need not wait for that, because zeroes can be copied and write-protected.
+	 */
+	if (rc == -EAGAIN && !r->h->can_continue_wp && r->alias &&
+	    hgm_holes_prepared(r, page, 1) >> page % HGM_PAGES_PER_WORD & 1)
+		return -EFAULT;
+	return rc;
+}
+
+int hgm_map_block(struct hgm_region *r, uint64_t page, bool wake_later, bool *installed)
+{
+	return map_around(r, page, wake_later, installed);
+}
+
+int hgm_map_leaf(struct hgm_region *r, uint64_t page, bool wake_later, bool *installed)
+{
+	if (!hgm_map_leaf_full(r->map, page / HGM_LEAF_PAGES) || hgm_leaf_map(r, page))
+		return map_around(r, page, wake_later, installed);
+	*installed = true;
+	return 0;
 }
 
 int hgm_resolve_present(struct hgm_region *r, uint64_t page, bool wake_later)
@@ -185,22 +214,8 @@ int hgm_resolve_present(struct hgm_region *r, uint64_t page, bool wake_later)
 	uint64_t block = hgm_region_block(r, page);
 	uint8_t before = r->h->ops->state(r, block);
 	bool installed = false;
-	int rc = -EFAULT;
+	int rc = r->install->kind->map_present(r, page, wake_later, &installed);
 
-	if (r->native && hgm_map_leaf_full(r->map, page / HGM_LEAF_PAGES) &&
-	    !hgm_leaf_map(r, page)) {
-		installed = true;
-		rc = 0;
-	} else if (r->backing != HGM_BACKING_ANON) {
-		rc = map_around(r, page, wake_later, &installed);
-		/*
-		 * Before 6.4 there is no write-protected CONTINUE, and the wp owner may not release
-		 * the page. A hole need not wait for that, because zeroes can be copied and
-		 * write-protected.
-		 */
-		if (rc == -EAGAIN && !r->h->can_continue_wp && is_hole(r, page))
-			rc = -EFAULT;
-	}
 	if (rc == -EFAULT)
 		rc = hgm_resolve_discarded(r, page, &installed);
 	if (rc && !hgm_put_off(rc) && rc != -ENOENT)

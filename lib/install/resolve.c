@@ -17,6 +17,7 @@
 #include "by_copy.h"
 #include "discard.h"
 #include "installs.h"
+#include "kinds.h"
 #include "kernel/sys.h"
 #include "leaf.h"
 #include "region/hgm.h"
@@ -25,18 +26,15 @@
 #include "util/trace.h"
 
 /*
- * Map the remaining pages that are alike. Returns the outcome at a->install_page. Called inside an
- * SRCU section of the region.
+ * Map the remaining pages that are alike, at most @pages. Returns the outcome at a->install_page.
+ * Called inside an SRCU section of the region.
  */
-static int continue_alike(struct hgm_arrival *a)
+static int continue_alike(struct hgm_arrival *a, uint64_t pages)
 {
 	struct hgm_region *r = a->r;
 	uint64_t step = r->map_bytes >> HGM_PAGE_SHIFT;
-	/* A whole leaf would be refused again, and its first page would be mistaken for mapped. */
-	bool piece = r->native && a->install_pages == HGM_LEAF_PAGES;
 	struct hgm_range range;
-	int rc = hgm_resolve_continue_run(r, a->install_page, piece ? 1 : a->install_pages,
-					  r->map_bytes, &range);
+	int rc = hgm_resolve_continue_run(r, a->install_page, pages, r->map_bytes, &range);
 
 	if (rc)
 		return rc;
@@ -53,20 +51,15 @@ static int continue_alike(struct hgm_arrival *a)
 	return 0;
 }
 
-static int resolve_continue(struct hgm_arrival *a)
+/* @most: how many pages one CONTINUE may have at most. */
+static int install(struct hgm_arrival *a, uint64_t most)
 {
 	struct hgm_region *r = a->r;
 	uint64_t step = r->map_bytes >> HGM_PAGE_SHIFT;
 
-	if (r->native && a->install_pages == HGM_LEAF_PAGES) {
-		int rc = hgm_leaf_install(a);
-
-		/* For any error but "not now", the smaller pieces give a better answer. */
-		if (hgm_put_off(hgm_resolve_outcome(r, rc == -EEXIST ? 0 : rc)))
-			return rc;
-	}
 	while (a->install_pages) {
-		int in = hgm_wp_read_lock(r), rc = continue_alike(a);
+		uint64_t pages = a->install_pages < most ? a->install_pages : most;
+		int in = hgm_wp_read_lock(r), rc = continue_alike(a, pages);
 
 		hgm_wp_read_unlock(r, in);
 		if (rc && !hgm_put_off(rc)) {
@@ -80,9 +73,28 @@ static int resolve_continue(struct hgm_arrival *a)
 	return 0;
 }
 
+int hgm_install_by_page(struct hgm_arrival *a)
+{
+	return install(a, UINT64_MAX);
+}
+
+int hgm_install_by_leaf(struct hgm_arrival *a)
+{
+	int rc;
+
+	if (a->install_pages == HGM_LEAF_PAGES) {
+		rc = hgm_leaf_install(a);
+		/* For any error but "not now", the smaller pieces give a better answer. */
+		if (hgm_put_off(hgm_resolve_outcome(a->r, rc == -EEXIST ? 0 : rc)))
+			return rc;
+	}
+	/* A whole leaf would be refused again, and its first page would be mistaken for mapped. */
+	return install(a, HGM_LEAF_PAGES - 1);
+}
+
 int hgm_resolve_install(struct hgm_arrival *a)
 {
-	int rc = a->r->copies ? hgm_by_copy(a) : resolve_continue(a);
+	int rc = a->r->install->kind->install(a);
 
 	if (!rc && atomic_load_explicit(&a->r->install->starved, memory_order_relaxed))
 		atomic_store_explicit(&a->r->install->starved, false, memory_order_relaxed);
@@ -91,10 +103,10 @@ int hgm_resolve_install(struct hgm_arrival *a)
 	return rc;
 }
 
-static int contents_by_alias(struct hgm_arrival *a, uint64_t pages)
+/* Contents are in the alias. What was discarded meanwhile is dropped, the rest is present. */
+static void publish_alias(struct hgm_arrival *a, uint64_t pages)
 {
 	struct hgm_region *r = a->r;
-	uint64_t block_pages = r->block_bytes >> HGM_PAGE_SHIFT;
 
 	/* The library's own memory is zero until it is written, maybe by a failed try. */
 	if (a->zero && !r->may_shrink &&
@@ -106,17 +118,57 @@ static int contents_by_alias(struct hgm_arrival *a, uint64_t pages)
 	a->filled_block = hgm_resolve_publish(r, a->first_page, pages);
 	a->install_page = a->first_page;
 	a->install_pages = pages;
-	if (hgm_region_whole_blocks(r)) {
-		a->install_page = a->first_page / block_pages * block_pages;
-		a->install_pages = a->filled_block ? block_pages : 0;
-	} else if (r->native) {
-		hgm_leaf_choose(a, pages);
-	} else if (a->sequential && r->h->ops->leave(r, hgm_region_block(r, a->first_page))) {
+}
+
+int hgm_contents_by_alias(struct hgm_arrival *a, uint64_t pages)
+{
+	struct hgm_region *r = a->r;
+
+	publish_alias(a, pages);
+	if (a->sequential && r->h->ops->leave(r, hgm_region_block(r, a->first_page))) {
 		/* no-lost-waiter: threads that found the pages claimed look again */
 		hgm_region_wake(r, a->first_page, pages);
 		a->install_pages = 0;
 	}
 	return hgm_resolve_install(a);
+}
+
+int hgm_contents_by_leaf(struct hgm_arrival *a, uint64_t pages)
+{
+	publish_alias(a, pages);
+	hgm_leaf_choose(a, pages);
+	return hgm_resolve_install(a);
+}
+
+int hgm_contents_by_block(struct hgm_arrival *a, uint64_t pages)
+{
+	uint64_t block_pages = a->r->block_bytes >> HGM_PAGE_SHIFT;
+
+	publish_alias(a, pages);
+	a->install_page = a->first_page / block_pages * block_pages;
+	a->install_pages = a->filled_block ? block_pages : 0;
+	return hgm_resolve_install(a);
+}
+
+int hgm_contents_copied(struct hgm_arrival *a, uint64_t pages)
+{
+	a->install_page = a->publish_page = a->first_page;
+	a->install_pages = pages;
+	a->filled_block = false;
+	return hgm_resolve_install(a);
+}
+
+/*
+ * The kernel counts zero pages of anonymous memory as holes, and does not collapse holes in
+ * registered memory. So zeroes are copied if the block is to become huge.
+ */
+int hgm_contents_copied_anon(struct hgm_arrival *a, uint64_t pages)
+{
+	a->install_page = a->first_page;
+	a->install_pages = pages;
+	if (a->zero && a->r->collapses)
+		hgm_by_copy_zeroes(a, 0);
+	return hgm_contents_copied(a, pages);
 }
 
 /*
@@ -150,21 +202,8 @@ int hgm_resolve_dropped(struct hgm_arrival *a, uint64_t *pages)
 
 int hgm_resolve_contents(struct hgm_arrival *a, uint64_t pages)
 {
-	struct hgm_region *r = a->r;
-
 	a->settling_pages = pages;
 	if (a->zero)
-		hgm_stat_add(&r->h->stats, HGM_STAT_ZERO_PAGES, pages);
-	if (!r->copies)
-		return contents_by_alias(a, pages);
-	/*
-	 * The kernel counts zero pages of anonymous memory as holes, and does not collapse holes in
-	 * registered memory. So zeroes are copied if the block is to become huge.
-	 */
-	a->install_page = a->publish_page = a->first_page;
-	a->install_pages = pages;
-	if (a->zero && !r->alias && r->collapses)
-		hgm_by_copy_zeroes(a, 0);
-	a->filled_block = false;
-	return hgm_resolve_install(a);
+		hgm_stat_add(&a->r->h->stats, HGM_STAT_ZERO_PAGES, pages);
+	return a->r->install->kind->contents(a, pages);
 }

@@ -43,19 +43,9 @@ static void kick(struct hgm_events *e)
 	hgm_sys->write(e->kick_fd, &one, sizeof(one));
 }
 
-static void mark_removed(struct hgm_region *r, uint64_t page, uint64_t pages, uint64_t read_ns)
-{
-	if (r->backing == HGM_BACKING_ANON)
-		hgm_discard_mark(r, page, pages);
-	else if (r->backing != HGM_BACKING_HUGETLB)
-		hgm_suspects_add(r, page, pages, read_ns);
-}
-
 static void removed(struct hgm_region *r, uint64_t page, uint64_t pages)
 {
-	if (r->backing == HGM_BACKING_ANON)
-		hgm_discard_pages(r, page, pages);
-	else if (r->backing != HGM_BACKING_HUGETLB)
+	if (hgm_discard_event(r, page, pages))
 		kick(r->h->events); /* to decide about the range */
 	hgm_wp_removed(r, page, pages);
 	hgm_collapse_discarded(r, page, pages, false);
@@ -101,7 +91,7 @@ void hgm_event_mark(struct hgm *h, struct hgm_uffd_event *ev, uint64_t read_ns)
 		if (hgm_retry_dropped(r, page, pages))
 			ev->end = ev->addr; /* ignore the event */
 		else
-			mark_removed(r, page, pages, read_ns);
+			hgm_discard_event_mark(r, page, pages, read_ns);
 	}
 	hgm_rcu_read_unlock();
 }

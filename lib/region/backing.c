@@ -152,6 +152,7 @@ static int derive(struct hgm_region *r, const struct hgm_region_opts *o)
 	if (o->backing == HGM_BACKING_FD || r->callers_mapping)
 		r->mapped = r->length;
 	r->blocks = (r->length + r->block_bytes - 1) / r->block_bytes;
+	r->unit_bytes = r->backing == HGM_BACKING_HUGETLB ? r->block_bytes : HGM_PAGE_BYTES;
 	r->map_bytes = whole_blocks ? r->block_bytes : HGM_PAGE_BYTES;
 	r->wp_bytes = HGM_PAGE_BYTES;
 	if (whole_blocks ||

@@ -48,6 +48,8 @@ struct hgm_region {
 	uint64_t mapped; /* rounded up to the block */
 	uint64_t block_bytes;
 	uint64_t map_bytes;
+	uint64_t
+		unit_bytes; /* what the kernel drops and registers as a whole: a page or a huge page */
 	uint64_t stripe_bytes;
 	uint64_t areas;	  /* stripes */
 	uint32_t backing; /* the actual type */

@@ -76,7 +76,7 @@ void hgm_region_wake_all(struct hgm_region *r)
 /* If something else is mapped in the range now, the kernel refuses all of it: halve the range. */
 static void unregister_piece(struct hgm_region *r, struct hgm_uffd *u, uint64_t at, uint64_t len)
 {
-	uint64_t unit = r->backing == HGM_BACKING_HUGETLB ? r->block_bytes : HGM_PAGE_BYTES;
+	uint64_t unit = r->unit_bytes;
 	uint64_t half = len / 2 / unit * unit;
 
 	if (hgm_uffd_unregister(u, r->primary + at, len) != -EINVAL || !half)
