@@ -39,12 +39,12 @@
 /* This thread reads an engine's events, or writes out a snapshot, and would wait for itself. */
 static _Thread_local bool reads_events;
 
-void hgm_discard_forbid(void)
+void hgm_events_reader_begins(void)
 {
 	reads_events = true;
 }
 
-bool hgm_discard_forbidden(void)
+bool hgm_reads_events(void)
 {
 	return reads_events;
 }

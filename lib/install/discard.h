@@ -57,8 +57,8 @@ int hgm_discard_memory(struct hgm_region *r, uint64_t page, uint64_t pages);
  * Mark the calling thread: a fault thread, the events thread, or a snapshot's thread. It must not
  * wait for what such a thread reads.
  */
-void hgm_discard_forbid(void);
-bool hgm_discard_forbidden(void);
+void hgm_events_reader_begins(void);
+bool hgm_reads_events(void);
 
 /*
  * Check the arguments of @function. -EINVAL: the range is not aligned or not inside the region.

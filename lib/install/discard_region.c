@@ -67,7 +67,7 @@ int hgm_discard_check(const struct hgm_region *r, uint64_t offset, uint64_t leng
 				"%s: [%llu, +%llu) is not aligned to 4096 bytes or not inside the "
 				"region",
 				function, (unsigned long long)offset, (unsigned long long)length);
-	if (hgm_discard_forbidden() || hgm_thread_is_calling_back())
+	if (hgm_reads_events() || hgm_thread_is_calling_back())
 		return hgm_fail(-EDEADLK,
 				"%s: called on a thread of the engine, which would wait for "
 				"itself; do it on another thread",

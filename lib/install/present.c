@@ -9,7 +9,7 @@
 #include "installs.h"
 #include "kinds.h"
 #include "kernel/sys.h"
-#include "leaf.h"
+#include "hgm_leaf.h"
 #include "region/hgm.h"
 #include "region/holes.h"
 #include "resolve.h"

@@ -2,11 +2,12 @@
 /*
  * The contents of claimed pages have arrived: the pages become present, and are mapped.
  *
- * There are two ways, depending on the region's backing. With an alias the contents are already in
- * the page cache: set the page present, then call CONTINUE. Its wake comes after the page is
- * present, so that a thread that found the page claimed and went away is woken (no-lost-waiter).
- * Without an alias, COPY brings contents and mapping at once (by_copy.c): call it with DONTWAKE,
- * set the page present, then wake explicitly, for the same reason.
+ * There are two ways, depending on the kind of memory (kinds.c). In prepared shmem and hugetlb the
+ * contents are already in the page cache, written through the alias: set the page present, then
+ * call CONTINUE. Its wake comes after the page is present, so that a thread that found the page
+ * claimed and went away is woken (no-lost-waiter). In anonymous memory and lazy shmem, COPY brings
+ * contents and mapping at once (by_copy.c): call it with DONTWAKE, set the page present, then wake
+ * explicitly, for the same reason.
  *
  * Where the map granularity is the block, nothing is installed before all pages of the block are
  * present.
@@ -19,7 +20,7 @@
 #include "installs.h"
 #include "kinds.h"
 #include "kernel/sys.h"
-#include "leaf.h"
+#include "hgm_leaf.h"
 #include "region/hgm.h"
 #include "resolve.h"
 #include "source/source.h"

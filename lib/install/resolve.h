@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * Pages become present and are mapped. publish.c makes them present, and so does discard.c for a
- * leaf that is discarded as a whole. resolve.c, by_copy.c, leaf.c and present.c map them. poison.c
- * gives them up. Other modules make pages present only by calling these functions.
+ * leaf that is discarded as a whole. resolve.c, by_copy.c, hgm_leaf.c and present.c map them.
+ * poison.c gives them up. Other modules make pages present only by calling these functions.
  */
 #ifndef HGM_LIB_RESOLVE_H
 #define HGM_LIB_RESOLVE_H

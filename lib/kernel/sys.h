@@ -4,7 +4,8 @@
  *
  * All functions return a negative errno on failure, and never change the caller's errno. Tests
  * replace the table (by a recorder, by one that fails on demand, by the model of another kernel).
- * No code outside lib/kernel/sys_linux.c may call the kernel in any other way.
+ * No code outside lib/kernel/sys_linux.c may call the kernel in any other way, except for what
+ * needs no stand-in: threads and locks, sleeping, scheduling (thread.c), and membarrier (rcu.c).
  */
 #ifndef HGM_LIB_SYS_H
 #define HGM_LIB_SYS_H

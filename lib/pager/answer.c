@@ -156,7 +156,7 @@ bool hgm_step_answered(struct hgm_request *req, int64_t result, const uint64_t *
 	 * A thread that reads events can neither drop pages that were discarded meanwhile nor wait
 	 * for a thread that does so. Leave the copying to the workers.
 	 */
-	if (later && req->delivered && req->in.r->copies && hgm_discard_forbidden()) {
+	if (later && req->delivered && req->in.r->copies && hgm_reads_events()) {
 		req->step = HGM_STEP_CONTENTS;
 		return true;
 	}

@@ -195,7 +195,7 @@ static void *events_thread(void *arg)
 	/* The first read-side section registers the thread, which allocates. */
 	hgm_rcu_read_lock();
 	hgm_rcu_read_unlock();
-	hgm_discard_forbid();
+	hgm_events_reader_begins();
 	fds[0] = (struct pollfd){ .fd = e->kick_fd, .events = POLLIN };
 	fds[1] = (struct pollfd){ .fd = hgm_uffd_fd(h->alias_uffd), .events = POLLIN };
 	while (look(h, &w)) {

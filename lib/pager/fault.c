@@ -314,7 +314,7 @@ static void *fault_thread(void *arg)
 	hgm_thread_shorten_slice();
 	hgm_park_init(&s);
 	hgm_stat_own(&s.h->stats, self->stripe);
-	hgm_discard_forbid();
+	hgm_events_reader_begins();
 	while (!atomic_load_explicit(&s.h->gate.stopping, memory_order_acquire)) {
 		int64_t parked_ns = hgm_park_serve(&s);
 		int n = s.spin_ns ? spin(&s, ev, parked_ns) : read_batch(&s, ev, READ_BATCH);

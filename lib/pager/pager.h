@@ -20,7 +20,7 @@ void hgm_requests_destroy(struct hgm *h);
 int hgm_requests_need_bounce(struct hgm *h);
 
 /*
- * fill.c: allocate what the pager keeps of a region. Returns -ENOMEM on failure. hgm_fill_free()
+ * workers.c: allocate what the pager keeps of a region. Returns -ENOMEM on failure. hgm_fill_free()
  * must be called in this case, too.
  */
 int hgm_fill_make(struct hgm_region *r);
@@ -32,8 +32,8 @@ void hgm_work_destroy(struct hgm *h);
 void hgm_work_stop(struct hgm *h);
 
 /*
- * fill.c: start all workers. -errno with text: only some of them run. hgm_workers_join() waits for
- * those that run.
+ * workers.c: start all workers. -errno with text: only some of them run. hgm_workers_join() waits
+ * for those that run.
  */
 int hgm_workers_start(struct hgm *h);
 void hgm_workers_join(struct hgm *h);

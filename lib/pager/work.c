@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The work queue: other threads add work, and the workers (fill.c) take it.
+ * The work queue: other threads add work, and the workers (workers.c) take it.
  *
  * Its lock covers queues and counters only. No source and no ioctl runs under it.
  */

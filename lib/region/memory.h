@@ -22,9 +22,9 @@ struct hgm_memory_outcome {
 };
 
 /*
- * Must be called before anonymous memory is read. /proc/self/mem is opened when the engine's first
- * anonymous region is made, because later the process may have lost /proc or the right to open it.
- * If it could not be opened then, this is tried again. -errno without text.
+ * Must be called before anonymous memory is read. hgm_create() opens /proc/self/mem, because later
+ * the process may have lost /proc or the right to open it. If it could not be opened then, this is
+ * tried again. -errno without text.
  */
 int hgm_memory_open(struct hgm *h);
 

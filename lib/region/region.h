@@ -38,7 +38,7 @@ struct hgm_region {
 	struct hgm *h;
 	struct hgm_claim *claim;
 	char *primary;
-	char *alias;	    /* NULL: contents are copied in by UFFDIO_COPY */
+	char *alias;	    /* NULL: anonymous memory has none */
 	int fd;		    /* our own descriptor of the backing, -1 for anon */
 	const void *zeroes; /* a page, for hugetlb a block */
 	int seek_fd;	    /* has its own file offset, for SEEK_HOLE; -1: none */
@@ -48,8 +48,7 @@ struct hgm_region {
 	uint64_t mapped; /* rounded up to the block */
 	uint64_t block_bytes;
 	uint64_t map_bytes;
-	uint64_t
-		unit_bytes; /* what the kernel drops and registers as a whole: a page or a huge page */
+	uint64_t unit_bytes; /* what the kernel drops as a whole: a page, a huge page of hugetlb */
 	uint64_t stripe_bytes;
 	uint64_t areas;	  /* stripes */
 	uint32_t backing; /* the actual type */
@@ -273,7 +272,7 @@ int64_t hgm_shrunk_write(const struct hgm_region *r, uint64_t page, uint64_t pag
 int hgm_prepare(struct hgm_region *r);
 
 /*
- * views.c. hgm_region_unregister() unregisters the region up to byte @upto from the userfaultfds of
+ * uffds.c. hgm_region_unregister() unregisters the region up to byte @upto from the userfaultfds of
  * its stripes. hgm_region_unregister_from() unregisters the whole region from @u.
  */
 void hgm_region_unregister(struct hgm_region *r, uint64_t upto);

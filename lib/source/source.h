@@ -1,4 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * A page source, as the modules that ask it see it.
+ */
 #ifndef HGM_LIB_SOURCE_H
 #define HGM_LIB_SOURCE_H
 

@@ -1,4 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * How large the mappings of a range are, by pagemap.
+ */
 #ifndef HGM_LIB_HUGEPAGE_H
 #define HGM_LIB_HUGEPAGE_H
 

@@ -1,4 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Time, and waiting with a deadline.
+ */
 #ifndef HGM_LIB_CLOCK_H
 #define HGM_LIB_CLOCK_H
 

@@ -1,4 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The thread's error text.
+ */
 #ifndef HGM_LIB_ERROR_H
 #define HGM_LIB_ERROR_H
 

@@ -1,4 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Lines for the caller's log function.
+ */
 #ifndef HGM_LIB_LOG_H
 #define HGM_LIB_LOG_H
 

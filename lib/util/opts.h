@@ -1,4 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Structs that begin with their size, and other checks of arguments.
+ */
 #ifndef HGM_LIB_OPTS_H
 #define HGM_LIB_OPTS_H
 

@@ -1,4 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Counters and latency histograms of an engine, spread over shards.
+ */
 #ifndef HGM_LIB_STATS_H
 #define HGM_LIB_STATS_H
 

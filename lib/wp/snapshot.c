@@ -67,6 +67,10 @@ static int arm_all(struct hgm_snapshot *s)
 	hgm_events_settle(s->h);
 	for (uint32_t i = 0; i < s->parts; i++)
 		hgm_suspects_check(s->part[i].r, 0, hgm_region_pages(s->part[i].r));
+	/*
+	 * One instant for all regions: none of them maps anything writable from the first loop on,
+	 * and the waits of the second one overlap. The caller has stopped the guest.
+	 */
 	for (uint32_t i = 0; i < s->parts; i++)
 		hgm_wp_quiesce(s->part[i].r);
 	for (uint32_t i = 0; i < s->parts; i++)
@@ -80,23 +84,28 @@ int hgm_snapshot_begin(struct hgm_snapshot *s)
 {
 	HGM_UNCANCELLED;
 	uint64_t start = hgm_now_ns();
+	bool failed = false;
+	struct hgm *h;
 	int rc;
 
 	if (!s)
 		return hgm_fail(-EINVAL, "hgm_snapshot_begin: the snapshot is NULL");
+	h = s->h;
 	pthread_mutex_lock(&s->lock);
 	rc = may_begin(s);
 	if (!rc) {
 		/* The thread does nothing before the state changes. */
 		s->begun = true;
 		rc = arm_all(s);
-		hgm_snapshot_fail(s, rc);
+		failed = hgm_snapshot_set_error(s, rc);
 		s->state = HGM_SNAPSHOT_RUNNING;
 		atomic_store(&s->begin_ns, hgm_now_ns() - start);
 	}
 	/* Locked: the sink may destroy the snapshot as soon as its thread continues. */
 	pthread_cond_broadcast(&s->cond);
 	pthread_mutex_unlock(&s->lock);
+	if (failed)
+		hgm_snapshot_log_error(h, rc);
 	return rc;
 }
 

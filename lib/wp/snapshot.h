@@ -192,4 +192,11 @@ void hgm_snapshot_read(struct hgm_snapshot *s, const struct hgm_part *part, uint
 /* The snapshot has failed. The first error is kept. */
 void hgm_snapshot_fail(struct hgm_snapshot *s, int error);
 
+/*
+ * The two halves of hgm_snapshot_fail(), for a caller that holds a lock, and so must not call the
+ * caller's log function yet. True: the error is the first one, and is to be logged.
+ */
+bool hgm_snapshot_set_error(struct hgm_snapshot *s, int error);
+void hgm_snapshot_log_error(struct hgm *h, int error);
+
 #endif

@@ -371,7 +371,7 @@ void *hgm_snapshot_thread(void *arg)
 	struct hgm_snapshot *s = arg;
 	int rc;
 
-	hgm_discard_forbid();
+	hgm_events_reader_begins();
 	/* This thread must not preempt the thread that begins the snapshot and wakes it. */
 	pthread_setschedparam(pthread_self(), SCHED_BATCH, &(struct sched_param){ 0 });
 	wait_for_begin(s);

@@ -141,16 +141,25 @@ const struct hgm_wp_ops hgm_snapshot_wp_ops = {
 	.hurry = hurry,
 };
 
-void hgm_snapshot_fail(struct hgm_snapshot *s, int error)
+bool hgm_snapshot_set_error(struct hgm_snapshot *s, int error)
 {
 	int none = 0;
 
-	if (error &&
-	    atomic_compare_exchange_strong_explicit(&s->error, &none, error, memory_order_acq_rel,
-						    memory_order_relaxed) &&
-	    error != -ECANCELED)
-		hgm_log(&s->h->log, HGM_LOG_WARNING, "a snapshot failed: %s",
-			hgm_errno_name(error));
+	return error &&
+	       atomic_compare_exchange_strong_explicit(
+		       &s->error, &none, error, memory_order_acq_rel, memory_order_relaxed) &&
+	       error != -ECANCELED;
+}
+
+void hgm_snapshot_log_error(struct hgm *h, int error)
+{
+	hgm_log(&h->log, HGM_LOG_WARNING, "a snapshot failed: %s", hgm_errno_name(error));
+}
+
+void hgm_snapshot_fail(struct hgm_snapshot *s, int error)
+{
+	if (hgm_snapshot_set_error(s, error))
+		hgm_snapshot_log_error(s->h, error);
 }
 
 void hgm_snapshot_read(struct hgm_snapshot *s, const struct hgm_part *part, uint64_t page,

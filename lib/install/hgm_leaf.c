@@ -15,7 +15,7 @@
 #include <errno.h>
 
 #include "wp.h"
-#include "leaf.h"
+#include "hgm_leaf.h"
 #include "region/hgm.h"
 #include "resolve.h"
 
