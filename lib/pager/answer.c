@@ -119,6 +119,15 @@ bool hgm_step_contents(struct hgm_request *req, uint64_t *now_ns)
 	return hgm_step_installed(req, hgm_resolve_contents(&req->in, run), now_ns);
 }
 
+/* The source's own fault. It counts as EIO. */
+static void log_impossible(struct hgm_request *req, int64_t result, uint64_t length)
+{
+	hgm_log_some(&req->in.r->h->log, HGM_LOG_IMPOSSIBLE, HGM_LOG_ERROR,
+		     "source: %lld is no possible answer to a request of %llu bytes: neither 4096 "
+		     "bytes or more of them, nor a negative errno",
+		     (long long)result, (unsigned long long)length);
+}
+
 /* @zeroes: a bit for each page that is zero; NULL: all pages or none are zero, as @result says. */
 bool hgm_step_answered(struct hgm_request *req, int64_t result, const uint64_t *zeroes, bool later,
 		       uint64_t *now_ns)
@@ -134,9 +143,12 @@ bool hgm_step_answered(struct hgm_request *req, int64_t result, const uint64_t *
 		hgm_stat_phase(&h->stats, HGM_PHASE_SOURCE, req->answered_ns - req->asked_ns);
 	if (req->filling)
 		hgm_work_fill_done(h, req, ok ? bytes & ~(HGM_PAGE_BYTES - 1) : 0, later);
-	if (!ok)
-		return hgm_step_failed(req,
-				       result < 0 && result >= -ERRNO_MAX ? (int)result : -EIO);
+	if (!ok && result < 0 && result >= -ERRNO_MAX)
+		return hgm_step_failed(req, (int)result);
+	if (!ok) {
+		log_impossible(req, result, length);
+		return hgm_step_failed(req, -EIO);
+	}
 	hgm_step_succeeded(req);
 	req->in.zero = req->delivered_zero = result & HGM_IO_ZERO;
 	req->sparse = zeroes;

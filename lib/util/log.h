@@ -14,6 +14,7 @@
 /* Events that may occur in thousands, and are reported once a second. */
 enum hgm_log_kind {
 	HGM_LOG_SOURCE_FAILED,
+	HGM_LOG_IMPOSSIBLE,
 	HGM_LOG_GIVEN_UP,
 	HGM_LOG_LEFT_SPLIT,
 	HGM_LOG_MOVED,

@@ -61,8 +61,8 @@ enum verb {
 
 /*
  * The errors in section ERRORS of each manual page, and in mm/ and fs/, except those that only a
- * wrong argument causes (EBADF, EFAULT of a buffer) or the end of the process (ESRCH). UFFDIO_WAKE
- * is not here, because only a wrong range makes it fail.
+ * wrong argument causes (EBADF, EFAULT of a buffer) or the end of the process (ESRCH, but for reads
+ * of /proc). UFFDIO_WAKE is not here, because only a wrong range makes it fail.
  * EEXIST of UFFDIO_COPY means that another thread has mapped the page, with other contents. See
  * test_outcomes.
  */

@@ -256,6 +256,42 @@ static void failures_are_told_without_a_flood(void **state)
 	hgm_source_destroy(src);
 }
 
+static _Atomic unsigned int odd_answers;
+
+/* The first answer is a number of pages, where bytes are wanted. */
+static int64_t odd_read(void *user, const struct hgm_io *io)
+{
+	(void)user;
+	if (atomic_fetch_add(&odd_answers, 1) == 0)
+		return 1;
+	contents_write(&contents, io->offset / PAGE, io->length / PAGE, io->buf);
+	return (int64_t)io->length;
+}
+
+/* What a source says that can be no answer is logged as it was said. */
+static void impossible_answers_are_told(void **state)
+{
+	struct hgm *h = engine_heard((struct hgm_opts){ .retry_first_us = 100 });
+	struct hgm_source *src;
+	const char *line = NULL;
+	struct field f;
+
+	(void)state;
+	atomic_store(&odd_answers, 0);
+	assert_ok(hgm_source_fn(&src, odd_read, NULL, NULL));
+	field_make(&f, h, PLACE_SHMEM, LENGTH, src, 0);
+	assert_ok(hgm_start(h));
+	assert_ok(hgm_wait(h, 60000));
+	assert_pages(&contents, 0, LENGTH / PAGE, f.addr);
+	assert_int_equal(lines_with(HGM_LOG_ERROR,
+				    "source: 1 is no possible answer to a request of ", &line),
+			 1);
+	assert_int_equal(lines_with(HGM_LOG_WARNING, "source: EIO", &line), 1);
+	field_end(&f);
+	hgm_destroy(h);
+	hgm_source_destroy(src);
+}
+
 static bool has_given_up(void *arg)
 {
 	return lines_with(HGM_LOG_ERROR, "nothing can be poisoned here", (const char **)arg);
@@ -385,6 +421,7 @@ static const struct CMUnitTest tests[] = {
 	cmocka_unit_test_setup_teardown(regions_say_what_they_are, make, end),
 	cmocka_unit_test_setup_teardown(levels_are_kept, make, end),
 	cmocka_unit_test_setup_teardown(failures_are_told_without_a_flood, make, end),
+	cmocka_unit_test_setup_teardown(impossible_answers_are_told, make, end),
 	cmocka_unit_test_setup_teardown(pages_that_stay_missing_are_told, make, end),
 	cmocka_unit_test_setup_teardown(blocks_that_stay_split_are_told, make, end),
 	cmocka_unit_test_setup_teardown(snapshots_that_fail_are_told, make, end),
