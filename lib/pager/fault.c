@@ -38,86 +38,6 @@
 #define ALONE_NS	10000000 /* defer no wake for this long after pages were left to others */
 #define SPIN_FLOOR_NS	4000	 /* below this, spinning is not worth its start */
 
-static bool something_to_read(const struct hgm_server *s)
-{
-	struct pollfd fd = { .fd = hgm_uffd_fd(s->uffd), .events = POLLIN };
-
-	return hgm_sys->poll(&fd, 1, 0) > 0;
-}
-
-/* Number of pending faults, or -1 if unknown. */
-static int pending_faults(const struct hgm_server *s)
-{
-	static const char name[] = "pending:";
-	char text[32];
-	ssize_t n = hgm_sys->pread(s->self->fdinfo, text, sizeof(text) - 1, 0);
-
-	if (n <= 0)
-		return -1;
-	text[n] = 0;
-	return strncmp(text, name, sizeof(name) - 1) ? -1 : atoi(text + sizeof(name) - 1);
-}
-
-/*
- * Return how many messages may be read now.
- *
- * The kernel drops memory as soon as the event has been read, before this thread can know of it. So
- * read nothing while an event is pending and another thread copies in pages that it has found not
- * to be discarded. No fault could be answered then anyway. If no event is pending, read as many
- * messages as faults are pending, because the kernel delivers faults first. A race remains: a fault
- * may be woken and an event raised between this check and the read. The read then returns the event
- * in place of the fault; see hgm_reads_wait_marks().
- */
-static unsigned int may_read(struct hgm_server *s, unsigned int max)
-{
-	bool something = something_to_read(s);
-	bool event = something && hgm_uffd_changing(s->uffd);
-	int faults;
-
-	atomic_store_explicit(&s->reads->events_first, event, memory_order_seq_cst);
-	if (event || !something)
-		return 0;
-	faults = pending_faults(s);
-	if (!faults) /* an event came since, or the kernel does not report it */
-		atomic_store_explicit(&s->reads->events_first, true, memory_order_seq_cst);
-	if (faults < 0)
-		return max; /* no /proc: the race window is longer */
-	return (unsigned int)faults < max ? (unsigned int)faults : max;
-}
-
-/*
- * Read a batch of messages. Handle its events at once, before the faults that came with them, and
- * remove them from the batch. Return the number of faults that are left.
- */
-static int read_batch(struct hgm_server *s, struct hgm_uffd_event *ev, unsigned int max)
-{
-	struct hgm_reads *self = s->reads;
-	uint32_t count = atomic_load_explicit(&self->reads, memory_order_relaxed);
-	uint64_t read_ns = hgm_stamp_ns();
-	int n = -EAGAIN, faults = 0;
-
-	/* seq_cst: this thread sees the one that copies, or is seen by it (hgm_reads_hold()). */
-	atomic_store_explicit(&self->reads, count + 1, memory_order_seq_cst);
-	if (atomic_load_explicit(&self->holders, memory_order_seq_cst))
-		max = may_read(s, max);
-	else if (atomic_load_explicit(&self->events_first, memory_order_relaxed))
-		atomic_store_explicit(&self->events_first, false, memory_order_relaxed);
-	if (max)
-		n = hgm_uffd_read(s->uffd, ev, max);
-	for (int i = 0; i < n; i++)
-		if (ev[i].type != HGM_UFFD_EVENT_PAGEFAULT)
-			hgm_event_mark(s->h, &ev[i], read_ns);
-	atomic_store_explicit(&self->marks, count + 2, memory_order_release);
-	for (int i = 0; i < n; i++) {
-		if (ev[i].type == HGM_UFFD_EVENT_PAGEFAULT)
-			ev[faults++] = ev[i];
-		else
-			hgm_event(s->h, &ev[i]);
-	}
-	atomic_store_explicit(&self->reads, count + 2, memory_order_release);
-	return n < 0 ? n : faults;
-}
-
 /* Sort by address. Adjacent pages are requested together, and one wake covers adjacent pages. */
 static void sort(struct hgm_uffd_event *ev, unsigned int n)
 {
@@ -239,7 +159,7 @@ static void serve_events(struct hgm_server *s, struct hgm_uffd_event *ev, unsign
 		served += (unsigned int)more;
 		if (!together || served == READ_BATCH)
 			break;
-		more = read_batch(s, ev, READ_BATCH - served);
+		more = hgm_fault_read_batch(s, ev, READ_BATCH - served);
 		read_ns = hgm_now_ns();
 	}
 	wake_deferred(s);
@@ -256,7 +176,7 @@ static int spin(struct hgm_server *s, struct hgm_uffd_event *ev, int64_t parked_
 	if (parked_ns >= 0 && start + (uint64_t)parked_ns < end)
 		end = start + (uint64_t)parked_ns;
 	do {
-		n = read_batch(s, ev, READ_BATCH);
+		n = hgm_fault_read_batch(s, ev, READ_BATCH);
 		if (n != -EAGAIN ||
 		    atomic_load_explicit(&s->h->gate.stopping, memory_order_relaxed))
 			return n;
@@ -276,7 +196,7 @@ static void sleep_until_message(struct hgm_server *s, int64_t parked_ns)
 	};
 
 	if (atomic_load_explicit(&s->reads->events_first, memory_order_relaxed)) {
-		if (something_to_read(s)) {
+		if (hgm_fault_has_messages(s)) {
 			sched_yield(); /* perhaps to a thread that copies */
 			return;
 		}
@@ -317,7 +237,8 @@ static void *fault_thread(void *arg)
 	hgm_events_reader_begins();
 	while (!atomic_load_explicit(&s.h->gate.stopping, memory_order_acquire)) {
 		int64_t parked_ns = hgm_park_serve(&s);
-		int n = s.spin_ns ? spin(&s, ev, parked_ns) : read_batch(&s, ev, READ_BATCH);
+		int n = s.spin_ns ? spin(&s, ev, parked_ns)
+				  : hgm_fault_read_batch(&s, ev, READ_BATCH);
 
 		if (n > 0) {
 			uint64_t now = hgm_now_ns();

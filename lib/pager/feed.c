@@ -33,10 +33,6 @@
 #define SHARE_MIN     8	 /* requests that each feed may have in any case */
 #define OVERDUE_MAX   64 /* with this many overdue answers, no other becomes overdue */
 #define SILENT_MAX_NS UINT64_C(5000000000)
-#define STUCK_NS      UINT64_C(50000000) /* a worker that is in a source for longer is stuck */
-#define SOON_NS	      UINT64_C(10000000) /* an answer that takes less keeps no thread waiting */
-#define COMPUTES_NS   UINT64_C(5000000)	 /* a worker that takes longer sleeps this time */
-#define SELDOM	      20 /* a slower source gets the last worker 1 / SELDOM of the time */
 
 struct hgm_feed *hgm_feed_find(struct hgm_work *w, const struct hgm_source *src)
 {
@@ -80,7 +76,7 @@ int hgm_feed_join(struct hgm_region *r)
 	return 0;
 }
 
-static void put(struct hgm_work *w, struct hgm_feed *f)
+void hgm_feed_put(struct hgm_work *w, struct hgm_feed *f)
 {
 	struct hgm_feed **link = &w->feeds;
 
@@ -99,7 +95,7 @@ void hgm_feed_leave(struct hgm_region *r)
 	if (!r->fill->feed)
 		return;
 	pthread_mutex_lock(&w->lock);
-	put(w, r->fill->feed);
+	hgm_feed_put(w, r->fill->feed);
 	pthread_mutex_unlock(&w->lock);
 }
 
@@ -201,88 +197,6 @@ static bool has_room(const struct hgm_feed *f, unsigned int most)
 	return f->silences ? !f->inflight : f->inflight < hgm_fill_window_bytes(&f->window);
 }
 
-/*
- * All workers but one are stuck in sources. The last one is reserved for demand, and fills only
- * from a source that keeps no thread waiting for long: the source is known to answer soon, or it
- * has not answered yet and there is only one bad source so far. A slow source is asked seldom,
- * because the delay may have had another cause. Without this, fill would never ask it again.
- */
-static bool may_have_the_last(const struct hgm_work *w, const struct hgm_feed *f, uint64_t now_ns)
-{
-	unsigned int stuck = 0, bad = 0;
-
-	for (const struct hgm_feed *each = w->feeds; each; each = each->next) {
-		const struct hgm_request *req = each->source->blocking ? each->oldest : NULL;
-
-		bad += req && req->asked_ns + STUCK_NS < now_ns;
-		for (; req && req->asked_ns + STUCK_NS < now_ns; req = req->fill_next)
-			stuck++;
-	}
-	if (stuck < w->filling || w->filling >= w->threads || f->silences)
-		return false;
-	if (!f->window.answers_ns)
-		return bad == 1;
-	return f->window.answers_ns < SOON_NS ||
-	       (!f->workers && now_ns > f->answered_ns + SELDOM * f->window.answers_ns);
-}
-
-/* How many workers may be stuck in a feed: all, or half of them if another feed can use them. */
-static unsigned int stuck_most(const struct hgm_work *w, const struct hgm_feed *f)
-{
-	for (const struct hgm_feed *each = w->feeds; each; each = each->next)
-		if (each != f && each->source->blocking && each->ring)
-			return f->window.most > 1 ? f->window.most / 2 : 1;
-	return f->window.most;
-}
-
-bool hgm_feed_has_worker(const struct hgm_work *w, const struct hgm_feed *f, uint64_t now_ns)
-{
-	if (!f->source->blocking)
-		return true;
-	if (f->workers >= f->window.most)
-		return false;
-	/* One more worker tries a silent source. */
-	if (f->silences && (f->workers > f->overdue || f->workers >= stuck_most(w, f)))
-		return false;
-	return !w->filling || w->filling + 1 < w->threads || may_have_the_last(w, f, now_ns);
-}
-
-/* The time until which a thread counts as waiting; 0: none does. */
-static uint64_t demand_until(const struct hgm_work *w, uint64_t now_ns)
-{
-	uint64_t until = 0;
-
-	for (const struct hgm_feed *f = w->feeds; f; f = f->next) {
-		uint64_t end = atomic_load_explicit(&f->demand_ns, memory_order_relaxed);
-
-		end += end ? HGM_FEED_DEMAND_NS : 0;
-		until = end > until ? end : until;
-	}
-	return until > now_ns ? until : 0;
-}
-
-bool hgm_feed_leaves_cpus(const struct hgm_work *w, const struct hgm_feed *f, uint64_t now_ns,
-			  uint64_t *soonest)
-{
-	uint64_t until = f->computes ? demand_until(w, now_ns) : 0;
-	unsigned int computing = 0;
-
-	if (!until)
-		return true;
-	for (const struct hgm_worker *each = w->workers; each; each = each->next) {
-		uint64_t end = each->since_ns + COMPUTES_NS;
-
-		if (!each->at || !each->at->computes || end <= now_ns)
-			continue;
-		computing++;
-		until = end < until ? end : until;
-	}
-	if (computing < w->computing_most)
-		return true;
-	*soonest = until < *soonest ? until : *soonest;
-	return false;
-}
-
 struct hgm_feed *hgm_feed_next(struct hgm_work *w, uint64_t *soonest)
 {
 	struct hgm_feed *best = NULL;
@@ -310,8 +224,8 @@ struct hgm_feed *hgm_feed_next(struct hgm_work *w, uint64_t *soonest)
 		req = awaited(f);
 		due_ns = req ? req->asked_ns + patience_ns(f) + 1 : UINT64_MAX;
 		/* When the workers that fill are stuck, others may begin. */
-		if (f->source->blocking && w->filling && due_ns > now_ns + STUCK_NS)
-			due_ns = now_ns + STUCK_NS;
+		if (f->source->blocking && w->filling && due_ns > now_ns + HGM_FEED_STUCK_NS)
+			due_ns = now_ns + HGM_FEED_STUCK_NS;
 		if (due_ns < *soonest)
 			*soonest = due_ns;
 	}
@@ -322,29 +236,6 @@ void hgm_feed_pass_over(struct hgm_work *w, struct hgm_feed *f)
 {
 	f->passed_over = w->pass;
 	hgm_fill_window_unused(&f->window);
-}
-
-void hgm_feed_enter(struct hgm_work *w, struct hgm_worker *self, struct hgm_feed *f)
-{
-	self->at = f;
-	self->since_ns = hgm_now_ns();
-	f->users++;
-	f->workers += f->source->blocking;
-	w->filling += f->source->blocking;
-}
-
-void hgm_feed_exit(struct hgm_work *w, struct hgm_worker *self, bool slept)
-{
-	uint64_t now_ns = hgm_now_ns();
-	struct hgm_feed *f = self->at;
-
-	self->at = NULL;
-	f->workers -= f->source->blocking;
-	w->filling -= f->source->blocking;
-	/* A source that answers later takes no CPU of the worker's. */
-	f->computes = !slept && (f->source->blocking || f->window.immediate);
-	f->spent_ns += now_ns > self->since_ns ? now_ns - self->since_ns : 0;
-	put(w, f);
 }
 
 void hgm_work_fill_asked(struct hgm *h, struct hgm_request *req, uint64_t bytes)

@@ -20,6 +20,9 @@ struct hgm_worker;
 /* How long fill makes room for demand after a thread last waited. */
 #define HGM_FEED_DEMAND_NS UINT64_C(100000000)
 
+/* A worker that is in a source for longer is stuck. */
+#define HGM_FEED_STUCK_NS UINT64_C(50000000)
+
 struct hgm_feed {
 	struct hgm_feed *next; /* list of all feeds */
 	struct hgm_source *source;
@@ -43,6 +46,9 @@ struct hgm_feed {
 /* Give a region its feed, as long as the region exists. 0 or -ENOMEM. */
 int hgm_feed_join(struct hgm_region *r);
 void hgm_feed_leave(struct hgm_region *r);
+
+/* One user less. Under the lock. */
+void hgm_feed_put(struct hgm_work *w, struct hgm_feed *f);
 
 /* hgm_feed_add(): the region has pages to fill. hgm_feed_remove(): it has none any more. */
 void hgm_feed_add(struct hgm_work *w, struct hgm_region *r);

@@ -12,6 +12,7 @@ struct hgm;
 struct hgm_fault_thread;
 struct hgm_reads;
 struct hgm_uffd;
+struct hgm_uffd_event;
 
 #define HGM_PARKED_FEW 64 /* room if there is no memory for more */
 
@@ -54,5 +55,14 @@ void hgm_park(struct hgm_server *s, uint64_t addr, uint64_t flags, uint64_t now,
 
 /* Serve parked faults that are due. Return the time until the next one, negative for none. */
 int64_t hgm_park_serve(struct hgm_server *s);
+
+/*
+ * fault_read.c: read a batch of messages. Its events are handled at once, before the faults that
+ * came with them, and are removed from the batch. Returns the number of faults that are left.
+ */
+int hgm_fault_read_batch(struct hgm_server *s, struct hgm_uffd_event *ev, unsigned int max);
+
+/* Is there anything to read? */
+bool hgm_fault_has_messages(const struct hgm_server *s);
 
 #endif

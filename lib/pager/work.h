@@ -164,4 +164,12 @@ static inline bool hgm_work_is_over(const struct hgm_region *r)
 	return atomic_load_explicit(&r->dying, memory_order_acquire);
 }
 
+/*
+ * chunks.c: the next pages of a block that a thread waits for, or of fill. They become the worker's
+ * chunk. False: there are none. *soonest is lowered to the time when the answer may change without
+ * an event. Under the lock.
+ */
+bool hgm_chunk_take_urgent(struct hgm_work *w, struct hgm_chunk *c);
+bool hgm_chunk_take_fill(struct hgm_work *w, struct hgm_chunk *c, uint64_t *soonest);
+
 #endif
