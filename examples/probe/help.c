@@ -90,9 +90,8 @@ const char *help_for(const struct hgm_cap *cap)
 				      !strcmp(name, "uffd.syscall")))
 		return help_for_uffd(cap);
 	if (!strcmp(name, "hgm") && cap->answer == HGM_NO)
-		return "a kernel with the HGM patches; for blocks of 2 MiB shmem, prepared, does "
-		       "the "
-		       "same without";
+		return "a kernel with the HGM patches; for blocks of 2 MiB, prepared shmem gives "
+		       "the same without them";
 	if (cap->answer == HGM_UNPROVEN && (begins(name, "hugetlb.") || begins(name, "hgm.")) &&
 	    strstr(cap->reason, "huge page"))
 		return small ? "as root: echo N >" POOL "2048kB/nr_hugepages"
@@ -100,7 +99,7 @@ const char *help_for(const struct hgm_cap *cap)
 	if (begins(name, "shmem.") && strstr(cap->reason, "[deny]"))
 		return "as root: echo advise >/sys/kernel/mm/transparent_hugepage/shmem_enabled";
 	if (!strcmp(name, "shmem.huge") && cap->answer == HGM_NO)
-		return "nothing is amiss: blocks are made huge by MADV_COLLAPSE";
+		return "no change is needed: MADV_COLLAPSE makes blocks huge";
 	if (cap->answer == HGM_UNPROVEN && strstr(cap->reason, "try again"))
 		return "try again";
 	return newer_kernel(name);

@@ -74,18 +74,19 @@ static void print_backing(const struct backing *b)
 		 : b->fault_bytes >> 20 ? "2 MiB"
 					: "4 KiB");
 	if (!b->says)
-		snprintf(text, sizeof(text), "not asked");
+		snprintf(text, sizeof(text), "not tested");
 	else if (b->answer != HGM_YES)
 		/* The verdict's reason begins with the stage that gave it. */
 		snprintf(text, sizeof(text), "%s%s%s",
 			 strcmp(b->says->name, "hgm") ? b->says->name : "",
 			 strcmp(b->says->name, "hgm") ? ": " : "", b->says->reason);
 	else
-		snprintf(text, sizeof(text), "a fault waits for %s; %s", size,
-			 !b->huge_by			? "stays in small pages"
-			 : !strcmp(b->huge_by, "remap") ? "a full block becomes huge by remapping"
-			 : !strcmp(b->huge_by, "copy")	? "a full block becomes huge by a copy"
-							: "is huge from the start");
+		snprintf(text, sizeof(text), "a fault waits for %s; a block %s", size,
+			 !b->huge_by ? "stays in small pages"
+			 : !strcmp(b->huge_by, "remap")
+				 ? "becomes huge by remapping when it is full"
+			 : !strcmp(b->huge_by, "copy") ? "becomes huge by a copy when it is full"
+						       : "is huge from the start");
 	printf("  %-*s%-*s", NAME_WIDTH - 2, b->title, ANSWER_WIDTH, answer_text(b->answer));
 	print_wrapped(text, INDENT);
 }
@@ -109,7 +110,7 @@ static void print_verdict(const struct findings *f)
 	uname(&uts);
 	printf("Linux %s on %s: ", uts.release, uts.machine);
 	if (f->no_uffd)
-		printf("no userfaultfd can be had here, so no memory can be served.\n");
+		printf("no userfaultfd is available here, so no memory can be served.\n");
 	else if (f->best)
 		printf("the best backing here is %s%s.\n", f->best->title,
 		       f->user_mode_only ? ", for faults of user mode only: not for KVM" : "");
@@ -120,8 +121,8 @@ static void print_verdict(const struct findings *f)
 	if (f->no_uffd) {
 		print_ways(f->caps);
 	} else if (f->user_mode_only) {
-		printf("Only faults of user mode can be served: not those of KVM guests and system "
-		       "calls. Refused:\n");
+		printf("Only faults of user mode can be served, not those of KVM guests and system "
+		       "calls. The ways to get a full userfaultfd are refused:\n");
 		print_ways(f->caps);
 	}
 }
@@ -170,7 +171,7 @@ static bool parse(struct request *q, int argc, char **argv)
 			q->done = true;
 			return true;
 		} else {
-			fprintf(stderr, "hgm-probe: what is '%s'?\n%s", argv[i], usage);
+			fprintf(stderr, "hgm-probe: unknown option '%s'\n%s", argv[i], usage);
 			return false;
 		}
 	}
@@ -189,7 +190,7 @@ static bool know_names(const struct hgm_caps *caps, const struct request *q)
 		all = false;
 	}
 	if (!all)
-		fprintf(stderr, "Without names hgm-probe lists all that there are.\n");
+		fprintf(stderr, "Run hgm-probe without names to list all capabilities.\n");
 	return all;
 }
 

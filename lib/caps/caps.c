@@ -98,12 +98,12 @@ int hgm_caps_probe(struct hgm_caps **out, unsigned int flags)
 	int fd;
 
 	if (!out)
-		return hgm_fail(-EINVAL, "hgm_caps_probe: the place for the result is NULL");
+		return hgm_fail(-EINVAL, "hgm_caps_probe: out is NULL");
 	*out = NULL;
 	if (flags & ~HGM_CAPS_USE_HUGE_PAGES)
 		return hgm_fail(-EINVAL,
-				"hgm_caps_probe: flags %#x are unknown; only %#x "
-				"(HGM_CAPS_USE_HUGE_PAGES) is",
+				"hgm_caps_probe: unknown flags %#x; only %#x "
+				"(HGM_CAPS_USE_HUGE_PAGES) is supported",
 				flags & ~HGM_CAPS_USE_HUGE_PAGES, HGM_CAPS_USE_HUGE_PAGES);
 	caps = calloc(1, sizeof(*caps) + ROWS * sizeof(caps->cap[0]));
 	if (!caps)
@@ -136,7 +136,7 @@ int hgm_caps_probe(struct hgm_caps **out, unsigned int flags)
 
 no_memory:
 	hgm_caps_free(caps);
-	return hgm_fail(-ENOMEM, "hgm_caps_probe: no memory for the table");
+	return hgm_fail(-ENOMEM, "hgm_caps_probe: out of memory for the table");
 }
 
 void hgm_caps_free(struct hgm_caps *caps)

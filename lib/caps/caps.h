@@ -77,7 +77,8 @@ void hgm_probe_answer_errno(struct hgm_probe *p, int rc, const char *what);
 int hgm_probe_open_uffd(uint64_t features);
 
 /* The text for a test that is not run because the caller did not ask for it. */
-#define HGM_SAY_USE_HUGE_PAGES "it takes a huge page for a moment: ask with HGM_CAPS_USE_HUGE_PAGES"
+#define HGM_SAY_USE_HUGE_PAGES \
+	"the test takes a huge page for a moment; HGM_CAPS_USE_HUGE_PAGES allows it"
 
 /* "4 KiB", "2 MiB", "1 GiB" */
 struct hgm_size_text {

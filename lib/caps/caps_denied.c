@@ -77,13 +77,14 @@ static const char *by_filter(const struct standing *st, int rc)
 	if (st->seccomp > 0)
 		return rc == -ENOSYS ? "the seccomp filter of this process hides it, or the kernel "
 				       "is built without CONFIG_USERFAULTFD"
-				     : "the seccomp filter of this process refuses it: a profile "
-				       "with userfaultfd lets it pass";
+				     : "the seccomp filter of this process refuses it; use a "
+				       "profile that allows userfaultfd";
 	if (st->seccomp == 0)
-		return rc == -ENOSYS ? "built without CONFIG_USERFAULTFD (there is no seccomp "
-				       "filter)"
+		return rc == -ENOSYS ? "the kernel is built without CONFIG_USERFAULTFD (there is "
+				       "no seccomp filter)"
 				     : "a security module refuses it (there is no seccomp filter)";
-	return rc == -ENOSYS ? "built without CONFIG_USERFAULTFD, or hidden by a seccomp filter"
+	return rc == -ENOSYS ? "the kernel is built without CONFIG_USERFAULTFD, or a seccomp "
+			       "filter hides it"
 			     : "it needs no privilege, so a seccomp filter or a security module "
 			       "refuses it";
 }
@@ -99,20 +100,19 @@ void hgm_probe_denied_by(char *text, size_t len, int rc, bool user_mode)
 	else if (st.cap_ptrace == 1 && st.initial_ids == 0)
 		snprintf(text, len,
 			 "vm.unprivileged_userfaultfd is 0, and CAP_SYS_PTRACE of a user namespace "
-			 "does not count: it must be held outside, or the sysctl be 1, or "
-			 "/dev/userfaultfd be given");
+			 "does not count; hold the capability outside of the namespace, set the "
+			 "sysctl to 1, or provide /dev/userfaultfd");
 	else if (st.cap_ptrace == 1)
 		snprintf(text, len, "this process has CAP_SYS_PTRACE: %s", by_filter(&st, rc));
 	else if (st.sysctl == 0 && st.cap_ptrace == 0)
 		snprintf(text, len,
-			 "vm.unprivileged_userfaultfd is 0 and this process has no CAP_SYS_PTRACE: "
-			 "the sysctl at 1, that capability%s, or access to /dev/userfaultfd "
-			 "helps%s",
+			 "vm.unprivileged_userfaultfd is 0 and this process has no CAP_SYS_PTRACE; "
+			 "set the sysctl to 1, or give the process that capability%s or access to "
+			 "/dev/userfaultfd%s",
 			 st.initial_ids == 0 ? " (outside of this user namespace)" : "",
-			 st.seccomp > 0 ? "; and it has a seccomp filter, which must let it pass"
-					: "");
+			 st.seccomp > 0 ? "; its seccomp filter must also allow userfaultfd" : "");
 	else
 		snprintf(text, len,
 			 "it needs CAP_SYS_PTRACE or sysctl vm.unprivileged_userfaultfd=1, and a "
-			 "seccomp filter that lets it pass");
+			 "seccomp filter that allows it");
 }

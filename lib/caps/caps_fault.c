@@ -78,7 +78,7 @@ static enum came touch(struct hgm_probe *p, struct hgm_scratch *s, bool write, s
 	}
 	rc = start_toucher(&thread, &t);
 	if (rc) {
-		hgm_probe_answer(p, HGM_UNPROVEN, "a thread to cause a fault: %s",
+		hgm_probe_answer(p, HGM_UNPROVEN, "starting a thread to cause a fault: %s",
 				 hgm_errno_name(rc));
 		hgm_sys->close(t.done_fd);
 		return CAME_NONE;
@@ -94,14 +94,14 @@ static enum came touch(struct hgm_probe *p, struct hgm_scratch *s, bool write, s
 		hgm_probe_answer_errno(p, rc, "poll for the fault");
 	} else if (rc == 0) {
 		hgm_probe_answer(p, HGM_UNPROVEN,
-				 "no message of the fault came within %" PRId64 " s",
+				 "no message about the fault arrived within %" PRId64 " s",
 				 TOUCH_TIMEOUT_NS / 1000000000);
 	} else if (fds[0].revents & POLLIN) {
 		n = hgm_sys->read(s->uffd, msg, sizeof(*msg));
 		if (n == sizeof(*msg) && msg->event == UFFD_EVENT_PAGEFAULT)
 			came = CAME_FAULT;
 		else
-			hgm_probe_answer(p, HGM_UNPROVEN, "reading the message of the fault: %s",
+			hgm_probe_answer(p, HGM_UNPROVEN, "reading the message about the fault: %s",
 					 n < 0 ? hgm_errno_name((int)n) : "not a fault message");
 	} else {
 		came = CAME_DONE;
@@ -125,7 +125,7 @@ static bool fault(struct hgm_probe *p, const struct hgm_probe_row *row, struct h
 		return false;
 	came = touch(p, s, false, msg, tid);
 	if (came == CAME_DONE)
-		hgm_probe_answer(p, HGM_NO, "a touch of absent memory gave no message");
+		hgm_probe_answer(p, HGM_NO, "touching absent memory produced no message");
 	return came == CAME_FAULT;
 }
 
@@ -158,10 +158,10 @@ void hgm_probe_thread_id(struct hgm_probe *p, const struct hgm_probe_row *row)
 
 	if (fault(p, row, &s, &msg, &tid)) {
 		if (msg.arg.pagefault.feat.ptid == tid)
-			hgm_probe_answer(p, HGM_YES, "a fault's message named the thread");
+			hgm_probe_answer(p, HGM_YES, "the message about a fault named the thread");
 		else
-			hgm_probe_answer(p, HGM_NO, "thread %u faulted, the message names %u", tid,
-					 msg.arg.pagefault.feat.ptid);
+			hgm_probe_answer(p, HGM_NO, "thread %u faulted, but the message names %u",
+					 tid, msg.arg.pagefault.feat.ptid);
 	}
 	hgm_scratch_close(&s);
 }
@@ -186,13 +186,12 @@ void hgm_probe_wp_async(struct hgm_probe *p, const struct hgm_probe_row *row)
 	switch (touch(p, &s, true, &msg, &tid)) {
 	case CAME_DONE:
 		hgm_probe_answer(p, HGM_YES,
-				 "a write to a protected page went through without a "
-				 "message");
+				 "a write to a protected page succeeded without a message");
 		break;
 	case CAME_FAULT:
-		hgm_probe_answer(p, HGM_NO,
-				 "WP_ASYNC was agreed to, but a write still sent a "
-				 "message");
+		hgm_probe_answer(
+			p, HGM_NO,
+			"the kernel accepted WP_ASYNC, but a write still caused a message");
 		break;
 	case CAME_NONE:
 		break;

@@ -31,8 +31,7 @@ static bool sysfs_stage(struct hgm_probe *p)
 
 	if (rc == -ENOENT) {
 		hgm_probe_answer(p, HGM_UNPROVEN,
-				 SYSFS " is absent, which says nothing: no kernel is known that "
-				       "has it");
+				 SYSFS " is absent, which says nothing: no known kernel has it");
 	} else if (rc < 0) {
 		hgm_probe_answer_errno(p, rc, SYSFS);
 	} else if (!strcmp(text, "0")) {
@@ -50,8 +49,7 @@ static void advice_stage(struct hgm_probe *p)
 
 	if (!rc)
 		hgm_probe_answer(p, HGM_YES,
-				 "%s is known to this kernel, which may use the number for "
-				 "something else",
+				 "this kernel knows %s, but may use the number for something else",
 				 split_name());
 	else if (rc == -EINVAL)
 		hgm_probe_answer(p, HGM_NO,
@@ -71,8 +69,8 @@ static void exact_address_stage(struct hgm_probe *p)
 		hgm_probe_answer(p, HGM_YES, "userfaultfd offers EXACT_ADDRESS");
 	} else if (fd == -EINVAL) {
 		hgm_probe_answer(p, HGM_NO,
-				 "UFFDIO_API with EXACT_ADDRESS: EINVAL; without it a fault "
-				 "inside a huge page does not say which page it is about");
+				 "UFFDIO_API with EXACT_ADDRESS: EINVAL; without it a fault inside "
+				 "a huge page does not report which page was touched");
 	} else {
 		hgm_probe_answer_errno(p, fd, "no userfaultfd (see uffd.device and uffd.syscall)");
 	}
@@ -92,8 +90,8 @@ static void split_stage(struct hgm_probe *p, enum hgm_memory memory)
 	rc = hgm_sys->madvise(s.primary, s.block, HGM_MADV_SPLIT);
 	if (rc == -EINVAL)
 		hgm_probe_answer(p, HGM_NO,
-				 "%s of shared hugetlb memory: EINVAL, though the number is known: "
-				 "it means something else here",
+				 "%s of shared hugetlb memory: EINVAL, although the kernel knows "
+				 "the number: it means something else here",
 				 split_name());
 	else if (rc)
 		hgm_probe_answer_errno(p, rc, "MADV_SPLIT of shared hugetlb memory");
@@ -103,13 +101,13 @@ static void split_stage(struct hgm_probe *p, enum hgm_memory memory)
 	rc = hgm_smaps_sum(s.primary, s.block, &seen);
 	if (rc)
 		hgm_probe_answer(p, HGM_UNPROVEN,
-				 "MADV_SPLIT was accepted; whether it marked the memory could not "
-				 "be seen: /proc/self/smaps: %s",
+				 "MADV_SPLIT was accepted, but nothing shows whether it marked the "
+				 "memory: /proc/self/smaps: %s",
 				 hgm_errno_name(rc));
 	else if (!seen.areas)
-		hgm_probe_answer(p, HGM_UNPROVEN,
-				 "MADV_SPLIT was accepted; /proc/self/smaps does not show the "
-				 "memory");
+		hgm_probe_answer(
+			p, HGM_UNPROVEN,
+			"MADV_SPLIT was accepted, but /proc/self/smaps does not show the memory");
 	else if (!seen.all_hm)
 		hgm_probe_answer(p, HGM_NO,
 				 "%s was accepted, but did not mark the memory (no 'hm' in VmFlags "
@@ -168,7 +166,7 @@ bool hgm_probe_hgm_stages(struct hgm_probe *p, enum hgm_memory memory)
 	if (!(p->flags & HGM_CAPS_USE_HUGE_PAGES)) {
 		hgm_probe_answer(p, HGM_UNPROVEN,
 				 "%s: not tried, as " HGM_SAY_USE_HUGE_PAGES
-				 " (all stages before say yes)",
+				 " (all earlier stages answer yes)",
 				 proof_names(memory)[0]);
 		return false;
 	}

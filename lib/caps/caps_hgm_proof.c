@@ -75,16 +75,16 @@ static void see_one_page(struct hgm_probe *p, struct hgm_scratch *s)
 								   : after)));
 	else if (have_pagemap && !(page & HGM_PAGEMAP_PRESENT))
 		hgm_probe_answer(p, HGM_NO,
-				 "UFFDIO_CONTINUE of 4 KiB of a huge page reported success, the "
-				 "page table does not show it");
+				 "UFFDIO_CONTINUE of 4 KiB of a huge page reported success, but "
+				 "the page table does not show it");
 	else if (have_pagemap && (before | after) & HGM_PAGEMAP_PRESENT)
-		hgm_probe_answer(p, HGM_NO,
-				 "UFFDIO_CONTINUE of 4 KiB of a huge page mapped the pages beside "
-				 "it too");
+		hgm_probe_answer(
+			p, HGM_NO,
+			"UFFDIO_CONTINUE of 4 KiB of a huge page also mapped adjacent pages");
 	else if (have_counters && (seen.pud || seen.pmd || seen.pte != p->page))
 		hgm_probe_answer(p, HGM_NO,
 				 "UFFDIO_CONTINUE of 4 KiB of a huge page: /proc/self/smaps shows "
-				 "%" PRIu64 " bytes of 4 KiB mappings, %" PRIu64 " of larger ones",
+				 "%" PRIu64 " bytes in 4 KiB mappings, %" PRIu64 " in larger ones",
 				 seen.pte, seen.pmd + seen.pud);
 	else
 		hgm_probe_answer(p, HGM_YES,
@@ -109,7 +109,7 @@ static bool map_one_page(struct hgm_probe *p, struct hgm_scratch *s)
 		hgm_probe_answer_errno(p, rc, "UFFDIO_CONTINUE of 4 KiB of a huge page");
 	else if (done != (int64_t)p->page)
 		hgm_probe_answer(p, HGM_NO,
-				 "UFFDIO_CONTINUE of 4 KiB of a huge page: dealt with %" PRId64
+				 "UFFDIO_CONTINUE of 4 KiB of a huge page: processed %" PRId64
 				 " bytes",
 				 done);
 	else
@@ -138,8 +138,8 @@ static bool map_range(struct hgm_probe *p, struct hgm_scratch *s, uint64_t from,
 			hgm_probe_answer_errno(p, rc, "UFFDIO_CONTINUE of the rest of the block");
 		else
 			hgm_probe_answer(p, HGM_NO,
-					 "UFFDIO_CONTINUE of the rest of the block: success, but "
-					 "%" PRId64 " bytes",
+					 "UFFDIO_CONTINUE of the rest of the block reported "
+					 "success, but processed %" PRId64 " bytes",
 					 done);
 		return false;
 	}
@@ -174,10 +174,11 @@ static void judge_collapse(struct hgm_probe *p, const struct hgm_scratch *s, int
 	uint64_t whole = scan ? (uint64_t)after->huge : after->whole;
 
 	if ((after->counters || scan) && whole == s->block && !after->small)
-		hgm_probe_answer(p, HGM_YES,
-				 "UFFDIO_CONTINUE mapped it by 4 KiB, MADV_COLLAPSE made that one "
-				 "mapping of %s, contents intact (%s)",
-				 hgm_probe_size(s->block).text, scan ? "PAGEMAP_SCAN" : "smaps");
+		hgm_probe_answer(
+			p, HGM_YES,
+			"UFFDIO_CONTINUE mapped the block in 4 KiB pages, and MADV_COLLAPSE turned "
+			"these into one mapping of %s, contents intact (%s)",
+			hgm_probe_size(s->block).text, scan ? "PAGEMAP_SCAN" : "smaps");
 	else if (rc)
 		hgm_probe_answer_errno(p, rc, "MADV_COLLAPSE of a split huge page");
 	else if (after->counters || scan)
@@ -204,10 +205,11 @@ bool hgm_prove_collapse(struct hgm_probe *p, enum hgm_memory memory)
 		goto close;
 	before = look_at(&s, memory);
 	if (before.counters && (before.small != s.block || before.whole)) {
-		hgm_probe_answer(p, HGM_NO,
-				 "UFFDIO_CONTINUE of the block by parts: /proc/self/smaps shows "
-				 "%" PRIu64 " bytes of small mappings, %" PRIu64 " in one",
-				 before.small, before.whole);
+		hgm_probe_answer(
+			p, HGM_NO,
+			"UFFDIO_CONTINUE of the block in parts: /proc/self/smaps shows %" PRIu64
+			" bytes in small mappings, %" PRIu64 " in one",
+			before.small, before.whole);
 		goto close;
 	}
 	rc = hgm_probe_try_collapse(s.primary, s.block);
@@ -248,8 +250,8 @@ void hgm_prove_writeprotect(struct hgm_probe *p, enum hgm_memory memory)
 	rc = hgm_sys->uffd_writeprotect(s.uffd, s.primary + p->page, p->page, HGM_UFFD_WP_PROTECT);
 	if (rc == -EINVAL) {
 		hgm_probe_answer(p, HGM_NO,
-				 "UFFDIO_WRITEPROTECT of 4 KiB of a split huge page: EINVAL; whole "
-				 "huge pages only");
+				 "UFFDIO_WRITEPROTECT of 4 KiB of a split huge page: EINVAL; it "
+				 "protects whole huge pages only");
 		goto close;
 	}
 	if (rc) {
@@ -260,15 +262,15 @@ void hgm_prove_writeprotect(struct hgm_probe *p, enum hgm_memory memory)
 	if (seen < 0)
 		hgm_probe_answer(p, HGM_UNPROVEN,
 				 "UFFDIO_WRITEPROTECT of 4 KiB of a split huge page reported "
-				 "success; /proc/self/pagemap: %s",
+				 "success, but nothing shows it: /proc/self/pagemap: %s",
 				 hgm_errno_name((int)seen));
 	else if (!(seen & HGM_PAGEMAP_UFFD_WP))
 		hgm_probe_answer(p, HGM_NO,
 				 "UFFDIO_WRITEPROTECT of 4 KiB of a split huge page reported "
-				 "success, the page table does not show it");
+				 "success, but the page table does not show it");
 	else
 		hgm_probe_answer(p, HGM_YES,
-				 "UFFDIO_WRITEPROTECT of 4 KiB of a split huge page worked, the "
+				 "UFFDIO_WRITEPROTECT of 4 KiB of a split huge page worked; the "
 				 "page table shows it");
 close:
 	hgm_scratch_close(&s);

@@ -57,9 +57,9 @@ void hgm_probe_huge_page_pool(struct hgm_probe *p, const struct hgm_probe_row *r
 	} else {
 		p->value = nfree;
 		hgm_probe_answer(p, HGM_YES,
-				 "%" PRIu64 " of %" PRIu64 " pages free, %" PRIu64 " of these "
-				 "promised; more: nr_hugepages in /sys/kernel/mm/hugepages/"
-				 "hugepages-%" PRIu64 "kB",
+				 "%" PRIu64 " of %" PRIu64 " pages are free, %" PRIu64
+				 " of these are reserved; to get more, write to nr_hugepages in "
+				 "/sys/kernel/mm/hugepages/hugepages-%" PRIu64 "kB",
 				 nfree, total, reserved, kib);
 	}
 }
@@ -73,17 +73,17 @@ void hgm_probe_shmem_enabled(struct hgm_probe *p, const struct hgm_probe_row *ro
 	rc = hgm_probe_read_text(SHMEM_ENABLED, text, sizeof(text));
 	if (rc == -ENOENT)
 		hgm_probe_answer(p, HGM_NO,
-				 SHMEM_ENABLED ": ENOENT; built without transparent huge "
-					       "pages");
+				 SHMEM_ENABLED
+				 ": ENOENT; the kernel is built without transparent huge pages");
 	else if (rc < 0)
 		hgm_probe_answer_errno(p, rc, SHMEM_ENABLED);
 	else if (strstr(text, "[deny]"))
-		hgm_probe_answer(p, HGM_NO, SHMEM_ENABLED " is '%s': forbids MADV_COLLAPSE too",
-				 text);
+		hgm_probe_answer(p, HGM_NO,
+				 SHMEM_ENABLED " is '%s': this forbids MADV_COLLAPSE too", text);
 	else if (strstr(text, "[never]"))
 		hgm_probe_answer(p, HGM_NO,
-				 SHMEM_ENABLED " is '%s': no huge page by itself, but "
-					       "MADV_COLLAPSE does not ask it",
+				 SHMEM_ENABLED " is '%s': the kernel makes no huge page by itself, "
+					       "but MADV_COLLAPSE ignores this setting",
 				 text);
 	else
 		hgm_probe_answer(p, HGM_YES, SHMEM_ENABLED " is '%s'", text);
@@ -172,7 +172,7 @@ static void collapse_primary(struct hgm_probe *p, struct hgm_scratch *s, const c
 				 "%s)",
 				 how, hgm_errno_name((int)huge));
 	else if ((uint64_t)huge == s->block)
-		hgm_probe_answer(p, HGM_YES, "MADV_COLLAPSE %s worked, %s shows it mapped huge",
+		hgm_probe_answer(p, HGM_YES, "MADV_COLLAPSE %s worked; %s shows it mapped huge",
 				 how, way);
 	else
 		hgm_probe_answer(p, HGM_NO,
@@ -225,8 +225,8 @@ void hgm_probe_collapse_prepared(struct hgm_probe *p, const struct hgm_probe_row
 		hgm_probe_answer_errno(p, rc, "UFFDIO_CONTINUE of 4 KiB of a huge page");
 	else
 		collapse_primary(p, &s,
-				 "of a block prepared through its alias and mapped by 4 KiB, "
-				 "while registered,");
+				 "of a registered block, prepared through its alias and mapped in "
+				 "4 KiB pages,");
 close:
 	hgm_scratch_close(&s);
 }
@@ -261,7 +261,7 @@ void hgm_probe_pagemap_scan(struct hgm_probe *p, const struct hgm_probe_row *row
 		 region.end == (uintptr_t)s.primary + p->page)
 		hgm_probe_answer(p, HGM_YES, "PAGEMAP_SCAN found the one page that was touched");
 	else
-		hgm_probe_answer(p, HGM_NO, "PAGEMAP_SCAN found %d regions where one page is", n);
+		hgm_probe_answer(p, HGM_NO, "PAGEMAP_SCAN found %d regions instead of one page", n);
 close:
 	hgm_scratch_close(&s);
 }

@@ -58,24 +58,22 @@ void hgm_probe_uffd_device(struct hgm_probe *p, const struct hgm_probe_row *row)
 	if (dev == -EACCES) {
 		hgm_probe_answer(
 			p, HGM_DENIED,
-			"open /dev/userfaultfd: EACCES; its owner can allow this user by chmod, "
-			"chgrp or setfacl (and where /dev is mounted nodev, nobody may)");
+			"open /dev/userfaultfd: EACCES; its owner can give this user access with "
+			"chmod, chgrp or setfacl (if /dev is mounted nodev, no user can open it)");
 		return;
 	}
 	if (dev == -EPERM) {
 		hgm_probe_answer(
 			p, HGM_DENIED,
-			"open /dev/userfaultfd: EPERM; the device control group, a seccomp "
-			"filter or a security module refuses it, whatever chmod or "
-			"setfacl say");
+			"open /dev/userfaultfd: EPERM; the device control group, a seccomp filter "
+			"or a security module refuses it, regardless of chmod and setfacl");
 		return;
 	}
 	if (dev == -ENOENT || dev == -ENODEV || dev == -ENXIO) {
-		hgm_probe_answer(
-			p, HGM_NO,
-			"open /dev/userfaultfd: %s; it came with Linux 6.1, and containers "
-			"have to be given it",
-			hgm_errno_name(dev));
+		hgm_probe_answer(p, HGM_NO,
+				 "open /dev/userfaultfd: %s; Linux 6.1 introduced it, and "
+				 "containers must be given it",
+				 hgm_errno_name(dev));
 		return;
 	}
 	if (dev < 0) {
@@ -86,8 +84,8 @@ void hgm_probe_uffd_device(struct hgm_probe *p, const struct hgm_probe_row *row)
 	hgm_sys->close(dev);
 	if (fd == -ENOTTY || fd == -EINVAL) {
 		hgm_probe_answer(p, HGM_NO,
-				 "USERFAULTFD_IOC_NEW on /dev/userfaultfd: %s; what is there is "
-				 "not that device",
+				 "USERFAULTFD_IOC_NEW on /dev/userfaultfd: %s; this file is not "
+				 "the userfaultfd device",
 				 hgm_errno_name(fd));
 		return;
 	}

@@ -34,11 +34,12 @@ void hgm_probe_answer_errno(struct hgm_probe *p, int rc, const char *what)
 	switch (-rc) {
 	case EPERM:
 	case EACCES:
-		hgm_probe_answer(p, HGM_DENIED, "%s: %s; this process may not", what, name);
+		hgm_probe_answer(p, HGM_DENIED, "%s: %s; this process is not permitted to do this",
+				 what, name);
 		return;
 	case ENOMEM:
 	case ENOSPC:
-		hgm_probe_answer(p, HGM_UNPROVEN, "%s: %s; no memory or no free huge page for it",
+		hgm_probe_answer(p, HGM_UNPROVEN, "%s: %s; out of memory, or no free huge page",
 				 what, name);
 		return;
 	case EMFILE:

@@ -23,10 +23,10 @@ static void judge(struct hgm_probe *p, const struct hgm_scratch *s, const char *
 
 	snprintf(what, sizeof(what), "%s of %s", verb, hgm_probe_size(len).text);
 	if (rc == -EINVAL && len < s->block) {
-		hgm_probe_answer(p, HGM_NO,
-				 "%s: EINVAL; the kernel does not take pages of this memory "
-				 "one by one",
-				 what);
+		hgm_probe_answer(
+			p, HGM_NO,
+			"%s: EINVAL; the kernel does not accept pages of this memory one by one",
+			what);
 		return;
 	}
 	if (rc) {
@@ -34,7 +34,7 @@ static void judge(struct hgm_probe *p, const struct hgm_scratch *s, const char *
 		return;
 	}
 	if (done != (int64_t)len) {
-		hgm_probe_answer(p, HGM_NO, "%s: dealt with %" PRId64 " bytes only", what, done);
+		hgm_probe_answer(p, HGM_NO, "%s: processed %" PRId64 " bytes only", what, done);
 		return;
 	}
 	if (!want) {
@@ -46,10 +46,10 @@ static void judge(struct hgm_probe *p, const struct hgm_scratch *s, const char *
 		hgm_probe_answer(p, HGM_YES, "%s worked (not verified: /proc/self/pagemap: %s)",
 				 what, hgm_errno_name((int)seen));
 	else if (seen & want)
-		hgm_probe_answer(p, HGM_YES, "%s worked, the page table shows it", what);
+		hgm_probe_answer(p, HGM_YES, "%s worked; the page table shows it", what);
 	else
-		hgm_probe_answer(p, HGM_NO, "%s reported success, the page table does not show it",
-				 what);
+		hgm_probe_answer(p, HGM_NO,
+				 "%s reported success, but the page table does not show it", what);
 }
 
 static uint64_t step_of(const struct hgm_probe *p, const struct hgm_scratch *s,
@@ -80,7 +80,7 @@ void hgm_probe_copy(struct hgm_probe *p, const struct hgm_probe_row *row)
 	rc = hgm_sys->mmap(&src, NULL, step, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
 			   -1, 0);
 	if (rc) {
-		hgm_probe_answer_errno(p, rc, "memory to copy from");
+		hgm_probe_answer_errno(p, rc, "allocating memory to copy from");
 		goto close;
 	}
 	/*
@@ -128,11 +128,10 @@ void hgm_probe_continue(struct hgm_probe *p, const struct hgm_probe_row *row)
 		goto close;
 	rc = hgm_sys->uffd_continue(s.uffd, s.primary, step, 0, &done);
 	if (rc == -EFAULT && !s.reserved)
-		hgm_probe_answer(
-			p, HGM_UNPROVEN,
-			"UFFDIO_CONTINUE of %s was understood (EFAULT: no page in the page "
-			"cache); to have one, " HGM_SAY_USE_HUGE_PAGES,
-			hgm_probe_size(step).text);
+		hgm_probe_answer(p, HGM_UNPROVEN,
+				 "UFFDIO_CONTINUE of %s was understood (EFAULT: no page in the "
+				 "page cache), but not verified, as " HGM_SAY_USE_HUGE_PAGES,
+				 hgm_probe_size(step).text);
 	else
 		judge(p, &s, "UFFDIO_CONTINUE", rc, done, step, HGM_PAGEMAP_PRESENT);
 close:
@@ -202,7 +201,7 @@ static void touch_poison(struct hgm_probe *p, struct hgm_scratch *s, uint64_t st
 		hgm_probe_answer(p, HGM_NO,
 				 "UFFDIO_POISON reported success, but the page could be read");
 	else if (n == -EFAULT)
-		hgm_probe_answer(p, HGM_YES, "UFFDIO_POISON of %s worked, reading the page fails",
+		hgm_probe_answer(p, HGM_YES, "UFFDIO_POISON of %s worked; reading the page fails",
 				 hgm_probe_size(step).text);
 }
 

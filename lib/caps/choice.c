@@ -86,14 +86,15 @@ static int check_size(const struct hgm_choice *c, enum hgm_candidate candidate, 
 	uint64_t block = block_of(c);
 
 	if (!is_hugetlb(candidate) && block != MIB2)
-		return refuse(why, -EINVAL, "block_bytes %llu: this backing has 2 MiB only",
+		return refuse(why, -EINVAL, "block_bytes %llu: this backing supports only 2 MiB",
 			      (unsigned long long)block);
 	if (is_hugetlb(candidate) && block != MIB2 && block != GIB1)
-		return refuse(why, -EINVAL, "block_bytes %llu: hugetlb has 2 MiB and 1 GiB",
+		return refuse(why, -EINVAL,
+			      "block_bytes %llu: hugetlb supports only 2 MiB and 1 GiB",
 			      (unsigned long long)block);
 	if (is_hugetlb(candidate) && c->opts->length % block)
 		return refuse(why, -EINVAL,
-			      "length %llu is no multiple of the huge page, %llu bytes",
+			      "length %llu is not a multiple of the huge page size, %llu bytes",
 			      (unsigned long long)c->opts->length, (unsigned long long)block);
 	return 0;
 }
@@ -106,19 +107,23 @@ static int check_wishes(const struct hgm_choice *c, enum hgm_candidate candidate
 
 	if (o->map_bytes_max && map_bytes > o->map_bytes_max)
 		return refuse(why, -EOPNOTSUPP,
-			      "faults wait for %llu kB, at most %llu kB were asked (map_bytes_max)",
+			      "faults wait for %llu kB, but the caller allows at most %llu kB "
+			      "(map_bytes_max)",
 			      (unsigned long long)map_bytes >> 10,
 			      (unsigned long long)o->map_bytes_max >> 10);
 	if (o->require & HGM_REQUIRE_HUGETLB && !is_hugetlb(candidate))
-		return refuse(why, -EOPNOTSUPP, "is not hugetlb (HGM_REQUIRE_HUGETLB)");
+		return refuse(why, -EOPNOTSUPP, "this memory is not hugetlb (HGM_REQUIRE_HUGETLB)");
 	if (o->require & HGM_REQUIRE_SHARED && candidate == HGM_CANDIDATE_ANON)
-		return refuse(why, -EOPNOTSUPP, "cannot be shared (HGM_REQUIRE_SHARED)");
+		return refuse(why, -EOPNOTSUPP,
+			      "this memory cannot be shared (HGM_REQUIRE_SHARED)");
 	if (o->avoid & HGM_AVOID_COMMIT && commits)
-		return refuse(why, -EOPNOTSUPP, "is allocated up front (HGM_AVOID_COMMIT)");
+		return refuse(why, -EOPNOTSUPP,
+			      "this memory is allocated up front (HGM_AVOID_COMMIT)");
 	if (o->avoid & HGM_AVOID_HUGETLB && is_hugetlb(candidate))
-		return refuse(why, -EOPNOTSUPP, "takes huge pages of the pool (HGM_AVOID_HUGETLB)");
+		return refuse(why, -EOPNOTSUPP,
+			      "this memory takes huge pages from the pool (HGM_AVOID_HUGETLB)");
 	if (o->avoid & HGM_AVOID_HGM && candidate == HGM_CANDIDATE_NATIVE)
-		return refuse(why, -EOPNOTSUPP, "not wanted (HGM_AVOID_HGM)");
+		return refuse(why, -EOPNOTSUPP, "the caller excludes it (HGM_AVOID_HGM)");
 	return 0;
 }
 
@@ -203,17 +208,18 @@ static int check_kernel(const struct hgm_choice *c, enum hgm_candidate candidate
 
 	if (is_hugetlb(candidate) && !(have & HGM_UFFD_FEATURE_MINOR_HUGETLBFS))
 		return refuse(why, -EOPNOTSUPP,
-			      "this kernel's userfaultfd has no MINOR_HUGETLBFS (5.13 or later "
-			      "has); use HGM_BACKING_ANON");
+			      "this kernel's userfaultfd has no MINOR_HUGETLBFS (Linux 5.13 or "
+			      "later has it); use HGM_BACKING_ANON");
 	if ((candidate == HGM_CANDIDATE_SHMEM || candidate == HGM_CANDIDATE_SHMEM_LAZY) &&
 	    !(have & HGM_UFFD_FEATURE_MINOR_SHMEM))
 		return refuse(why, -EOPNOTSUPP,
-			      "this kernel's userfaultfd has no MINOR_SHMEM (5.14 or later has); "
-			      "use HGM_BACKING_ANON");
+			      "this kernel's userfaultfd has no MINOR_SHMEM (Linux 5.14 or later "
+			      "has it); use HGM_BACKING_ANON");
 	/* Without it, faults are reported, and threads wait, at the start of the huge page. */
 	if (candidate == HGM_CANDIDATE_NATIVE && !(have & HGM_UFFD_FEATURE_EXACT_ADDRESS))
 		return refuse(why, -EOPNOTSUPP,
-			      "this kernel's userfaultfd has no EXACT_ADDRESS (5.18 or later has)");
+			      "this kernel's userfaultfd has no EXACT_ADDRESS (Linux 5.18 or later "
+			      "has it)");
 	if (candidate == HGM_CANDIDATE_NATIVE)
 		return ask(c->able, block_of(c) == GIB1 ? &a->native_1g : &a->native_2m, IS_NATIVE,
 			   block_of(c), why);
@@ -253,8 +259,8 @@ int hgm_choice_begin(struct hgm_choice *c, struct hgm_abilities *able,
 				o->require, o->avoid);
 	if (max && (max & (max - 1) || max < HGM_PAGE_BYTES))
 		return hgm_fail(-EINVAL,
-				"hgm_region_create: map_bytes_max %llu is no power of two from "
-				"4096 on",
+				"hgm_region_create: map_bytes_max %llu is not a power of two of at "
+				"least 4096",
 				(unsigned long long)max);
 	if (o->flags & HGM_REGION_NO_COLLAPSE &&
 	    (o->require & HGM_REQUIRE_HUGE || o->flags & HGM_REGION_DEFER_COLLAPSE))
@@ -292,7 +298,7 @@ int hgm_choice_next(struct hgm_choice *c, enum hgm_candidate *candidate)
 	}
 	if (c->single)
 		return hgm_fail(c->rc, "hgm_region_create: %s", c->refused);
-	return hgm_fail(c->rc, "hgm_region_create: no memory is to be had as asked: %s",
+	return hgm_fail(c->rc, "hgm_region_create: no type of memory meets the request: %s",
 			c->refused);
 }
 

@@ -25,24 +25,26 @@ int hgm_memory_kind(const struct hgm_region_opts *o, struct hgm_memory_kind *out
 	if (kind.access != O_RDWR)
 		return hgm_fail(-EBADF, "fd %d is not open for reading and writing%s", o->fd,
 				o->backing == HGM_BACKING_MAPPING
-					? " (anonymous memory says fd = -1)"
+					? " (for anonymous memory, set fd to -1)"
 					: "");
 	if (!S_ISREG(kind.mode) ||
 	    (kind.fs_magic != TMPFS_MAGIC && kind.fs_magic != HUGETLBFS_MAGIC))
-		return hgm_fail(-EINVAL,
-				"descriptor %d is no memfd, tmpfs or hugetlbfs file; userfaultfd "
-				"serves no other (give a disk file as the source instead)",
-				o->fd);
+		return hgm_fail(
+			-EINVAL,
+			"descriptor %d is not a memfd, tmpfs or hugetlbfs file; userfaultfd "
+			"supports no other files (use a disk file as the source instead)",
+			o->fd);
 	block = kind.fs_magic == HUGETLBFS_MAGIC ? kind.fs_block_bytes : MIB2;
 	if (block < MIB2)
 		return hgm_fail(-EOPNOTSUPP,
-				"descriptor %d has blocks of %llu bytes; 2 MiB is the least", o->fd,
-				(unsigned long long)block);
+				"descriptor %d has blocks of %llu bytes; the minimum is 2 MiB",
+				o->fd, (unsigned long long)block);
 	if (o->block_bytes && o->block_bytes != block)
 		return hgm_fail(-EINVAL, "descriptor %d has blocks of %llu bytes, not %llu", o->fd,
 				(unsigned long long)block, (unsigned long long)o->block_bytes);
 	if (o->fd_offset % block)
-		return hgm_fail(-EINVAL, "fd_offset %llu is no multiple of the block, %llu bytes",
+		return hgm_fail(-EINVAL,
+				"fd_offset %llu is not a multiple of the block size, %llu bytes",
 				(unsigned long long)o->fd_offset, (unsigned long long)block);
 	if (o->fd_offset > kind.size || o->length > kind.size - o->fd_offset)
 		return hgm_fail(

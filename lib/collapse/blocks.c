@@ -66,8 +66,9 @@ int hgm_region_collapse(struct hgm_region *r)
 	if (!r)
 		return hgm_fail(-EINVAL, "hgm_region_collapse: the region is NULL");
 	if (r->flags & HGM_REGION_NO_COLLAPSE)
-		return hgm_fail(-EOPNOTSUPP, "hgm_region_collapse: the region was made with "
-					     "HGM_REGION_NO_COLLAPSE");
+		return hgm_fail(
+			-EOPNOTSUPP,
+			"hgm_region_collapse: the region was created with HGM_REGION_NO_COLLAPSE");
 	if (!atomic_exchange_explicit(&r->deferred, false, memory_order_seq_cst)) {
 		hgm_collapse_look_again(r);
 		return 0;

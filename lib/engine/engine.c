@@ -49,12 +49,11 @@ static int check_opts(struct hgm_opts *o)
 		return hgm_fail(-EINVAL, "hgm_create: unknown flags 0x%x", o->flags);
 	if (o->fault_threads > HGM_THREADS_MAX || o->workers > HGM_THREADS_MAX ||
 	    o->collapse_threads > HGM_COLLAPSERS_MAX)
-		return hgm_fail(
-			-EINVAL,
-			"hgm_create: %u fault threads, %u workers, %u threads for collapse; at "
-			"most %d, %d, %d",
-			o->fault_threads, o->workers, o->collapse_threads, HGM_THREADS_MAX,
-			HGM_THREADS_MAX, HGM_COLLAPSERS_MAX);
+		return hgm_fail(-EINVAL,
+				"hgm_create: %u fault threads, %u workers, %u threads for "
+				"collapse; at most %d, %d and %d are allowed",
+				o->fault_threads, o->workers, o->collapse_threads, HGM_THREADS_MAX,
+				HGM_THREADS_MAX, HGM_COLLAPSERS_MAX);
 	if (o->spin_us > SPIN_MAX_US && o->spin_us != HGM_SPIN_NEVER)
 		return hgm_fail(-EINVAL, "hgm_create: spin_us %u is more than %d", o->spin_us,
 				SPIN_MAX_US);
@@ -158,8 +157,9 @@ static void log_engine(const struct hgm *h)
 		h->opts.workers);
 	if (h->user_mode_only)
 		hgm_log(&h->log, HGM_LOG_WARNING,
-			"userfaultfd is for faults of user mode only: KVM and system calls that "
-			"touch absent memory fail with EFAULT; hgm-probe tells what would help");
+			"the userfaultfd serves faults of user mode only: KVM and system calls "
+			"that touch absent memory fail with EFAULT; hgm-probe(1) shows what would "
+			"help");
 }
 
 static const struct hgm_region_ops region_ops = {
@@ -191,7 +191,7 @@ int hgm_create(struct hgm **out, const struct hgm_opts *opts)
 		return rc;
 	if (sysconf(_SC_PAGESIZE) != HGM_PAGE_BYTES)
 		return hgm_fail(-EOPNOTSUPP,
-				"hgm_create: pages of %ld bytes; libhgm knows 4096 only",
+				"hgm_create: the page size is %ld bytes; libhgm supports only 4096",
 				sysconf(_SC_PAGESIZE));
 	h = aligned_alloc(64, (sizeof(*h) + 63) / 64 * 64);
 	if (!h)
@@ -222,7 +222,7 @@ int hgm_create(struct hgm **out, const struct hgm_opts *opts)
 		rc = h->event_fd < 0 ? h->event_fd : h->stop_fd;
 		hgm_fail(rc, "hgm_create: eventfd: %s; " HGM_FD_HINT, hgm_errno_name(rc));
 	} else if ((rc = hgm_rcu_init())) {
-		hgm_fail(rc, "hgm_create: no thread can be started: %s; " HGM_THREAD_HINT,
+		hgm_fail(rc, "hgm_create: cannot start a thread: %s; " HGM_THREAD_HINT,
 			 hgm_errno_name(rc));
 	} else if (hgm_work_init(h) || hgm_events_init(h) || hgm_collapser_init(h) ||
 		   hgm_requests_init(h)) {
@@ -284,7 +284,7 @@ int hgm_start(struct hgm *h)
 	if (!h)
 		return hgm_fail(-EINVAL, "hgm_start: the engine is NULL");
 	if (atomic_exchange_explicit(&h->running, true, memory_order_acq_rel))
-		return hgm_fail(-EALREADY, "hgm_start: the engine was started before");
+		return hgm_fail(-EALREADY, "hgm_start: the engine was already started");
 	/* All threads or none: nothing begins before the gate opens. */
 	pthread_mutex_lock(&h->gate.lock);
 	hgm_events_give_faults(h);

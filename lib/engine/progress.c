@@ -68,8 +68,8 @@ int hgm_wait(struct hgm *h, int timeout_ms)
 
 		if (p.poisoned_bytes)
 			return hgm_fail(-EIO,
-					"hgm_wait: %llu bytes were given up, and are poisoned; "
-					"last error %s",
+					"hgm_wait: %llu bytes could not be supplied and are "
+					"poisoned; last error %s",
 					(unsigned long long)p.poisoned_bytes,
 					hgm_errno_name(p.last_error));
 	}

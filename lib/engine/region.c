@@ -30,26 +30,26 @@ static int check_opts(const struct hgm_region_opts *o)
 	const struct hgm_source *src = o->source;
 
 	if (!src)
-		return hgm_fail(-EINVAL, "hgm_region_create: no source; make one with "
+		return hgm_fail(-EINVAL, "hgm_region_create: no source; create one with "
 					 "hgm_source_file(), _fd(), _memory() or _fn()");
 	if (!o->length || o->length % HGM_PAGE_BYTES || o->length > INT64_MAX)
 		return hgm_fail(-EINVAL,
-				"hgm_region_create: length %llu is zero, no multiple of 4096,"
-				" or too large",
+				"hgm_region_create: length %llu is zero, not a multiple of 4096, "
+				"or too large",
 				(unsigned long long)o->length);
 	if (o->source_offset % HGM_PAGE_BYTES || o->source_offset > INT64_MAX - o->length)
 		return hgm_fail(-EINVAL,
-				"hgm_region_create: source_offset %llu is no multiple of 4096"
-				", or too large",
+				"hgm_region_create: source_offset %llu is not a multiple of 4096, "
+				"or is too large",
 				(unsigned long long)o->source_offset);
 	if (src->length &&
 	    (o->source_offset > src->length || o->length > src->length - o->source_offset))
-		return hgm_fail(
-			-EINVAL,
-			"hgm_region_create: the source has %llu bytes, the region wants [%llu, "
-			"+%llu); make the region shorter or the source longer",
-			(unsigned long long)src->length, (unsigned long long)o->source_offset,
-			(unsigned long long)o->length);
+		return hgm_fail(-EINVAL,
+				"hgm_region_create: the source has %llu bytes, but the region "
+				"needs [%llu, +%llu); make the region shorter or the source longer",
+				(unsigned long long)src->length,
+				(unsigned long long)o->source_offset,
+				(unsigned long long)o->length);
 	if (o->backing > HGM_BACKING_MAPPING || o->flags & ~flags || o->reserved)
 		return hgm_fail(-EINVAL,
 				"hgm_region_create: unknown backing %u or flags 0x%x, or reserved "
@@ -58,14 +58,14 @@ static int check_opts(const struct hgm_region_opts *o)
 	if (o->flags & HGM_REGION_LAZY && o->backing != HGM_BACKING_FD &&
 	    o->backing != HGM_BACKING_MAPPING)
 		return hgm_fail(-EINVAL,
-				"hgm_region_create: HGM_REGION_LAZY goes with FD and MAPPING; "
-				"otherwise say HGM_BACKING_SHMEM_LAZY");
+				"hgm_region_create: HGM_REGION_LAZY is only for HGM_BACKING_FD and "
+				"HGM_BACKING_MAPPING; otherwise use HGM_BACKING_SHMEM_LAZY");
 	if (o->backing != HGM_BACKING_FD && o->backing != HGM_BACKING_MAPPING &&
 	    (o->fd > 0 || o->fd_offset))
-		return hgm_fail(-EINVAL, "hgm_region_create: fd and fd_offset go with "
+		return hgm_fail(-EINVAL, "hgm_region_create: fd and fd_offset are only for "
 					 "HGM_BACKING_FD and HGM_BACKING_MAPPING");
 	if (o->backing != HGM_BACKING_MAPPING && o->addr)
-		return hgm_fail(-EINVAL, "hgm_region_create: addr goes with HGM_BACKING_MAPPING");
+		return hgm_fail(-EINVAL, "hgm_region_create: addr is only for HGM_BACKING_MAPPING");
 	return 0;
 }
 
@@ -100,9 +100,10 @@ static int check_overlaps(const struct hgm *h, const struct hgm_claim *claim)
 
 	for (const struct hgm_claim *c = h->claims; c; c = c->next) {
 		if (same_mapping(c, claim) || same_file(c, claim))
-			return hgm_fail(-EBUSY,
-					"hgm_region_create: a region of this engine has this %s",
-					same_mapping(c, claim) ? "memory" : "part of the file");
+			return hgm_fail(
+				-EBUSY,
+				"hgm_region_create: a region of this engine already uses this %s",
+				same_mapping(c, claim) ? "memory" : "part of the file");
 		served |= (c->addr && overlaps(claim->source, c->addr, c->length)) ||
 			  (claim->addr && overlaps(c->source, claim->addr, claim->length));
 	}
@@ -112,9 +113,8 @@ static int check_overlaps(const struct hgm *h, const struct hgm_claim *claim)
 		served |= overlaps(claim->source, (uintptr_t)r->primary, r->mapped);
 	}
 	if (served)
-		return hgm_fail(-EINVAL,
-				"hgm_region_create: a memory source lies in a region of this "
-				"engine, whose threads would wait for themselves");
+		return hgm_fail(-EINVAL, "hgm_region_create: the memory source lies in a region of "
+					 "this engine, whose threads would wait for themselves");
 	return 0;
 }
 
@@ -178,11 +178,11 @@ static int alloc_state(struct hgm_region *r)
 	if (!rc)
 		rc = hgm_lost_init(r);
 	if (rc)
-		return hgm_fail(rc, "no memory for the state of %llu blocks: %s",
+		return hgm_fail(rc, "cannot allocate the state of %llu blocks: %s",
 				(unsigned long long)r->blocks, hgm_errno_name(rc));
 	if (r->copies || r->bounces)
 		rc = hgm_requests_need_bounce(r->h);
-	return rc ? hgm_fail(rc, "no memory for bounce buffers: %s", hgm_errno_name(rc)) : 0;
+	return rc ? hgm_fail(rc, "cannot allocate bounce buffers: %s", hgm_errno_name(rc)) : 0;
 }
 
 void hgm_region_free(struct hgm_region *r)

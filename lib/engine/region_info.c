@@ -33,7 +33,7 @@ static void describe_shmem(struct hgm_region *r, const char *of)
 	size_t n = sizeof(r->sentence);
 
 	if (!r->collapses)
-		snprintf(r->sentence, n, "shmem, 4 KiB pages%s: to be left small", of);
+		snprintf(r->sentence, n, "shmem, 4 KiB pages%s: the pages stay small", of);
 	else if (r->prepared_blocks == r->blocks)
 		snprintf(r->sentence, n,
 			 "shmem 2 MiB prepared%s: faults cost 4 KiB, full blocks become huge "
@@ -44,7 +44,7 @@ static void describe_shmem(struct hgm_region *r, const char *of)
 			 "shmem 2 MiB%s: %llu of %llu blocks are prepared, the rest is in 4 KiB "
 			 "pages (%s)",
 			 of, (unsigned long long)r->prepared_blocks, (unsigned long long)r->blocks,
-			 collapse ? hgm_errno_name(collapse) : "the last is not whole");
+			 collapse ? hgm_errno_name(collapse) : "the last block is not whole");
 }
 
 void hgm_region_describe(struct hgm_region *r, uint32_t asked, const char *refused)
@@ -149,10 +149,10 @@ int hgm_region_import(struct hgm_region *r, uint64_t first, uint64_t pages, cons
 		return rc;
 	if (!r->holds_contents)
 		return hgm_fail(-EOPNOTSUPP,
-				"hgm_region_import: only a caller's file can hold contents "
-				"from before (HGM_BACKING_FD, HGM_BACKING_MAPPING with fd)");
+				"hgm_region_import: only a caller's file can hold earlier contents "
+				"(HGM_BACKING_FD, HGM_BACKING_MAPPING with fd)");
 	if (atomic_load_explicit(&r->h->running, memory_order_acquire))
-		return hgm_fail(-EBUSY, "hgm_region_import: the engine has been started");
+		return hgm_fail(-EBUSY, "hgm_region_import: the engine was already started");
 	for (uint64_t w = 0; w * 64 < pages; w++) {
 		uint64_t word = first / 64 + w;
 		uint64_t mine, low, run;

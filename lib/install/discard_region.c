@@ -70,7 +70,7 @@ int hgm_discard_check(const struct hgm_region *r, uint64_t offset, uint64_t leng
 	if (hgm_reads_events() || hgm_thread_is_calling_back())
 		return hgm_fail(-EDEADLK,
 				"%s: called on a thread of the engine, which would wait for "
-				"itself; do it on another thread",
+				"itself; call it on another thread",
 				function);
 	return 0;
 }

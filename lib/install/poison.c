@@ -21,8 +21,8 @@ void hgm_poison_shrunk(struct hgm_region *r, uint64_t page, uint64_t pages)
 	atomic_store_explicit(&r->h->last_error, -ENODATA, memory_order_relaxed);
 	hgm_notify(r->h);
 	hgm_log_some(&r->h->log, HGM_LOG_SHRUNK, HGM_LOG_ERROR,
-		     "the region's file was truncated: %llu KiB at %p are behind its end and raise "
-		     "SIGBUS; F_SEAL_SHRINK keeps everybody from that",
+		     "the region's file was truncated: %llu KiB at %p are beyond its end and raise "
+		     "SIGBUS; F_SEAL_SHRINK prevents this",
 		     (unsigned long long)pages * HGM_PAGE_BYTES >> 10, hgm_region_at(r, page));
 }
 
@@ -84,9 +84,10 @@ static int poison_or_wait(struct hgm_region *r, uint64_t page, uint64_t pages, i
 		return 0;
 	}
 	hgm_log_some(&r->h->log, HGM_LOG_GIVEN_UP, HGM_LOG_ERROR,
-		     "the kernel would not map %llu KiB at %p: %s; %s",
+		     "the kernel refuses to map %llu KiB at %p: %s; %s",
 		     (unsigned long long)pages * HGM_PAGE_BYTES >> 10, hgm_region_at(r, page),
-		     hgm_errno_name(why), rc ? "who touches them waits" : "they are poisoned");
+		     hgm_errno_name(why),
+		     rc ? "a thread that touches them waits" : "they are poisoned");
 	return rc ? -EAGAIN : 0;
 }
 

@@ -35,10 +35,10 @@ static void starve(struct hgm_region *r, int rc)
 	if (atomic_exchange_explicit(&r->install->starved, true, memory_order_relaxed))
 		return;
 	hgm_log_some(&r->h->log, HGM_LOG_NO_MEMORY, HGM_LOG_WARNING,
-		     "%s: what has arrived for the region at %p is put into memory when there is "
-		     "some again; until then whoever touches it waits",
+		     "%s: data that has arrived for the region at %p is installed when there is "
+		     "room again; until then a thread that touches it waits",
 		     rc == -ENOSPC ? "ENOSPC: the file system of the region's file is full"
-				   : "ENOMEM: there is no memory",
+				   : "ENOMEM: out of memory",
 		     (void *)r->primary);
 }
 

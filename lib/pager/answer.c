@@ -123,8 +123,8 @@ bool hgm_step_contents(struct hgm_request *req, uint64_t *now_ns)
 static void log_impossible(struct hgm_request *req, int64_t result, uint64_t length)
 {
 	hgm_log_some(&req->in.r->h->log, HGM_LOG_IMPOSSIBLE, HGM_LOG_ERROR,
-		     "source: %lld is no possible answer to a request of %llu bytes: neither 4096 "
-		     "bytes or more of them, nor a negative errno",
+		     "source: %lld is not a valid answer to a request of %llu bytes: it is neither "
+		     "4096 or more of these bytes nor a negative errno",
 		     (long long)result, (unsigned long long)length);
 }
 

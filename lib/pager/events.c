@@ -333,7 +333,8 @@ int hgm_events_add(struct hgm *h, struct hgm_uffd *u)
 	}
 	pthread_mutex_unlock(&e->lock);
 	if (rc)
-		return hgm_fail(rc, "events of at most %d regions are read by themselves",
+		return hgm_fail(rc,
+				"at most %d regions can have a userfaultfd of their own for events",
 				HGM_EVENTS_EXTRA_MAX);
 	kick(e);
 	return 0;

@@ -160,9 +160,9 @@ static int check(struct hgm_fill_opts *o, const struct hgm_fill_opts *opts, cons
 	if (rc)
 		return rc;
 	if (o->flags & ~HGM_FILL_PAUSED)
-		return hgm_fail(-EINVAL, "%s: flags 0x%x: unknown", function, o->flags);
+		return hgm_fail(-EINVAL, "%s: unknown flags 0x%x", function, o->flags);
 	if (o->order > HGM_FILL_NEAR_FAULTS)
-		return hgm_fail(-EINVAL, "%s: order %u: unknown", function, o->order);
+		return hgm_fail(-EINVAL, "%s: unknown order %u", function, o->order);
 	return 0;
 }
 
@@ -190,8 +190,9 @@ int hgm_set_fill(struct hgm *h, const struct hgm_fill_opts *opts)
 		return hgm_fail(-EINVAL, "hgm_set_fill: the engine is NULL");
 	rc = check(&o, opts, "hgm_set_fill");
 	if (!rc && o.order)
-		rc = hgm_fail(-EINVAL, "hgm_set_fill: an order is a region's; use "
-				       "hgm_region_set_fill()");
+		rc = hgm_fail(
+			-EINVAL,
+			"hgm_set_fill: only a region has an order; use hgm_region_set_fill()");
 	if (rc)
 		return rc;
 	pthread_mutex_lock(&h->work->lock);

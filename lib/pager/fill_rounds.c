@@ -279,8 +279,8 @@ int hgm_region_prefetch(struct hgm_region *r, uint64_t offset, uint64_t length)
 		add_prefetch(w, r, offset >> HGM_PAGE_SHIFT, length >> HGM_PAGE_SHIFT, 0);
 	else
 		rc = hgm_fail(-ENOBUFS,
-			      "hgm_region_prefetch: %d ranges wait already; try again "
-			      "when some have arrived",
+			      "hgm_region_prefetch: %d ranges already wait; try again when some "
+			      "have arrived",
 			      HGM_PREFETCH_MAX);
 	pthread_mutex_unlock(&w->lock);
 	return rc;

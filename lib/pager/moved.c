@@ -40,8 +40,8 @@ void hgm_region_moved(struct hgm_region *r, uint64_t addr, uint64_t len)
 		atomic_fetch_add_explicit(&h->events->moved_count, 1, memory_order_relaxed);
 
 	hgm_log_some(&h->log, HGM_LOG_MOVED, HGM_LOG_ERROR,
-		     "mremap(2) has moved %llu KiB of a region to 0x%llx: they are not served any "
-		     "more, and what has not arrived raises SIGBUS",
+		     "mremap(2) moved %llu KiB of a region to 0x%llx: they are no longer served, "
+		     "and pages that have not arrived raise SIGBUS",
 		     (unsigned long long)len >> 10, (unsigned long long)addr);
 	if (n >= HGM_MOVED_MAX)
 		return;

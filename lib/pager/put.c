@@ -141,7 +141,7 @@ static int check(const struct hgm_region *r, uint64_t offset, uint64_t length)
 					 "hgm_start()");
 	if (hgm_thread_is_own())
 		return hgm_fail(-EDEADLK, "hgm_region_put: called on a worker of the engine, which "
-					  "would wait for itself; do it on another thread");
+					  "would wait for itself; call it on another thread");
 	return 0;
 }
 

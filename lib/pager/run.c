@@ -128,8 +128,8 @@ static bool give_up(struct hgm_request *req)
 	 * source may recover.
 	 */
 	hgm_log_some(&req->in.r->h->log, HGM_LOG_GIVEN_UP, HGM_LOG_ERROR,
-		     "the source failed for good and nothing can be poisoned here: %llu KiB at %p "
-		     "stay missing, and are asked for again",
+		     "the source failed for good, and pages cannot be poisoned here: %llu KiB at "
+		     "%p stay missing and are requested again",
 		     (unsigned long long)hgm_request_asks(req) * HGM_PAGE_BYTES >> 10,
 		     hgm_region_at(req->in.r, req->in.first_page));
 	if (req->pages > 1 && !hgm_region_whole_blocks(req->in.r))
@@ -189,12 +189,12 @@ static int done(const struct hgm_io *io, int64_t result, const uint64_t *zeroes,
 
 	req = io && io->engine ? hgm_request_of(io, &ticket) : NULL;
 	if (!req)
-		return hgm_fail(-EINVAL, "%s: no request of this engine", call);
+		return hgm_fail(-EINVAL, "%s: this is not a request of this engine", call);
 	if (!hgm_request_was_asked(req, ticket))
-		return hgm_fail(-EINVAL, "%s: request %llu was never asked", call,
+		return hgm_fail(-EINVAL, "%s: request %llu was never made", call,
 				(unsigned long long)io->id);
 	if (!hgm_request_take_answer(req, ticket))
-		return hgm_fail(-EALREADY, "%s: request %llu was answered before", call,
+		return hgm_fail(-EALREADY, "%s: request %llu was already answered", call,
 				(unsigned long long)io->id);
 
 	r = req->in.r;
@@ -205,8 +205,8 @@ static int done(const struct hgm_io *io, int64_t result, const uint64_t *zeroes,
 	asked = hgm_request_asks(req) << HGM_PAGE_SHIFT;
 	if (result == HGM_IO_LATER || (result > 0 && bytes > asked)) {
 		rc = hgm_fail(-EINVAL,
-			      "%s: result %lld is no possible answer to a request of %llu bytes; "
-			      "it counts as failed",
+			      "%s: result %lld is not a valid answer to a request of %llu bytes; "
+			      "the request counts as failed",
 			      call, (long long)result, (unsigned long long)asked);
 		result = -EIO;
 	}

@@ -57,11 +57,12 @@ static int map_one(struct hgm_region *r, char **out, const char *what)
 	rc = reserve_aligned(out, r->mapped, r->block_bytes);
 	if (rc) {
 		*out = NULL;
-		return hgm_fail(rc, "no address space for the %s, %llu bytes: %s%s%s", what,
-				(unsigned long long)r->mapped, hgm_errno_name(rc),
-				rc == -ENOMEM ? " (" HGM_AREAS_HINT ")" : "",
-				r->primary ? " (all but anon is mapped twice; use shorter regions)"
-					   : "");
+		return hgm_fail(
+			rc, "no address space for the %s, %llu bytes: %s%s%s", what,
+			(unsigned long long)r->mapped, hgm_errno_name(rc),
+			rc == -ENOMEM ? " (" HGM_AREAS_HINT ")" : "",
+			r->primary ? " (all memory but anon is mapped twice; use shorter regions)"
+				   : "");
 	}
 	rc = hgm_sys->mmap(&mapped, *out, r->mapped, PROT_READ | PROT_WRITE, flags | MAP_FIXED,
 			   r->fd, r->fd_offset);
@@ -169,8 +170,8 @@ static int derive(struct hgm_region *r, const struct hgm_region_opts *o)
 	if (r->backing != HGM_BACKING_ANON)
 		r->modes |= HGM_UFFD_MINOR;
 	if (r->callers_mapping && (!o->addr || (uintptr_t)o->addr % r->block_bytes))
-		return hgm_fail(-EINVAL, "addr %p is not aligned to the block, %llu bytes", o->addr,
-				(unsigned long long)r->block_bytes);
+		return hgm_fail(-EINVAL, "addr %p is not aligned to the block size, %llu bytes",
+				o->addr, (unsigned long long)r->block_bytes);
 	return 0;
 }
 

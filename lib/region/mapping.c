@@ -120,9 +120,9 @@ int hgm_mapping_check(const void *addr, uint64_t len, int fd, uint64_t offset)
 		return hgm_fail(-EINVAL, "the mapping at %p: nothing is mapped at %#llx", addr,
 				(unsigned long long)w.at);
 	if (rc == -EINVAL)
-		return hgm_fail(rc, "the mapping at %p is, from %#llx on, not %s", addr,
+		return hgm_fail(rc, "the mapping at %p, from %#llx on, is not %s", addr,
 				(unsigned long long)w.at,
 				w.file ? "a shared mapping of that descriptor at that offset"
-				       : "private anonymous memory; give its descriptor");
+				       : "private anonymous memory; pass its descriptor");
 	return rc ? hgm_fail(rc, "/proc/self/maps: %s", hgm_errno_name(rc)) : 0;
 }

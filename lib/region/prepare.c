@@ -107,16 +107,16 @@ static int check_memory(uint64_t need)
 	free = meminfo(text, "MemAvailable:") + swap;
 	if (free && need > free)
 		return hgm_fail(-ENOMEM,
-				"%llu MiB are to be committed, %llu MiB of memory are "
+				"the region commits %llu MiB, but only %llu MiB of memory are "
 				"available; HGM_BACKING_SHMEM_LAZY commits nothing up front",
 				(unsigned long long)need >> 20, (unsigned long long)free >> 20);
 	allowed = hgm_cgroup_room(swap);
 	if (need > allowed)
-		return hgm_fail(-ENOMEM,
-				"%llu MiB are to be committed, the memory cgroup allows %llu MiB; "
-				"raise its limit, or use HGM_BACKING_SHMEM_LAZY, which commits "
-				"nothing up front",
-				(unsigned long long)need >> 20, (unsigned long long)allowed >> 20);
+		return hgm_fail(
+			-ENOMEM,
+			"the region commits %llu MiB, but the memory cgroup allows %llu MiB; raise "
+			"its limit, or use HGM_BACKING_SHMEM_LAZY, which commits nothing up front",
+			(unsigned long long)need >> 20, (unsigned long long)allowed >> 20);
 	return 0;
 }
 

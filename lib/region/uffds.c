@@ -129,10 +129,11 @@ int hgm_region_register(struct hgm_region *r)
 						  at + len, r->modes, &ioctls);
 
 		if (!rc && !(ioctls & needed)) {
-			rc = hgm_fail(-EOPNOTSUPP,
-				      "userfaultfd offers no %s on this memory (ioctls 0x%llx)",
-				      r->copies ? "UFFDIO_COPY" : "UFFDIO_CONTINUE",
-				      (unsigned long long)ioctls);
+			rc = hgm_fail(
+				-EOPNOTSUPP,
+				"userfaultfd does not offer %s on this memory (ioctls 0x%llx)",
+				r->copies ? "UFFDIO_COPY" : "UFFDIO_CONTINUE",
+				(unsigned long long)ioctls);
 			at += len;
 		}
 		if (rc) {

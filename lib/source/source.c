@@ -53,7 +53,8 @@ int hgm_source_fn(struct hgm_source **out, hgm_read_fn read, void *user,
 	if (rc)
 		return rc;
 	if (o.flags & ~HGM_SOURCE_BLOCKING || o.reserved)
-		return hgm_fail(-EINVAL, "hgm_source_fn: unknown flags 0x%x", o.flags);
+		return hgm_fail(-EINVAL, "hgm_source_fn: unknown flags 0x%x, or reserved is not 0",
+				o.flags);
 	src = hgm_source_new();
 	if (!src)
 		return hgm_fail(-ENOMEM, "hgm_source_fn: out of memory");

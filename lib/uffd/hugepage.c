@@ -20,10 +20,9 @@ int hgm_split(void *addr, uint64_t len)
 	if (rc)
 		return hgm_fail(rc, "MADV_SPLIT of %llu bytes at %p: %s%s", (unsigned long long)len,
 				addr, hgm_errno_name(rc),
-				rc == -EINVAL
-					? " (this kernel has no high-granularity mapping, or the "
-					  "memory is not shared hugetlb, or not aligned)"
-					: "");
+				rc == -EINVAL ? " (this kernel has no high-granularity mapping, or "
+						"the memory is not shared hugetlb or not aligned)"
+					      : "");
 	return 0;
 }
 
@@ -34,12 +33,12 @@ int hgm_collapse(void *addr, uint64_t len)
 	if (rc)
 		return hgm_fail(rc, "MADV_COLLAPSE of %llu bytes at %p: %s%s",
 				(unsigned long long)len, addr, hgm_errno_name(rc),
-				rc == -EINVAL
-					? " (not aligned to the huge page, nothing in it, "
-					  "write-protection, hugetlb on a kernel without HGM, "
-					  "or huge pages are off)"
-				: rc == -ENOMEM ? " (no huge page, or nothing is mapped there)"
-						: "");
+				rc == -EINVAL ? " (the range is not aligned to the huge page, is "
+						"empty or write-protected, is hugetlb on a kernel "
+						"without HGM, or huge pages are off)"
+				: rc == -ENOMEM
+					? " (no huge page is available, or nothing is mapped there)"
+					: "");
 	return 0;
 }
 
@@ -82,8 +81,8 @@ static int smaps_huge(const void *addr, uint64_t len, uint64_t *huge_bytes)
 		return hgm_fail(rc, "/proc/self/smaps: %s", hgm_errno_name(rc));
 	if (s.partial)
 		return hgm_fail(-EOPNOTSUPP,
-				"this kernel has no PAGEMAP_SCAN (6.7 or later has), and smaps "
-				"tells only of whole memory areas");
+				"this kernel has no PAGEMAP_SCAN (Linux 6.7 or later has it), and "
+				"smaps describes only whole memory areas");
 	*huge_bytes = s.shmem_pmd + s.anon_huge + (s.has_leaf_counters ? s.pud + s.pmd : s.hugetlb);
 	return 0;
 }

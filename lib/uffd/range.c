@@ -40,16 +40,15 @@ static const char *const verb_names[] = {
 
 static int invalid(const char *verb, const struct hgm_range *r)
 {
-	return hgm_fail(
-		-EINVAL,
-		"%s of %llu bytes at %p in steps of %llu: empty, not aligned to the step, or "
-		"the kernel cannot do this on this memory",
-		verb, (unsigned long long)r->len, r->addr, (unsigned long long)r->step);
+	return hgm_fail(-EINVAL,
+			"%s of %llu bytes at %p in steps of %llu: the range is empty or not "
+			"aligned to the step, or the kernel cannot do this on this memory",
+			verb, (unsigned long long)r->len, r->addr, (unsigned long long)r->step);
 }
 
 static int missing(const char *verb)
 {
-	return hgm_fail(-EINVAL, "%s: the userfaultfd, the range or its contents are NULL", verb);
+	return hgm_fail(-EINVAL, "%s: the userfaultfd, the range or its contents is NULL", verb);
 }
 
 static bool aligned(const struct hgm_range *r)

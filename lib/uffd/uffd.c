@@ -89,17 +89,15 @@ static int open_any(unsigned int flags, enum hgm_uffd_via *via)
 	if (rc == -EMFILE || rc == -ENFILE)
 		return hgm_fail(rc, "no userfaultfd: out of descriptors (%s); " HGM_FD_HINT,
 				hgm_errno_name(rc));
-	return hgm_fail(rc,
-			"no userfaultfd: /dev/userfaultfd gave %s; userfaultfd(2) gave %s; user "
-			"mode only %s%s."
-			" What helps: read and write permission on /dev/userfaultfd (kernel 6.1 or "
-			"later), or "
-			"CAP_SYS_PTRACE, or sysctl vm.unprivileged_userfaultfd=1; in a container, "
-			"the device node "
-			"and a seccomp profile that lets userfaultfd(2) pass%s",
-			hgm_errno_name(dev), hgm_errno_name(sys),
-			user ? "gave " : "was not allowed", user ? hgm_errno_name(user) : "",
-			user ? "" : "; without KVM, HGM_ALLOW_USER_MODE_ONLY");
+	return hgm_fail(
+		rc,
+		"no userfaultfd: /dev/userfaultfd gave %s; userfaultfd(2) gave %s; user mode only "
+		"%s%s. What helps: read and write permission on /dev/userfaultfd (kernel 6.1 or "
+		"later), or CAP_SYS_PTRACE, or sysctl vm.unprivileged_userfaultfd=1; in a "
+		"container, the device node and a seccomp profile that allows userfaultfd(2)%s",
+		hgm_errno_name(dev), hgm_errno_name(sys), user ? "gave " : "was not allowed",
+		user ? hgm_errno_name(user) : "",
+		user ? "" : "; without KVM, HGM_ALLOW_USER_MODE_ONLY");
 }
 
 /* UFFDIO_API works only once per descriptor: query the features on a temporary one. */
@@ -143,8 +141,8 @@ static int missing_features(uint64_t missing)
 				"required feature bits 0x%llx are unknown to this kernel",
 				(unsigned long long)missing);
 	return hgm_fail(-EOPNOTSUPP,
-			"this kernel's userfaultfd lacks what is required:%s (mask 0x%llx); "
-			"<hgm/uapi.h> says which kernel has each",
+			"this kernel's userfaultfd lacks required features:%s (mask 0x%llx); "
+			"<hgm/uapi.h> lists the kernel that introduced each",
 			names, (unsigned long long)missing);
 }
 
@@ -163,7 +161,8 @@ int hgm_uffd_open(struct hgm_uffd **out, const struct hgm_uffd_opts *opts)
 	if (rc)
 		return rc;
 	if (o.flags & ~HGM_UFFD_ALLOW_USER_MODE_ONLY || o.reserved)
-		return hgm_fail(-EINVAL, "hgm_uffd_open: unknown flags 0x%x", o.flags);
+		return hgm_fail(-EINVAL, "hgm_uffd_open: unknown flags 0x%x, or reserved is not 0",
+				o.flags);
 
 	u = calloc(1, sizeof(*u));
 	if (!u)
@@ -244,7 +243,7 @@ int hgm_uffd_register(struct hgm_uffd *u, void *addr, uint64_t len, uint64_t mod
 	return hgm_fail(rc, "UFFDIO_REGISTER of %llu bytes at %p, modes 0x%llx: %s%s",
 			(unsigned long long)len, addr, (unsigned long long)modes,
 			hgm_errno_name(rc),
-			rc == -EBUSY	? " (another userfaultfd has this memory)"
+			rc == -EBUSY	? " (this memory is registered with another userfaultfd)"
 			: rc == -EPERM	? " (the file is open read-only)"
 			: rc == -ENOMEM ? " (" HGM_AREAS_HINT ")"
 			: rc == -EINVAL
@@ -326,7 +325,8 @@ int hgm_uffd_read(struct hgm_uffd *u, struct hgm_uffd_event *ev, unsigned int ma
 	if (!u)
 		return no_object("hgm_uffd_read");
 	if (!ev || !max)
-		return hgm_fail(-EINVAL, "hgm_uffd_read: there is no room for a message");
+		return hgm_fail(-EINVAL,
+				"hgm_uffd_read: the buffer is NULL or has no room for a message");
 	if (max > HGM_UFFD_READ_MAX)
 		max = HGM_UFFD_READ_MAX;
 	got = hgm_sys->read(u->fd, msg, max * sizeof(msg[0]));
@@ -335,7 +335,8 @@ int hgm_uffd_read(struct hgm_uffd *u, struct hgm_uffd_event *ev, unsigned int ma
 	if (got < 0)
 		return hgm_fail((int)got, "hgm_uffd_read: %s", hgm_errno_name((int)got));
 	if (!got || (size_t)got % sizeof(msg[0]))
-		return hgm_fail(-EIO, "hgm_uffd_read: %zd bytes are no messages", got);
+		return hgm_fail(-EIO, "hgm_uffd_read: read %zd bytes, which are not whole messages",
+				got);
 	for (size_t i = 0; i < (size_t)got / sizeof(msg[0]); i++)
 		decode(&ev[i], &msg[i]);
 	return (int)((size_t)got / sizeof(msg[0]));

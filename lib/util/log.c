@@ -78,7 +78,7 @@ void hgm_log_some(struct hgm_log *log, enum hgm_log_kind kind, enum hgm_log_leve
 	length = strlen(line->text);
 	if (unsaid)
 		snprintf(line->text + length, sizeof(line->text) - length,
-			 " (%" PRIu64 " more like it since the last)", unsaid);
+			 " (%" PRIu64 " more like this since the last one)", unsaid);
 	atomic_store_explicit(&line->state, KEPT, memory_order_release);
 	atomic_store_explicit(&log->any, true, memory_order_release);
 }

@@ -71,11 +71,10 @@ int hgm_opts_out(void *user, const void *own, size_t own_size, size_t min_size,
 int hgm_opts_pages(uint64_t all, uint64_t first, uint64_t pages, const char *function)
 {
 	if (first % 64 || first > all || pages > all - first)
-		return hgm_fail(
-			-EINVAL,
-			"%s: pages [%llu, +%llu) of %llu: not inside, or the first is no multiple "
-			"of 64",
-			function, (unsigned long long)first, (unsigned long long)pages,
-			(unsigned long long)all);
+		return hgm_fail(-EINVAL,
+				"%s: pages [%llu, +%llu) of %llu: the range is not inside, or its "
+				"first page is not a multiple of 64",
+				function, (unsigned long long)first, (unsigned long long)pages,
+				(unsigned long long)all);
 	return 0;
 }

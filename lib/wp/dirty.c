@@ -52,10 +52,11 @@ static void describe_async(struct hgm_dirty *d)
 
 	d->unit_bytes = whole ? r->block_bytes : HGM_PAGE_BYTES;
 	d->granule_pages = d->unit_bytes >> HGM_PAGE_SHIFT; /* protecting less would split it */
-	snprintf(d->sentence, sizeof(d->sentence), "asynchronous: the kernel notes writes by %s%s",
+	snprintf(d->sentence, sizeof(d->sentence),
+		 "asynchronous: the kernel tracks writes in units of %s%s",
 		 whole ? "huge pages" : "4 KiB",
 		 whole && r->backing != HGM_BACKING_HUGETLB
-			 ? ", as the memory is mapped; HGM_DIRTY_EXACT splits it"
+			 ? ", in which the memory is mapped; HGM_DIRTY_EXACT splits them"
 			 : "");
 }
 
@@ -72,8 +73,8 @@ static void describe_sync(struct hgm_dirty *d, const char *why)
 	snprintf(d->sentence, sizeof(d->sentence),
 		 "synchronous: the first write to a page waits for a fault thread%s; not "
 		 "asynchronous: %s",
-		 blind ? ", and pages that arrive count as written, as this kernel cannot map "
-			 "them protected (6.4 or later can)"
+		 blind ? ", and pages that arrive count as written, as this kernel cannot map them "
+			 "protected (Linux 6.4 or later can)"
 		       : "",
 		 why);
 }

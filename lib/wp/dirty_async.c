@@ -53,14 +53,14 @@ const char *hgm_dirty_async_lacks(const struct hgm_dirty *d)
 	uint64_t have = hgm_uffd_supported(r->h->uffd[0]);
 
 	if (d->flags & HGM_DIRTY_SYNC)
-		return "the caller wants it so";
+		return "the caller passed HGM_DIRTY_SYNC";
 	if (!(have & HGM_UFFD_FEATURE_WP_ASYNC))
-		return "this kernel has no WP_ASYNC (6.7 or later has)";
+		return "this kernel has no WP_ASYNC (Linux 6.7 or later has it)";
 	if (r->h->scan_fd < 0)
-		return "this kernel has no PAGEMAP_SCAN (6.7 or later has), or /proc/self/pagemap "
-		       "cannot be opened";
+		return "this kernel has no PAGEMAP_SCAN (Linux 6.7 or later has it), or "
+		       "/proc/self/pagemap cannot be opened";
 	if (r->native)
-		return "high-granularity mapping knows no WP_ASYNC";
+		return "high-granularity mapping does not support WP_ASYNC";
 	if (hgm_region_poisoned_bytes(r))
 		return "some of the memory is poisoned";
 	if (!all_arrived(r))
@@ -182,7 +182,7 @@ static int scan(struct hgm_dirty *d, char *at, char *end)
 					(unsigned long long)(end - at), (void *)at,
 					hgm_errno_name(n));
 		if (walked <= (uintptr_t)at) /* for hugetlb, below its page size */
-			return hgm_fail(-EIO, "PAGEMAP_SCAN of %llu bytes at %p gets nowhere",
+			return hgm_fail(-EIO, "PAGEMAP_SCAN of %llu bytes at %p makes no progress",
 					(unsigned long long)(end - at), (void *)at);
 		at = (char *)(uintptr_t)walked;
 	}

@@ -30,12 +30,12 @@ static int check_complete(const struct hgm_snapshot *s)
 	hgm_rcu_read_lock();
 	regions = atomic_load_explicit(&s->h->table, memory_order_acquire)->count;
 	hgm_rcu_read_unlock();
-	return regions > s->parts
-		       ? hgm_fail(-ESTALE,
-				  "hgm_snapshot_begin: the engine has %u regions, the snapshot %u: "
-				  "some were added since hgm_snapshot_create(); create another one",
-				  regions, s->parts)
-		       : 0;
+	return regions > s->parts ? hgm_fail(-ESTALE,
+					     "hgm_snapshot_begin: the engine has %u regions, but "
+					     "the snapshot has %u: some were added after "
+					     "hgm_snapshot_create(); create another snapshot",
+					     regions, s->parts)
+				  : 0;
 }
 
 /* Locked. As long as the snapshot has not failed, its thread waits and keeps the regions alive. */
@@ -44,13 +44,13 @@ static int may_begin(struct hgm_snapshot *s)
 	int error;
 
 	if (s->begun)
-		return hgm_fail(-EALREADY, "hgm_snapshot_begin: it was begun before");
+		return hgm_fail(-EALREADY, "hgm_snapshot_begin: the snapshot was already begun");
 	for (uint32_t i = 0; i < s->parts && !atomic_load(&s->error); i++)
 		if (atomic_load_explicit(&s->part[i].r->dying, memory_order_acquire))
 			hgm_snapshot_fail(s, -ECANCELED);
 	error = atomic_load_explicit(&s->error, memory_order_acquire);
 	if (error)
-		return hgm_fail(error, "hgm_snapshot_begin: it has failed already: %s",
+		return hgm_fail(error, "hgm_snapshot_begin: the snapshot has already failed: %s",
 				hgm_errno_name(error));
 	error = check_complete(s);
 	/* Check again: there may be new regions, which are not in the snapshot. */
@@ -136,9 +136,8 @@ int hgm_snapshot_wait(struct hgm_snapshot *s, int timeout_ms)
 	if (timeout_ms >= 0)
 		deadline = hgm_now_ns() + (uint64_t)timeout_ms * 1000000;
 	if (pthread_equal(pthread_self(), s->thread))
-		return hgm_fail(-EDEADLK,
-				"hgm_snapshot_wait: called from inside hgm_sink_fn, it would wait "
-				"for that to return; do it on another thread");
+		return hgm_fail(-EDEADLK, "hgm_snapshot_wait: called from inside hgm_sink_fn, so "
+					  "it would wait for itself; call it on another thread");
 	pthread_mutex_lock(&s->lock);
 	rc = s->state == HGM_SNAPSHOT_PREPARED && !atomic_load(&s->error) ? -EINVAL : 0;
 	/* Failed before it began: no sink or source is called any more, so it ends at once. */
@@ -152,23 +151,25 @@ int hgm_snapshot_wait(struct hgm_snapshot *s, int timeout_ms)
 		rc = -ETIMEDOUT;
 	pthread_mutex_unlock(&s->lock);
 	if (rc == -EINVAL)
-		return hgm_fail(rc,
-				"hgm_snapshot_wait: it was not begun; call hgm_snapshot_begin()");
+		return hgm_fail(
+			rc,
+			"hgm_snapshot_wait: the snapshot was not begun; call hgm_snapshot_begin()");
 	left = atomic_load_explicit(&s->unreadable_pages, memory_order_relaxed);
 	if (rc)
-		return hgm_fail(rc, "hgm_snapshot_wait: %llu of %llu bytes after %d ms",
+		return hgm_fail(rc, "hgm_snapshot_wait: %llu of %llu bytes are done after %d ms",
 				(unsigned long long)atomic_load(&s->done_pages) << HGM_PAGE_SHIFT,
 				(unsigned long long)s->total_pages << HGM_PAGE_SHIFT, timeout_ms);
 	why = atomic_load_explicit(&s->read_error, memory_order_relaxed);
 	rc = atomic_load_explicit(&s->error, memory_order_acquire);
 	if (rc)
-		return hgm_fail(rc, "hgm_snapshot_wait: it has failed: %s", hgm_errno_name(rc));
+		return hgm_fail(rc, "hgm_snapshot_wait: the snapshot has failed: %s",
+				hgm_errno_name(rc));
 	if (left)
 		return hgm_fail(-ENODATA,
-				"hgm_snapshot_wait: %llu bytes could not be read, they are zeroes "
-				"in the snapshot; last error %s",
+				"hgm_snapshot_wait: %llu bytes could not be read and are zeroes in "
+				"the snapshot; last error %s",
 				(unsigned long long)left << HGM_PAGE_SHIFT,
-				why ? hgm_errno_name(why) : "of the source");
+				why ? hgm_errno_name(why) : "unknown");
 	return 0;
 }
 

@@ -29,10 +29,11 @@ static int check_opts(struct hgm *h, struct hgm_snapshot_opts *o)
 	if (o->flags & ~(HGM_SNAPSHOT_ORDERED | HGM_SNAPSHOT_SYNC))
 		return hgm_fail(-EINVAL, "hgm_snapshot_create: unknown flags 0x%x", o->flags);
 	if (o->flags & HGM_SNAPSHOT_SYNC && o->write)
-		return hgm_fail(-EINVAL, "hgm_snapshot_create: HGM_SNAPSHOT_SYNC goes with fd; a "
-					 "sink function does so itself");
+		return hgm_fail(-EINVAL, "hgm_snapshot_create: HGM_SNAPSHOT_SYNC is only for fd; a "
+					 "sink function must sync by itself");
 	if (!o->write && o->fd < 0)
-		return hgm_fail(-EINVAL, "hgm_snapshot_create: no sink: neither write nor fd");
+		return hgm_fail(-EINVAL,
+				"hgm_snapshot_create: no sink: neither write nor fd is set");
 	if (!o->write)
 		rc = hgm_sys->file_kind(o->fd, &kind);
 	if (rc)
@@ -47,18 +48,18 @@ static int check_opts(struct hgm *h, struct hgm_snapshot_opts *o)
 				o->fd);
 	if (!o->write && kind.appends)
 		return hgm_fail(-EINVAL,
-				"hgm_snapshot_create: fd %d was opened with O_APPEND: what is "
-				"written by offset would all go to its end",
+				"hgm_snapshot_create: fd %d was opened with O_APPEND: all writes "
+				"would go to its end, not to their offsets",
 				o->fd);
 	if (!o->write)
 		rc = hgm_sink_check_file(h, o->fd, "hgm_snapshot_create");
 	if (rc)
 		return rc;
 	if (o->regions && !o->count)
-		return hgm_fail(-EINVAL, "hgm_snapshot_create: an array of regions, but count is "
-					 "0; for all that the engine has let regions be NULL");
+		return hgm_fail(-EINVAL, "hgm_snapshot_create: regions is set, but count is 0; to "
+					 "save all regions of the engine, set regions to NULL");
 	if (o->count && !o->regions)
-		return hgm_fail(-EINVAL, "hgm_snapshot_create: %llu regions, but no array of them",
+		return hgm_fail(-EINVAL, "hgm_snapshot_create: count is %llu, but regions is NULL",
 				(unsigned long long)o->count);
 	if (!atomic_load_explicit(&h->running, memory_order_acquire))
 		return hgm_fail(
@@ -67,7 +68,7 @@ static int check_opts(struct hgm *h, struct hgm_snapshot_opts *o)
 	if (o->pool_bytes && o->pool_bytes < HGM_PAGE_BYTES)
 		return hgm_fail(-ENOMEM,
 				"hgm_snapshot_create: pool_bytes %llu is less than a page, 4096; 0 "
-				"asks for the default",
+				"selects the default",
 				(unsigned long long)o->pool_bytes);
 	if (o->pool_bytes > POOL_MAX_BYTES)
 		return hgm_fail(-EINVAL, "hgm_snapshot_create: pool_bytes is above 2^42");
@@ -114,8 +115,8 @@ static int take_parts(struct hgm_snapshot *s)
 		return hgm_fail(-EINVAL, "hgm_snapshot_create: the engine has no region");
 	if (s->opts.regions && s->parts != s->opts.count)
 		return hgm_fail(-EINVAL,
-				"hgm_snapshot_create: of the %llu regions %u are this engine's, "
-				"once each",
+				"hgm_snapshot_create: of the %llu regions, only %u are distinct "
+				"regions of this engine",
 				(unsigned long long)s->opts.count, s->parts);
 	return 0;
 }
@@ -141,14 +142,14 @@ static int place_parts(struct hgm_snapshot *s)
 		/* NOLINTNEXTLINE(clang-analyzer-core.NullDereference): each part has one */
 		if (r->source_offset < s->length)
 			return hgm_fail(-EINVAL,
-					"hgm_snapshot_create: two regions have the same place in "
-					"the snapshot (source_offset %llu); take one at a time",
+					"hgm_snapshot_create: two regions overlap in the snapshot "
+					"(source_offset %llu); save one at a time",
 					(unsigned long long)r->source_offset);
 		if (r->wp_bytes > s->opts.pool_bytes)
 			return hgm_fail(
 				-ENOMEM,
-				"hgm_snapshot_create: the pool has %llu bytes%s, a write to a "
-				"region of this kind needs %llu; make pool_bytes larger",
+				"hgm_snapshot_create: the pool has %llu bytes%s, but a write to a "
+				"region of this kind needs %llu; increase pool_bytes",
 				(unsigned long long)s->opts.pool_bytes,
 				by_default ? " by default" : "", (unsigned long long)r->wp_bytes);
 		s->length = r->source_offset + r->length;
@@ -170,7 +171,7 @@ static int protect_part(struct hgm_snapshot *s, uint32_t number)
 	rc = part->r->fd < 0 ? hgm_memory_open(s->h) : 0;
 	if (rc)
 		return hgm_fail(rc,
-				"hgm_snapshot_create: anonymous memory is read through "
+				"hgm_snapshot_create: cannot read anonymous memory through "
 				"/proc/self/mem: %s",
 				hgm_errno_name(rc));
 	part->saving = calloc(words, sizeof(part->saving[0]));
@@ -230,8 +231,8 @@ static int make_pool(struct hgm_snapshot *s)
 
 	/* EFAULT: the memory cgroup is full. */
 	return rc ? hgm_fail(rc == -EFAULT ? -ENOMEM : rc,
-			     "hgm_snapshot_create: no memory for a pool of %llu MiB: %s; make "
-			     "pool_bytes smaller",
+			     "hgm_snapshot_create: cannot allocate a pool of %llu MiB: %s; reduce "
+			     "pool_bytes",
 			     (unsigned long long)s->opts.pool_bytes >> 20, hgm_errno_name(rc))
 		  : 0;
 }

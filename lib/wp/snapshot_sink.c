@@ -143,8 +143,8 @@ int hgm_sink_check_file(struct hgm *h, int fd, const char *function)
 	hgm_rcu_read_unlock();
 	if (memory || source)
 		return hgm_fail(-EINVAL,
-				"%s: fd %d is of the file that %s a region of this engine%s; write "
-				"to another file",
+				"%s: fd %d refers to the file that %s a region of this engine%s; "
+				"write to another file",
 				function, fd, memory ? "is the memory of" : "is the source of",
 				memory ? "" : ", which may still be read");
 	return 0;

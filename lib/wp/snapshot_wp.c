@@ -35,7 +35,8 @@ static void count_lost(struct hgm_snapshot *s, const struct hgm_part *part, uint
 	atomic_fetch_add_explicit(&s->unreadable_pages, lost, memory_order_relaxed);
 	hgm_log_some(&s->h->log, HGM_LOG_DROPPED, HGM_LOG_WARNING,
 		     "a snapshot has zeroes for %llu KiB at %p: they were dropped (MADV_DONTNEED, "
-		     "MADV_REMOVE) before it had them; hgm_region_discard() waits for that",
+		     "MADV_REMOVE) before the snapshot had saved them; hgm_region_discard() waits "
+		     "until it has",
 		     (unsigned long long)lost * HGM_PAGE_BYTES >> 10, hgm_region_at(part->r, page));
 }
 

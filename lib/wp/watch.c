@@ -81,8 +81,8 @@ static int check_thread(const char *function)
 {
 	return hgm_thread_is_calling_back()
 		       ? hgm_fail(-EDEADLK,
-				  "%s: called from inside hgm_write_fn, it would wait for that to "
-				  "return; do it on another thread",
+				  "%s: called from inside hgm_write_fn, so it would wait for "
+				  "itself; call it on another thread",
 				  function)
 		       : 0;
 }
@@ -142,7 +142,7 @@ static int pages_of(const struct hgm_region *r, uint64_t offset, uint64_t length
 	if (!(flags & HGM_PROTECT_ROUND) && (offset % unit || (end % unit && end != r->length)))
 		return hgm_fail(-EINVAL,
 				"%s: [%llu, +%llu): this memory is protected in units of %llu "
-				"bytes; HGM_PROTECT_ROUND takes the whole units around it",
+				"bytes; HGM_PROTECT_ROUND extends the range to whole units",
 				function, (unsigned long long)offset, (unsigned long long)length,
 				(unsigned long long)unit);
 	p->first = offset / unit * unit >> HGM_PAGE_SHIFT;
@@ -292,5 +292,5 @@ int hgm_region_unwatch(struct hgm_region *r)
 				r ? "the region is not under a watch" : "the region is NULL");
 	ended = end_watch(watch_of(g));
 	hgm_wp_put(g);
-	return ended ? 0 : hgm_fail(-EINVAL, "hgm_region_unwatch: the watch has ended already");
+	return ended ? 0 : hgm_fail(-EINVAL, "hgm_region_unwatch: the watch has already ended");
 }

@@ -18,14 +18,13 @@ static int check_kernel(struct hgm_region *r)
 	uint64_t have = hgm_uffd_features(r->h->uffd[0]);
 
 	if (!(have & HGM_UFFD_FEATURE_PAGEFAULT_FLAG_WP))
-		return hgm_fail(-EOPNOTSUPP,
-				"write-protection: this kernel's userfaultfd has none (5.7 or "
-				"later has)");
+		return hgm_fail(-EOPNOTSUPP, "write-protection: this kernel's userfaultfd has none "
+					     "(Linux 5.7 or later has it)");
 	if (r->backing != HGM_BACKING_ANON && !(have & HGM_UFFD_FEATURE_WP_HUGETLBFS_SHMEM))
-		return hgm_fail(-EOPNOTSUPP,
-				"write-protection: this kernel's userfaultfd has no "
-				"WP_HUGETLBFS_SHMEM (5.19 or later has); only anon can be "
-				"protected here");
+		return hgm_fail(
+			-EOPNOTSUPP,
+			"write-protection: this kernel's userfaultfd has no WP_HUGETLBFS_SHMEM "
+			"(Linux 5.19 or later has it); only anon can be protected here");
 	return 0;
 }
 
@@ -34,9 +33,9 @@ int hgm_wp_check_faults(const struct hgm_region *r, const char *name)
 	if (!r->h->user_mode_only)
 		return 0;
 	return hgm_fail(-EPERM,
-			"%s: this engine's userfaultfd is for faults of user mode only "
+			"%s: this engine's userfaultfd serves faults of user mode only "
 			"(HGM_ALLOW_USER_MODE_ONLY): system calls and KVM that write to protected "
-			"memory would fail with EFAULT; hgm-probe tells what would help",
+			"memory would fail with EFAULT; hgm-probe(1) shows what would help",
 			name);
 }
 
@@ -49,7 +48,7 @@ static int publish(struct hgm_region *r, struct hgm_wp *g, void *user)
 	if (atomic_load_explicit(&r->dying, memory_order_acquire))
 		return hgm_fail(-ECANCELED, "%s: the region is being destroyed", g->name);
 	if (other)
-		return hgm_fail(-EBUSY, "%s: the region is under %s already", g->name, other->name);
+		return hgm_fail(-EBUSY, "%s: the region is already under %s", g->name, other->name);
 	rc = hgm_wp_make(r);
 	if (rc)
 		return rc;

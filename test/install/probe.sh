@@ -133,7 +133,7 @@ assert [c["name"] for c in j["capabilities"]] == ["anon.minor.4k"] and j["status
 }
 
 usage() {
-	run 64 "$probe" --nonsense && grep -q "what is '--nonsense'" "$err" && grep -q usage: "$err" &&
+	run 64 "$probe" --nonsense && grep -q "unknown option '--nonsense'" "$err" && grep -q usage: "$err" &&
 		run 64 "$probe" --huge-pages &&
 		run 0 "$probe" --help && grep -q usage: "$out" &&
 		run 0 "$probe" --version && grep -q '^hgm-probe [0-9.]*$' "$out"
@@ -168,7 +168,7 @@ under_a_filter() {
 	"$stage/refuse" 1 true
 	[ $? -ne 77 ] || { skip "no seccomp filters here"; return; }
 	"$probe" uffd.syscall >/dev/null || { skip "no userfaultfd without a filter either"; return; }
-	run 2 "$stage/refuse" 1 "$probe" && grep -q 'no userfaultfd can be had' "$out" &&
+	run 2 "$stage/refuse" 1 "$probe" && grep -q 'no userfaultfd is available' "$out" &&
 		row uffd.syscall denied 'seccomp filter of this process refuses it' &&
 		{ [ ! -c /dev/userfaultfd ] || ! root ||
 			row uffd.device denied 'IOC_NEW.*seccomp filter of this process'; } &&
@@ -192,7 +192,7 @@ without_the_device() {
 	[ -c /dev/userfaultfd ] || { skip "no /dev/userfaultfd to hide"; return; }
 	# shellcheck disable=SC2016 # for the inner shell
 	with_mounts 1 'mount --bind /dev/null /dev/userfaultfd && exec "$1" uffd.device' &&
-		row uffd.device no 'ENOTTY; what is there is not that device' &&
+		row uffd.device no 'ENOTTY; this file is not the userfaultfd device' &&
 		with_mounts 1 'mount -t tmpfs none /dev && exec "$1" uffd.device' &&
 		row uffd.device no ENOENT && grep -q 'helps: for containers: --device' "$out"
 }

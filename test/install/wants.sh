@@ -54,7 +54,7 @@ expect() {
 goes_on='echo "goes on without ${lacking[*]}"'
 
 expect "root wants" "$(the_run 0 "want abidiff sdt.h cmake rustc; $goes_on")" \
-	"== not here: abidiff sdt.h rustc; tests that need one of these are skipped" \
+	"== missing: abidiff sdt.h rustc; tests that need one of these are skipped" \
 	"goes on without abidiff sdt.h rustc" "ended well"
 [ -x "$bin/cmake" ] || {
 	echo "what can be installed was not"
@@ -63,11 +63,11 @@ expect "root wants" "$(the_run 0 "want abidiff sdt.h cmake rustc; $goes_on")" \
 
 rm "$bin/cmake"
 expect "a user wants" "$(the_run 1000 "want cmake; $goes_on")" \
-	"== not here: cmake; tests that need one of these are skipped" \
+	"== missing: cmake; tests that need one of these are skipped" \
 	"goes on without cmake" "ended well"
 
 expect "root needs" "$(the_run 0 'need gcc; echo "goes on"')" \
-	"run: apt-get could not install what is missing: gcc" "ended with 1"
+	"run: apt-get could not install: gcc" "ended with 1"
 expect "a user needs" "$(the_run 1000 'need gcc; echo "goes on"')" \
 	"run: missing: gcc" "ended with 1"
 

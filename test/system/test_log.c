@@ -249,8 +249,8 @@ static void failures_are_told_without_a_flood(void **state)
 	hgm_region_destroy(f.region);
 	field_make(&f, h, PLACE_SHMEM, LENGTH, src, 0);
 	touch_bad(&f);
-	assert_uint_in_range(lines_with(HGM_LOG_ERROR, "more like it since the last)", &line), 1,
-			     100);
+	assert_uint_in_range(lines_with(HGM_LOG_ERROR, "more like this since the last one)", &line),
+			     1, 100);
 	field_end(&f);
 	hgm_destroy(h);
 	hgm_source_destroy(src);
@@ -284,7 +284,7 @@ static void impossible_answers_are_told(void **state)
 	assert_ok(hgm_wait(h, 60000));
 	assert_pages(&contents, 0, LENGTH / PAGE, f.addr);
 	assert_int_equal(lines_with(HGM_LOG_ERROR,
-				    "source: 1 is no possible answer to a request of ", &line),
+				    "source: 1 is not a valid answer to a request of ", &line),
 			 1);
 	assert_int_equal(lines_with(HGM_LOG_WARNING, "source: EIO", &line), 1);
 	field_end(&f);
@@ -294,7 +294,7 @@ static void impossible_answers_are_told(void **state)
 
 static bool has_given_up(void *arg)
 {
-	return lines_with(HGM_LOG_ERROR, "nothing can be poisoned here", (const char **)arg);
+	return lines_with(HGM_LOG_ERROR, "pages cannot be poisoned here", (const char **)arg);
 }
 
 static void pages_that_stay_missing_are_told(void **state)

@@ -140,7 +140,8 @@ static void bad_options(void **state)
 	assert_error(try(p.h, good, NULL, 0), -EINVAL); /* all regions: these overlap too */
 	assert_error(try(p.h, good, NULL, 1), -EINVAL); /* count without regions */
 	refused_saying(p.h, good, both, 0, -EINVAL, "count is 0");
-	refused_saying(p.h, good, twice, 2, -EINVAL, "of the 2 regions 1 are"); /* named twice */
+	refused_saying(p.h, good, twice, 2, -EINVAL,
+		       "of the 2 regions, only 1 are"); /* named twice */
 	assert_error(try(p.h, good, foreign, 2), -EINVAL);
 	assert_error(try(p.h, good, foreign + 1, 1), -EINVAL);
 	assert_error(try(p.other_h, good, foreign + 1, 1), -EINVAL); /* not started */
@@ -379,7 +380,7 @@ static void faults_of_user_mode_only(void **state)
 		       "EFAULT");
 	assert_error(hgm_region_watch(f.region, NULL), -EPERM);
 	assert_error(hgm_dirty_start(&d, f.region, &dopts), -EPERM);
-	assert_non_null(strstr(hgm_errmsg(), "not asynchronous: the caller wants it so"));
+	assert_non_null(strstr(hgm_errmsg(), "not asynchronous: the caller passed HGM_DIRTY_SYNC"));
 	assert_int_equal(pipe(fds), 0);
 	assert_int_equal(write(fds[1], "x", 1), 1);
 	dopts.flags = 0;

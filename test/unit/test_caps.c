@@ -696,7 +696,7 @@ static void faults_without_a_message(void **state)
 	hgm_caps_free(caps);
 
 	fake.fault = FAULT_WENT_THROUGH;
-	assert_probe(0, "uffd.exact_address", HGM_NO, "gave no message");
+	assert_probe(0, "uffd.exact_address", HGM_NO, "produced no message");
 }
 
 static void poison_and_move_that_lie(void **state)

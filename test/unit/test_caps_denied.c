@@ -97,10 +97,10 @@ static void the_sysctl_and_the_capability(void **state)
 	uid_map_text = INITIAL;
 	status_text = STATUS(WITHOUT_CAP, NO_FILTER);
 	assert_cause(-EPERM, false, "is 0 and this process has no CAP_SYS_PTRACE");
-	assert_cause(-EPERM, false, "access to /dev/userfaultfd helps");
+	assert_cause(-EPERM, false, "access to /dev/userfaultfd");
 	status_text = STATUS(ALL_BUT_CAP, FILTER);
 	assert_cause(-EPERM, false, "is 0 and this process has no CAP_SYS_PTRACE");
-	assert_cause(-EPERM, false, "and it has a seccomp filter");
+	assert_cause(-EPERM, false, "its seccomp filter must also allow");
 	uid_map_text = USER_NS;
 	assert_cause(-EPERM, false, "outside of this user namespace");
 	status_text = STATUS(ONLY_CAP, NO_FILTER);
@@ -138,7 +138,7 @@ static void without_proc(void **state)
 	sysctl_text = status_text = uid_map_text = NULL;
 	assert_cause(-EPERM, false, "needs CAP_SYS_PTRACE or sysctl");
 	assert_cause(-EPERM, true, "a seccomp filter or a security module");
-	assert_cause(-ENOSYS, true, "or hidden by a seccomp filter");
+	assert_cause(-ENOSYS, true, "or a seccomp filter hides it");
 	/* Malformed contents are ignored. */
 	sysctl_text = "";
 	status_text = "Seccomp:\t2\nCapEff:\t0";

@@ -64,9 +64,10 @@ static void it_is_proven_where_it_works(void **state)
 static void unasked_no_huge_page_is_taken(void **state)
 {
 	(void)state;
-	assert_verdict(0, HGM_UNPROVEN, "minor.4k: not tried, as it takes a huge page");
+	assert_verdict(0, HGM_UNPROVEN, "minor.4k: not tried, as the test takes a huge page");
 	assert_row(hgm_probe_hgm_split, HGM_MEMORY_HUGETLB_2M, 0, HGM_YES, "'hm'");
-	assert_row(hgm_probe_hgm_collapse, HGM_MEMORY_HUGETLB_2M, 0, HGM_UNPROVEN, "ask with");
+	assert_row(hgm_probe_hgm_collapse, HGM_MEMORY_HUGETLB_2M, 0, HGM_UNPROVEN,
+		   "HGM_CAPS_USE_HUGE_PAGES allows it");
 	assert_int_equal(fake.reserved, 0);
 	assert_int_equal(fake.populated, 0);
 }
@@ -164,7 +165,7 @@ static void continue_fails_after_the_split(void **state)
 	assert_int_equal(fake.collapses, 0);
 	fake.continue_4k = 0;
 	fake.continue_rounds = true;
-	assert_verdict(PROVE, HGM_NO, "dealt with");
+	assert_verdict(PROVE, HGM_NO, "processed");
 	assert_int_equal(fake.collapses, 0);
 }
 
@@ -172,9 +173,9 @@ static void neighbours_are_mapped_too(void **state)
 {
 	(void)state;
 	hgm.maps_neighbours = true;
-	assert_verdict(PROVE, HGM_NO, "mapped the pages beside it too");
+	assert_verdict(PROVE, HGM_NO, "also mapped adjacent pages");
 	fake.no_pagemap = -EACCES;
-	assert_verdict(PROVE, HGM_NO, "shows 12288 bytes of 4 KiB mappings");
+	assert_verdict(PROVE, HGM_NO, "shows 12288 bytes in 4 KiB mappings");
 	assert_int_equal(fake.collapses, 0);
 }
 

@@ -115,7 +115,8 @@ static void register_says_why_not(void **state)
 		{ -EBUSY, "another userfaultfd" },
 		{ -EPERM, "read-only" },
 		{ -EINVAL, "aligned" },
-		{ -ENOMEM, "ENOMEM (no memory, or as many memory areas as vm.max_map_count" },
+		{ -ENOMEM,
+		  "ENOMEM (out of memory, or the process has reached the limit vm.max_map_count" },
 	};
 
 	(void)state;
