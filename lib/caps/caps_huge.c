@@ -74,7 +74,8 @@ void hgm_probe_shmem_enabled(struct hgm_probe *p, const struct hgm_probe_row *ro
 	if (rc == -ENOENT)
 		hgm_probe_answer(p, HGM_NO,
 				 SHMEM_ENABLED
-				 ": ENOENT; the kernel is built without transparent huge pages");
+				 ": ENOENT; the kernel is built without transparent huge pages, or "
+				 "/sys is not mounted");
 	else if (rc < 0)
 		hgm_probe_answer_errno(p, rc, SHMEM_ENABLED);
 	else if (strstr(text, "[deny]"))

@@ -202,13 +202,13 @@ static int prepare(struct hgm_region *r)
 			      memory_order_relaxed);
 	rc = atomic_load_explicit(&job.failed, memory_order_relaxed);
 	if (rc)
-		return hgm_fail(rc == -EFAULT ? -ENOMEM : rc,
-				"allocating %llu bytes of memory: %s%s",
-				(unsigned long long)r->mapped, hgm_errno_name(rc),
-				r->backing == HGM_BACKING_HUGETLB
-					? " (the huge page pool or the hugetlb cgroup ran dry)"
-				: rc == -EINVAL ? " (MADV_POPULATE_WRITE needs kernel 5.14)"
-						: "");
+		return hgm_fail(
+			rc == -EFAULT ? -ENOMEM : rc, "allocating %llu bytes of memory: %s%s",
+			(unsigned long long)r->mapped, hgm_errno_name(rc),
+			rc == -EINVAL ? " (MADV_POPULATE_WRITE needs kernel 5.14)"
+			: r->backing == HGM_BACKING_HUGETLB && (rc == -EFAULT || rc == -ENOMEM)
+				? " (no huge page is free in the pool or the hugetlb cgroup)"
+				: "");
 	return 0;
 }
 

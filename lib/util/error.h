@@ -13,7 +13,7 @@ int hgm_fail(int rc, const char *format, ...) __attribute__((format(printf, 2, 3
 
 /* Hints for texts about a resource that has run out. */
 #define HGM_FD_HINT \
-	"raise RLIMIT_NOFILE: an engine needs 5, 2 for each fault thread, 1 for each region"
+	"raise RLIMIT_NOFILE: an engine needs 6, 2 for each fault thread, 1 for each region"
 #define HGM_AREAS_HINT                                                                          \
 	"out of memory, or the process has reached the limit vm.max_map_count; see libhgm(7), " \
 	"LIMITS"

@@ -275,12 +275,13 @@ static void dry_while_prepared(void **state)
 	atomic_store(&populated_blocks, 0);
 	meddling.madvise = poor_madvise;
 	assert_error(hgm_region_create(&r, h, &o), -ENOMEM);
-	says("ran dry");
+	says("no huge page is free");
 	assert_pool(&pool, LEAF);
 	o.backing = HGM_BACKING_AUTO;
 	atomic_store(&populated_blocks, 0);
 	assert_ok(hgm_region_create(&r, h, &o));
-	if (info_of(r).backing != HGM_BACKING_SHMEM || !strstr(info_of(r).sentence, "ran dry"))
+	if (info_of(r).backing != HGM_BACKING_SHMEM ||
+	    !strstr(info_of(r).sentence, "no huge page is free"))
 		fail_msg("%s", info_of(r).sentence);
 	hgm_region_destroy(r);
 	assert_pool(&pool, LEAF);
