@@ -246,8 +246,7 @@ static int poison_claimed(struct hgm_arrival *a, uint64_t pages)
 		return -EAGAIN;
 	hgm_map_set_poisoned(r->map, a->first_page, pages);
 	if (hgm_region_whole_blocks(r)) /* after the map: else it looks healed */
-		atomic_fetch_or_explicit(&r->install->block_poisoned[block / 64],
-					 UINT64_C(1) << block % 64, memory_order_release);
+		hgm_poison_note_block(r, block);
 	heal_discarded(r, a->first_page, pages);
 	return 0;
 }
@@ -310,27 +309,47 @@ bool hgm_poison_of_block(const struct hgm_region *r, uint64_t block)
 	       1;
 }
 
-void hgm_poison_forget_block(struct hgm_region *r, uint64_t block)
+void hgm_poison_note_block(struct hgm_region *r, uint64_t block)
 {
-	atomic_fetch_and_explicit(&r->install->block_poisoned[block / 64],
-				  ~(UINT64_C(1) << block % 64), memory_order_seq_cst);
+	atomic_fetch_or_explicit(&r->install->block_poisoned[block / 64], UINT64_C(1) << block % 64,
+				 memory_order_seq_cst);
 }
 
-bool hgm_poison_left(struct hgm_region *r, uint64_t block)
+static bool has_poisoned_page(const struct hgm_region *r, uint64_t block)
 {
 	uint64_t page = block * (r->block_bytes >> HGM_PAGE_SHIFT);
 	uint64_t end = page + (r->block_bytes >> HGM_PAGE_SHIFT);
 
 	while (page < end && hgm_map_state(r->map, page) != HGM_PAGE_POISONED)
 		page++;
-	if (page < end)
+	return page < end;
+}
+
+void hgm_poison_forget_block(struct hgm_region *r, uint64_t block)
+{
+	atomic_fetch_and_explicit(&r->install->block_poisoned[block / 64],
+				  ~(UINT64_C(1) << block % 64), memory_order_seq_cst);
+	/*
+	 * Another owner may have given up a page of the block since the caller looked. It sets the
+	 * bit after the map, and this may have cleared it again. Threads that found it clear wait
+	 * for the block, and must look again.
+	 */
+	if (!has_poisoned_page(r, block))
+		return;
+	hgm_poison_note_block(r, block);
+	hgm_region_wake(r, block * (r->block_bytes >> HGM_PAGE_SHIFT), 1);
+}
+
+bool hgm_poison_left(struct hgm_region *r, uint64_t block)
+{
+	if (has_poisoned_page(r, block))
 		return true;
+	if (!hgm_poison_of_block(r, block))
+		return false;
 	/* It is fetched as any other from now on. Threads that waited for it were told. */
-	if (hgm_poison_of_block(r, block)) {
-		r->h->ops->not_urgent(r, block);
-		hgm_poison_forget_block(r, block);
-	}
-	return false;
+	r->h->ops->not_urgent(r, block);
+	hgm_poison_forget_block(r, block);
+	return hgm_poison_of_block(r, block);
 }
 
 int hgm_drop_poison_of_pages(struct hgm_region *r, uint64_t page, uint64_t pages)

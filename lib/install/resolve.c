@@ -85,8 +85,9 @@ int hgm_install_by_leaf(struct hgm_arrival *a)
 
 	if (a->install_pages == HGM_LEAF_PAGES) {
 		rc = hgm_leaf_install(a);
+		rc = hgm_resolve_outcome(a->r, rc == -EEXIST ? 0 : rc);
 		/* For any error but "not now", the smaller pieces give a better answer. */
-		if (hgm_put_off(hgm_resolve_outcome(a->r, rc == -EEXIST ? 0 : rc)))
+		if (hgm_put_off(rc))
 			return rc;
 	}
 	/* A whole leaf would be refused again, and its first page would be mistaken for mapped. */

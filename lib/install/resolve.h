@@ -163,8 +163,12 @@ int hgm_poison_undo(struct hgm_region *r, uint64_t page, uint64_t pages);
  */
 int hgm_poison_unmap(struct hgm_region *r, uint64_t page, uint64_t pages);
 
-/* For whole blocks: has the block poison, as far as known? It no longer has. */
+/*
+ * For whole blocks: has the block poison, as far as known? A page of it was given up, after the map
+ * says so; it may have none any more.
+ */
 bool hgm_poison_of_block(const struct hgm_region *r, uint64_t block);
+void hgm_poison_note_block(struct hgm_region *r, uint64_t block);
 void hgm_poison_forget_block(struct hgm_region *r, uint64_t block);
 
 /*

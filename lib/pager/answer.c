@@ -146,7 +146,9 @@ bool hgm_step_answered(struct hgm_request *req, int64_t result, const uint64_t *
 	if (!ok && result < 0 && result >= -ERRNO_MAX)
 		return hgm_step_failed(req, (int)result);
 	if (!ok) {
-		log_impossible(req, result, length);
+		if (!hgm_step_unwanted(
+			    req)) /* else it may be how the source says that it gave up */
+			log_impossible(req, result, length);
 		return hgm_step_failed(req, -EIO);
 	}
 	hgm_step_succeeded(req);

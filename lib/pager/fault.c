@@ -105,7 +105,7 @@ static bool defer_wake(struct hgm_server *s, const struct hgm_fault *f, uint64_t
 static void serve_batch(struct hgm_server *s, struct hgm_uffd_event *ev, unsigned int n,
 			uint64_t read_ns, bool together)
 {
-	uint64_t now = read_ns, served_to = 0;
+	uint64_t now = read_ns, served_to = 0, waited_to = 0;
 	struct hgm *h = s->h;
 
 	hgm_stat_add(&h->stats, HGM_STAT_FAULT_BATCHES, 1);
@@ -124,11 +124,13 @@ static void serve_batch(struct hgm_server *s, struct hgm_uffd_event *ev, unsigne
 		HGM_TRACE2(fault, ev[i].addr, ev[i].flags);
 		hgm_stat_phase(&h->stats, HGM_PHASE_QUEUED, now - read_ns);
 		if (page_of(&ev[i]) < served_to && !(f.flags & HGM_UFFD_FAULT_WP)) {
-			if (page_of(&ev[i]) == page_of(&ev[i - 1])) /* another waiter */
+			/* Another waiter, or a page that was read ahead */
+			if (page_of(&ev[i]) == page_of(&ev[i - 1]) || page_of(&ev[i]) >= waited_to)
 				hgm_stat_add(&h->stats, HGM_STAT_FAULTS_CLAIMED, 1);
 			continue;
 		}
 		f.waiting_pages = waiting_pages(ev + i, n - i);
+		waited_to = page_of(&ev[i]) + f.waiting_pages;
 		if (hgm_serve(h, &f))
 			hgm_park(s, f.addr, f.flags, now, 0);
 		else if (!(f.flags & HGM_UFFD_FAULT_WP)) /* a write fault maps nothing */

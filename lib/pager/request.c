@@ -75,7 +75,7 @@ struct hgm_request *hgm_request_of(const struct hgm_io *io, uint64_t *ticket)
 
 bool hgm_request_was_asked(const struct hgm_request *req, uint64_t ticket)
 {
-	return ticket <= atomic_load_explicit(&req->ticket, memory_order_relaxed);
+	return ticket && ticket <= atomic_load_explicit(&req->ticket, memory_order_relaxed);
 }
 
 bool hgm_request_take_answer(struct hgm_request *req, uint64_t ticket)

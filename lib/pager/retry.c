@@ -52,6 +52,8 @@ static void give_word(struct hgm_region *r, uint64_t word, uint64_t bits, uint64
 		uint64_t page = word * HGM_PAGES_PER_WORD + first;
 
 		hgm_map_set_poisoned(r->map, page, run);
+		if (hgm_region_whole_blocks(r))
+			hgm_poison_note_block(r, hgm_region_block(r, page));
 		hgm_region_wake(r, page, run);
 		atomic_fetch_sub_explicit(&r->open_pages, run, memory_order_seq_cst);
 	}

@@ -99,6 +99,7 @@ static void impossible_answers_fail(void **state)
 	assert_pages(&contents, 0, 6, f.addr);
 	assert_int_equal(stats_of(h).source_errors, 6);
 	assert_error(hgm_io_done(NULL, 0), -EINVAL);
+	assert_error(hgm_io_done(&(struct hgm_io){ .engine = h, .length = PAGE }, PAGE), -EINVAL);
 	hgm_destroy(h);
 	hgm_source_destroy(src);
 	calm();

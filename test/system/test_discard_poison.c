@@ -67,6 +67,91 @@ static void parts_of_a_block(void **state)
 		test_skip("%s", place_lacking(PLACE_HUGETLB_2M, LENGTH));
 }
 
+#define RETRIES SMALLER(300, 50)
+
+/* Pages of a block are asked for again, and fail again, while threads touch it. None hangs. */
+static void fails_again_at_once(void **state)
+{
+	static struct ledger ledger;
+	struct hgm *h;
+	struct field f;
+
+	(void)state;
+	skip_unless(KERNEL_POISON);
+	if (place_lacking(PLACE_HUGETLB_2M, LENGTH))
+		test_skip("%s", place_lacking(PLACE_HUGETLB_2M, LENGTH));
+	watch("fails again at once", 60);
+	ledger_make(&ledger, &contents, LENGTH);
+	atomic_store(&ledger.bad_page, BAD);
+	atomic_store(&ledger.bad_pages, BADS);
+	h = engine_with((struct hgm_opts){ .fault_threads = 1, .retries = HGM_RETRY_NEVER });
+	field_make(&f, h, PLACE_HUGETLB_2M, LENGTH, ledger.source, HGM_REGION_NO_FILL);
+	assert_ok(hgm_start(h));
+	for (unsigned int i = 0; i < RETRIES; i++) {
+		struct waiter w[2];
+
+		for (unsigned int n = 0; n < 2; n++)
+			waiter_start(&w[n], f.addr + (n ? BAD + 200 : 0) * PAGE);
+		assert_ok(hgm_region_retry(f.region));
+		for (unsigned int n = 0; n < 2; n++) {
+			waiter_join(&w[n]);
+			assert_int_equal(w[n].signal, SIGBUS);
+		}
+	}
+	field_end(&f);
+	hgm_destroy(h);
+	ledger_free(&ledger);
+	calm();
+}
+
+static const struct hgm_sys *kernel;
+static _Atomic int drops;
+
+static int second_drop_fails(void *addr, uint64_t len, int advice)
+{
+	if (advice == HGM_MADV_DONTNEED_LOCKED && atomic_fetch_add(&drops, 1) == 1)
+		return -ENOMEM;
+	return kernel->madvise(addr, len, advice);
+}
+
+/* Some pages of a block cannot be had again. The block stays poison, and no thread waits for it. */
+static void had_again_in_part(void **state)
+{
+	static struct ledger ledger;
+	static struct hgm_sys odd;
+	struct hgm *h;
+	struct field f;
+
+	(void)state;
+	skip_unless(KERNEL_POISON);
+	if (place_lacking(PLACE_HUGETLB_2M, LENGTH))
+		test_skip("%s", place_lacking(PLACE_HUGETLB_2M, LENGTH));
+	watch("had again in part", 60);
+	kernel = hgm_sys;
+	odd = *kernel;
+	odd.madvise = second_drop_fails;
+	hgm_sys = &odd;
+	ledger_make(&ledger, &contents, LENGTH);
+	atomic_store(&ledger.bad_page, BAD);
+	atomic_store(&ledger.bad_pages, BADS);
+	h = engine_with((struct hgm_opts){ .retries = HGM_RETRY_NEVER });
+	field_make(&f, h, PLACE_HUGETLB_2M, LENGTH, ledger.source, HGM_REGION_NO_FILL);
+	assert_ok(hgm_start(h));
+	assert_int_equal(touched(&f, 0), SIGBUS);
+	atomic_store(&ledger.bad_pages, 0);
+	atomic_store(&drops, 0);
+	assert_int_equal(hgm_region_retry(f.region), -ENOMEM);
+	assert_int_equal(touched(&f, 0), SIGBUS);
+	assert_ok(hgm_region_retry(f.region));
+	assert_int_equal(touched(&f, 0), 0);
+	assert_pages(&contents, 0, PAGES, f.addr);
+	field_end(&f);
+	hgm_destroy(h);
+	hgm_sys = kernel;
+	ledger_free(&ledger);
+	calm();
+}
+
 /* Its page table entry is dropped. The file's former contents are seen neither now nor later. */
 static void outlives_its_entry(void **state)
 {
@@ -95,7 +180,6 @@ static void outlives_its_entry(void **state)
 	calm();
 }
 
-static const struct hgm_sys *kernel;
 static _Atomic unsigned int poisoned_times;
 
 /* Like a kernel while the address space changes all the time. It refuses every third call. */
@@ -287,6 +371,8 @@ static const struct CMUnitTest tests[] = {
 	cmocka_unit_test(outlives_its_entry),
 	cmocka_unit_test(a_region_ends),
 	cmocka_unit_test(parts_of_a_block),
+	cmocka_unit_test(fails_again_at_once),
+	cmocka_unit_test(had_again_in_part),
 };
 
 TEST_MAIN(tests)
