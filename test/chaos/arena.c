@@ -70,10 +70,8 @@ static void make_field(struct arena *a, struct random *r)
 
 void arena_begin(struct arena *a, struct random *r)
 {
-	for (uint64_t page = 0; page < PAGES_MAX; page++) {
+	for (uint64_t page = 0; page < PAGES_MAX; page++)
 		atomic_store_explicit(&a->truth[page], SOURCE, memory_order_relaxed);
-		atomic_store_explicit(&a->drops[page], 0, memory_order_relaxed);
-	}
 	make_field(a, r);
 	note(a, 0, "created", 0, a->pages, a->place);
 	atomic_store(&a->addr, a->field.addr);

@@ -107,6 +107,12 @@ enum arena_state {
 
 struct supply;
 
+/* What decides which pages of a region can be poisoned. */
+struct origin {
+	enum place place;
+	const struct supply *supply;
+};
+
 struct arena {
 	unsigned int index;
 	_Atomic enum arena_state state;
@@ -120,7 +126,7 @@ struct arena {
 	char *_Atomic addr;
 	struct supply *supply;
 	_Atomic uint64_t truth[PAGES_MAX];
-	_Atomic uint32_t drops[PAGES_MAX]; /* how often dropped without the library */
+	_Atomic uint32_t drops[PAGES_MAX]; /* how often dropped without the library, ever */
 	pthread_mutex_t dirty_lock;
 	struct hgm_dirty *dirty; /* for hgm_dirty_mark() */
 	void *left_watch;	 /* freed with the region */
@@ -175,6 +181,9 @@ void words_expected(const struct arena *a, uint64_t page, uint64_t truth, uint64
 int words_wrong(const struct arena *a, uint64_t page, uint64_t truth, bool or_zero,
 		const uint64_t *in);
 bool may_be_poisoned(const struct arena *a, uint64_t page, uint64_t truth);
+/* The same of an arena that another region may have by now. */
+bool origin_may_be_poisoned(const struct arena *a, struct origin origin, uint64_t page,
+			    uint64_t truth);
 
 /* access.c: 0, or the signal that the access raised */
 void catch_signals(void);

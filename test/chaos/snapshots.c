@@ -13,6 +13,9 @@ struct shot {
 	struct hgm_snapshot *s;
 	struct arena *of[ARENAS];
 	unsigned int count;
+	/* Of the regions at the instant. Their arenas may have others when the snapshot is complete. */
+	struct origin origin[ARENAS];
+	uint64_t pages[ARENAS];
 	struct random random;	   /* the sink's */
 	unsigned int slow, partly; /* of 16 calls */
 	unsigned int calls_left;   /* then it fails; 0: never */
@@ -27,7 +30,7 @@ static bool may_be_zero(const struct shot *shot, const struct arena *a, uint64_t
 			uint64_t truth)
 {
 	return truth & MIXED || atomic_load(&a->drops[page]) != shot->drops[a->index][page] ||
-	       may_be_poisoned(a, page, truth);
+	       origin_may_be_poisoned(a, shot->origin[a->index], page, truth);
 }
 
 static void check_part(struct shot *shot, struct arena *a, uint64_t page, const void *buf,
@@ -82,6 +85,8 @@ static void take_truth(struct shot *shot, bool again)
 		struct arena *a = shot->of[i];
 		uint64_t *truth = shot->truth[a->index];
 
+		shot->origin[a->index] = (struct origin){ a->place, a->supply };
+		shot->pages[a->index] = a->pages;
 		for (uint64_t page = 0; page < a->pages; page++) {
 			uint64_t now;
 
@@ -122,7 +127,7 @@ static void check_all_given(struct shot *shot)
 	for (unsigned int i = 0; i < shot->count; i++) {
 		struct arena *a = shot->of[i];
 
-		for (uint64_t page = 0; page < a->pages; page++) {
+		for (uint64_t page = 0; page < shot->pages[a->index]; page++) {
 			uint64_t truth = shot->truth[a->index][page];
 			const uint64_t none[WORDS] = { 0 };
 

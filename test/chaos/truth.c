@@ -52,16 +52,22 @@ int words_wrong(const struct arena *a, uint64_t page, uint64_t truth, bool or_ze
  * With hugetlb in whole blocks, one page that cannot be had poisons its block, including pages that
  * were discarded. Pages that were written to have arrived.
  */
-bool may_be_poisoned(const struct arena *a, uint64_t page, uint64_t truth)
+bool origin_may_be_poisoned(const struct arena *a, struct origin origin, uint64_t page,
+			    uint64_t truth)
 {
-	uint64_t block = place_block(a->place) / PAGE, first = page / block * block;
+	uint64_t block = place_block(origin.place) / PAGE, first = page / block * block;
 
-	if (a->place < PLACES_SMALL)
-		return is_source(truth) && supply_ever_bad(a->supply, source_page(a, page));
+	if (origin.place < PLACES_SMALL)
+		return is_source(truth) && supply_ever_bad(origin.supply, source_page(a, page));
 	if (is_written(truth))
 		return false;
 	for (uint64_t p = first; p < first + block; p++)
-		if (supply_ever_bad(a->supply, source_page(a, p)))
+		if (supply_ever_bad(origin.supply, source_page(a, p)))
 			return true;
 	return false;
+}
+
+bool may_be_poisoned(const struct arena *a, uint64_t page, uint64_t truth)
+{
+	return origin_may_be_poisoned(a, (struct origin){ a->place, a->supply }, page, truth);
 }
