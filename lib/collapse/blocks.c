@@ -9,7 +9,6 @@
 
 #include "blocks.h"
 #include "collapse.h"
-#include "install/wp.h"
 #include "install/resolve.h"
 #include "region/hgm.h"
 #include "region/holes.h"
@@ -51,12 +50,28 @@ static void want(struct hgm_region *r, uint64_t block)
 		due(r, block);
 }
 
+/*
+ * For memory that is mapped by whole blocks: all of a block is present, or the block has been
+ * mapped again.
+ */
+static void whole_block_present(struct hgm_region *r, uint64_t block)
+{
+	uint8_t open = HGM_BLOCK_OPEN;
+
+	if (hgm_region_whole_blocks(r) && hgm_region_block_present(r, block) &&
+	    !hgm_poison_of_block(r, block) &&
+	    atomic_compare_exchange_strong_explicit(&r->collapse->state[block], &open,
+						    HGM_BLOCK_HUGE, memory_order_acq_rel,
+						    memory_order_relaxed))
+		atomic_fetch_add_explicit(&r->collapse->huge_blocks, 1, memory_order_relaxed);
+}
+
 void hgm_collapse_filled(struct hgm_region *r, uint64_t block)
 {
 	if (r->collapses)
 		want(r, block);
 	else
-		hgm_collapse_whole(r, block);
+		whole_block_present(r, block);
 }
 
 int hgm_region_collapse(struct hgm_region *r)
@@ -180,7 +195,7 @@ void hgm_collapse_touched(struct hgm_region *r, uint64_t block, uint8_t before)
 	if (r->collapses)
 		touched(r, block, before);
 	else
-		hgm_collapse_whole(r, block);
+		whole_block_present(r, block);
 }
 
 uint8_t hgm_collapse_state(const struct hgm_region *r, uint64_t block)
@@ -288,18 +303,6 @@ void hgm_collapse_discarded(struct hgm_region *r, uint64_t page, uint64_t pages,
 		else
 			nanosleep(&(struct timespec){ .tv_nsec = NAP_NS }, NULL);
 	}
-}
-
-void hgm_collapse_whole(struct hgm_region *r, uint64_t block)
-{
-	uint8_t open = HGM_BLOCK_OPEN;
-
-	if (hgm_region_whole_blocks(r) && hgm_region_block_present(r, block) &&
-	    !hgm_poison_of_block(r, block) &&
-	    atomic_compare_exchange_strong_explicit(&r->collapse->state[block], &open,
-						    HGM_BLOCK_HUGE, memory_order_acq_rel,
-						    memory_order_relaxed))
-		atomic_fetch_add_explicit(&r->collapse->huge_blocks, 1, memory_order_relaxed);
 }
 
 void hgm_collapse_look_again(struct hgm_region *r)

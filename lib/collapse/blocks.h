@@ -99,12 +99,6 @@ bool hgm_block_change(_Atomic uint8_t *state, uint8_t from, uint8_t to);
 /* Is the block mapped huge according to PAGEMAP_SCAN? -errno: PAGEMAP_SCAN cannot tell. */
 int hgm_block_is_huge(const struct hgm_region *r, uint64_t block);
 
-/*
- * For memory that is mapped by whole blocks: all of a block is present, or the block has been
- * mapped again.
- */
-void hgm_collapse_whole(struct hgm_region *r, uint64_t block);
-
 /* Look again at all blocks that were left split, and at all that count as huge. */
 void hgm_collapse_look_again(struct hgm_region *r);
 

@@ -88,7 +88,7 @@ static void map_left(struct hgm_region *r, uint64_t block)
 void hgm_collapse_map_left(struct hgm_region *r, uint64_t block)
 {
 	/* Before 6.4, mapping a page unprotects it, and the page would count as written. */
-	if (r->h->can_continue_wp || !hgm_wp_of(r))
+	if (r->h->abilities.can_continue_wp || !hgm_wp_of(r))
 		map_left(r, block);
 }
 

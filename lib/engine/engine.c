@@ -4,7 +4,6 @@
  */
 #include <errno.h>
 #include <fcntl.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -116,8 +115,8 @@ static int open_uffds(struct hgm *h)
 	 * holes of anonymous memory (memory.c). They are not needed, because anonymous memory is
 	 * registered for missing pages.
 	 */
-	h->can_continue_wp = hgm_uffd_supported(h->uffd[0]) & HGM_UFFD_FEATURE_WP_UNPOPULATED;
-	h->abilities.can_continue_wp = h->can_continue_wp;
+	h->abilities.can_continue_wp =
+		hgm_uffd_supported(h->uffd[0]) & HGM_UFFD_FEATURE_WP_UNPOPULATED;
 	h->abilities.features = hgm_uffd_features(h->uffd[0]);
 	h->user_mode_only = hgm_uffd_get_via(h->uffd[0]) == HGM_UFFD_VIA_USER_MODE_ONLY;
 	h->can_poison = hgm_uffd_features(h->uffd[0]) & HGM_UFFD_FEATURE_POISON;

@@ -5,20 +5,16 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 
 #include "collapse/collapse.h"
 #include "engine.h"
 #include "install/resolve.h"
 #include "install/suspects.h"
-#include "kernel/sys.h"
 #include "pager/events.h"
 #include "pager/pager.h"
 #include "region/hgm.h"
 #include "region/memory.h"
 #include "source/source.h"
-#include "uffd/smaps.h"
-#include "util/bits.h"
 #include "util/cancel.h"
 #include "util/error.h"
 #include "util/opts.h"

@@ -2,7 +2,6 @@
 /*
  * The end of a region. Threads that still wait are released, and never see wrong bytes.
  */
-#include <errno.h>
 #include <sys/mman.h>
 #include <time.h>
 

@@ -9,7 +9,6 @@
 #include "by_copy.h"
 #include "discard.h"
 #include "wp.h"
-#include "installs.h"
 #include "kernel/sys.h"
 #include "region/hgm.h"
 #include "resolve.h"
@@ -38,7 +37,7 @@ static int overwrite_cached(struct hgm_arrival *a, bool protect)
 				   .mode = HGM_UFFD_CONTINUE_DONTWAKE };
 	int rc;
 
-	if (protect && !r->h->can_continue_wp) {
+	if (protect && !r->h->abilities.can_continue_wp) {
 		if (hgm_wp_lift(r, a->install_page))
 			return -EAGAIN;
 		protect = false;

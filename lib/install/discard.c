@@ -18,12 +18,9 @@
  * (fallocate(2) on the file, another process). An owner cannot put a page back into the page cache
  * without raising this fault, so it finds its page discarded before it publishes the page.
  */
-#include <errno.h>
 #include <sched.h>
 #include <sys/mman.h>
-#include <time.h>
 
-#include <hgm/protect.h>
 #include <hgm/region.h>
 
 #include "discard.h"
@@ -34,7 +31,6 @@
 #include "region/holes.h"
 #include "resolve.h"
 #include "util/bits.h"
-#include "util/error.h"
 
 /* This thread reads an engine's events, or writes out a snapshot, and would wait for itself. */
 static _Thread_local bool reads_events;
@@ -213,14 +209,11 @@ static void note_gone(struct hgm_region *r, uint64_t page, uint64_t end)
 					 UINT64_C(1) << block % 64, memory_order_release);
 }
 
-static bool is_gone(const struct hgm_region *r, uint64_t block)
-{
-	return atomic_load_explicit(&r->install->block_gone[block / 64], memory_order_acquire) >>
-		       block % 64 &
-	       1;
-}
-
-void hgm_discard_mark(struct hgm_region *r, uint64_t page, uint64_t pages)
+/*
+ * Announce a call of hgm_discard_pages(): threads that are fetching some of the pages find them
+ * discarded already. Wait-free.
+ */
+static void mark(struct hgm_region *r, uint64_t page, uint64_t pages)
 {
 	uint64_t all = hgm_region_pages(r), end = page + pages < all ? page + pages : all;
 
@@ -254,7 +247,7 @@ void hgm_discard_event_mark(struct hgm_region *r, uint64_t page, uint64_t pages,
 	enum hgm_removal removal = r->install->kind->removal;
 
 	if (removal == HGM_REMOVAL_DROPS)
-		hgm_discard_mark(r, page, pages);
+		mark(r, page, pages);
 	else if (removal == HGM_REMOVAL_SUSPECT)
 		hgm_suspects_add(r, page, pages, read_ns);
 }
@@ -339,7 +332,8 @@ void hgm_discard_drop(struct hgm_region *r, uint64_t page, uint64_t pages)
 		uint64_t block = hgm_region_block(r, page);
 
 		/* For hugetlb, a part of a huge page is zeroed and stays allocated. */
-		if (discarded && hgm_region_whole_blocks(r) && is_gone(r, block))
+		if (discarded && hgm_region_whole_blocks(r) &&
+		    hgm_bits_test(r->install->block_gone, block))
 			hgm_discard_memory(r, block * (r->block_bytes >> HGM_PAGE_SHIFT),
 					   r->block_bytes >> HGM_PAGE_SHIFT);
 		else if (discarded)

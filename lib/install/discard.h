@@ -18,12 +18,6 @@ struct hgm_region;
 bool hgm_discard_pages(struct hgm_region *r, uint64_t page, uint64_t pages);
 
 /*
- * Announce a call of hgm_discard_pages(): threads that are fetching some of the pages find them
- * discarded already. Wait-free.
- */
-void hgm_discard_mark(struct hgm_region *r, uint64_t page, uint64_t pages);
-
-/*
  * An event says that these pages are dropped. First mark them, then discard them. True: it is not
  * known yet whether they are discarded, and hgm_suspects_age() decides. @read_ns: hgm_stamp_ns()
  * before the event was read.

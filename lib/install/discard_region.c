@@ -13,7 +13,6 @@
 #include "installs.h"
 #include "kinds.h"
 #include "region/hgm.h"
-#include "resolve.h"
 #include "util/error.h"
 
 #define NAP_NS 50000

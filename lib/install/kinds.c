@@ -3,9 +3,9 @@
  * The kinds of memory, as the installing modules see them.
  */
 #include "by_copy.h"
-#include "installs.h"
 #include "kinds.h"
 #include "region/hgm.h"
+#include "resolve.h"
 
 /* Poison of anonymous memory goes away with the memory. */
 static int no_poison_left(struct hgm_region *r, uint64_t page, uint64_t pages)
@@ -35,7 +35,7 @@ static const struct hgm_kind lazy = {
 	.map_zero = hgm_map_zero_page,
 	.drop = hgm_drop_file,
 	.drop_call = "FALLOC_FL_PUNCH_HOLE",
-	.drop_poison = hgm_drop_poison_of_pages,
+	.drop_poison = hgm_poison_unmap,
 	.removal = HGM_REMOVAL_SUSPECT,
 };
 
@@ -47,7 +47,7 @@ static const struct hgm_kind prepared = {
 	.map_zero = hgm_map_zero_page,
 	.drop = hgm_drop_file,
 	.drop_call = "FALLOC_FL_PUNCH_HOLE",
-	.drop_poison = hgm_drop_poison_of_pages,
+	.drop_poison = hgm_poison_unmap,
 	.removal = HGM_REMOVAL_SUSPECT,
 };
 
@@ -55,7 +55,7 @@ static const struct hgm_kind prepared = {
 static const struct hgm_kind whole = {
 	.contents = hgm_contents_by_block,
 	.install = hgm_install_by_page,
-	.map_present = hgm_map_block,
+	.map_present = hgm_map_around,
 	.map_zero = hgm_map_zero_block,
 	.drop = hgm_drop_file,
 	.drop_call = "FALLOC_FL_PUNCH_HOLE",
@@ -71,7 +71,7 @@ static const struct hgm_kind native = {
 	.map_zero = hgm_map_zero_block,
 	.drop = hgm_drop_file,
 	.drop_call = "FALLOC_FL_PUNCH_HOLE",
-	.drop_poison = hgm_drop_poison_of_pages,
+	.drop_poison = hgm_poison_unmap,
 	.removal = HGM_REMOVAL_NOTHING,
 };
 

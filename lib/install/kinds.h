@@ -49,10 +49,13 @@ int hgm_contents_by_block(struct hgm_arrival *a, uint64_t pages);
 int hgm_install_by_page(struct hgm_arrival *a);
 int hgm_install_by_leaf(struct hgm_arrival *a);
 
-/* present.c */
+/*
+ * present.c. hgm_map_around(): map a present page with present neighbours, or its whole block where
+ * that is the granularity.
+ */
+int hgm_map_around(struct hgm_region *r, uint64_t page, bool wake_later, bool *installed);
 int hgm_map_anon(struct hgm_region *r, uint64_t page, bool wake_later, bool *installed);
 int hgm_map_file(struct hgm_region *r, uint64_t page, bool wake_later, bool *installed);
-int hgm_map_block(struct hgm_region *r, uint64_t page, bool wake_later, bool *installed);
 int hgm_map_leaf(struct hgm_region *r, uint64_t page, bool wake_later, bool *installed);
 int hgm_map_zero_page(struct hgm_region *r, uint64_t page, struct hgm_range *range);
 int hgm_map_zero_block(struct hgm_region *r, uint64_t page, struct hgm_range *range);
@@ -62,7 +65,6 @@ int hgm_drop_anon(struct hgm_region *r, uint64_t page, uint64_t pages);
 int hgm_drop_file(struct hgm_region *r, uint64_t page, uint64_t pages);
 
 /* poison.c */
-int hgm_drop_poison_of_pages(struct hgm_region *r, uint64_t page, uint64_t pages);
 int hgm_drop_poison_of_blocks(struct hgm_region *r, uint64_t page, uint64_t pages);
 
 #endif

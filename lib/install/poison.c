@@ -303,10 +303,7 @@ int hgm_poison_unmap(struct hgm_region *r, uint64_t page, uint64_t pages)
 
 bool hgm_poison_of_block(const struct hgm_region *r, uint64_t block)
 {
-	return atomic_load_explicit(&r->install->block_poisoned[block / 64],
-				    memory_order_acquire) >>
-		       block % 64 &
-	       1;
+	return hgm_bits_test(r->install->block_poisoned, block);
 }
 
 void hgm_poison_note_block(struct hgm_region *r, uint64_t block)
@@ -350,11 +347,6 @@ bool hgm_poison_left(struct hgm_region *r, uint64_t block)
 	r->h->ops->not_urgent(r, block);
 	hgm_poison_forget_block(r, block);
 	return hgm_poison_of_block(r, block);
-}
-
-int hgm_drop_poison_of_pages(struct hgm_region *r, uint64_t page, uint64_t pages)
-{
-	return hgm_poison_unmap(r, page, pages);
 }
 
 /*

@@ -49,8 +49,7 @@ static int map_run(struct hgm_region *r, uint64_t first, uint64_t pages, bool wa
 	return rc;
 }
 
-/* Map a present page with present neighbours, or its whole block where that is the granularity. */
-static int map_around(struct hgm_region *r, uint64_t page, bool wake_later, bool *installed)
+int hgm_map_around(struct hgm_region *r, uint64_t page, bool wake_later, bool *installed)
 {
 	uint64_t block_pages = r->block_bytes >> HGM_PAGE_SHIFT;
 	bool whole = hgm_region_whole_blocks(r);
@@ -64,7 +63,7 @@ static int map_around(struct hgm_region *r, uint64_t page, bool wake_later, bool
 	} else {
 		pages = present_around(r, page, &first);
 		/* Before 6.4 mapping a page unprotects it. Begin with the page asked for. */
-		if (!r->h->can_continue_wp && hgm_wp_of(r)) {
+		if (!r->h->abilities.can_continue_wp && hgm_wp_of(r)) {
 			pages -= page - first;
 			first = page;
 		}
@@ -162,7 +161,12 @@ int hgm_map_zero_page(struct hgm_region *r, uint64_t page, struct hgm_range *ran
 	return rc;
 }
 
-int hgm_resolve_discarded(struct hgm_region *r, uint64_t page, bool *installed)
+/*
+ * A present page is no longer in memory because it was discarded (MADV_DONTNEED of anonymous
+ * memory, a hole punched in the file). Discarded memory reads as zero. Write-protected pages are
+ * installed write-protected. Otherwise as hgm_resolve_present().
+ */
+static int map_discarded(struct hgm_region *r, uint64_t page, bool *installed)
 {
 	struct hgm_range range = { .installed = 0 };
 	int rc = r->install->kind->map_zero(r, page, &range);
@@ -183,27 +187,22 @@ int hgm_map_anon(struct hgm_region *r, uint64_t page, bool wake_later, bool *ins
 
 int hgm_map_file(struct hgm_region *r, uint64_t page, bool wake_later, bool *installed)
 {
-	int rc = map_around(r, page, wake_later, installed);
+	int rc = hgm_map_around(r, page, wake_later, installed);
 
 	/*
 	 * Before 6.4 there is no write-protected CONTINUE, and the wp owner may not release the
 	 * page. A hole need not wait for that, because zeroes can be copied and write-protected.
 	 */
-	if (rc == -EAGAIN && !r->h->can_continue_wp && r->alias &&
+	if (rc == -EAGAIN && !r->h->abilities.can_continue_wp && r->alias &&
 	    hgm_holes_prepared(r, page, 1) >> page % HGM_PAGES_PER_WORD & 1)
 		return -EFAULT;
 	return rc;
 }
 
-int hgm_map_block(struct hgm_region *r, uint64_t page, bool wake_later, bool *installed)
-{
-	return map_around(r, page, wake_later, installed);
-}
-
 int hgm_map_leaf(struct hgm_region *r, uint64_t page, bool wake_later, bool *installed)
 {
 	if (!hgm_map_leaf_full(r->map, page / HGM_LEAF_PAGES) || hgm_leaf_map(r, page))
-		return map_around(r, page, wake_later, installed);
+		return hgm_map_around(r, page, wake_later, installed);
 	*installed = true;
 	return 0;
 }
@@ -217,7 +216,7 @@ int hgm_resolve_present(struct hgm_region *r, uint64_t page, bool wake_later)
 	int rc = r->install->kind->map_present(r, page, wake_later, &installed);
 
 	if (rc == -EFAULT)
-		rc = hgm_resolve_discarded(r, page, &installed);
+		rc = map_discarded(r, page, &installed);
 	if (rc && !hgm_put_off(rc) && rc != -ENOENT)
 		rc = hgm_poison_present(r, page / step * step, step, rc);
 	/* During and after the collapse, a fault that finds nothing mapped is new information. */

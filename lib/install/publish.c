@@ -94,7 +94,7 @@ int hgm_resolve_continue_run(struct hgm_region *r, uint64_t page, uint64_t pages
 			     uint64_t step_bytes, struct hgm_range *range)
 {
 	bool protect;
-	uint64_t run = hgm_wp_run(r, page, pages, r->h->can_continue_wp, &protect);
+	uint64_t run = hgm_wp_run(r, page, pages, r->h->abilities.can_continue_wp, &protect);
 
 	/* A piece larger than a page is mapped as a whole, as its strictest page requires. */
 	if (run < step_bytes >> HGM_PAGE_SHIFT)

@@ -19,12 +19,9 @@
 #include "discard.h"
 #include "installs.h"
 #include "kinds.h"
-#include "kernel/sys.h"
 #include "hgm_leaf.h"
 #include "region/hgm.h"
 #include "resolve.h"
-#include "source/source.h"
-#include "util/trace.h"
 
 /*
  * Map the remaining pages that are alike, at most @pages. Returns the outcome at a->install_page.

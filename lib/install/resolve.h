@@ -81,13 +81,6 @@ void hgm_install_free(struct hgm_region *r);
 int hgm_resolve_present(struct hgm_region *r, uint64_t page, bool wake_later);
 
 /*
- * A present page is no longer in memory because it was discarded (MADV_DONTNEED of anonymous
- * memory, a hole punched in the file). Discarded memory reads as zero. Write-protected pages are
- * installed write-protected. Otherwise as hgm_resolve_present().
- */
-int hgm_resolve_discarded(struct hgm_region *r, uint64_t page, bool *installed);
-
-/*
  * Fill a hole of the alias with zeroes without touching it. The size is the unit of discarding
  * around @page. -EAGAIN: no memory, or not now.
  */

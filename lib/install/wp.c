@@ -45,7 +45,6 @@
 #include "installs.h"
 #include "kernel/sys.h"
 #include "region/hgm.h"
-#include "resolve.h"
 #include "util/bits.h"
 
 struct hgm_wp *hgm_wp_of(const struct hgm_region *r)

@@ -62,11 +62,6 @@ void hgm_wp_forget_registered(struct hgm_region *r)
 		atomic_store_explicit(&r->install->wp_registered[w], 0, memory_order_release);
 }
 
-static bool bit_of(const _Atomic uint64_t *bitmap, uint64_t bit)
-{
-	return atomic_load_explicit(&bitmap[bit / 64], memory_order_acquire) >> bit % 64 & 1;
-}
-
 /*
  * Before 6.4, the engine need not serve the minor faults of a block of shared memory that is
  * completely present: the kernel serves them, and keeps the block write-protected. Holes would be
@@ -75,7 +70,7 @@ static bool bit_of(const _Atomic uint64_t *bitmap, uint64_t bit)
  */
 static bool needs_no_minor(const struct hgm_region *r, uint64_t block)
 {
-	return !r->h->can_continue_wp && r->modes & HGM_UFFD_MINOR &&
+	return !r->h->abilities.can_continue_wp && r->modes & HGM_UFFD_MINOR &&
 	       hgm_region_block_present(r, block) &&
 	       (r->backing == HGM_BACKING_HUGETLB || !hgm_holes_in_block(r, block));
 }
@@ -87,7 +82,7 @@ static uint64_t unregistered_run(const struct hgm_region *r, uint64_t block, uin
 	uint64_t n = 0, per_stripe = r->stripe_bytes / r->block_bytes;
 
 	*alone = needs_no_minor(r, block);
-	while (block + n < end && !bit_of(r->install->wp_registered, block + n) &&
+	while (block + n < end && !hgm_bits_test(r->install->wp_registered, block + n) &&
 	       (!n || ((block + n) % per_stripe && needs_no_minor(r, block + n) == *alone)))
 		n++;
 	return n;
@@ -159,7 +154,7 @@ int hgm_wp_unregister_block(struct hgm_region *r, uint64_t block)
 	_Atomic uint64_t *registered = r->install->wp_registered;
 	int error = 0, rc;
 
-	if (!registered || r->backing == HGM_BACKING_HUGETLB || !bit_of(registered, block))
+	if (!registered || r->backing == HGM_BACKING_HUGETLB || !hgm_bits_test(registered, block))
 		return 0;
 	if (hgm_uffd_unregister(u, r->primary + at, r->block_bytes))
 		return -EAGAIN;
@@ -169,7 +164,7 @@ int hgm_wp_unregister_block(struct hgm_region *r, uint64_t block)
 	 * block are not served: if the page was discarded, it is zero. If that fails, the block
 	 * stays as it was, for another try.
 	 */
-	if (r->backing == HGM_BACKING_ANON && !r->h->can_continue_wp)
+	if (r->backing == HGM_BACKING_ANON && !r->h->abilities.can_continue_wp)
 		error = hgm_sys->madvise(r->primary + at, HGM_PAGE_BYTES, HGM_MADV_POPULATE_WRITE);
 	/* If the block cannot be registered again now, the next wp owner registers it. */
 	atomic_fetch_and_explicit(&registered[block / 64], ~bit, memory_order_acq_rel);
@@ -279,7 +274,8 @@ int hgm_wp_protect(struct hgm_region *r, uint64_t page, uint64_t pages)
 /* Blocks that the collapser may be working on hold no write-protected pages. */
 bool hgm_wp_may_protect(const struct hgm_region *r, uint64_t block)
 {
-	return bit_of(r->install->wp_held, block) && bit_of(r->install->wp_registered, block);
+	return hgm_bits_test(r->install->wp_held, block) &&
+	       hgm_bits_test(r->install->wp_registered, block);
 }
 
 void hgm_wp_free(struct hgm_region *r)

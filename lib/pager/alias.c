@@ -5,8 +5,6 @@
  * waits until the page is noted as discarded (discard.c). The events thread serves these faults. It
  * never writes to an alias.
  */
-#include <errno.h>
-
 #include "alias.h"
 #include "events.h"
 #include "events_state.h"

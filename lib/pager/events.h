@@ -6,7 +6,6 @@
 #ifndef HGM_LIB_EVENTS_H
 #define HGM_LIB_EVENTS_H
 
-#include <stdbool.h>
 #include <stdint.h>
 
 #include <hgm/uffd.h>

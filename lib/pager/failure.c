@@ -11,7 +11,6 @@
 #include "request.h"
 #include "source/source.h"
 #include "step.h"
-#include "util/clock.h"
 #include "util/error.h"
 #include "work.h"
 

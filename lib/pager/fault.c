@@ -18,13 +18,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "events.h"
 #include "fault.h"
 #include "install/discard.h"
 #include "kernel/sys.h"
+#include "pager.h"
 #include "park.h"
 #include "region/hgm.h"
-#include "request.h"
 #include "serve.h"
 #include "util/clock.h"
 #include "util/error.h"

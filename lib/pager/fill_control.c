@@ -9,7 +9,6 @@
  */
 #include <errno.h>
 
-#include <hgm/engine.h>
 #include <hgm/region.h>
 
 #include "fill.h"

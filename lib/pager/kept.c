@@ -7,9 +7,6 @@
  * memory. The snapshot never waits for that: it gets its contents first. Pages that the kernel does
  * not accept at once, or that the source does not supply, are left to fill.
  */
-#include <errno.h>
-#include <string.h>
-
 #include "install/resolve.h"
 #include "region/hgm.h"
 #include "request.h"

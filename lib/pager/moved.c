@@ -7,7 +7,6 @@
  */
 #include <errno.h>
 
-#include "events.h"
 #include "events_state.h"
 #include "install/discard.h"
 #include "region/hgm.h"

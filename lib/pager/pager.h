@@ -7,7 +7,6 @@
 #ifndef HGM_LIB_PAGER_H
 #define HGM_LIB_PAGER_H
 
-#include <stdbool.h>
 #include <stdint.h>
 
 struct hgm;

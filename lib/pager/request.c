@@ -13,24 +13,12 @@
  */
 #include <errno.h>
 #include <sched.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/mman.h>
 
-#include "feed.h"
 #include "fill.h"
-#include "install/discard.h"
 #include "install/resolve.h"
-#include "install/suspects.h"
-#include "kernel/sys.h"
 #include "region/hgm.h"
 #include "request.h"
 #include "source/source.h"
-#include "util/bits.h"
-#include "util/cancel.h"
-#include "util/clock.h"
-#include "util/error.h"
-#include "util/trace.h"
 #include "work.h"
 
 #define INDEX_BITS 16

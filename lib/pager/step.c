@@ -8,7 +8,6 @@
 #include "request.h"
 #include "step.h"
 #include "util/clock.h"
-#include "work.h"
 
 #define PUT_OFF_MIN_US 50 /* after EAGAIN: about as long as a collapse takes */
 #define PUT_OFF_MAX_US 100000

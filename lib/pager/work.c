@@ -10,13 +10,11 @@
 
 #include "feed.h"
 #include "fill.h"
-#include "fill_control.h"
 #include "install/resolve.h"
 #include "region/hgm.h"
 #include "request.h"
 #include "source/source.h"
 #include "util/clock.h"
-#include "util/error.h"
 #include "util/thread.h"
 #include "work.h"
 

@@ -14,13 +14,11 @@
 
 #include "feed.h"
 #include "fill.h"
-#include "fill_control.h"
 #include "install/discard.h"
 #include "install/resolve.h"
 #include "install/suspects.h"
 #include "region/hgm.h"
 #include "request.h"
-#include "source/source.h"
 #include "util/bits.h"
 #include "util/clock.h"
 #include "util/thread.h"

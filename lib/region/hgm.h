@@ -59,12 +59,11 @@ struct hgm {
 	struct hgm_uffd *alias_uffd; /* serves the aliases of all regions */
 	bool user_mode_only;
 	bool can_poison;
-	int pagemap_fd;	      /* /proc/self/pagemap, -1: not available */
-	int scan_fd;	      /* the same if the kernel has PAGEMAP_SCAN, else -1 */
-	bool can_continue_wp; /* UFFDIO_CONTINUE can install write-protected pages */
-	int event_fd;	      /* the caller's */
-	int mem_fd;	      /* /proc/self/mem, opened while that is possible */
-	int stop_fd;	      /* ends the fault threads' sleep */
+	int pagemap_fd; /* /proc/self/pagemap, -1: not available */
+	int scan_fd;	/* the same if the kernel has PAGEMAP_SCAN, else -1 */
+	int event_fd;	/* the caller's */
+	int mem_fd;	/* /proc/self/mem, opened while that is possible */
+	int stop_fd;	/* ends the fault threads' sleep */
 
 	/* For writers of the table. Never held across an ioctl, never taken on the fault path. */
 	pthread_mutex_t table_lock;

@@ -16,12 +16,14 @@ void hgm_notify(struct hgm *h)
 }
 
 /*
+ * Make the threads that wait in hgm_wait() look again.
+ *
  * Waiting threads check again whenever the generation has changed. No earlier result is remembered,
  * because a complete region may become incomplete again (a collapse that is requested late, a
  * prefetch, a page that is being given up). So a thread that brings one of a region's counts to 0
  * looks at all of them.
  */
-void hgm_something_is_done(struct hgm *h)
+static void something_is_done(struct hgm *h)
 {
 	/* seq_cst: a thread that begins to wait sees what was done before this, or is seen here. */
 	if (!atomic_load_explicit(&h->waiters, memory_order_seq_cst))
@@ -57,11 +59,12 @@ bool hgm_region_looks_complete(struct hgm_region *r)
 	return is_complete(r); /* a thread that completed it since may not have seen the mark */
 }
 
-void hgm_region_check_complete(struct hgm_region *r)
+/* A count of the region is now 0: if the region is complete, tell the threads that wait. */
+static void check_complete(struct hgm_region *r)
 {
 	if (!is_complete(r))
 		return;
-	hgm_something_is_done(r->h);
+	something_is_done(r->h);
 	/* Without fill, each fault makes it busy, then complete: report it only if event_due. */
 	if (!(r->flags & HGM_REGION_NO_FILL) ||
 	    (atomic_load_explicit(&r->event_due, memory_order_seq_cst) &&
@@ -77,7 +80,7 @@ void hgm_region_unsettle(struct hgm_region *r)
 void hgm_region_settled(struct hgm_region *r)
 {
 	if (atomic_fetch_sub_explicit(&r->unsettled, 1, memory_order_seq_cst) == 1)
-		hgm_region_check_complete(r);
+		check_complete(r);
 }
 
 void hgm_region_count_off(struct hgm_region *r, uint64_t pages)
@@ -87,7 +90,7 @@ void hgm_region_count_off(struct hgm_region *r, uint64_t pages)
 	if (!last)
 		return;
 	r->h->ops->arrived(r);
-	hgm_region_check_complete(r);
+	check_complete(r);
 }
 
 void hgm_region_ref(struct hgm_region *r)
@@ -104,9 +107,9 @@ void hgm_region_unref(struct hgm_region *r)
 	hgm_rcu_read_lock();
 	if (atomic_fetch_sub_explicit(&r->refs, 1, memory_order_seq_cst) == 1) {
 		if (r->flags & HGM_REGION_NO_FILL)
-			hgm_region_check_complete(r);
+			check_complete(r);
 		if (atomic_load_explicit(&r->dying, memory_order_seq_cst))
-			hgm_something_is_done(r->h);
+			something_is_done(r->h);
 	}
 	hgm_rcu_read_unlock();
 }
@@ -166,7 +169,7 @@ void hgm_region_unpin(struct hgm_region *r)
 	hgm_rcu_read_lock();
 	if (atomic_fetch_sub_explicit(&r->pins, 1, memory_order_seq_cst) == 1 &&
 	    atomic_load_explicit(&r->dying, memory_order_seq_cst))
-		hgm_something_is_done(r->h);
+		something_is_done(r->h);
 	hgm_rcu_read_unlock();
 }
 
@@ -220,7 +223,7 @@ bool hgm_all_complete(void *arg)
 
 void hgm_region_gone(struct hgm_region *r)
 {
-	hgm_something_is_done(r->h);
+	something_is_done(r->h);
 	if (!is_complete(r) && hgm_all_complete(r->h))
 		hgm_notify(r->h);
 }

@@ -151,11 +151,6 @@ void hgm_region_unpin(struct hgm_region *r);
 void hgm_regions_wait_refs(struct hgm_region **r, unsigned int count,
 			   void (*cancel)(struct hgm_region *));
 
-/* Make the threads that wait in hgm_wait() look again. */
-void hgm_something_is_done(struct hgm *h);
-
-/* A count of the region is now 0: if the region is complete, tell the threads that wait. */
-void hgm_region_check_complete(struct hgm_region *r);
 /* The region is in no table any more, so the remaining ones may be complete. */
 void hgm_region_gone(struct hgm_region *r);
 /*

@@ -5,6 +5,7 @@
 #ifndef HGM_LIB_BITS_H
 #define HGM_LIB_BITS_H
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -26,6 +27,12 @@ static inline uint64_t hgm_bits_of_range(uint64_t first, uint64_t n, uint64_t wo
 	uint64_t low = word * 64 > first ? 0 : first - word * 64;
 
 	return hgm_bits_low(first + n - word * 64) & ~UINT64_C(0) << low;
+}
+
+/* Is a bit of a bitmap set? (acquire) */
+static inline bool hgm_bits_test(const _Atomic uint64_t *bitmap, uint64_t bit)
+{
+	return atomic_load_explicit(&bitmap[bit / 64], memory_order_acquire) >> bit % 64 & 1;
 }
 
 /* Number of consecutive set bits from the lowest bit on. */

@@ -3,9 +3,9 @@
  * The life of dirty tracking.
  */
 #include <errno.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 
 #include <hgm/error.h>
 
@@ -63,7 +63,7 @@ static void describe_async(struct hgm_dirty *d)
 static void describe_sync(struct hgm_dirty *d, const char *why)
 {
 	const struct hgm_region *r = d->r;
-	bool blind = !r->copies && !r->h->can_continue_wp &&
+	bool blind = !r->copies && !r->h->abilities.can_continue_wp &&
 		     atomic_load_explicit(&r->open_pages, memory_order_acquire);
 
 	d->flags |= HGM_DIRTY_SYNC;

@@ -10,7 +10,6 @@
 #define HGM_LIB_DIRTY_H
 
 #include <pthread.h>
-#include <stdbool.h>
 #include <stdint.h>
 
 #include <hgm/dirty.h>

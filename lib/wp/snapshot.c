@@ -3,18 +3,11 @@
  * The life of a live snapshot, from its begin to its destruction. snapshot_create.c creates it.
  */
 #include <errno.h>
-#include <fcntl.h>
-#include <stdlib.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include "install/suspects.h"
-#include "kernel/sys.h"
 #include "pager/events.h"
 #include "region/hgm.h"
-#include "region/memory.h"
 #include "snapshot.h"
-#include "util/bits.h"
 #include "util/cancel.h"
 #include "util/clock.h"
 #include "util/error.h"

@@ -21,7 +21,6 @@
 #include <hgm/snapshot.h>
 
 #include "install/wp.h"
-#include "map/map.h"
 #include "pager/read_through.h"
 
 struct hgm_region;

@@ -5,7 +5,6 @@
  * snapshot's thread never calls a source. While it waits for one, it gives the sink what was put
  * into the pool before writes.
  */
-#include <errno.h>
 #include <sys/mman.h>
 
 #include "install/discard.h"

@@ -5,12 +5,10 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
-#include <string.h>
 
 #include "region/hgm.h"
 #include "region/memory.h"
 #include "snapshot.h"
-#include "source/source.h"
 #include "util/bits.h"
 #include "util/cancel.h"
 #include "util/clock.h"

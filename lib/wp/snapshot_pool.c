@@ -11,8 +11,8 @@
 #include <sys/mman.h>
 
 #include "kernel/sys.h"
-#include "region/hgm.h"
 #include "snapshot.h"
+#include "util/page.h"
 
 static int make_index(struct hgm_pool *p)
 {

@@ -16,7 +16,6 @@
 #include <time.h>
 
 #include "install/discard.h"
-#include "install/resolve.h"
 #include "region/hgm.h"
 #include "snapshot.h"
 #include "util/bits.h"

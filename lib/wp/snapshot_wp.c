@@ -4,9 +4,8 @@
  * and notes pages that are dropped or found to be holes. Also how it reads pages, and fails.
  */
 #include <errno.h>
-#include <string.h>
+#include <stddef.h>
 
-#include "pager/read_through.h"
 #include "region/hgm.h"
 #include "region/memory.h"
 #include "snapshot.h"

@@ -8,7 +8,6 @@
 #include "collapse/collapse.h"
 #include "install/wp.h"
 #include "install/resolve.h"
-#include "kernel/sys.h"
 #include "pager/events.h"
 #include "region/hgm.h"
 #include "util/error.h"
@@ -124,7 +123,8 @@ void hgm_wp_map_again(struct hgm_region *r, uint64_t block)
 	bool unmapped = hgm_collapse_suspend(r, block) || hgm_collapse_may_be_huge(r, block);
 
 	/* Write-protection of hugetlb memory unmaps nothing. */
-	if (unmapped && r->alias && r->backing != HGM_BACKING_HUGETLB && r->h->can_continue_wp)
+	if (unmapped && r->alias && r->backing != HGM_BACKING_HUGETLB &&
+	    r->h->abilities.can_continue_wp)
 		hgm_resolve_remap(r, block * pages, pages);
 }
 

@@ -15,7 +15,51 @@
 #define BAD    5
 #define BADS   (512 - BAD) /* to the end of the block */
 
+#define NEVER ((struct hgm_opts){ .retries = HGM_RETRY_NEVER })
+
 static const struct contents contents = { .seed = 239 };
+static struct ledger ledger;
+
+static const struct hgm_sys *kernel;
+static struct hgm_sys odd;
+
+/* From here to end() the library calls this one. The test replaces calls of it before begin(). */
+static struct hgm_sys *odd_kernel(void)
+{
+	if (!kernel)
+		kernel = hgm_sys;
+	odd = *kernel;
+	hgm_sys = &odd;
+	return &odd;
+}
+
+struct scene {
+	struct hgm *h;
+	struct field f;
+};
+
+/* A region in which @bads pages from BAD on fail for good. */
+static void begin(struct scene *s, const char *what, enum place place, uint64_t bads,
+		  struct hgm_opts opts, uint32_t flags)
+{
+	watch(what, 60);
+	ledger_make(&ledger, &contents, LENGTH);
+	atomic_store(&ledger.bad_page, BAD);
+	atomic_store(&ledger.bad_pages, bads);
+	s->h = engine_with(opts);
+	field_make(&s->f, s->h, place, LENGTH, ledger.source, flags);
+	assert_ok(hgm_start(s->h));
+}
+
+static void end(struct scene *s)
+{
+	field_end(&s->f);
+	hgm_destroy(s->h);
+	if (kernel)
+		hgm_sys = kernel;
+	ledger_free(&ledger);
+	calm();
+}
 
 static int touched(const struct field *f, uint64_t page)
 {
@@ -29,38 +73,28 @@ static int touched(const struct field *f, uint64_t page)
 static void parts_of_a_block(void **state)
 {
 	static const enum place places[] = { PLACE_HUGETLB_2M, PLACE_FD_HUGETLB_2M };
-	static struct ledger ledger;
 	unsigned int played = 0;
 
 	(void)state;
 	skip_unless(KERNEL_POISON);
 	for (unsigned int i = 0; i < 2; i++) {
-		struct hgm *h;
-		struct field f;
+		struct scene s;
 
 		if (place_lacking(places[i], LENGTH))
 			continue;
-		watch(place_names[places[i]], 60);
-		ledger_make(&ledger, &contents, LENGTH);
-		atomic_store(&ledger.bad_page, BAD);
-		atomic_store(&ledger.bad_pages, BADS);
-		h = engine_with((struct hgm_opts){ .retries = 1 });
-		field_make(&f, h, places[i], LENGTH, ledger.source, HGM_REGION_NO_FILL);
-		assert_ok(hgm_start(h));
-		assert_int_equal(touched(&f, 0), SIGBUS);
-		assert_ok(hgm_region_discard(f.region, BAD * PAGE, PAGE));
-		assert_int_equal(touched(&f, 0), SIGBUS);
-		assert_ok(hgm_region_discard(f.region, (BAD + 1) * PAGE, (BADS - 1) * PAGE));
-		assert_int_equal(touched(&f, 0), 0);
-		assert_pages(&contents, 0, BAD, f.addr);
-		assert_zeroes(f.addr + BAD * PAGE, BADS * PAGE, place_names[places[i]]);
+		begin(&s, place_names[places[i]], places[i], BADS,
+		      (struct hgm_opts){ .retries = 1 }, HGM_REGION_NO_FILL);
+		assert_int_equal(touched(&s.f, 0), SIGBUS);
+		assert_ok(hgm_region_discard(s.f.region, BAD * PAGE, PAGE));
+		assert_int_equal(touched(&s.f, 0), SIGBUS);
+		assert_ok(hgm_region_discard(s.f.region, (BAD + 1) * PAGE, (BADS - 1) * PAGE));
+		assert_int_equal(touched(&s.f, 0), 0);
+		assert_pages(&contents, 0, BAD, s.f.addr);
+		assert_zeroes(s.f.addr + BAD * PAGE, BADS * PAGE, place_names[places[i]]);
 		assert_pages(&contents, BAD + BADS, PAGES - BAD - BADS,
-			     f.addr + (BAD + BADS) * PAGE);
-		assert_int_equal(progress_of(h).poisoned_bytes, 0);
-		field_end(&f);
-		hgm_destroy(h);
-		ledger_free(&ledger);
-		calm();
+			     s.f.addr + (BAD + BADS) * PAGE);
+		assert_int_equal(progress_of(s.h).poisoned_bytes, 0);
+		end(&s);
 		played++;
 	}
 	if (!played)
@@ -72,39 +106,29 @@ static void parts_of_a_block(void **state)
 /* Pages of a block are asked for again, and fail again, while threads touch it. None hangs. */
 static void fails_again_at_once(void **state)
 {
-	static struct ledger ledger;
-	struct hgm *h;
-	struct field f;
+	struct scene s;
 
 	(void)state;
 	skip_unless(KERNEL_POISON);
 	if (place_lacking(PLACE_HUGETLB_2M, LENGTH))
 		test_skip("%s", place_lacking(PLACE_HUGETLB_2M, LENGTH));
-	watch("fails again at once", 60);
-	ledger_make(&ledger, &contents, LENGTH);
-	atomic_store(&ledger.bad_page, BAD);
-	atomic_store(&ledger.bad_pages, BADS);
-	h = engine_with((struct hgm_opts){ .fault_threads = 1, .retries = HGM_RETRY_NEVER });
-	field_make(&f, h, PLACE_HUGETLB_2M, LENGTH, ledger.source, HGM_REGION_NO_FILL);
-	assert_ok(hgm_start(h));
+	begin(&s, "fails again at once", PLACE_HUGETLB_2M, BADS,
+	      (struct hgm_opts){ .fault_threads = 1, .retries = HGM_RETRY_NEVER },
+	      HGM_REGION_NO_FILL);
 	for (unsigned int i = 0; i < RETRIES; i++) {
 		struct waiter w[2];
 
 		for (unsigned int n = 0; n < 2; n++)
-			waiter_start(&w[n], f.addr + (n ? BAD + 200 : 0) * PAGE);
-		assert_ok(hgm_region_retry(f.region));
+			waiter_start(&w[n], s.f.addr + (n ? BAD + 200 : 0) * PAGE);
+		assert_ok(hgm_region_retry(s.f.region));
 		for (unsigned int n = 0; n < 2; n++) {
 			waiter_join(&w[n]);
 			assert_int_equal(w[n].signal, SIGBUS);
 		}
 	}
-	field_end(&f);
-	hgm_destroy(h);
-	ledger_free(&ledger);
-	calm();
+	end(&s);
 }
 
-static const struct hgm_sys *kernel;
 static _Atomic int drops;
 
 static int second_drop_fails(void *addr, uint64_t len, int advice)
@@ -117,67 +141,41 @@ static int second_drop_fails(void *addr, uint64_t len, int advice)
 /* Some pages of a block cannot be had again. The block stays poison, and no thread waits for it. */
 static void had_again_in_part(void **state)
 {
-	static struct ledger ledger;
-	static struct hgm_sys odd;
-	struct hgm *h;
-	struct field f;
+	struct scene s;
 
 	(void)state;
 	skip_unless(KERNEL_POISON);
 	if (place_lacking(PLACE_HUGETLB_2M, LENGTH))
 		test_skip("%s", place_lacking(PLACE_HUGETLB_2M, LENGTH));
-	watch("had again in part", 60);
-	kernel = hgm_sys;
-	odd = *kernel;
-	odd.madvise = second_drop_fails;
-	hgm_sys = &odd;
-	ledger_make(&ledger, &contents, LENGTH);
-	atomic_store(&ledger.bad_page, BAD);
-	atomic_store(&ledger.bad_pages, BADS);
-	h = engine_with((struct hgm_opts){ .retries = HGM_RETRY_NEVER });
-	field_make(&f, h, PLACE_HUGETLB_2M, LENGTH, ledger.source, HGM_REGION_NO_FILL);
-	assert_ok(hgm_start(h));
-	assert_int_equal(touched(&f, 0), SIGBUS);
+	odd_kernel()->madvise = second_drop_fails;
+	begin(&s, "had again in part", PLACE_HUGETLB_2M, BADS, NEVER, HGM_REGION_NO_FILL);
+	assert_int_equal(touched(&s.f, 0), SIGBUS);
 	atomic_store(&ledger.bad_pages, 0);
 	atomic_store(&drops, 0);
-	assert_int_equal(hgm_region_retry(f.region), -ENOMEM);
-	assert_int_equal(touched(&f, 0), SIGBUS);
-	assert_ok(hgm_region_retry(f.region));
-	assert_int_equal(touched(&f, 0), 0);
-	assert_pages(&contents, 0, PAGES, f.addr);
-	field_end(&f);
-	hgm_destroy(h);
-	hgm_sys = kernel;
-	ledger_free(&ledger);
-	calm();
+	assert_int_equal(hgm_region_retry(s.f.region), -ENOMEM);
+	assert_int_equal(touched(&s.f, 0), SIGBUS);
+	assert_ok(hgm_region_retry(s.f.region));
+	assert_int_equal(touched(&s.f, 0), 0);
+	assert_pages(&contents, 0, PAGES, s.f.addr);
+	end(&s);
 }
 
 /* Its page table entry is dropped. The file's former contents are seen neither now nor later. */
 static void outlives_its_entry(void **state)
 {
-	static struct ledger ledger;
-	struct hgm *h;
-	struct field f;
+	struct scene s;
 
 	(void)state;
 	skip_unless(KERNEL_POISON);
-	watch("poison that is unmapped", 60);
-	ledger_make(&ledger, &contents, LENGTH);
-	atomic_store(&ledger.bad_page, BAD);
-	atomic_store(&ledger.bad_pages, 1);
-	h = engine_with((struct hgm_opts){ .retries = HGM_RETRY_NEVER });
-	field_make(&f, h, PLACE_MAPPING, LENGTH, ledger.source, 0);
-	assert_ok(hgm_start(h));
-	assert_int_equal(touched(&f, BAD), SIGBUS);
-	hgm_wait(h, -1);
-	assert_int_equal(madvise(f.addr, LENGTH, MADV_DONTNEED), 0);
-	hgm_region_destroy(f.region);
-	assert_int_equal(touched(&f, BAD), SIGBUS);
-	assert_pages(&contents, BAD + 1, PAGES - BAD - 1, f.addr + (BAD + 1) * PAGE);
-	field_release(&f);
-	hgm_destroy(h);
-	ledger_free(&ledger);
-	calm();
+	begin(&s, "poison that is unmapped", PLACE_MAPPING, 1, NEVER, 0);
+	assert_int_equal(touched(&s.f, BAD), SIGBUS);
+	hgm_wait(s.h, -1);
+	assert_int_equal(madvise(s.f.addr, LENGTH, MADV_DONTNEED), 0);
+	hgm_region_destroy(s.f.region);
+	s.f.region = NULL;
+	assert_int_equal(touched(&s.f, BAD), SIGBUS);
+	assert_pages(&contents, BAD + 1, PAGES - BAD - 1, s.f.addr + (BAD + 1) * PAGE);
+	end(&s);
 }
 
 static _Atomic unsigned int poisoned_times;
@@ -194,34 +192,19 @@ static int odd_poison(int fd, void *addr, uint64_t len, uint64_t mode, int64_t *
 /* A region ends although it cannot be poisoned in one pass without a refusal. */
 static void a_region_ends(void **state)
 {
-	static struct ledger ledger;
-	static struct hgm_sys odd;
-	struct hgm *h;
-	struct field f;
+	struct scene s;
 
 	(void)state;
 	skip_unless(KERNEL_POISON);
-	watch("an end under refusals", 60);
-	ledger_make(&ledger, &contents, LENGTH);
-	atomic_store(&ledger.bad_page, BAD);
-	atomic_store(&ledger.bad_pages, BADS);
-	kernel = hgm_sys;
-	odd = *kernel;
-	odd.uffd_poison = odd_poison;
-	hgm_sys = &odd;
-	h = engine_with((struct hgm_opts){ .retries = HGM_RETRY_NEVER });
-	field_make(&f, h, PLACE_MAPPING_LAZY, LENGTH, ledger.source, HGM_REGION_NO_FILL);
-	assert_ok(hgm_start(h));
+	odd_kernel()->uffd_poison = odd_poison;
+	begin(&s, "an end under refusals", PLACE_MAPPING_LAZY, BADS, NEVER, HGM_REGION_NO_FILL);
 	for (uint64_t page = BAD; page < BAD + BADS; page++)
-		assert_int_equal(touched(&f, page), SIGBUS);
-	hgm_region_destroy(f.region);
-	assert_int_equal(touched(&f, BAD), SIGBUS);
-	assert_int_equal(touched(&f, PAGES - 1), SIGBUS);
-	field_release(&f);
-	hgm_destroy(h);
-	hgm_sys = kernel;
-	ledger_free(&ledger);
-	calm();
+		assert_int_equal(touched(&s.f, page), SIGBUS);
+	hgm_region_destroy(s.f.region);
+	s.f.region = NULL;
+	assert_int_equal(touched(&s.f, BAD), SIGBUS);
+	assert_int_equal(touched(&s.f, PAGES - 1), SIGBUS);
+	end(&s);
 }
 
 /* Other pages that are dropped while hgm_region_retry() removes poison. */
@@ -242,40 +225,24 @@ static int drops_besides(void *addr, uint64_t len, int advice)
 /* The caller drops them at the same time. They are zero, and the pages around them arrive. */
 static void discarded_during_a_retry(enum place place, enum way way, uint64_t page, uint64_t pages)
 {
-	static struct ledger ledger;
-	static struct hgm_sys odd;
-	struct hgm *h;
-	struct field f;
+	struct scene s;
 
-	watch("a discard during a retry", 60);
-	ledger_make(&ledger, &contents, LENGTH);
-	atomic_store(&ledger.bad_page, BAD);
-	atomic_store(&ledger.bad_pages, 8);
-	kernel = hgm_sys;
-	odd = *kernel;
-	odd.madvise = drops_besides;
-	hgm_sys = &odd;
-	besides.f = &f;
+	odd_kernel()->madvise = drops_besides;
+	besides.f = &s.f;
 	besides.way = way;
 	besides.page = page;
 	besides.pages = pages;
-	h = engine_with((struct hgm_opts){ .retries = HGM_RETRY_NEVER });
-	field_make(&f, h, place, LENGTH, ledger.source, HGM_REGION_NO_FILL);
-	assert_ok(hgm_start(h));
+	begin(&s, "a discard during a retry", place, 8, NEVER, HGM_REGION_NO_FILL);
 	for (uint64_t p = BAD; p < BAD + 8; p++)
-		assert_int_equal(touched(&f, p), SIGBUS);
+		assert_int_equal(touched(&s.f, p), SIGBUS);
 	atomic_store(&ledger.bad_pages, 0);
 	atomic_store(&besides.armed, true);
-	assert_ok(hgm_region_retry(f.region));
+	assert_ok(hgm_region_retry(s.f.region));
 	assert_false(atomic_load(&besides.armed));
-	assert_zeroes(f.addr + page * PAGE, pages * PAGE, "discarded during a retry");
-	assert_pages(&contents, 0, page, f.addr);
-	assert_pages(&contents, page + pages, 20, f.addr + (page + pages) * PAGE);
-	field_end(&f);
-	hgm_destroy(h);
-	hgm_sys = kernel;
-	ledger_free(&ledger);
-	calm();
+	assert_zeroes(s.f.addr + page * PAGE, pages * PAGE, "discarded during a retry");
+	assert_pages(&contents, 0, page, s.f.addr);
+	assert_pages(&contents, page + pages, 20, s.f.addr + (page + pages) * PAGE);
+	end(&s);
 }
 
 static void had_again_and_discarded(void **state)
@@ -293,29 +260,18 @@ static void had_again_and_discarded(void **state)
 /* The pages belong to several memory areas now. One event for each of them proves nothing. */
 static void had_again_of_several_areas(void **state)
 {
-	static struct ledger ledger;
-	struct hgm *h;
-	struct field f;
+	struct scene s;
 
 	(void)state;
 	skip_unless(KERNEL_POISON);
-	watch("several areas", 60);
-	ledger_make(&ledger, &contents, LENGTH);
-	atomic_store(&ledger.bad_page, BAD);
-	atomic_store(&ledger.bad_pages, 8);
-	h = engine_with((struct hgm_opts){ .retries = HGM_RETRY_NEVER });
-	field_make(&f, h, PLACE_ANON, LENGTH, ledger.source, HGM_REGION_NO_FILL);
-	assert_ok(hgm_start(h));
+	begin(&s, "several areas", PLACE_ANON, 8, NEVER, HGM_REGION_NO_FILL);
 	for (uint64_t p = BAD; p < BAD + 8; p++)
-		assert_int_equal(touched(&f, p), SIGBUS);
-	assert_int_equal(madvise(f.addr + (BAD + 3) * PAGE, 2 * PAGE, MADV_DONTDUMP), 0);
+		assert_int_equal(touched(&s.f, p), SIGBUS);
+	assert_int_equal(madvise(s.f.addr + (BAD + 3) * PAGE, 2 * PAGE, MADV_DONTDUMP), 0);
 	atomic_store(&ledger.bad_pages, 0);
-	assert_ok(hgm_region_retry(f.region));
-	assert_pages(&contents, 0, 20, f.addr);
-	field_end(&f);
-	hgm_destroy(h);
-	ledger_free(&ledger);
-	calm();
+	assert_ok(hgm_region_retry(s.f.region));
+	assert_pages(&contents, 0, 20, s.f.addr);
+	end(&s);
 }
 
 /* The page is poison, and the engine records that late. */
@@ -331,37 +287,21 @@ static int late_poison(int fd, void *addr, uint64_t len, uint64_t mode, int64_t 
 static void had_again_at_once(void **state)
 {
 	static const enum place places[] = { PLACE_ANON, PLACE_SHMEM, PLACE_SHMEM_LAZY };
-	static struct ledger ledger;
-	static struct hgm_sys odd;
 
 	(void)state;
 	skip_unless(KERNEL_POISON);
-	kernel = hgm_sys;
-	odd = *kernel;
-	odd.uffd_poison = late_poison;
-	hgm_sys = &odd;
 	for (unsigned int i = 0; i < sizeof(places) / sizeof(places[0]); i++) {
-		struct hgm *h;
-		struct field f;
+		struct scene s;
 
-		watch(place_names[places[i]], 60);
-		ledger_make(&ledger, &contents, LENGTH);
-		atomic_store(&ledger.bad_page, BAD);
-		atomic_store(&ledger.bad_pages, 1);
-		h = engine_with((struct hgm_opts){ .retries = HGM_RETRY_NEVER });
-		field_make(&f, h, places[i], LENGTH, ledger.source, HGM_REGION_NO_FILL);
-		assert_ok(hgm_start(h));
-		assert_int_equal(touched(&f, BAD), SIGBUS);
+		odd_kernel()->uffd_poison = late_poison;
+		begin(&s, place_names[places[i]], places[i], 1, NEVER, HGM_REGION_NO_FILL);
+		assert_int_equal(touched(&s.f, BAD), SIGBUS);
 		atomic_store(&ledger.bad_pages, 0);
-		assert_ok(hgm_region_retry(f.region));
-		assert_int_equal(touched(&f, BAD), 0);
-		assert_pages(&contents, BAD, 1, f.addr + BAD * PAGE);
-		field_end(&f);
-		hgm_destroy(h);
-		ledger_free(&ledger);
-		calm();
+		assert_ok(hgm_region_retry(s.f.region));
+		assert_int_equal(touched(&s.f, BAD), 0);
+		assert_pages(&contents, BAD, 1, s.f.addr + BAD * PAGE);
+		end(&s);
 	}
-	hgm_sys = kernel;
 }
 
 static const struct CMUnitTest tests[] = {

@@ -281,7 +281,7 @@ static void nothing_changes_meanwhile(enum place place, bool complete)
 	struct scene s;
 
 	begin(&s, place, complete ? FEED_NOW : FEED_LATER, complete);
-	if (!complete && !s.h->can_continue_wp) { /* pages that arrive would wait too */
+	if (!complete && !s.h->abilities.can_continue_wp) { /* pages that arrive would wait too */
 		free(before);
 		free(after);
 		end(&s);
