@@ -16,6 +16,7 @@
 #include "util/cancel.h"
 
 #define POISON_PAUSE_NS 50000
+#define PIECE_BYTES	(UINT64_C(256) << 20)
 
 /* Has all of a piece of the map granularity arrived? */
 static bool piece_present(const struct hgm_region *r, uint64_t page)
@@ -55,13 +56,46 @@ static bool poison_all(struct hgm_region *r, uint64_t page, uint64_t pages)
 	return true;
 }
 
-/* Make the region inaccessible. */
+/*
+ * Put memory that nobody can access in the place of our own. Threads that wait sleep on until they
+ * are woken. Pages are freed under mmap_lock, and each piece raises EVENT_UNMAP, so a piece is
+ * large, but not the whole region.
+ *
+ * mprotect() would do, but not for hugetlb: a kernel with high-granularity mapping takes a 1 GiB
+ * mapping with PROT_NONE for a page table, and munmap() of it never returns.
+ */
+static bool replace(struct hgm_region *r)
+{
+	uint64_t step = r->block_bytes > PIECE_BYTES ? r->block_bytes : PIECE_BYTES;
+
+	for_each_kept (r, 0, r->mapped, from, len) {
+		for (uint64_t at = from; at < from + len; at += step) {
+			uint64_t left = from + len - at;
+			void *out;
+
+			if (hgm_sys->mmap(
+				    &out, r->primary + at, left < step ? left : step, PROT_NONE,
+				    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0))
+				return false;
+		}
+	}
+	return true;
+}
+
+/*
+ * Make a caller's mapping inaccessible. It is unmapped first, because of the kernel above. Nothing
+ * maps pages any more, so it stays unmapped. Kernels before 5.18 cannot unmap hugetlb so, and need
+ * not.
+ */
 static bool protect(struct hgm_region *r)
 {
 	bool ok = true;
 
-	for_each_kept (r, 0, r->mapped, at, len)
-		ok &= !hgm_sys->mprotect(r->primary + at, len, PROT_NONE);
+	for_each_kept (r, 0, r->mapped, at, len) {
+		int rc = hgm_sys->madvise(r->primary + at, len, HGM_MADV_DONTNEED_LOCKED);
+
+		ok &= (!rc || rc == -EINVAL) && !hgm_sys->mprotect(r->primary + at, len, PROT_NONE);
+	}
 	return ok;
 }
 
@@ -105,8 +139,6 @@ static void mark_dying(struct hgm_region *r)
 
 static void release_waiters(struct hgm_region *r)
 {
-	bool sealed = false;
-
 	hgm_events_ending(r);
 	/* Events that were read are noted while the region can be found: a copy may follow. */
 	hgm_events_settle(r->h);
@@ -115,14 +147,11 @@ static void release_waiters(struct hgm_region *r)
 	hgm_collapser_kick(r->h);
 	hgm_wp_region_ends(r);
 	/*
-	 * Release waiters first where possible. Memory of our own becomes inaccessible before it is
-	 * unregistered, so a thread that is woken gets SIGSEGV and never reads a page that has not
-	 * arrived. If mprotect() fails, the waiters stay asleep.
+	 * Release waiters first where possible. A thread that is woken gets SIGSEGV and never reads
+	 * a page that has not arrived. If memory cannot be replaced, the waiters stay asleep.
 	 */
-	if (!r->callers_mapping)
-		sealed = protect(r);
-	if (sealed)
-		hgm_region_unregister(r, r->mapped);
+	if (!r->callers_mapping && replace(r))
+		hgm_region_wake_all(r);
 }
 
 void hgm_regions_end(struct hgm_region **r, unsigned int count)

@@ -6,6 +6,9 @@
  * which pages the alias has mapped, and preparation maps all of them. mincore(2) is cheap, but does
  * not report pages that are swapped out; lseek(2) with SEEK_HOLE tells these from holes. Anonymous
  * memory has no file. There pagemap shows what the page tables hold, including swap entries.
+ *
+ * mincore() must not see a mapping of 1 GiB. A kernel with high-granularity mapping writes one byte
+ * for each 4 KiB of it into a buffer of one page.
  */
 #include <errno.h>
 #include <unistd.h>
@@ -14,32 +17,17 @@
 #include "holes.h"
 #include "kernel/sys.h"
 
-#define LOOK_PAGES HGM_LEAF_PAGES
+#define LOOK_PAGES	  HGM_LEAF_PAGES
+#define MINCORE_BYTES_MAX (LOOK_PAGES << HGM_PAGE_SHIFT)
 
 /* Bits of an entry of /proc/PID/pagemap */
 #define PAGEMAP_PRESENT (UINT64_C(1) << 63)
 #define PAGEMAP_SWAPPED (UINT64_C(1) << 62)
 
-/* For hugetlb, one page stands for its block. */
-static bool hole_in_file(const struct hgm_region *r, uint64_t page, uint64_t pages)
-{
-	unsigned char resident[LOOK_PAGES];
-
-	if (r->backing == HGM_BACKING_HUGETLB)
-		pages = 1;
-	if (hgm_sys->mincore(r->alias + (page << HGM_PAGE_SHIFT), pages << HGM_PAGE_SHIFT,
-			     resident))
-		return false;
-	for (uint64_t i = 0; i < pages; i++)
-		if (!(resident[i] & 1))
-			return true;
-	return false;
-}
-
-static bool hole_in_anon(const struct hgm_region *r, uint64_t page, uint64_t pages)
+static bool hole_in_table(const struct hgm_region *r, const char *addr, uint64_t pages)
 {
 	uint64_t entry[LOOK_PAGES];
-	uint64_t at = (uintptr_t)hgm_region_at(r, page) >> HGM_PAGE_SHIFT;
+	uint64_t at = (uintptr_t)addr >> HGM_PAGE_SHIFT;
 	ssize_t bytes = (ssize_t)(pages * sizeof(entry[0]));
 
 	if (r->h->pagemap_fd < 0 ||
@@ -51,6 +39,24 @@ static bool hole_in_anon(const struct hgm_region *r, uint64_t page, uint64_t pag
 	return false;
 }
 
+/* For hugetlb, one page stands for its block. */
+static bool hole_in_file(const struct hgm_region *r, uint64_t page, uint64_t pages)
+{
+	const char *addr = r->alias + (page << HGM_PAGE_SHIFT);
+	unsigned char resident[LOOK_PAGES];
+
+	if (r->backing == HGM_BACKING_HUGETLB)
+		pages = 1;
+	if (r->block_bytes > MINCORE_BYTES_MAX)
+		return hole_in_table(r, addr, pages);
+	if (hgm_sys->mincore(addr, pages << HGM_PAGE_SHIFT, resident))
+		return false;
+	for (uint64_t i = 0; i < pages; i++)
+		if (!(resident[i] & 1))
+			return true;
+	return false;
+}
+
 bool hgm_holes_in_block(const struct hgm_region *r, uint64_t block)
 {
 	uint64_t page = block * r->block_bytes >> HGM_PAGE_SHIFT;
@@ -58,7 +64,7 @@ bool hgm_holes_in_block(const struct hgm_region *r, uint64_t block)
 
 	for (; page < end; page += LOOK_PAGES) {
 		if (r->alias ? hole_in_file(r, page, LOOK_PAGES)
-			     : hole_in_anon(r, page, LOOK_PAGES))
+			     : hole_in_table(r, hgm_region_at(r, page), LOOK_PAGES))
 			return true;
 		if (r->backing == HGM_BACKING_HUGETLB)
 			break;

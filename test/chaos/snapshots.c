@@ -13,7 +13,7 @@ struct shot {
 	struct hgm_snapshot *s;
 	struct arena *of[ARENAS];
 	unsigned int count;
-	/* Of the regions at the instant. Their arenas may have others when the snapshot is complete. */
+	/* Of the regions at the instant. Later, their arenas may have others. */
 	struct origin origin[ARENAS];
 	uint64_t pages[ARENAS];
 	struct random random;	   /* the sink's */

@@ -184,10 +184,11 @@ static int model_sys_punch_hole(int fd, uint64_t offset, uint64_t len)
 	return ours ? model_punch_hole(fd, offset, len) : hgm_sys_linux.punch_hole(fd, offset, len);
 }
 
-/* For huge pages, the kernel reports what is mapped; the model, what is in the page cache. */
+/* For huge pages, the kernel reports what is mapped, not what is in the page cache. */
 static int model_mincore(const void *addr, uint64_t len, unsigned char *resident)
 {
 	struct vma *v;
+	uint64_t from;
 
 	model_lock();
 	v = vma_at((uintptr_t)addr);
@@ -195,8 +196,12 @@ static int model_mincore(const void *addr, uint64_t len, unsigned char *resident
 		model_unlock();
 		return hgm_sys_linux.mincore(addr, len, resident);
 	}
-	for (uint64_t at = 0; at < len; at += KIB4)
-		resident[at / KIB4] = file_cached(v->file, vma_block(v, (uintptr_t)addr + at));
+	from = (uintptr_t)addr - v->start;
+	vma_sync_range(v, (uintptr_t)addr, (uintptr_t)addr + len);
+	for (uint64_t at = from; at < from + len; at += KIB4)
+		resident[(at - from) / KIB4] =
+			tree_at(&v->page[at / v->file->block], v->file->level, at % v->file->block)
+				.mapped;
 	model_unlock();
 	return 0;
 }

@@ -39,6 +39,9 @@ static void spoil(const struct native *n, uint64_t offset)
 				offset / block * block));
 	assert_ok(hgm_sys->madvise(other, block, HGM_MADV_POPULATE_WRITE));
 	assert_ok(hgm_sys->munmap(other, block));
+	/* Nor may it look discarded: map it in the alias, as it was. */
+	assert_ok(hgm_sys->madvise(n->r->alias + offset / block * block, block,
+				   HGM_MADV_POPULATE_READ));
 }
 
 static void empty_tables(uint64_t block, uint32_t flags)

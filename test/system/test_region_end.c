@@ -9,7 +9,10 @@
 #include <errno.h>
 #include <poll.h>
 #include <signal.h>
+#include <sys/mman.h>
 #include <unistd.h>
+
+#include "kernel/sys.h"
 
 #define WORKERS	    2
 #define CANCELS_MAX 4096
@@ -277,11 +280,143 @@ static void all_are_complete_without_it(void **state)
 		the_last_incomplete_one_goes(i / 2, i % 2);
 }
 
+static struct {
+	const struct hgm_sys *kernel;
+	struct hgm_sys sys;
+	_Atomic unsigned int pieces;
+	_Atomic unsigned int dropped;
+	_Atomic unsigned int protected;
+} end_by;
+
+static int counting_mmap(void **out, void *addr, uint64_t len, int prot, int flags, int fd,
+			 uint64_t offset)
+{
+	int rc = end_by.kernel->mmap(out, addr, len, prot, flags, fd, offset);
+
+	atomic_fetch_add(&end_by.pieces, !rc && prot == PROT_NONE && flags & MAP_FIXED);
+	return rc;
+}
+
+static int counting_madvise(void *addr, uint64_t len, int advice)
+{
+	int rc = end_by.kernel->madvise(addr, len, advice);
+
+	atomic_fetch_add(&end_by.dropped, !rc && advice == HGM_MADV_DONTNEED_LOCKED);
+	return rc;
+}
+
+/* High-granularity mapping needs it: nothing is mapped when a mapping becomes inaccessible. */
+static int counting_mprotect(void *addr, uint64_t len, int prot)
+{
+	if (atomic_fetch_add(&end_by.protected, 1) == atomic_load(&end_by.dropped))
+		fail_msg("mprotect() of what may be mapped");
+	return end_by.kernel->mprotect(addr, len, prot);
+}
+
+static int api_without_poison(int fd, uint64_t *features, uint64_t *ioctls)
+{
+	int rc = end_by.kernel->uffd_api(fd, features, ioctls);
+
+	*features &= ~HGM_UFFD_FEATURE_POISON;
+	return rc;
+}
+
+static int cannot_poison(void **state)
+{
+	(void)state;
+	end_by.kernel = hgm_sys;
+	end_by.sys = *hgm_sys;
+	end_by.sys.mmap = counting_mmap;
+	end_by.sys.madvise = counting_madvise;
+	end_by.sys.mprotect = counting_mprotect;
+	end_by.sys.uffd_api = api_without_poison;
+	hgm_sys = &end_by.sys;
+	return 0;
+}
+
+static int can_poison(void **state)
+{
+	(void)state;
+	hgm_sys = end_by.kernel;
+	return 0;
+}
+
+static bool demanded(void *arg)
+{
+	return stats_of(arg).faults_demand > 0;
+}
+
+/*
+ * Own memory is replaced, in pieces of at most 256 MiB or a block. A caller's mapping that cannot
+ * be poisoned becomes inaccessible. Threads that wait are woken by a signal.
+ */
+static void end_one(enum place place, uint64_t length, unsigned int pieces, bool started)
+{
+	static const struct contents contents = { .seed = 5 };
+	struct feed *silent = feed_make(FEED_NEVER, &contents, length);
+	struct hgm *h = engine(1);
+	bool own = place < PLACE_MAPPING || place >= PLACES_SMALL;
+	struct waiter waiter;
+	uint8_t value;
+	struct field f;
+
+	field_make(&f, h, place, length, feed_source(silent), HGM_REGION_NO_FILL);
+	if (started)
+		assert_ok(hgm_start(h));
+	waiter_start(&waiter, f.addr + length / 2 + PAGE);
+	if (started)
+		assert_true(eventually(demanded, h, 5000));
+	else
+		nap_us(2000); /* it may wait by now */
+	atomic_store(&end_by.pieces, 0);
+	atomic_store(&end_by.dropped, 0);
+	atomic_store(&end_by.protected, 0);
+	hgm_region_destroy(f.region);
+	waiter_join(&waiter);
+	assert_int_equal(waiter.signal, SIGSEGV);
+	if (own) {
+		assert_int_equal(atomic_load(&end_by.pieces), pieces);
+		assert_int_equal(atomic_load(&end_by.protected), 0);
+	} else {
+		assert_true(atomic_load(&end_by.protected) > 0);
+		assert_int_equal(touch(f.addr, &value), SIGSEGV);
+	}
+	field_release(&f);
+	hgm_destroy(h);
+	feed_free(silent);
+}
+
+static void memory_is_taken_away(void **state)
+{
+	static const struct {
+		enum place place;
+		uint64_t length;
+		unsigned int pieces;
+	} rows[] = {
+		{ PLACE_SHMEM, 4 * MIB, 1 },	    { PLACE_SHMEM_LAZY, 600 * MIB, 3 },
+		{ PLACE_ANON, 600 * MIB, 3 },	    { PLACE_FD, 4 * MIB, 1 },
+		{ PLACE_MAPPING, 4 * MIB, 0 },	    { PLACE_MAPPING_LAZY, 4 * MIB, 0 },
+		{ PLACE_MAPPING_ANON, 4 * MIB, 0 }, { PLACE_HUGETLB_2M, 4 * MIB, 1 },
+		{ PLACE_HUGETLB_1G, GIB, 1 },
+	};
+
+	(void)state;
+	watch("memory is taken away", 100);
+	for (size_t i = 0; i < 2 * sizeof(rows) / sizeof(rows[0]); i++) {
+		enum place place = rows[i / 2].place;
+
+		if (!place_lacking(place, rows[i / 2].length))
+			end_one(place, rows[i / 2].length, rows[i / 2].pieces, i % 2);
+	}
+	calm();
+}
+
 static const struct CMUnitTest tests[] = {
 	cmocka_unit_test(the_end_needs_no_worker),
 	cmocka_unit_test(the_end_needs_no_worker_hugetlb),
 	cmocka_unit_test(cancelled_is_not_failed),
 	cmocka_unit_test(all_are_complete_without_it),
+	cmocka_unit_test_setup_teardown(memory_is_taken_away, cannot_poison, can_poison),
 };
 
 TEST_MAIN(tests)
