@@ -115,8 +115,7 @@ uint64_t hgm_collapse_left_split(const struct hgm_region *r)
 int hgm_block_is_huge(const struct hgm_region *r, uint64_t block)
 {
 	uint64_t huge;
-	int rc = hgm_pagemap_huge(r->h->scan_fd, r->primary + block * r->block_bytes,
-				  r->block_bytes, &huge);
+	int rc = hgm_view_huge(&r->view, block * r->block_bytes, r->block_bytes, &huge);
 
 	return rc ? rc : huge == r->block_bytes;
 }
@@ -332,14 +331,10 @@ void hgm_collapse_look_again(struct hgm_region *r)
 void hgm_collapse_find_split(struct hgm_region *r)
 {
 	for (uint64_t block = 0; block < r->blocks; block++) {
-		char *addr = r->primary + block * r->block_bytes;
-		uint64_t huge;
-
 		if (atomic_load_explicit(&r->collapse->state[block], memory_order_acquire) !=
 			    HGM_BLOCK_HUGE ||
-		    hgm_pagemap_huge(r->h->scan_fd, addr, r->block_bytes, &huge))
+		    hgm_block_is_huge(r, block))
 			continue;
-		if (huge < r->block_bytes)
-			hgm_collapse_suspend(r, block);
+		hgm_collapse_suspend(r, block);
 	}
 }

@@ -44,7 +44,7 @@ static void map_untouched(struct hgm_region *r, uint64_t block)
 				   .len = r->block_bytes,
 				   .step = r->block_bytes };
 
-	hgm_range_until_exist(hgm_region_uffd(r, page), &range, HGM_VERB_CONTINUE, NULL);
+	hgm_range_until_exist(hgm_view_uffd(&r->view, page), &range, HGM_VERB_CONTINUE, NULL);
 }
 
 /* One of the blocks that a visit tries to collapse. */
@@ -76,8 +76,8 @@ static unsigned int asked_run(const struct attempt *a, unsigned int n)
 static int ask_kernel(struct hgm_region *r, uint64_t block, unsigned int blocks)
 {
 	hgm_stat_add(&r->h->stats, HGM_STAT_COLLAPSE_TRIES, blocks);
-	return hgm_sys->madvise(r->primary + block * r->block_bytes, blocks * r->block_bytes,
-				HGM_MADV_COLLAPSE);
+	return hgm_view_advise(&r->view, block * r->block_bytes, blocks * r->block_bytes,
+			       HGM_MADV_COLLAPSE);
 }
 
 /*
@@ -174,7 +174,7 @@ void hgm_collapse_outcome(struct hgm_region *r, uint64_t block, int rc, bool set
 	_Atomic uint8_t *state = &r->collapse->state[block];
 	unsigned int tries;
 
-	HGM_TRACE3(collapse, r->primary + block * r->block_bytes, r->block_bytes, rc);
+	HGM_TRACE3(collapse, r->view.base + block * r->block_bytes, r->block_bytes, rc);
 	tries = 1u + atomic_fetch_add_explicit(&r->collapse->tries[block], 1, memory_order_relaxed);
 	/*
 	 * Do this before the block counts as huge: from then on it may be split, and left to its
@@ -207,7 +207,7 @@ void hgm_collapse_outcome(struct hgm_region *r, uint64_t block, int rc, bool set
 		hgm_log_some(&r->h->log, HGM_LOG_LEFT_SPLIT, HGM_LOG_WARNING,
 			     "the block of %llu MiB at %p stays in small pages after %u tries: %s",
 			     (unsigned long long)r->block_bytes >> 20,
-			     (void *)(r->primary + block * r->block_bytes), tries,
+			     (void *)(r->view.base + block * r->block_bytes), tries,
 			     hgm_errno_name(rc));
 	}
 	if (!settled)

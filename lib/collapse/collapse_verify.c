@@ -56,14 +56,14 @@ static enum hgm_verify verify_by(const struct hgm_region *r)
 {
 	struct hgm_smaps smaps;
 	bool tells = !r->native ||
-		     (!hgm_smaps_sum(r->primary, r->mapped, &smaps) && smaps.has_leaf_counters);
+		     (!hgm_smaps_sum(r->view.base, r->mapped, &smaps) && smaps.has_leaf_counters);
 
 	/* For hugetlb memory, PAGE_IS_HUGE is set even for the smallest pieces. */
-	if (r->h->scan_fd >= 0 && !r->native)
+	if (r->view.space->scan_fd >= 0 && !r->native)
 		return HGM_VERIFY_PAGEMAP;
 	if (tells && !need_smaps(r->h))
 		return HGM_VERIFY_SMAPS;
-	return r->h->scan_fd >= 0 ? HGM_VERIFY_PAGEMAP : HGM_VERIFY_NOT;
+	return r->view.space->scan_fd >= 0 ? HGM_VERIFY_PAGEMAP : HGM_VERIFY_NOT;
 }
 
 void hgm_collapse_choose_verify(struct hgm_region *r)
@@ -239,8 +239,8 @@ static unsigned int choose(struct hgm_smaps_turns *t, unsigned int n, uint64_t n
 						      memory_order_relaxed),
 		};
 		t->range[due++] = (struct hgm_smaps_range){
-			.start = (uintptr_t)r->primary,
-			.end = (uintptr_t)r->primary + r->mapped,
+			.start = (uintptr_t)r->view.base,
+			.end = (uintptr_t)r->view.base + r->mapped,
 		};
 	}
 	return due;

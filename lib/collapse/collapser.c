@@ -18,18 +18,6 @@
 #define REST_NS	       1000000
 #define LOOK_AGAIN_NS  UINT64_C(60000000000)
 
-/* Does this kernel have PAGEMAP_SCAN? */
-static bool scans(int pagemap)
-{
-	static const char byte; /* any memory that is mapped */
-	const char *page = &byte - (uintptr_t)&byte % HGM_PAGE_BYTES;
-	struct hgm_pm_region found;
-	uint64_t end;
-
-	return hgm_sys->pagemap_scan(pagemap, page, page + HGM_PAGE_BYTES, HGM_PAGE_IS_PRESENT,
-				     &found, 1, &end) >= 0;
-}
-
 int hgm_collapser_init(struct hgm *h)
 {
 	struct hgm_collapser *c = calloc(1, sizeof(*c));
@@ -41,7 +29,6 @@ int hgm_collapser_init(struct hgm *h)
 	hgm_cond_init(&c->cond);
 	hgm_cond_init(&c->help_cond);
 	c->look_again_at_ns = hgm_now_ns() + LOOK_AGAIN_NS;
-	h->scan_fd = h->pagemap_fd >= 0 && scans(h->pagemap_fd) ? h->pagemap_fd : -1;
 	return 0;
 }
 

@@ -104,8 +104,8 @@ static int open_uffds(struct hgm *h)
 	};
 	int rc;
 
-	for (unsigned int i = 0; i < h->stripes; i++) {
-		rc = hgm_uffd_open(&h->uffd[i], &uo);
+	for (unsigned int i = 0; i < h->space.stripes; i++) {
+		rc = hgm_uffd_open(&h->space.uffd[i], &uo);
 		if (rc)
 			return rc;
 	}
@@ -116,10 +116,10 @@ static int open_uffds(struct hgm *h)
 	 * registered for missing pages.
 	 */
 	h->abilities.can_continue_wp =
-		hgm_uffd_supported(h->uffd[0]) & HGM_UFFD_FEATURE_WP_UNPOPULATED;
-	h->abilities.features = hgm_uffd_features(h->uffd[0]);
-	h->user_mode_only = hgm_uffd_get_via(h->uffd[0]) == HGM_UFFD_VIA_USER_MODE_ONLY;
-	h->can_poison = hgm_uffd_features(h->uffd[0]) & HGM_UFFD_FEATURE_POISON;
+		hgm_uffd_supported(h->space.uffd[0]) & HGM_UFFD_FEATURE_WP_UNPOPULATED;
+	h->abilities.features = hgm_uffd_features(h->space.uffd[0]);
+	h->user_mode_only = hgm_uffd_get_via(h->space.uffd[0]) == HGM_UFFD_VIA_USER_MODE_ONLY;
+	h->can_poison = hgm_uffd_features(h->space.uffd[0]) & HGM_UFFD_FEATURE_POISON;
 	rc = hgm_faults_init(h);
 	return rc ? rc : hgm_events_start(h, &uo);
 }
@@ -129,19 +129,16 @@ static void free_engine(struct hgm *h)
 	hgm_events_stop(h);
 	hgm_events_destroy(h);
 	hgm_faults_destroy(h);
-	for (unsigned int i = 0; i < h->stripes; i++)
-		hgm_uffd_close(h->uffd[i]);
+	for (unsigned int i = 0; i < h->space.stripes; i++)
+		hgm_uffd_close(h->space.uffd[i]);
 	if (h->event_fd >= 0)
 		hgm_sys->close(h->event_fd);
 	if (h->stop_fd >= 0)
 		hgm_sys->close(h->stop_fd);
-	if (h->mem_fd >= 0)
-		hgm_sys->close(h->mem_fd);
 	hgm_requests_destroy(h);
 	hgm_work_destroy(h);
 	hgm_collapser_destroy(h);
-	if (h->pagemap_fd >= 0)
-		hgm_sys->close(h->pagemap_fd);
+	hgm_space_close(&h->space);
 	pthread_mutex_destroy(&h->abilities.lock);
 	pthread_mutex_destroy(&h->gate.lock);
 	pthread_mutex_destroy(&h->table_lock);
@@ -152,7 +149,7 @@ static void free_engine(struct hgm *h)
 
 static void log_engine(const struct hgm *h)
 {
-	hgm_log(&h->log, HGM_LOG_INFO, "engine: %u fault threads, %u workers", h->stripes,
+	hgm_log(&h->log, HGM_LOG_INFO, "engine: %u fault threads, %u workers", h->space.stripes,
 		h->opts.workers);
 	if (h->user_mode_only)
 		hgm_log(&h->log, HGM_LOG_WARNING,
@@ -202,20 +199,19 @@ int hgm_create(struct hgm **out, const struct hgm_opts *opts)
 	h->log.user = o.log_user;
 	h->log.level = o.log_level;
 	h->stats.owned = o.fault_threads;
-	h->stripes = o.fault_threads;
+	h->space.stripes = o.fault_threads;
 	pthread_mutex_init(&h->abilities.lock, NULL);
 	pthread_mutex_init(&h->gate.lock, NULL);
 	pthread_mutex_init(&h->table_lock, NULL);
 	pthread_mutex_init(&h->done_lock, NULL);
 	hgm_cond_init(&h->done_cond);
-	h->pagemap_fd = hgm_pagemap_open();
 	h->event_fd = hgm_sys->eventfd();
 	h->stop_fd = hgm_sys->eventfd();
 	/*
-	 * Write-protected anonymous memory is read with it. Open it now, because later the process
-	 * may have lost /proc or its rights. Without it, a snapshot of such memory is refused.
+	 * Open /proc/self/mem and pagemap now, because later the process may have lost /proc or its
+	 * rights. Without mem, a snapshot of write-protected anonymous memory is refused.
 	 */
-	h->mem_fd = hgm_sys->open("/proc/self/mem", O_RDONLY);
+	hgm_space_open(&h->space);
 	atomic_init(&h->table, &h->tables[0]);
 	if (h->event_fd < 0 || h->stop_fd < 0) {
 		rc = h->event_fd < 0 ? h->event_fd : h->stop_fd;

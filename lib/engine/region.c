@@ -106,7 +106,7 @@ static int check_overlaps(const struct hgm *h, const struct hgm_claim *claim)
 	for (unsigned int i = 0; i < t->count; i++) {
 		const struct hgm_region *r = t->region[i];
 
-		served |= overlaps(claim->source, (uintptr_t)r->primary, r->mapped);
+		served |= overlaps(claim->source, (uintptr_t)r->view.base, r->mapped);
 	}
 	if (served)
 		return hgm_fail(-EINVAL, "hgm_region_create: the memory source lies in a region of "
@@ -188,7 +188,7 @@ void hgm_region_free(struct hgm_region *r)
 	hgm_backing_free(r);
 	hgm_lost_free(r);
 	give_memory_back(r->h, r->claim);
-	atomic_fetch_sub_explicit(&r->h->areas, r->areas, memory_order_relaxed);
+	atomic_fetch_sub_explicit(&r->view.space->areas, r->view.areas, memory_order_relaxed);
 	hgm_source_destroy(r->source);
 	hgm_collapse_free(r);
 	hgm_install_free(r);
@@ -208,6 +208,7 @@ static int make(struct hgm_region **out, struct hgm *h, const struct hgm_choice 
 		return hgm_fail(-ENOMEM, "hgm_region_create: out of memory");
 	memset(r, 0, sizeof(*r));
 	r->h = h;
+	r->view.space = &h->space;
 	r->fd = r->seek_fd = -1;
 	r->length = o->length;
 	r->flags = o->flags;
@@ -309,7 +310,7 @@ int hgm_region_create(struct hgm_region **out, struct hgm *h, const struct hgm_r
 	hgm_region_wake_all(r);
 	hgm_work_add_region(r);
 	hgm_log(&h->log, HGM_LOG_INFO, "region of %llu KiB at %p: %s",
-		(unsigned long long)r->length >> 10, (void *)r->primary, r->sentence);
+		(unsigned long long)r->length >> 10, (void *)r->view.base, r->sentence);
 	*out = r;
 	return 0;
 }

@@ -74,7 +74,7 @@ static bool replace(struct hgm_region *r)
 			void *out;
 
 			if (hgm_sys->mmap(
-				    &out, r->primary + at, left < step ? left : step, PROT_NONE,
+				    &out, r->view.base + at, left < step ? left : step, PROT_NONE,
 				    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0))
 				return false;
 		}
@@ -92,9 +92,10 @@ static bool protect(struct hgm_region *r)
 	bool ok = true;
 
 	for_each_kept (r, 0, r->mapped, at, len) {
-		int rc = hgm_sys->madvise(r->primary + at, len, HGM_MADV_DONTNEED_LOCKED);
+		int rc = hgm_view_drop(&r->view, at, len);
 
-		ok &= (!rc || rc == -EINVAL) && !hgm_sys->mprotect(r->primary + at, len, PROT_NONE);
+		ok &= (!rc || rc == -EINVAL) &&
+		      !hgm_sys->mprotect(r->view.base + at, len, PROT_NONE);
 	}
 	return ok;
 }

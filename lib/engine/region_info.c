@@ -18,7 +18,7 @@
 
 void *hgm_region_addr(const struct hgm_region *r)
 {
-	return r ? r->primary : NULL;
+	return r ? r->view.base : NULL;
 }
 
 uint64_t hgm_region_length(const struct hgm_region *r)
@@ -84,7 +84,7 @@ int hgm_region_get_info(const struct hgm_region *r, struct hgm_region_info *out)
 		return hgm_fail(-EINVAL, "hgm_region_get_info: the region is NULL");
 	info = (struct hgm_region_info){
 		.size = sizeof(info),
-		.addr = r->primary,
+		.addr = r->view.base,
 		.length = r->length,
 		.block_bytes = r->block_bytes,
 		.map_bytes = r->map_bytes,

@@ -52,7 +52,7 @@ static int overwrite_cached(struct hgm_arrival *a, bool protect)
 			    HGM_PAGE_BYTES) != HGM_PAGE_BYTES)
 		return -EAGAIN; /* it is no longer there */
 	hgm_discard_drop(r, a->install_page, 1);
-	rc = hgm_uffd_continue(hgm_region_uffd(r, a->install_page), &range);
+	rc = hgm_uffd_continue(hgm_view_uffd(&r->view, a->install_page), &range);
 	hgm_resolve_count(r, &range);
 	return rc == -EFAULT ? 0 : hgm_resolve_outcome(r, rc); /* a hole, which reads as zero */
 }
@@ -131,7 +131,7 @@ static int copy_alike(struct hgm_arrival *a, uint64_t *copied)
 		hgm_by_copy_zeroes(a, from);
 	if (protect)
 		range.mode |= HGM_UFFD_COPY_WP;
-	rc = copy_run(hgm_region_uffd(r, a->install_page), &range,
+	rc = copy_run(hgm_view_uffd(&r->view, a->install_page), &range,
 		      a->zero ? HGM_VERB_ZEROPAGE : HGM_VERB_COPY, (char *)a->buffer + from);
 	hgm_resolve_count(r, &range);
 	/* A read may have returned an event in place of a fault that was woken. */

@@ -100,7 +100,7 @@ static void wait_for_events(struct hgm *h)
 	if (!atomic_load_explicit(&h->running, memory_order_acquire))
 		h->ops->settle_events(h);
 	else
-		for (unsigned int i = 0; i < h->stripes; i++)
+		for (unsigned int i = 0; i < h->space.stripes; i++)
 			hgm_reads_wait(&h->reads[i]);
 }
 

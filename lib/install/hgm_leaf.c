@@ -29,8 +29,8 @@ int hgm_leaf_map(struct hgm_region *r, uint64_t page)
 	if (hgm_resolve_continue_run(r, first, HGM_LEAF_PAGES, HGM_LEAF_BYTES, &range)) {
 		rc = -EEXIST; /* not alike: piece by piece */
 	} else {
-		rc = hgm_range_until_exist(hgm_region_uffd(r, first), &range, HGM_VERB_CONTINUE,
-					   NULL);
+		rc = hgm_range_until_exist(hgm_view_uffd(&r->view, first), &range,
+					   HGM_VERB_CONTINUE, NULL);
 		hgm_resolve_count(r, &range);
 	}
 	hgm_wp_read_unlock(r, in);

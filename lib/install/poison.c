@@ -33,7 +33,7 @@ static int poison_once(struct hgm_region *r, uint64_t page, uint64_t pages, stru
 				     .step = r->map_bytes };
 	/* A thread that drops memory after this looks for poison, too. */
 	atomic_store_explicit(&r->install->has_poison, true, memory_order_seq_cst);
-	return r->can_poison ? hgm_uffd_poison(hgm_region_uffd(r, page), range) : -EOPNOTSUPP;
+	return r->can_poison ? hgm_uffd_poison(hgm_view_uffd(&r->view, page), range) : -EOPNOTSUPP;
 }
 
 /*
@@ -142,7 +142,7 @@ static int copy_zeroes(struct hgm_region *r, uint64_t page, uint64_t pages, stru
 
 	if (hgm_wp_run(r, page, pages, true, &protect) == pages) {
 		range->mode = protect ? HGM_UFFD_COPY_WP : 0;
-		rc = hgm_uffd_copy(hgm_region_uffd(r, page), range, r->zeroes);
+		rc = hgm_uffd_copy(hgm_view_uffd(&r->view, page), range, r->zeroes);
 	}
 	hgm_wp_read_unlock(r, in);
 	return rc;
@@ -292,13 +292,9 @@ int hgm_poison_unmap(struct hgm_region *r, uint64_t page, uint64_t pages)
 {
 	uint64_t at = (page << HGM_PAGE_SHIFT) / r->map_bytes * r->map_bytes;
 	uint64_t end = (page + pages) << HGM_PAGE_SHIFT;
-	int rc;
 
 	end = (end + r->map_bytes - 1) / r->map_bytes * r->map_bytes;
-	rc = hgm_sys->madvise(r->primary + at, end - at, HGM_MADV_DONTNEED_LOCKED);
-	if (rc == -EINVAL) /* before 5.18 */
-		rc = hgm_sys->madvise(r->primary + at, end - at, MADV_DONTNEED);
-	return rc;
+	return hgm_view_drop(&r->view, at, end - at);
 }
 
 bool hgm_poison_of_block(const struct hgm_region *r, uint64_t block)

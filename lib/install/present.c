@@ -44,7 +44,7 @@ static int map_run(struct hgm_region *r, uint64_t first, uint64_t pages, bool wa
 		return rc;
 	if (wake_later)
 		range->mode |= HGM_UFFD_CONTINUE_DONTWAKE;
-	rc = hgm_range_until_exist(hgm_region_uffd(r, first), range, HGM_VERB_CONTINUE, NULL);
+	rc = hgm_range_until_exist(hgm_view_uffd(&r->view, first), range, HGM_VERB_CONTINUE, NULL);
 	hgm_resolve_count(r, range);
 	return rc;
 }
@@ -133,14 +133,14 @@ int hgm_map_zero_block(struct hgm_region *r, uint64_t page, struct hgm_range *ra
 	if (!rc)
 		rc = hgm_resolve_continue_run(r, page / pages * pages, pages, r->map_bytes, range);
 	if (!rc)
-		rc = hgm_uffd_continue(hgm_region_uffd(r, page), range);
+		rc = hgm_uffd_continue(hgm_view_uffd(&r->view, page), range);
 	return rc == -EFAULT ? -EAGAIN : rc; /* discarded once more */
 }
 
 /* ZEROPAGE cannot write-protect. */
 int hgm_map_zero_page(struct hgm_region *r, uint64_t page, struct hgm_range *range)
 {
-	struct hgm_uffd *u = hgm_region_uffd(r, page);
+	struct hgm_uffd *u = hgm_view_uffd(&r->view, page);
 	bool protect;
 	int rc;
 
@@ -235,7 +235,7 @@ int hgm_resolve_remap(struct hgm_region *r, uint64_t page, uint64_t pages)
 		in = hgm_wp_read_lock(r);
 		rc = hgm_resolve_continue_run(r, page, pages, r->map_bytes, &range);
 		if (!rc) {
-			rc = hgm_uffd_continue(hgm_region_uffd(r, page), &range);
+			rc = hgm_uffd_continue(hgm_view_uffd(&r->view, page), &range);
 			hgm_resolve_count(r, &range);
 		}
 		hgm_wp_read_unlock(r, in);

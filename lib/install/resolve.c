@@ -38,7 +38,7 @@ static int continue_alike(struct hgm_arrival *a, uint64_t pages)
 		return rc;
 	if (a->wake_later)
 		range.mode |= HGM_UFFD_CONTINUE_DONTWAKE;
-	rc = hgm_uffd_continue(hgm_region_uffd(r, a->install_page), &range);
+	rc = hgm_uffd_continue(hgm_view_uffd(&r->view, a->install_page), &range);
 	hgm_resolve_count(r, &range);
 	hgm_arrival_advance(a, range.done >> HGM_PAGE_SHIFT);
 	if (rc != -EFAULT)

@@ -270,8 +270,8 @@ bool hgm_suspects_check(struct hgm_region *r, uint64_t page, uint64_t pages)
 /* A thread whose event was read may not have dropped anything yet, because it got no CPU. */
 static bool is_changing(const struct hgm_region *r)
 {
-	for (unsigned int i = 0; i < r->h->stripes; i++)
-		if (hgm_uffd_changing(r->h->uffd[i]))
+	for (unsigned int i = 0; i < r->view.space->stripes; i++)
+		if (hgm_uffd_changing(r->view.space->uffd[i]))
 			return true;
 	return false;
 }

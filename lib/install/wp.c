@@ -98,10 +98,10 @@ int hgm_wp_release(struct hgm_region *r, uint64_t page, uint64_t pages)
 	uint64_t unit = unit_pages(r);
 	uint64_t first = page / unit * unit;
 	uint64_t end = (page + pages + unit - 1) / unit * unit;
-	int fd = hgm_uffd_fd(hgm_region_uffd(r, page)), rc = 0;
+	int fd = hgm_uffd_fd(hgm_view_uffd(&r->view, page)), rc = 0;
 
 	for_each_kept (r, first << HGM_PAGE_SHIFT, end << HGM_PAGE_SHIFT, at, len) {
-		rc = hgm_sys->uffd_writeprotect(fd, r->primary + at, len, 0);
+		rc = hgm_sys->uffd_writeprotect(fd, r->view.base + at, len, 0);
 		if (rc == -EAGAIN)
 			break;
 		/*

@@ -70,7 +70,7 @@ void hgm_wp_forget_registered(struct hgm_region *r)
  */
 static bool needs_no_minor(const struct hgm_region *r, uint64_t block)
 {
-	return !r->h->abilities.can_continue_wp && r->modes & HGM_UFFD_MINOR &&
+	return !r->h->abilities.can_continue_wp && r->view.modes & HGM_UFFD_MINOR &&
 	       hgm_region_block_present(r, block) &&
 	       (r->backing == HGM_BACKING_HUGETLB || !hgm_holes_in_block(r, block));
 }
@@ -79,7 +79,7 @@ static bool needs_no_minor(const struct hgm_region *r, uint64_t block)
 static uint64_t unregistered_run(const struct hgm_region *r, uint64_t block, uint64_t end,
 				 bool *alone)
 {
-	uint64_t n = 0, per_stripe = r->stripe_bytes / r->block_bytes;
+	uint64_t n = 0, per_stripe = r->view.stripe_bytes / r->block_bytes;
 
 	*alone = needs_no_minor(r, block);
 	while (block + n < end && !hgm_bits_test(r->install->wp_registered, block + n) &&
@@ -99,7 +99,7 @@ static int register_alone(struct hgm_region *r, struct hgm_uffd *u, uint64_t at,
 	int rc = 0;
 
 	if (r->backing != HGM_BACKING_HUGETLB) {
-		modes |= r->modes & HGM_UFFD_MISSING; /* holes may appear later */
+		modes |= r->view.modes & HGM_UFFD_MISSING; /* holes may appear later */
 		rc = hgm_wp_ioctl(r, at >> HGM_PAGE_SHIFT, len >> HGM_PAGE_SHIFT,
 				  HGM_UFFD_WP_PROTECT);
 	}
@@ -107,7 +107,7 @@ static int register_alone(struct hgm_region *r, struct hgm_uffd *u, uint64_t at,
 		return rc;
 	/* Registering again never removes a mode. */
 	for_each_kept (r, at, at + len, from, piece) {
-		rc = hgm_uffd_unregister(u, r->primary + from, piece);
+		rc = hgm_uffd_unregister(u, r->view.base + from, piece);
 		if (rc)
 			return rc;
 	}
@@ -117,12 +117,12 @@ static int register_alone(struct hgm_region *r, struct hgm_uffd *u, uint64_t at,
 static int register_run(struct hgm_region *r, uint64_t block, uint64_t blocks, bool alone)
 {
 	uint64_t at = block * r->block_bytes, len = blocks * r->block_bytes, ioctls;
-	struct hgm_uffd *u = hgm_region_uffd(r, at >> HGM_PAGE_SHIFT);
+	struct hgm_uffd *u = hgm_view_uffd(&r->view, at >> HGM_PAGE_SHIFT);
 	_Atomic uint64_t *registered = r->install->wp_registered;
 	int rc;
 
 	len = len < r->mapped - at ? len : r->mapped - at;
-	rc = hgm_region_register_kept(r, u, at, at + len, r->modes | HGM_UFFD_WP, &ioctls);
+	rc = hgm_region_register_kept(r, u, at, at + len, r->view.modes | HGM_UFFD_WP, &ioctls);
 	if (!rc && alone)
 		rc = register_alone(r, u, at, len);
 	for (uint64_t b = block; !rc && b < block + blocks; b++)
@@ -150,13 +150,13 @@ int hgm_wp_register(struct hgm_region *r, uint64_t block, uint64_t blocks)
 int hgm_wp_unregister_block(struct hgm_region *r, uint64_t block)
 {
 	uint64_t at = block * r->block_bytes, bit = UINT64_C(1) << block % 64, ioctls;
-	struct hgm_uffd *u = hgm_region_uffd(r, at >> HGM_PAGE_SHIFT);
+	struct hgm_uffd *u = hgm_view_uffd(&r->view, at >> HGM_PAGE_SHIFT);
 	_Atomic uint64_t *registered = r->install->wp_registered;
 	int error = 0, rc;
 
 	if (!registered || r->backing == HGM_BACKING_HUGETLB || !hgm_bits_test(registered, block))
 		return 0;
-	if (hgm_uffd_unregister(u, r->primary + at, r->block_bytes))
+	if (hgm_uffd_unregister(u, r->view.base + at, r->block_bytes))
 		return -EAGAIN;
 	/*
 	 * Linux 6.1 leaves all pages read-only when their protection ends, and does not collapse an
@@ -165,11 +165,11 @@ int hgm_wp_unregister_block(struct hgm_region *r, uint64_t block)
 	 * stays as it was, for another try.
 	 */
 	if (r->backing == HGM_BACKING_ANON && !r->h->abilities.can_continue_wp)
-		error = hgm_sys->madvise(r->primary + at, HGM_PAGE_BYTES, HGM_MADV_POPULATE_WRITE);
+		error = hgm_view_advise(&r->view, at, HGM_PAGE_BYTES, HGM_MADV_POPULATE_WRITE);
 	/* If the block cannot be registered again now, the next wp owner registers it. */
 	atomic_fetch_and_explicit(&registered[block / 64], ~bit, memory_order_acq_rel);
-	rc = hgm_uffd_register(u, r->primary + at, r->block_bytes,
-			       error ? r->modes | HGM_UFFD_WP : r->modes, &ioctls);
+	rc = hgm_uffd_register(u, r->view.base + at, r->block_bytes,
+			       error ? r->view.modes | HGM_UFFD_WP : r->view.modes, &ioctls);
 	if (error && !rc)
 		atomic_fetch_or_explicit(&registered[block / 64], bit, memory_order_acq_rel);
 	return rc || error ? -EAGAIN : 0;
@@ -188,11 +188,11 @@ void hgm_wp_resume(struct hgm_region *r)
 /* EAGAIN: the address space is changing. This passes. */
 static int writeprotect_once(struct hgm_region *r, uint64_t at, uint64_t len, uint64_t mode)
 {
-	int fd = hgm_uffd_fd(hgm_region_uffd(r, at >> HGM_PAGE_SHIFT));
+	int fd = hgm_uffd_fd(hgm_view_uffd(&r->view, at >> HGM_PAGE_SHIFT));
 	int rc;
 
 	do
-		rc = hgm_sys->uffd_writeprotect(fd, r->primary + at, len, mode);
+		rc = hgm_sys->uffd_writeprotect(fd, r->view.base + at, len, mode);
 	while (rc == -EAGAIN);
 	return rc;
 }
@@ -224,7 +224,7 @@ int hgm_wp_ioctl(struct hgm_region *r, uint64_t page, uint64_t pages, uint64_t m
 	uint64_t at = page << HGM_PAGE_SHIFT, end = at + (pages << HGM_PAGE_SHIFT);
 
 	while (at < end) {
-		uint64_t stripe_end = (at / r->stripe_bytes + 1) * r->stripe_bytes;
+		uint64_t stripe_end = (at / r->view.stripe_bytes + 1) * r->view.stripe_bytes;
 		uint64_t upto = end < stripe_end ? end : stripe_end;
 
 		for_each_kept (r, at, upto, from, len) {
@@ -233,7 +233,7 @@ int hgm_wp_ioctl(struct hgm_region *r, uint64_t page, uint64_t pages, uint64_t m
 			if (rc)
 				return hgm_fail(rc, "UFFDIO_WRITEPROTECT of %llu bytes at %p: %s",
 						(unsigned long long)len,
-						(void *)(r->primary + from), hgm_errno_name(rc));
+						(void *)(r->view.base + from), hgm_errno_name(rc));
 		}
 		at = upto;
 	}

@@ -60,7 +60,7 @@ static void lost(struct hgm_region *r, uint64_t from, uint64_t to)
 static bool clip(const struct hgm_region *r, uint64_t start, uint64_t end, uint64_t *from,
 		 uint64_t *to)
 {
-	uint64_t base = (uintptr_t)r->primary;
+	uint64_t base = (uintptr_t)r->view.base;
 
 	if (end <= base || start >= base + r->mapped || start >= end)
 		return false;
@@ -146,8 +146,8 @@ static bool look(struct hgm *h, struct watched *w)
 	w->count = 0;
 	pthread_mutex_lock(&e->lock);
 	go_on = !e->stop;
-	for (unsigned int i = 0; !e->faults_taken && i < h->stripes; i++)
-		w->uffd[w->count++] = h->uffd[i];
+	for (unsigned int i = 0; !e->faults_taken && i < h->space.stripes; i++)
+		w->uffd[w->count++] = h->space.uffd[i];
 	for (unsigned int i = 0; i < HGM_EVENTS_EXTRA_MAX; i++)
 		if (e->extra[i])
 			w->uffd[w->count++] = e->extra[i];
@@ -313,7 +313,7 @@ void hgm_events_settle(struct hgm *h)
 	pthread_mutex_lock(&h->events->lock);
 	next_round(h->events);
 	pthread_mutex_unlock(&h->events->lock);
-	for (unsigned int i = 0; i < h->stripes; i++)
+	for (unsigned int i = 0; i < h->space.stripes; i++)
 		hgm_reads_wait(&h->reads[i]);
 }
 

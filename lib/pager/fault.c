@@ -224,7 +224,7 @@ static void *fault_thread(void *arg)
 {
 	struct hgm_fault_thread *self = arg;
 	struct hgm_server s = { .h = self->h,
-				.uffd = self->h->uffd[self->stripe],
+				.uffd = self->h->space.uffd[self->stripe],
 				.self = self,
 				.reads = &self->h->reads[self->stripe] };
 	struct hgm_uffd_event ev[READ_BATCH];
@@ -259,17 +259,17 @@ static void *fault_thread(void *arg)
 
 int hgm_faults_init(struct hgm *h)
 {
-	size_t bytes = h->stripes * sizeof(h->fault[0]);
+	size_t bytes = h->space.stripes * sizeof(h->fault[0]);
 	char path[40];
 
 	h->fault = aligned_alloc(_Alignof(struct hgm_fault_thread), bytes);
 	if (!h->fault)
 		return hgm_fail(-ENOMEM, "hgm_create: out of memory");
 	memset(h->fault, 0, bytes);
-	for (unsigned int i = 0; i < h->stripes; i++) {
+	for (unsigned int i = 0; i < h->space.stripes; i++) {
 		h->fault[i].h = h;
 		h->fault[i].stripe = i;
-		snprintf(path, sizeof(path), "/proc/self/fdinfo/%d", hgm_uffd_fd(h->uffd[i]));
+		snprintf(path, sizeof(path), "/proc/self/fdinfo/%d", hgm_uffd_fd(h->space.uffd[i]));
 		h->fault[i].fdinfo = hgm_sys->open(path, O_RDONLY);
 	}
 	return 0;
@@ -277,7 +277,7 @@ int hgm_faults_init(struct hgm *h)
 
 void hgm_faults_destroy(struct hgm *h)
 {
-	for (unsigned int i = 0; h->fault && i < h->stripes; i++)
+	for (unsigned int i = 0; h->fault && i < h->space.stripes; i++)
 		if (h->fault[i].fdinfo >= 0)
 			hgm_sys->close(h->fault[i].fdinfo);
 	free(h->fault);
@@ -287,7 +287,7 @@ int hgm_faults_start(struct hgm *h)
 {
 	int rc = 0;
 
-	for (unsigned int i = 0; !rc && i < h->stripes; i++) {
+	for (unsigned int i = 0; !rc && i < h->space.stripes; i++) {
 		struct hgm_fault_thread *f = &h->fault[i];
 
 		rc = hgm_thread_start(&f->thread, "hgm-fault", i, fault_thread, f);
@@ -298,7 +298,7 @@ int hgm_faults_start(struct hgm *h)
 
 void hgm_faults_join(struct hgm *h)
 {
-	for (unsigned int i = 0; i < h->stripes; i++) {
+	for (unsigned int i = 0; i < h->space.stripes; i++) {
 		if (h->fault[i].started)
 			pthread_join(h->fault[i].thread, NULL);
 		h->fault[i].started = false;

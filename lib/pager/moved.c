@@ -23,7 +23,7 @@ void hgm_region_lost(struct hgm_region *r, uint64_t from, uint64_t to)
 int hgm_lost_release(struct hgm_region *r, uint64_t page)
 {
 	uint64_t step = r->map_bytes >> HGM_PAGE_SHIFT, first = page / step * step;
-	int rc = hgm_uffd_unregister(hgm_region_uffd(r, page), hgm_region_at(r, first),
+	int rc = hgm_uffd_unregister(hgm_view_uffd(&r->view, page), hgm_region_at(r, first),
 				     r->map_bytes);
 
 	if (rc == -EAGAIN)
@@ -65,7 +65,7 @@ int hgm_lost_fault(struct hgm *h, unsigned int stripe, uint64_t addr)
 			.len = m->step,
 			.step = m->step,
 		};
-		return hgm_uffd_poison(h->uffd[stripe], &range) == -EAGAIN ? -EAGAIN : 0;
+		return hgm_uffd_poison(h->space.uffd[stripe], &range) == -EAGAIN ? -EAGAIN : 0;
 	}
 	return 0;
 }

@@ -239,7 +239,7 @@ int hgm_serve(struct hgm *h, struct hgm_fault *f)
 		if (!r)
 			rc = hgm_lost_fault(h, f->stripe, f->addr);
 	} else {
-		page = (f->addr - (uintptr_t)r->primary) >> HGM_PAGE_SHIFT;
+		page = (f->addr - (uintptr_t)r->view.base) >> HGM_PAGE_SHIFT;
 		rc = hgm_lost_page(r, page)	    ? hgm_lost_release(r, page)
 		     : f->flags & HGM_UFFD_FAULT_WP ? serve_write(r, page)
 		     : hgm_region_whole_blocks(r)   ? serve_block(r, page, f)

@@ -53,7 +53,7 @@ static int map_one(struct hgm_region *r, char **out, const char *what)
 	if (r->backing != HGM_BACKING_HUGETLB) /* hugetlb: the reservation guarantees the pages */
 		flags |= MAP_NORESERVE;
 	/* Nothing may be populated before it arrives. The alias maps the same memory. */
-	flags |= r->primary ? HGM_MAP_UNLOCKED : HGM_MAP_LOCK_PRESENT;
+	flags |= r->view.base ? HGM_MAP_UNLOCKED : HGM_MAP_LOCK_PRESENT;
 	rc = reserve_aligned(out, r->mapped, r->block_bytes);
 	if (rc) {
 		*out = NULL;
@@ -61,8 +61,8 @@ static int map_one(struct hgm_region *r, char **out, const char *what)
 			rc, "no address space for the %s, %llu bytes: %s%s%s", what,
 			(unsigned long long)r->mapped, hgm_errno_name(rc),
 			rc == -ENOMEM ? " (" HGM_AREAS_HINT ")" : "",
-			r->primary ? " (all memory but anon is mapped twice; use shorter regions)"
-				   : "");
+			r->view.base ? " (all memory but anon is mapped twice; use shorter regions)"
+				     : "");
 	}
 	rc = hgm_sys->mmap(&mapped, *out, r->mapped, PROT_READ | PROT_WRITE, flags | MAP_FIXED,
 			   r->fd, r->fd_offset);
@@ -166,9 +166,9 @@ static int derive(struct hgm_region *r, const struct hgm_region_opts *o)
 	/* The kernel poisons whole huge pages only, which would destroy what has arrived. */
 	r->can_poison = r->h->can_poison && !r->native;
 	/* Prepared memory has no holes, so a missing fault there means that it was discarded. */
-	r->modes = HGM_UFFD_MISSING;
+	r->view.modes = HGM_UFFD_MISSING;
 	if (r->backing != HGM_BACKING_ANON)
-		r->modes |= HGM_UFFD_MINOR;
+		r->view.modes |= HGM_UFFD_MINOR;
 	if (r->callers_mapping && (!o->addr || (uintptr_t)o->addr % r->block_bytes))
 		return hgm_fail(-EINVAL, "addr %p is not aligned to the block size, %llu bytes",
 				o->addr, (unsigned long long)r->block_bytes);
@@ -183,13 +183,11 @@ static int derive(struct hgm_region *r, const struct hgm_region_opts *o)
  */
 int hgm_backing_drop_mapped(struct hgm_region *r)
 {
-	int rc = hgm_sys->madvise(r->primary, r->mapped, HGM_MADV_DONTNEED_LOCKED);
+	int rc = hgm_view_drop(&r->view, 0, r->mapped);
 
-	if (rc == -EINVAL) /* before 5.18 */
-		rc = hgm_sys->madvise(r->primary, r->mapped, MADV_DONTNEED);
 	if (rc)
 		return hgm_fail(rc, "MADV_DONTNEED of the primary, %llu bytes at %p: %s%s",
-				(unsigned long long)r->mapped, (void *)r->primary,
+				(unsigned long long)r->mapped, (void *)r->view.base,
 				hgm_errno_name(rc),
 				rc == -EINVAL
 					? " (locked memory cannot be served before kernel 5.18)"
@@ -202,7 +200,7 @@ static int take_mapping(struct hgm_region *r, const struct hgm_region_opts *o)
 	int rc = hgm_mapping_check(o->addr, r->mapped, o->fd, o->fd_offset);
 
 	if (!rc)
-		r->primary = o->addr;
+		r->view.base = o->addr;
 	return rc;
 }
 
@@ -214,9 +212,9 @@ static int split(struct hgm_region *r)
 {
 	struct hgm_smaps smaps;
 
-	if (r->callers_mapping && !hgm_smaps_sum(r->primary, r->mapped, &smaps) && smaps.all_hm)
+	if (r->callers_mapping && !hgm_smaps_sum(r->view.base, r->mapped, &smaps) && smaps.all_hm)
 		return 0;
-	return hgm_split(r->primary, r->mapped);
+	return hgm_split(r->view.base, r->mapped);
 }
 
 /* Make zeroes to copy from. Memory that is not mapped is copied through a second huge page. */
@@ -285,7 +283,7 @@ int hgm_backing_make(struct hgm_region *r, const struct hgm_region_opts *o,
 	if (!rc && r->fd < 0 && r->backing != HGM_BACKING_ANON)
 		rc = make_file(r);
 	if (!rc)
-		rc = r->callers_mapping ? take_mapping(r, o) : map_one(r, &r->primary, "primary");
+		rc = r->callers_mapping ? take_mapping(r, o) : map_one(r, &r->view.base, "primary");
 	if (!rc && r->backing != HGM_BACKING_ANON)
 		rc = map_one(r, &r->alias, "alias");
 	if (!rc && r->native)
@@ -297,7 +295,7 @@ int hgm_backing_make(struct hgm_region *r, const struct hgm_region_opts *o,
 	if (!rc && r->fd >= 0)
 		rc = know_file(r);
 	if (!rc && !r->callers_mapping)
-		rc = keep_from_children(r, r->primary);
+		rc = keep_from_children(r, r->view.base);
 	if (!rc && r->alias)
 		rc = keep_from_children(r, r->alias);
 	if (rc) {
@@ -313,14 +311,14 @@ int hgm_backing_make(struct hgm_region *r, const struct hgm_region_opts *o,
 static void unmap_primary(struct hgm_region *r)
 {
 	for_each_kept (r, 0, r->mapped, at, len)
-		hgm_sys->munmap(r->primary + at, len);
+		hgm_sys->munmap(r->view.base + at, len);
 }
 
 void hgm_backing_free(struct hgm_region *r)
 {
 	if (r->alias)
 		hgm_sys->munmap(r->alias, r->mapped);
-	if (r->primary && !r->callers_mapping)
+	if (r->view.base && !r->callers_mapping)
 		unmap_primary(r);
 	if (r->zeroes && r->backing == HGM_BACKING_HUGETLB)
 		hgm_sys->munmap((void *)(uintptr_t)r->zeroes, r->block_bytes);
@@ -329,6 +327,6 @@ void hgm_backing_free(struct hgm_region *r)
 		hgm_sys->close(r->seek_fd);
 	if (r->fd >= 0)
 		hgm_sys->close(r->fd);
-	r->alias = r->primary = NULL;
+	r->alias = r->view.base = NULL;
 	r->fd = r->seek_fd = -1;
 }

@@ -28,7 +28,6 @@ struct hgm_work;
 struct hgm_events;
 struct hgm_fault_thread;
 
-#define HGM_THREADS_MAX 64
 _Static_assert(HGM_THREADS_MAX <= HGM_STAT_SHARDS_OWNED, "each fault thread has a shard");
 
 #define HGM_REGIONS_MAX 1024
@@ -53,24 +52,19 @@ HGM_WHOLE_LINES(struct hgm_reads);
 
 struct hgm {
 	const struct hgm_region_ops *ops;
-	struct hgm_opts opts; /* defaults filled in */
-	unsigned int stripes; /* = fault threads */
-	struct hgm_uffd *uffd[HGM_THREADS_MAX];
+	struct hgm_opts opts;	     /* defaults filled in */
+	struct hgm_space space;	     /* of this process; one userfaultfd for each fault thread */
 	struct hgm_uffd *alias_uffd; /* serves the aliases of all regions */
 	bool user_mode_only;
 	bool can_poison;
-	int pagemap_fd; /* /proc/self/pagemap, -1: not available */
-	int scan_fd;	/* the same if the kernel has PAGEMAP_SCAN, else -1 */
-	int event_fd;	/* the caller's */
-	int mem_fd;	/* /proc/self/mem, opened while that is possible */
-	int stop_fd;	/* ends the fault threads' sleep */
+	int event_fd; /* the caller's */
+	int stop_fd;  /* ends the fault threads' sleep */
 
 	/* For writers of the table. Never held across an ioctl, never taken on the fault path. */
 	pthread_mutex_t table_lock;
 	_Atomic(struct hgm_table *) table; /* one of the two below */
 	struct hgm_table tables[2];
 	struct hgm_claim *claims; /* of all regions, also of those that are being made */
-	_Atomic uint64_t areas;	  /* memory areas that they cost */
 
 	/* Threads that wait in hgm_wait(). */
 	pthread_mutex_t done_lock;

@@ -20,21 +20,14 @@
 #define LOOK_PAGES	  HGM_LEAF_PAGES
 #define MINCORE_BYTES_MAX (LOOK_PAGES << HGM_PAGE_SHIFT)
 
-/* Bits of an entry of /proc/PID/pagemap */
-#define PAGEMAP_PRESENT (UINT64_C(1) << 63)
-#define PAGEMAP_SWAPPED (UINT64_C(1) << 62)
-
 static bool hole_in_table(const struct hgm_region *r, const char *addr, uint64_t pages)
 {
 	uint64_t entry[LOOK_PAGES];
-	uint64_t at = (uintptr_t)addr >> HGM_PAGE_SHIFT;
-	ssize_t bytes = (ssize_t)(pages * sizeof(entry[0]));
 
-	if (r->h->pagemap_fd < 0 ||
-	    hgm_sys->pread(r->h->pagemap_fd, entry, (size_t)bytes, at * sizeof(entry[0])) != bytes)
+	if (hgm_space_entries(r->view.space, addr, pages, entry) != (int64_t)pages)
 		return false;
 	for (uint64_t i = 0; i < pages; i++)
-		if (!(entry[i] & (PAGEMAP_PRESENT | PAGEMAP_SWAPPED)))
+		if (!(entry[i] & (HGM_ENTRY_PRESENT | HGM_ENTRY_SWAPPED)))
 			return true;
 	return false;
 }

@@ -13,36 +13,36 @@
 int hgm_lost_init(struct hgm_region *r)
 {
 	void *mem;
-	int rc = hgm_sys->mmap(&mem, NULL,
-			       hgm_bits_words(r->mapped >> HGM_PAGE_SHIFT) * sizeof(r->lost[0]),
-			       PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
-			       -1, 0);
+	int rc = hgm_sys->mmap(
+		&mem, NULL, hgm_bits_words(r->mapped >> HGM_PAGE_SHIFT) * sizeof(r->view.lost[0]),
+		PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 
 	if (!rc)
-		r->lost = mem;
+		r->view.lost = mem;
 	return rc;
 }
 
 void hgm_lost_free(struct hgm_region *r)
 {
-	if (r->lost)
-		hgm_sys->munmap(r->lost,
-				hgm_bits_words(r->mapped >> HGM_PAGE_SHIFT) * sizeof(r->lost[0]));
-	r->lost = NULL;
+	if (r->view.lost)
+		hgm_sys->munmap(r->view.lost, hgm_bits_words(r->mapped >> HGM_PAGE_SHIFT) *
+						      sizeof(r->view.lost[0]));
+	r->view.lost = NULL;
 }
 
 void hgm_lost_mark(struct hgm_region *r, uint64_t page, uint64_t end)
 {
 	for (uint64_t w = page / 64; w * 64 < end; w++)
-		atomic_fetch_or_explicit(&r->lost[w], hgm_bits_of_range(page, end - page, w),
+		atomic_fetch_or_explicit(&r->view.lost[w], hgm_bits_of_range(page, end - page, w),
 					 memory_order_relaxed);
-	atomic_store_explicit(&r->has_lost, true, memory_order_release);
+	atomic_store_explicit(&r->view.has_lost, true, memory_order_release);
 }
 
 bool hgm_lost_page(const struct hgm_region *r, uint64_t page)
 {
-	return atomic_load_explicit(&r->has_lost, memory_order_acquire) &&
-	       atomic_load_explicit(&r->lost[page / 64], memory_order_relaxed) >> page % 64 & 1;
+	return atomic_load_explicit(&r->view.has_lost, memory_order_acquire) &&
+	       atomic_load_explicit(&r->view.lost[page / 64], memory_order_relaxed) >> page % 64 &
+		       1;
 }
 
 uint64_t hgm_lost_next(const struct hgm_region *r, uint64_t at, uint64_t end, uint64_t *len)
@@ -50,7 +50,7 @@ uint64_t hgm_lost_next(const struct hgm_region *r, uint64_t at, uint64_t end, ui
 	uint64_t page = at >> HGM_PAGE_SHIFT, last = end >> HGM_PAGE_SHIFT, first;
 
 	*len = end - at;
-	if (!atomic_load_explicit(&r->has_lost, memory_order_acquire))
+	if (!atomic_load_explicit(&r->view.has_lost, memory_order_acquire))
 		return at;
 	while (page < last && hgm_lost_page(r, page))
 		page++;

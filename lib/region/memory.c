@@ -23,9 +23,6 @@
 #include "memory.h"
 #include "util/bits.h"
 
-#define PAGEMAP_PRESENT (UINT64_C(1) << 63)
-#define PAGEMAP_SWAPPED (UINT64_C(1) << 62)
-
 /* How often a page is read again if its entry says that it is present. */
 #define TRIES 3
 
@@ -35,9 +32,9 @@ int hgm_memory_open(struct hgm *h)
 	int rc;
 
 	pthread_mutex_lock(&h->table_lock);
-	if (h->mem_fd < 0)
-		h->mem_fd = hgm_sys->open("/proc/self/mem", O_RDONLY);
-	rc = h->mem_fd < 0 ? h->mem_fd : 0;
+	if (h->space.mem_fd < 0)
+		h->space.mem_fd = hgm_sys->open("/proc/self/mem", O_RDONLY);
+	rc = h->space.mem_fd < 0 ? h->space.mem_fd : 0;
 	pthread_mutex_unlock(&h->table_lock);
 	return rc;
 }
@@ -73,7 +70,7 @@ static int64_t read_run(const struct reading *g, uint64_t at)
 	ssize_t n;
 
 	do {
-		n = hgm_sys->pread(r->fd >= 0 ? r->fd : r->h->mem_fd,
+		n = hgm_sys->pread(r->fd >= 0 ? r->fd : r->view.space->mem_fd,
 				   g->buf + (at << HGM_PAGE_SHIFT) + got, length - got,
 				   offset + got);
 		got += n > 0 ? (uint64_t)n : 0;
@@ -106,18 +103,12 @@ static void read_file(struct reading *g)
 static uint64_t holes(const struct reading *g, uint64_t at, bool *there)
 {
 	uint64_t entry[HGM_PAGES_PER_WORD], n = 0;
-	uint64_t first = (uintptr_t)hgm_region_at(g->r, g->page + at) >> HGM_PAGE_SHIFT;
-	ssize_t got;
+	int64_t got = hgm_space_entries(g->r->view.space, hgm_region_at(g->r, g->page + at),
+					g->pages - at, entry);
 
 	*there = false;
-	if (g->r->h->pagemap_fd < 0)
-		return 0;
-	do
-		got = hgm_sys->pread(g->r->h->pagemap_fd, entry, (g->pages - at) * sizeof(entry[0]),
-				     first * sizeof(entry[0]));
-	while (got == -EINTR);
-	while (got > 0 && n < (uint64_t)got / sizeof(entry[0]) && !*there) {
-		*there = entry[n] & (PAGEMAP_PRESENT | PAGEMAP_SWAPPED);
+	while ((int64_t)n < got && !*there) {
+		*there = entry[n] & (HGM_ENTRY_PRESENT | HGM_ENTRY_SWAPPED);
 		n += !*there;
 	}
 	return n;

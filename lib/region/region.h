@@ -16,6 +16,7 @@
 #include "map/map.h"
 #include "util/file_id.h"
 #include "util/line.h"
+#include "view.h"
 
 /* Memory that belongs, or will belong, to a region, and must not belong to another one. */
 struct hgm_claim {
@@ -37,7 +38,7 @@ struct hgm_fill;
 struct hgm_region {
 	struct hgm *h;
 	struct hgm_claim *claim;
-	char *primary;
+	struct hgm_view view;
 	char *alias;	    /* NULL: anonymous memory has none */
 	int fd;		    /* our own descriptor of the backing, -1 for anon */
 	const void *zeroes; /* a page, for hugetlb a block */
@@ -49,9 +50,7 @@ struct hgm_region {
 	uint64_t block_bytes;
 	uint64_t map_bytes;
 	uint64_t unit_bytes; /* what the kernel drops as a whole: a page, a huge page of hugetlb */
-	uint64_t stripe_bytes;
-	uint64_t areas;	  /* stripes */
-	uint32_t backing; /* the actual type */
+	uint32_t backing;    /* the actual type */
 	uint32_t flags;
 	bool callers_mapping;
 	bool copies;		/* pages are installed by COPY, not CONTINUE */
@@ -63,7 +62,6 @@ struct hgm_region {
 	bool collapses;
 	bool native;	 /* hugetlb with high-granularity mapping: the primary is split */
 	bool can_poison; /* page by page */
-	uint64_t modes;	 /* registered */
 	uint64_t blocks;
 	uint64_t wp_bytes; /* unit of write-protection */
 
@@ -97,9 +95,6 @@ struct hgm_region {
 	uint64_t prepared_blocks;
 
 	_Atomic unsigned int prefetch_count; /* ranges that wait to be fetched */
-
-	_Atomic uint64_t *lost; /* bitmap of pages: lost.c */
-	_Atomic bool has_lost;
 
 	char sentence[1024];
 };
@@ -199,10 +194,6 @@ uint64_t hgm_lost_next(const struct hgm_region *r, uint64_t at, uint64_t end, ui
 /* Distribute a region over the stripes of its engine. */
 void hgm_region_stripe_up(struct hgm_region *r);
 
-/* The number of the userfaultfd that serves a page, and the userfaultfd; a block has one only. */
-unsigned int hgm_region_stripe(const struct hgm_region *r, uint64_t page);
-struct hgm_uffd *hgm_region_uffd(const struct hgm_region *r, uint64_t page);
-
 static inline uint64_t hgm_region_pages(const struct hgm_region *r)
 {
 	return r->length >> HGM_PAGE_SHIFT;
@@ -210,13 +201,13 @@ static inline uint64_t hgm_region_pages(const struct hgm_region *r)
 
 static inline void *hgm_region_at(const struct hgm_region *r, uint64_t page)
 {
-	return r->primary + (page << HGM_PAGE_SHIFT);
+	return hgm_view_at(&r->view, page);
 }
 
 /* The length of the stripe that begins at byte @at. */
 static inline uint64_t hgm_region_stripe_length(const struct hgm_region *r, uint64_t at)
 {
-	return r->mapped - at < r->stripe_bytes ? r->mapped - at : r->stripe_bytes;
+	return r->mapped - at < r->view.stripe_bytes ? r->mapped - at : r->view.stripe_bytes;
 }
 
 static inline uint64_t hgm_region_block(const struct hgm_region *r, uint64_t page)
@@ -267,7 +258,7 @@ int64_t hgm_shrunk_write(const struct hgm_region *r, uint64_t page, uint64_t pag
 int hgm_prepare(struct hgm_region *r);
 
 /*
- * uffds.c. hgm_region_unregister() unregisters the region up to byte @upto from the userfaultfds of
+ * view.c. hgm_region_unregister() unregisters the region up to byte @upto from the userfaultfds of
  * its stripes. hgm_region_unregister_from() unregisters the whole region from @u.
  */
 void hgm_region_unregister(struct hgm_region *r, uint64_t upto);

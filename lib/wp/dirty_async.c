@@ -50,13 +50,13 @@ static bool all_arrived(const struct hgm_region *r)
 const char *hgm_dirty_async_lacks(const struct hgm_dirty *d)
 {
 	const struct hgm_region *r = d->r;
-	uint64_t have = hgm_uffd_supported(r->h->uffd[0]);
+	uint64_t have = hgm_uffd_supported(r->view.space->uffd[0]);
 
 	if (d->flags & HGM_DIRTY_SYNC)
 		return "the caller passed HGM_DIRTY_SYNC";
 	if (!(have & HGM_UFFD_FEATURE_WP_ASYNC))
 		return "this kernel has no WP_ASYNC (Linux 6.7 or later has it)";
-	if (r->h->scan_fd < 0)
+	if (r->view.space->scan_fd < 0)
 		return "this kernel has no PAGEMAP_SCAN (Linux 6.7 or later has it), or "
 		       "/proc/self/pagemap cannot be opened";
 	if (r->native)
@@ -84,7 +84,7 @@ static int protect_all(struct hgm_dirty *d)
 
 	for_each_kept (r, 0, r->mapped, at, len) {
 		struct hgm_range kept = {
-			.addr = r->primary + at,
+			.addr = r->view.base + at,
 			.len = len,
 			.step = r->wp_bytes,
 			.mode = HGM_UFFD_WP_PROTECT,
@@ -147,7 +147,7 @@ int hgm_dirty_async_begin(struct hgm_dirty *d)
 
 static void note(struct hgm_dirty *d, const struct hgm_pm_region *found)
 {
-	uint64_t base = (uintptr_t)d->r->primary;
+	uint64_t base = (uintptr_t)d->r->view.base;
 	uint64_t end = (found->end - base) >> HGM_PAGE_SHIFT;
 
 	for (uint64_t page = (found->start - base) >> HGM_PAGE_SHIFT; page < end;) {
@@ -170,8 +170,8 @@ static int scan(struct hgm_dirty *d, char *at, char *end)
 		int n;
 
 		memset(found, 0, sizeof(found));
-		n = hgm_sys->pagemap_take_written(d->r->h->scan_fd, at, end, found, FOUND_MAX,
-						  &walked);
+		n = hgm_sys->pagemap_take_written(d->r->view.space->scan_fd, at, end, found,
+						  FOUND_MAX, &walked);
 		/*
 		 * Before it failed, the kernel may have found some pages and protected them again.
 		 */
@@ -194,7 +194,7 @@ int hgm_dirty_async_collect(struct hgm_dirty *d, uint64_t page, uint64_t pages)
 	uint64_t from = page << HGM_PAGE_SHIFT;
 
 	for_each_kept (d->r, from, from + (pages << HGM_PAGE_SHIFT), at, len) {
-		int rc = scan(d, d->r->primary + at, d->r->primary + at + len);
+		int rc = scan(d, d->r->view.base + at, d->r->view.base + at + len);
 
 		if (rc)
 			return rc;

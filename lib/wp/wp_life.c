@@ -14,7 +14,7 @@
 
 static int check_kernel(struct hgm_region *r)
 {
-	uint64_t have = hgm_uffd_features(r->h->uffd[0]);
+	uint64_t have = hgm_uffd_features(r->view.space->uffd[0]);
 
 	if (!(have & HGM_UFFD_FEATURE_PAGEFAULT_FLAG_WP))
 		return hgm_fail(-EOPNOTSUPP, "write-protection: this kernel's userfaultfd has none "

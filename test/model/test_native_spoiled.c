@@ -31,9 +31,10 @@ static void spoil(const struct native *n, uint64_t offset)
 	void *other;
 
 	punch(n, offset / block * block, block);
-	assert_int_equal(hgm_sys->uffd_continue(hgm_uffd_fd(hgm_region_uffd(n->r, offset / PAGE)),
-						n->addr + offset, PAGE, 0, &done),
-			 -EFAULT);
+	assert_int_equal(
+		hgm_sys->uffd_continue(hgm_uffd_fd(hgm_view_uffd(&n->r->view, offset / PAGE)),
+				       n->addr + offset, PAGE, 0, &done),
+		-EFAULT);
 	/* Use another mapping: through the alias the library would find it discarded. */
 	assert_ok(hgm_sys->mmap(&other, NULL, block, PROT_READ | PROT_WRITE, MAP_SHARED, n->r->fd,
 				offset / block * block));

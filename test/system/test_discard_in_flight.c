@@ -711,7 +711,7 @@ static void dropped_late(void **state)
 	atomic_store(&late.back, false);
 	atomic_store(&late.held, true);
 	assert_int_equal(start_on(&owner, last, SCHED_OTHER, drop_late, &f), 0);
-	assert_true(eventually(waits_for_reader, h->uffd[0], WAIT_MS));
+	assert_true(eventually(waits_for_reader, h->space.uffd[0], WAIT_MS));
 	rc = start_on(&hogs, last, SCHED_FIFO, hog, NULL);
 	if (!rc) {
 		assert_true(eventually(has_suspects, f.region, WAIT_MS));

@@ -65,7 +65,8 @@ static bool all_have_begun(void *arg)
 {
 	const struct hgm *h = arg;
 
-	return atomic_load(&begun_threads) == h->stripes + h->work->started + h->collapser->started;
+	return atomic_load(&begun_threads) ==
+	       h->space.stripes + h->work->started + h->collapser->started;
 }
 
 static void count_allocation(void)

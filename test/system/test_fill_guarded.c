@@ -357,7 +357,7 @@ static int doubted_scan(int fd, const void *start, const void *end, uint64_t cat
 	uint8_t collapsing = HGM_BLOCK_COLLAPSING;
 	int rc = doubted.kernel->pagemap_scan(fd, start, end, category, found, n, walk_end);
 
-	if (r && start == r->primary + doubted.block * r->block_bytes)
+	if (r && start == r->view.base + doubted.block * r->block_bytes)
 		atomic_compare_exchange_strong(&r->collapse->state[doubted.block], &collapsing,
 					       HGM_BLOCK_TOUCHED);
 	return rc;

@@ -178,7 +178,7 @@ static void spoil(const struct field *f, uint64_t page, int error)
 
 	bad.error = error;
 	bad.offset = r->fd >= 0 ? r->fd_offset + page * PAGE : (uintptr_t)f->addr + page * PAGE;
-	bad.fd = r->fd >= 0 ? r->fd : r->h->mem_fd;
+	bad.fd = r->fd >= 0 ? r->fd : r->view.space->mem_fd;
 }
 
 static void one_bad_page(enum place place, int error, bool written)

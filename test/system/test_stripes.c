@@ -134,21 +134,22 @@ static void many_regions(void **state)
 	o.source = src;
 	for (unsigned int i = 0; i < MANY; i++)
 		assert_ok(hgm_region_create(&r[i], h, &o));
-	assert_true(r[0]->areas > r[MANY - 1]->areas);
+	assert_true(r[0]->view.areas > r[MANY - 1]->view.areas);
 	/*
 	 * The limit of libhgm(7), LIMITS, and what malloc and threads map. A sanitizer has many
 	 * areas of its own.
 	 */
 	areas = areas_now() - before;
-	if (areas < atomic_load(&h->areas) || (!SANITIZED && areas > AREAS_MOST + MANY))
+	if (areas < atomic_load(&h->space.areas) || (!SANITIZED && areas > AREAS_MOST + MANY))
 		fail_msg("%llu memory areas more, of %llu that are counted",
-			 (unsigned long long)areas, (unsigned long long)atomic_load(&h->areas));
+			 (unsigned long long)areas,
+			 (unsigned long long)atomic_load(&h->space.areas));
 	assert_ok(hgm_start(h));
 	for (unsigned int i = 0; i < MANY; i++)
 		assert_int_equal(*((volatile char *)hgm_region_addr(r[i]) + MANY_LENGTH - 1), 0);
 	for (unsigned int i = 0; i < MANY; i++)
 		hgm_region_destroy(r[i]);
-	assert_int_equal(atomic_load(&h->areas), 0);
+	assert_int_equal(atomic_load(&h->space.areas), 0);
 	hgm_destroy(h);
 	hgm_source_destroy(src);
 }

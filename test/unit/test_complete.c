@@ -40,6 +40,7 @@ static struct hgm_region *make_region(uint32_t flags)
 	assert_non_null(r);
 	memset(r, 0, sizeof(*r));
 	r->h = h;
+	r->view.space = &h->space;
 	r->install = calloc(1, sizeof(*r->install));
 	r->collapse = calloc(1, sizeof(*r->collapse));
 	r->fill = calloc(1, sizeof(*r->fill));

@@ -108,12 +108,13 @@ static int begin(void **state)
 	hgm_sys = &sys;
 	memset(&h, 0, sizeof(h));
 	pthread_mutex_init(&h.table_lock, NULL);
-	h.mem_fd = -ENOENT;
-	h.pagemap_fd = PAGEMAP_FD;
+	h.space.mem_fd = -ENOENT;
+	h.space.pagemap_fd = PAGEMAP_FD;
 	r = (struct hgm_region){ .h = &h,
 				 .fd = FILE_FD,
 				 .fd_offset = FD_OFFSET,
-				 .primary = (char *)(uintptr_t)PRIMARY };
+				 .view = { .space = &h.space,
+					   .base = (char *)(uintptr_t)PRIMARY } };
 	return 0;
 }
 
@@ -279,13 +280,13 @@ static void without_the_page_table(void **state)
 	struct hgm_memory_outcome out;
 
 	(void)state;
-	h.pagemap_fd = -1;
+	h.space.pagemap_fd = -1;
 	be_anon();
 	punch(7);
 	out = read_all();
 	assert_int_equal(out.hole, 0);
 	assert_unreadable(out, UINT64_C(1) << 7, -EIO);
-	h.pagemap_fd = PAGEMAP_FD;
+	h.space.pagemap_fd = PAGEMAP_FD;
 	k.pagemap_fails = -EIO;
 	assert_unreadable(read_all(), UINT64_C(1) << 7, -EIO);
 }

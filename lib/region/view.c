@@ -1,12 +1,15 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Stripes of a region, registration with the userfaultfds that serve them, and waking of the
- * threads that wait for its pages.
+ * Views of regions: their stripes, registration with the userfaultfds that serve them, and waking
+ * of the threads that wait for pages.
  */
 #include <errno.h>
+#include <fcntl.h>
+#include <sys/mman.h>
 
 #include "hgm.h"
 #include "kernel/sys.h"
+#include "uffd/hugepage.h"
 #include "util/error.h"
 #include "util/trace.h"
 
@@ -20,14 +23,73 @@
 #define STRIPES_MAX	   1024
 #define STRIPE_BYTES	   (UINT64_C(256) << 20) /* no larger, if enough areas are left */
 
-unsigned int hgm_region_stripe(const struct hgm_region *r, uint64_t page)
+/* Does this kernel have PAGEMAP_SCAN? */
+static bool scans(int pagemap)
 {
-	return (unsigned int)((page << HGM_PAGE_SHIFT) / r->stripe_bytes % r->h->stripes);
+	static const char byte; /* any memory that is mapped */
+	const char *page = &byte - (uintptr_t)&byte % HGM_PAGE_BYTES;
+	struct hgm_pm_region found;
+	uint64_t end;
+
+	return hgm_sys->pagemap_scan(pagemap, page, page + HGM_PAGE_BYTES, HGM_PAGE_IS_PRESENT,
+				     &found, 1, &end) >= 0;
 }
 
-struct hgm_uffd *hgm_region_uffd(const struct hgm_region *r, uint64_t page)
+void hgm_space_open(struct hgm_space *s)
 {
-	return r->h->uffd[hgm_region_stripe(r, page)];
+	s->pagemap_fd = hgm_pagemap_open();
+	s->scan_fd = s->pagemap_fd >= 0 && scans(s->pagemap_fd) ? s->pagemap_fd : -1;
+	s->mem_fd = hgm_sys->open("/proc/self/mem", O_RDONLY);
+}
+
+void hgm_space_close(struct hgm_space *s)
+{
+	if (s->pagemap_fd >= 0)
+		hgm_sys->close(s->pagemap_fd);
+	if (s->mem_fd >= 0)
+		hgm_sys->close(s->mem_fd);
+}
+
+int64_t hgm_space_entries(const struct hgm_space *s, const void *addr, uint64_t pages,
+			  uint64_t *entry)
+{
+	uint64_t at = (uintptr_t)addr >> HGM_PAGE_SHIFT;
+	ssize_t n;
+
+	if (s->pagemap_fd < 0)
+		return -EBADF;
+	do
+		n = hgm_sys->pread(s->pagemap_fd, entry, pages * sizeof(*entry),
+				   at * sizeof(*entry));
+	while (n == -EINTR);
+	return n < 0 ? n : n / (ssize_t)sizeof(*entry);
+}
+
+unsigned int hgm_view_stripe(const struct hgm_view *v, uint64_t page)
+{
+	return (unsigned int)((page << HGM_PAGE_SHIFT) / v->stripe_bytes % v->space->stripes);
+}
+
+struct hgm_uffd *hgm_view_uffd(const struct hgm_view *v, uint64_t page)
+{
+	return v->space->uffd[hgm_view_stripe(v, page)];
+}
+
+int hgm_view_advise(const struct hgm_view *v, uint64_t at, uint64_t len, int advice)
+{
+	return hgm_sys->madvise(v->base + at, len, advice);
+}
+
+int hgm_view_drop(const struct hgm_view *v, uint64_t at, uint64_t len)
+{
+	int rc = hgm_view_advise(v, at, len, HGM_MADV_DONTNEED_LOCKED);
+
+	return rc == -EINVAL ? hgm_view_advise(v, at, len, MADV_DONTNEED) : rc;
+}
+
+int hgm_view_huge(const struct hgm_view *v, uint64_t at, uint64_t len, uint64_t *huge_bytes)
+{
+	return hgm_pagemap_huge(v->space->scan_fd, v->base + at, len, huge_bytes);
 }
 
 void hgm_region_wake(struct hgm_region *r, uint64_t page, uint64_t pages)
@@ -37,7 +99,8 @@ void hgm_region_wake(struct hgm_region *r, uint64_t page, uint64_t pages)
 	uint64_t bytes = ((page + pages - first + step - 1) / step * step) << HGM_PAGE_SHIFT;
 
 	HGM_TRACE2(wake, hgm_region_at(r, first), bytes);
-	hgm_sys->uffd_wake(hgm_uffd_fd(hgm_region_uffd(r, first)), hgm_region_at(r, first), bytes);
+	hgm_sys->uffd_wake(hgm_uffd_fd(hgm_view_uffd(&r->view, first)), hgm_region_at(r, first),
+			   bytes);
 }
 
 /* How many stripes are worth their memory areas. */
@@ -45,7 +108,7 @@ static uint64_t stripes_wanted(const struct hgm_region *r)
 {
 	uint64_t wanted = r->mapped / STRIPE_BYTES;
 
-	if (r->h->stripes == 1)
+	if (r->view.space->stripes == 1)
 		return 1;
 	if (wanted < STRIPES_PER_REGION)
 		return STRIPES_PER_REGION;
@@ -55,20 +118,20 @@ static uint64_t stripes_wanted(const struct hgm_region *r)
 void hgm_region_stripe_up(struct hgm_region *r)
 {
 	uint64_t wanted = stripes_wanted(r), used, share, blocks;
-	_Atomic uint64_t *areas = &r->h->areas;
+	_Atomic uint64_t *areas = &r->view.space->areas;
 
 	used = atomic_load_explicit(areas, memory_order_relaxed);
 	share = used < AREAS_BUDGET ? (AREAS_BUDGET - used) / AREAS_SHARE : 0;
 	wanted = wanted < share ? wanted : share ? share : 1;
 	blocks = (r->blocks + wanted - 1) / wanted;
-	r->stripe_bytes = blocks * r->block_bytes;
-	r->areas = (r->blocks + blocks - 1) / blocks;
-	atomic_fetch_add_explicit(areas, r->areas, memory_order_relaxed);
+	r->view.stripe_bytes = blocks * r->block_bytes;
+	r->view.areas = (r->blocks + blocks - 1) / blocks;
+	atomic_fetch_add_explicit(areas, r->view.areas, memory_order_relaxed);
 }
 
 void hgm_region_wake_all(struct hgm_region *r)
 {
-	for (uint64_t at = 0; at < r->mapped; at += r->stripe_bytes)
+	for (uint64_t at = 0; at < r->mapped; at += r->view.stripe_bytes)
 		hgm_region_wake(r, at >> HGM_PAGE_SHIFT,
 				hgm_region_stripe_length(r, at) >> HGM_PAGE_SHIFT);
 }
@@ -79,7 +142,7 @@ static void unregister_piece(struct hgm_region *r, struct hgm_uffd *u, uint64_t 
 	uint64_t unit = r->unit_bytes;
 	uint64_t half = len / 2 / unit * unit;
 
-	if (hgm_uffd_unregister(u, r->primary + at, len) != -EINVAL || !half)
+	if (hgm_uffd_unregister(u, r->view.base + at, len) != -EINVAL || !half)
 		return;
 	unregister_piece(r, u, at, half);
 	unregister_piece(r, u, at + half, len - half);
@@ -87,9 +150,9 @@ static void unregister_piece(struct hgm_region *r, struct hgm_uffd *u, uint64_t 
 
 void hgm_region_unregister(struct hgm_region *r, uint64_t upto)
 {
-	for (uint64_t at = 0; at < upto; at += r->stripe_bytes) {
-		uint64_t end = upto - at < r->stripe_bytes ? upto : at + r->stripe_bytes;
-		struct hgm_uffd *u = hgm_region_uffd(r, at >> HGM_PAGE_SHIFT);
+	for (uint64_t at = 0; at < upto; at += r->view.stripe_bytes) {
+		uint64_t end = upto - at < r->view.stripe_bytes ? upto : at + r->view.stripe_bytes;
+		struct hgm_uffd *u = hgm_view_uffd(&r->view, at >> HGM_PAGE_SHIFT);
 
 		for_each_kept (r, at, end, from, len)
 			unregister_piece(r, u, from, len);
@@ -110,7 +173,7 @@ int hgm_region_register_kept(struct hgm_region *r, struct hgm_uffd *u, uint64_t 
 
 	*ioctls = UINT64_MAX;
 	for_each_kept (r, from, to, at, len) {
-		rc = hgm_uffd_register(u, r->primary + at, len, modes, &offered);
+		rc = hgm_uffd_register(u, r->view.base + at, len, modes, &offered);
 		if (rc)
 			break;
 		*ioctls &= offered;
@@ -122,11 +185,11 @@ int hgm_region_register(struct hgm_region *r)
 {
 	uint64_t needed = r->copies ? HGM_UFFD_IOCTL_COPY : HGM_UFFD_IOCTL_CONTINUE;
 
-	for (uint64_t at = 0; at < r->mapped; at += r->stripe_bytes) {
+	for (uint64_t at = 0; at < r->mapped; at += r->view.stripe_bytes) {
 		uint64_t len = hgm_region_stripe_length(r, at);
 		uint64_t ioctls;
-		int rc = hgm_region_register_kept(r, hgm_region_uffd(r, at >> HGM_PAGE_SHIFT), at,
-						  at + len, r->modes, &ioctls);
+		int rc = hgm_region_register_kept(r, hgm_view_uffd(&r->view, at >> HGM_PAGE_SHIFT),
+						  at, at + len, r->view.modes, &ioctls);
 
 		if (!rc && !(ioctls & needed)) {
 			rc = hgm_fail(

@@ -1,0 +1,78 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * A view: one mapping of a region in an address space, with the userfaultfds that serve it. What
+ * the kernel is asked about a mapping, or told to do with it, goes through here.
+ */
+#ifndef HGM_LIB_VIEW_H
+#define HGM_LIB_VIEW_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "util/line.h"
+#include "util/page.h"
+
+struct hgm_uffd;
+
+#define HGM_THREADS_MAX 64
+
+/* An address space. The engine has one: that of its process. */
+struct hgm_space {
+	unsigned int stripes; /* userfaultfds */
+	struct hgm_uffd *uffd[HGM_THREADS_MAX];
+	int pagemap_fd;		/* /proc/self/pagemap, -1: not available */
+	int scan_fd;		/* the same if the kernel has PAGEMAP_SCAN, else -1 */
+	int mem_fd;		/* /proc/self/mem, opened while that is possible; -errno */
+	_Atomic uint64_t areas; /* memory areas that its views cost */
+};
+
+/* A region has one view, of the engine's address space. */
+struct hgm_view {
+	struct hgm_space *space;
+	char *base;
+	uint64_t modes; /* registered */
+	uint64_t stripe_bytes;
+	uint64_t areas;		/* stripes */
+	_Atomic uint64_t *lost; /* bitmap of pages: lost.c */
+	_Atomic bool has_lost;
+};
+
+/* Open what shows the address space of this process. What cannot be opened is negative. */
+void hgm_space_open(struct hgm_space *s);
+void hgm_space_close(struct hgm_space *s);
+
+/*
+ * Read the pagemap entries of pages from @addr on. Returns how many were read, or -errno (-EBADF:
+ * pagemap is not available).
+ */
+int64_t hgm_space_entries(const struct hgm_space *s, const void *addr, uint64_t pages,
+			  uint64_t *entry);
+
+/* Bits of an entry. An entry without both is empty: a hole, or memory that was never touched. */
+#define HGM_ENTRY_PRESENT (UINT64_C(1) << 63)
+#define HGM_ENTRY_SWAPPED (UINT64_C(1) << 62)
+
+static inline char *hgm_view_at(const struct hgm_view *v, uint64_t page)
+{
+	return v->base + (page << HGM_PAGE_SHIFT);
+}
+
+/* The number of the userfaultfd that serves a page, and the userfaultfd; a block has one only. */
+unsigned int hgm_view_stripe(const struct hgm_view *v, uint64_t page);
+struct hgm_uffd *hgm_view_uffd(const struct hgm_view *v, uint64_t page);
+
+/*
+ * Unmap these bytes, also if the memory is locked (5.18). Private memory is dropped, that of a file
+ * is not.
+ */
+int hgm_view_drop(const struct hgm_view *v, uint64_t at, uint64_t len);
+
+/* madvise(2) of bytes [@at, @at + @len) of the view. Returns 0 or the kernel's -errno. */
+int hgm_view_advise(const struct hgm_view *v, uint64_t at, uint64_t len, int advice);
+
+/* How many of these bytes are mapped huge? -errno: PAGEMAP_SCAN cannot tell. */
+int hgm_view_huge(const struct hgm_view *v, uint64_t at, uint64_t len, uint64_t *huge_bytes);
+
+#endif
