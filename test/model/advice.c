@@ -22,6 +22,7 @@ static int dont_need(const struct stretch *s)
 	/* Locked memory too: hugetlb does not check VM_LOCKED. */
 	rc = hgm_sys_linux.madvise((void *)(uintptr_t)s->start, end - s->start,
 				   HGM_MADV_DONTNEED_LOCKED);
+	written_look(s->start, end, true);
 	for (uint64_t at = s->start; !rc && at < end; at += v->file->block)
 		tree_unmap(&v->page[vma_index(v, at)], v->file->level);
 	return rc;
@@ -32,9 +33,11 @@ static int hwpoison(const struct stretch *s)
 	uint64_t block = vma_block(s->vma, s->start);
 	int rc = file_allocate(s->vma->file, block);
 
-	if (!rc)
-		s->vma->file->state[block] |= BLOCK_POISONED;
-	return rc;
+	if (rc)
+		return rc;
+	vma_block_poisoned(s->vma->file, block);
+	s->vma->file->state[block] |= BLOCK_POISONED;
+	return 0;
 }
 
 /* Do what accesses to one huge page would do without a message. */
@@ -46,6 +49,8 @@ static int fill(struct vma *v, uint64_t from, uint64_t to)
 	bool cached = file_cached(v->file, vma_block(v, from));
 	int rc;
 
+	if (file_poisoned(v->file, vma_block(v, from)))
+		return -EHWPOISON;
 	if (v->modes & (cached ? HGM_UFFD_MINOR : HGM_UFFD_MISSING))
 		return 0;
 	rc = file_allocate(v->file, vma_block(v, from));

@@ -22,8 +22,9 @@ static void whole_table(struct vma *v, uint64_t at)
 	uint64_t block = vma_block(v, at);
 	bool cached = file_cached(v->file, block);
 
-	if (cached && v->file->state[block] & BLOCK_POISONED)
+	if (file_poisoned(v->file, block))
 		return;
+	written_look(at, at + v->file->block, true);
 	if (cached && v->modes & (HGM_UFFD_MINOR | HGM_UFFD_MISSING))
 		real_map_pieces(v, at, false);
 	if (v->modes & HGM_UFFD_WP)
@@ -56,9 +57,9 @@ int model_collapse(struct vma *v, uint64_t start, uint64_t end)
 {
 	uint64_t above, unused;
 
-	if (!model.opts.hgm || !v->shared)
+	if (!model.opts.hgm)
 		return -EINVAL;
-	if (!v->hm || !collapse_vma(v, start, end))
+	if (v->shared && (!v->hm || !collapse_vma(v, start, end)))
 		return 0;
 	/*
 	 * The kernel's loop continues with the next mapping above, wherever that is, and returns

@@ -183,6 +183,11 @@ bool file_cached(struct file *f, uint64_t block)
 	return true;
 }
 
+bool file_poisoned(struct file *f, uint64_t block)
+{
+	return file_cached(f, block) && f->state[block] & BLOCK_POISONED;
+}
+
 int file_allocate(struct file *f, uint64_t block)
 {
 	int rc;

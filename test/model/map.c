@@ -145,6 +145,20 @@ int model_munmap(void *addr, uint64_t len)
 	return rc;
 }
 
+/* The kernel takes a 1 GiB leaf with PROT_NONE for a page table (hgm.md 7.1). */
+static void forbid_1g_leaf(uint64_t start, uint64_t end, int prot)
+{
+	for (struct vma *v = vma_next(start); v && v->start < end; v = v->next) {
+		uint64_t leaf =
+			prot == PROT_NONE || v->prot == PROT_NONE ? vma_1g_leaf(v, start, end) : 0;
+
+		if (leaf)
+			model_bug("mprotect(PROT_NONE) of a 1 GiB leaf, munmap() never returns: "
+				  "%#llx",
+				  (unsigned long long)leaf);
+	}
+}
+
 int model_mprotect(void *addr, uint64_t len, int prot)
 {
 	uint64_t start = (uintptr_t)addr;
@@ -153,6 +167,8 @@ int model_mprotect(void *addr, uint64_t len, int prot)
 
 	model_lock();
 	rc = vma_isolate(start, end);
+	if (!rc && model.opts.hgm)
+		forbid_1g_leaf(start, end, prot);
 	if (!rc)
 		rc = hgm_sys_linux.mprotect(addr, len, prot);
 	if (!rc)

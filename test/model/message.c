@@ -68,7 +68,14 @@ static bool translate(struct ctx *ctx, struct uffd_msg *msg)
 		tell(ctx, v, msg, 0);
 		return true;
 	}
-	file_cached(v->file, vma_block(v, addr));
+	if (file_poisoned(v->file, vma_block(v, addr))) {
+		int64_t done = 0;
+
+		/* SIGBUS; but si_addr_lsb and, without MEMORY_FAILURE, si_code differ. */
+		if (hgm_sys_linux.uffd_poison(ctx->fd, (void *)(uintptr_t)page, KIB4, 0, &done))
+			hgm_sys_linux.uffd_wake(ctx->fd, (void *)(uintptr_t)page, KIB4);
+		return false;
+	}
 	p = tree_at(&v->page[vma_index(v, addr)], v->file->level,
 		    (addr - v->start) % v->file->block);
 	if (p.mapped) {

@@ -8,6 +8,9 @@
  * effects. Calls on memory that is not hugetlb go to the running kernel, without the features that
  * the modelled kernel lacks.
  *
+ * Calls that crash a kernel with HGM end the program at once, with a text that says why. A child of
+ * fork() has the mappings without their page tables.
+ *
  * The running kernel must be 6.6 or later, and this process must be able to use userfaultfd.
  */
 #ifndef HGM_TEST_MODEL_H
@@ -65,7 +68,10 @@ struct model_leaves model_leaves(const void *addr, uint64_t len);
 /* fallocate(PUNCH_HOLE) by a test: whole huge pages leave the page cache. */
 int model_punch_hole(int fd, uint64_t offset, uint64_t len);
 
-/* Number of warnings that the kernel would have logged: it continues after WARN_ON_ONCE. */
+/*
+ * Number of warnings that the kernel would have logged, at most 1: WARN_ON_ONCE. It warns at the
+ * first write to a leaf below the size of the huge page that was write-protected before.
+ */
 unsigned int model_warnings(void);
 
 #endif

@@ -43,7 +43,7 @@ static void report_leaf(void *arg, const struct piece *p)
 
 	start = start > s->from ? start : s->from;
 	end = end < s->to ? end : s->to;
-	if (start < end && !(p->wp && s->category & HGM_PAGE_IS_WRITTEN))
+	if (start < end && !p->poison && !(p->wp && s->category & HGM_PAGE_IS_WRITTEN))
 		report(s, start, end);
 }
 
@@ -138,7 +138,7 @@ static uint64_t word_of(struct vma *v, uint64_t addr, uint64_t real)
 	p = tree_at(&v->page[vma_index(v, addr)], v->file->level,
 		    (addr - v->start) % v->file->block);
 	real &= ~(WORD_PRESENT | WORD_WP);
-	return real | (p.mapped ? WORD_PRESENT : 0) | (p.wp ? WORD_WP : 0);
+	return real | (p.mapped && !p.poison ? WORD_PRESENT : 0) | (p.wp ? WORD_WP : 0);
 }
 
 ssize_t model_pread(int fd, void *buf, size_t len, uint64_t offset)

@@ -3,7 +3,10 @@
 
 #include <fcntl.h>
 #include <poll.h>
+#include <signal.h>
 #include <stdlib.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #define SOON_MS	 10000
@@ -310,4 +313,36 @@ struct model_pool pool_now(uint64_t block)
 		.free = number_of(block, "free_hugepages"),
 		.promised = number_of(block, "resv_hugepages"),
 	};
+}
+
+int in_child(int (*fn)(void), const char *words)
+{
+	static const struct rlimit no_core;
+	char text[4096] = "";
+	size_t have = 0;
+	int ends[2], status;
+	ssize_t n;
+	pid_t pid;
+
+	assert_int_equal(pipe(ends), 0);
+	pid = fork();
+	assert_true(pid >= 0);
+	if (!pid) {
+		setrlimit(RLIMIT_CORE, &no_core);
+		dup2(ends[1], 2);
+		close(ends[0]);
+		close(ends[1]);
+		_exit(fn());
+	}
+	close(ends[1]);
+	while (have < sizeof(text) - 1 &&
+	       (n = read(ends[0], text + have, sizeof(text) - 1 - have)) > 0)
+		have += (size_t)n;
+	close(ends[0]);
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	if (WIFEXITED(status))
+		return WEXITSTATUS(status);
+	if (!WIFSIGNALED(status) || WTERMSIG(status) != SIGABRT || !words || !strstr(text, words))
+		fail_msg("status %#x, '%s'", (unsigned int)status, text);
+	return 0;
 }

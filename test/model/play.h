@@ -137,6 +137,12 @@ char touch_silently(uint64_t offset, bool write);
 int64_t smaps_kb(uint64_t offset, const char *name);
 bool smaps_flag(uint64_t offset, const char *flag);
 
+/*
+ * Run @fn in a child of fork(), which has the mappings, but no page tables of theirs. Returns 0 if
+ * the child was killed by the model, with @words in what it wrote; else its exit status.
+ */
+int in_child(int (*fn)(void), const char *words);
+
 struct model_pool pool_now(uint64_t block); /* read from sysfs */
 
 #endif

@@ -18,7 +18,14 @@ struct pool *pool_of(uint64_t bytes)
 
 static uint64_t to_spare(const struct pool *p)
 {
-	uint64_t gone = p->taken + p->promised;
+	uint64_t gone = p->taken + p->promised + p->lost;
+
+	return p->total > gone ? p->total - gone : 0;
+}
+
+uint64_t pool_free(const struct pool *p)
+{
+	uint64_t gone = p->taken + p->lost;
 
 	return p->total > gone ? p->total - gone : 0;
 }
@@ -57,6 +64,8 @@ void pool_give_back(struct file *f, uint64_t block)
 {
 	if (f->state[block] & BLOCK_CACHED)
 		f->pool->taken--;
+	if (f->state[block] & BLOCK_POISONED)
+		f->pool->lost++;
 	if (f->state[block] & BLOCK_PROMISED)
 		f->pool->promised--;
 	f->state[block] = 0;
@@ -73,7 +82,7 @@ struct model_pool model_pool(uint64_t huge_page_bytes)
 		fd_reconcile();
 		file_look_all();
 		out.total = p->total;
-		out.free = p->total > p->taken ? p->total - p->taken : 0;
+		out.free = pool_free(p);
 		out.promised = p->promised;
 	}
 	model_unlock();

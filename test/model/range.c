@@ -43,13 +43,13 @@ static int continue_one(struct vma *v, uint64_t at, enum level level, bool wp)
 	int rc;
 
 	vma_sync(v, vma_index(v, at));
+	if (file_poisoned(v->file, block))
+		return -EIO;
 	rc = tree_walk(root, v->file->level, offset, level, &kind);
+	if (!file_cached(v->file, block)) /* looked up before the entry is looked at */
+		return -EFAULT;
 	if (rc || kind != KIND_HOLE) /* also an empty table */
 		return -EEXIST;
-	if (!file_cached(v->file, block))
-		return -EFAULT;
-	if (v->file->state[block] & BLOCK_POISONED)
-		return -EIO;
 	tree_map(root, v->file->level, offset, level, wp);
 	return 0;
 }
@@ -259,6 +259,9 @@ static int protect_range(struct vma *v, uint64_t start, uint64_t len, uint64_t m
 	if (start % grain || len % grain)
 		return -EINVAL;
 	vma_sync_range(v, start, end);
+	written_look(start, end, true);
+	if (!wp)
+		written_watch(v, start, end);
 	rc = hgm_sys_linux.uffd_writeprotect(v->ctx->fd, (void *)(uintptr_t)start, len,
 					     wp ? HGM_UFFD_WP_PROTECT : HGM_UFFD_WP_DONTWAKE);
 	for (at = start; !rc && at < end;) {
@@ -266,9 +269,6 @@ static int protect_range(struct vma *v, uint64_t start, uint64_t len, uint64_t m
 		uint64_t until = base + block < end ? base + block : end;
 		struct entry *e = &v->page[vma_index(v, at)];
 
-		/* HGM v2 warns on the first write to a piece that was protected. */
-		if (!wp && e->kind == KIND_TABLE && tree_any_mapped(e, v->file->level))
-			model.warnings++;
 		tree_protect(e, v->file->level, at - base, until - base, wp);
 		at = until;
 	}

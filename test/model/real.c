@@ -105,7 +105,8 @@ static void map_piece(void *arg, const struct piece *p)
 {
 	struct pieces *h = arg;
 
-	real_map(h->vma, h->base + p->start, p->size, p->wp);
+	if (!p->mapped || !p->poison) /* a leaf whose huge page is bad */
+		real_map(h->vma, h->base + p->start, p->size, p->wp);
 }
 
 void real_map_pieces(struct vma *v, uint64_t addr, bool mapped)

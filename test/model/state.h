@@ -16,6 +16,7 @@
  *	split.c		MADV_SPLIT
  *	text.c		smaps and sysfs files
  *	pagemap.c	pagemap and PAGEMAP_SCAN
+ *	written.c	the warning at the first write after an un-protect
  *	tree.c		the page table of one huge page
  *
  * The real registration has the same modes as the modelled one. Real memory therefore fills by
@@ -46,6 +47,7 @@ struct pool {
 	uint64_t total;
 	uint64_t taken;
 	uint64_t promised;
+	uint64_t lost; /* given back with BLOCK_POISONED: never free again */
 };
 
 struct file {
@@ -131,12 +133,14 @@ struct pool *pool_of(uint64_t bytes);
 int pool_promise(struct file *f, uint64_t first, uint64_t blocks);
 int pool_take(struct file *f, uint64_t block);
 void pool_give_back(struct file *f, uint64_t block);
+uint64_t pool_free(const struct pool *p);
 
 /* Files */
 struct file *file_new(int real_fd, uint64_t block);
 void file_put(struct file *f); /* after removal of a descriptor or a mapping; frees if the last */
 void file_resize(struct file *f, uint64_t size);
 bool file_cached(struct file *f, uint64_t block); /* completes the huge page if part is there */
+bool file_poisoned(struct file *f, uint64_t block);
 int file_allocate(struct file *f, uint64_t block);
 void file_whole(struct file *f, uint64_t offset, uint64_t len);
 void file_drop(struct file *f, uint64_t block);
@@ -155,7 +159,11 @@ void vma_sync(struct vma *v, uint64_t block);
 void vma_sync_range(struct vma *v, uint64_t start, uint64_t end);
 void vma_block_appeared(struct file *f, uint64_t block);
 void vma_block_dropped(struct file *f, uint64_t block);
+void vma_block_poisoned(struct file *f, uint64_t block);
 void vma_deregister(struct vma *v);
+uint64_t vma_1g_leaf(struct vma *v, uint64_t start, uint64_t end);
+void vma_mincore(const struct vma *v, uint64_t start, uint64_t end);
+void vma_forked(struct vma *v);
 
 static inline uint64_t vma_index(const struct vma *v, uint64_t addr)
 {
@@ -190,6 +198,11 @@ void real_map_pieces(struct vma *v, uint64_t huge_page, bool mapped); /* its lea
 bool real_present(uint64_t start, uint64_t len);
 uint64_t real_pagemap(uint64_t addr);
 void real_unprotect(struct vma *v, uint64_t start, uint64_t len);
+
+/* Writes after an un-protect: watch for them; count them, and watch no longer */
+void written_watch(struct vma *v, uint64_t start, uint64_t end);
+void written_look(uint64_t start, uint64_t end, bool forget);
+void written_end(void);
 
 /* The functions of the system call table, by file */
 int model_mmap(void **out, void *addr, uint64_t len, int prot, int flags, int fd, uint64_t offset);

@@ -22,6 +22,7 @@ struct model model;
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static const struct hgm_sys *before;
+static bool fork_is_watched;
 
 void model_lock(void)
 {
@@ -192,6 +193,8 @@ static int model_mincore(const void *addr, uint64_t len, unsigned char *resident
 
 	model_lock();
 	v = vma_at((uintptr_t)addr);
+	if (v && model.opts.hgm)
+		vma_mincore(v, (uintptr_t)addr, (uintptr_t)addr + len);
 	if (!v) {
 		model_unlock();
 		return hgm_sys_linux.mincore(addr, len, resident);
@@ -305,6 +308,25 @@ const struct hgm_sys model_sys = {
 	.uffd_writeprotect = model_uffd_writeprotect,
 };
 
+static void open_pagemap(void)
+{
+	model.pagemap = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+	if (model.pagemap < 0)
+		model_bug("/proc/self/pagemap: %s", strerror(errno));
+}
+
+/* A child has the mappings, but none of their page tables, and is not registered (hgm.md 2.6). */
+static void forked(void)
+{
+	for (struct vma *v = model.vmas; v; v = v->next)
+		vma_forked(v);
+	if (before) {
+		close(model.pagemap); /* of the parent */
+		open_pagemap();
+	}
+	model_unlock();
+}
+
 void model_begin(const struct model_opts *opts)
 {
 	if (before)
@@ -312,11 +334,12 @@ void model_begin(const struct model_opts *opts)
 	model = (struct model){ .opts = *opts };
 	model.pool[0] = (struct pool){ .bytes = MIB2, .total = opts->pool_2m_pages };
 	model.pool[1] = (struct pool){ .bytes = GIB1, .total = opts->pool_1g_pages };
-	model.pagemap = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
-	if (model.pagemap < 0)
-		model_bug("/proc/self/pagemap: %s", strerror(errno));
+	open_pagemap();
 	before = hgm_sys;
 	hgm_sys = &model_sys;
+	if (!fork_is_watched && pthread_atfork(model_lock, model_unlock, forked))
+		model_bug("pthread_atfork");
+	fork_is_watched = true;
 }
 
 unsigned int model_left(void)
@@ -350,13 +373,9 @@ void model_end(void)
 	model_lock();
 	fd_forget_all();
 	vma_remove(0, UINT64_MAX);
+	written_end();
 	model_unlock();
 	close(model.pagemap);
-}
-
-unsigned int model_warnings(void)
-{
-	return model.warnings;
 }
 
 struct model_leaves model_leaves(const void *addr, uint64_t len)

@@ -86,6 +86,27 @@ static void empty_table_after_fault(void **state)
 	assert_int_equal(touch_silently(M2 + 5, false), 512 % 251 + 1);
 }
 
+/* 7.3.1 the page cache is looked up first: 2 MiB over an empty table is EFAULT without it */
+static void page_cache_first(void **state)
+{
+	(void)state;
+	begin(M2, 2, EXACT, MINOR);
+	assert_none(cont(0, K4), EFAULT);
+	assert_none(cont(0, M2), EFAULT);
+	assert_none(cont(0, 2 * M2), EFAULT);
+	fill(0, K4);
+	assert_none(cont(0, M2), EEXIST);
+	scene_end();
+	begin(G1, 1, EXACT, MINOR);
+	assert_none(cont(K4, K4), EFAULT);
+	assert_none(cont(0, M2), EFAULT);
+	assert_none(cont(0, G1), EFAULT);
+	s.alias[0] = 1;
+	assert_none(cont(0, M2), EEXIST);
+	assert_none(cont(0, G1), EEXIST);
+	assert_did(cont(M2, M2), M2);
+}
+
 /* 2.4 EFAULT for a whole 2 MiB page leaves nothing behind */
 static void whole_page_fault_leaves_nothing(void **state)
 {
@@ -108,14 +129,15 @@ static void empty_table_after_unmapping(void **state)
 	assert_int_equal(advise(0, M2, MADV_DONTNEED), 0);
 	assert_none(cont(0, M2), EEXIST);
 	assert_int_equal(model_punch_hole(s.fd, M2, M2), 0);
-	assert_none(cont(M2, M2), EEXIST);
 	assert_int_equal(hgm_sys->ftruncate(s.fd, 2 * M2), 0);
 	assert_int_equal(hgm_sys->ftruncate(s.fd, 3 * M2), 0);
-	assert_none(cont(2 * M2, M2), EEXIST);
 	assert_leaves(0, 0, 0);
 	assert_int_equal(model_leaves(s.primary, s.len).tables_4k, 3);
 	assert_none(cont(M2, K4), EFAULT);
 	assert_did(cont(0, K4), K4);
+	fill(M2, 2 * M2);
+	assert_none(cont(M2, M2), EEXIST);
+	assert_none(cont(2 * M2, M2), EEXIST);
 }
 
 /* 2.4 errors */
@@ -241,6 +263,7 @@ static const struct CMUnitTest tests[] = {
 	ON("hgm", largest_leaf_1g),
 	ON("hgm", never_upgrades),
 	ON("hgm", empty_table_after_fault),
+	ON("hgm", page_cache_first),
 	ON("hgm", whole_page_fault_leaves_nothing),
 	ON("hgm", empty_table_after_unmapping),
 	ON("hgm", errors),

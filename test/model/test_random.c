@@ -48,10 +48,10 @@ static int64_t expect_step(uint64_t page, uint64_t end)
 	struct expected *b = &want[page / PAGES];
 
 	if (page % PAGES == 0 && end - page >= PAGES) {
-		if (b->leaf || b->table)
-			return -EEXIST;
 		if (!b->cached)
 			return -EFAULT;
+		if (b->leaf || b->table)
+			return -EEXIST;
 		b->leaf = true;
 		return PAGES;
 	}

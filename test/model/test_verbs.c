@@ -128,7 +128,47 @@ static void protects_whole_pages(void **state)
 	assert_int_equal(protected_pages(), 512); /* one PTE, 511 markers */
 	assert_int_equal(protect(0, M2, false), 0);
 	assert_int_equal(protected_pages(), 0);
-	assert_int_equal(model_warnings(), 1); /* the WARN on the first write after it */
+}
+
+/* 4, 7.3.4 the WARN comes at the first write to a smaller leaf that was protected, once */
+static void warns_at_the_write(void **state)
+{
+	(void)state;
+	begin(M2, 3, MINOR | WP);
+	fill(0, 3 * M2);
+	assert_did(cont(0, 4 * K4), 4 * K4);
+	assert_did(cont(M2, M2), M2);
+	assert_did(cont(2 * M2, K4), K4);
+	/* not: never protected, a whole leaf, read only, protected again, collapsed */
+	assert_int_equal(protect(0, 3 * M2, true), 0);
+	assert_int_equal(protect(0, 3 * M2, false), 0);
+	touch_silently(M2 + 5, true);
+	touch_silently(5, false);
+	assert_int_equal(collapse(2 * M2, M2), 0);
+	touch_silently(2 * M2 + 5, true);
+	assert_int_equal(protect(0, M2, true), 0);
+	assert_int_equal(model_warnings(), 0);
+	assert_int_equal(protect(0, M2, false), 0);
+	assert_int_equal(model_warnings(), 0);
+	touch_silently(3 * K4 + 5, true);
+	assert_int_equal(model_warnings(), 1);
+	touch_silently(2 * K4 + 5, true);
+	assert_int_equal(model_warnings(), 1);
+}
+
+/* 4 the same for 2 MiB of a 1 GiB page, and if the page is unmapped after the write */
+static void warns_in_1g(void **state)
+{
+	(void)state;
+	begin(G1, 1, MINOR | WP);
+	s.alias[0] = 1;
+	assert_did(cont(0, M2), M2);
+	assert_int_equal(protect(0, G1, true), 0);
+	assert_int_equal(protect(0, G1, false), 0);
+	assert_int_equal(model_warnings(), 0);
+	touch_silently(9 * K4 + 5, true);
+	assert_int_equal(advise(0, G1, MADV_DONTNEED), 0);
+	assert_int_equal(model_warnings(), 1);
 }
 
 static void protects_whole_pages_1g(void **state)
@@ -271,19 +311,6 @@ static void shared_and_private(void **state)
 	assert_int_equal(smaps_kb(0, "Private_Hugetlb"), 12);
 }
 
-/* 2.8 memory errors: the whole huge page, at any offset; collapse skips it (2.7) */
-static void hwpoison(void **state)
-{
-	(void)state;
-	begin(M2, 1, MINOR);
-	fill(0, M2);
-	assert_did(cont(0, K4), K4);
-	assert_int_equal(hgm_sys->madvise(s.alias + 7 * K4, K4, MADV_HWPOISON), 0);
-	assert_none(cont(100 * K4, K4), EIO);
-	assert_int_equal(collapse(0, M2), 0);
-	assert_leaves(0, 0, 1);
-}
-
 /* A future kernel: protection of 4 KiB pieces, and CONTINUE that protects */
 static void next_kernel(void **state)
 {
@@ -310,6 +337,8 @@ static const struct CMUnitTest tests[] = {
 	ON("hgm", minor_before_missing),
 	ON("hgm", protects_whole_pages),
 	ON("hgm", protects_whole_pages_1g),
+	ON("hgm", warns_at_the_write),
+	ON("hgm", warns_in_1g),
 	ON("hgm", markers),
 	ON("hgm", fill_keeps_protection),
 	ON("hgm", copies_whole_pages),
@@ -317,7 +346,6 @@ static const struct CMUnitTest tests[] = {
 	ON("hgm", dontneed),
 	ON("hgm", punch_hole),
 	ON("hgm", shared_and_private),
-	ON("hgm", hwpoison),
 	ON("hgm-next", next_kernel),
 };
 

@@ -164,7 +164,7 @@ static int pool_file(const char *path)
 	if (!strcmp(name, "nr_hugepages"))
 		value = p->total;
 	else if (!strcmp(name, "free_hugepages"))
-		value = p->total > p->taken ? p->total - p->taken : 0;
+		value = pool_free(p);
 	else if (!strcmp(name, "resv_hugepages"))
 		value = p->promised;
 	else

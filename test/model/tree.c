@@ -179,6 +179,19 @@ void tree_poison(struct entry *e)
 	e->poison = true;
 }
 
+void tree_hwpoison(struct entry *e, enum level level)
+{
+	if (e->kind == KIND_TABLE && level == LEVEL_PMD) {
+		for (unsigned int i = 0; i < 8; i++)
+			e->ptes->poison[i] |= e->ptes->mapped[i];
+	} else if (e->kind == KIND_TABLE) {
+		for (unsigned int i = 0; i < 512; i++)
+			tree_hwpoison(&e->sub[i], level - 1);
+	} else {
+		e->poison |= e->kind == KIND_LEAF;
+	}
+}
+
 static void each_pte(const struct ptes *t, uint64_t base, bool mapped,
 		     void (*fn)(void *arg, const struct piece *p), void *arg)
 {

@@ -80,6 +80,9 @@ void tree_protect(struct entry *e, enum level level, uint64_t from, uint64_t to,
 /* Replace a hole by a poison marker. */
 void tree_poison(struct entry *e);
 
+/* Mark the leaves as entries of a bad huge page. They still count as leaves, as in smaps. */
+void tree_hwpoison(struct entry *e, enum level level);
+
 /* Visit all leaves (or all holes) in order. Adjacent 4 KiB pieces are merged into one. */
 void tree_each(const struct entry *e, enum level level, uint64_t base, bool mapped,
 	       void (*fn)(void *arg, const struct piece *p), void *arg);

@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 static uint64_t pages_of(const struct vma *v)
 {
@@ -91,6 +92,21 @@ int vma_isolate(uint64_t start, uint64_t end)
 	return 0;
 }
 
+/* A 1 GiB leaf with PROT_NONE looks like a page table, which munmap and exit then walk. */
+static void end_pages(struct vma *v)
+{
+	uint64_t pages = pages_of(v);
+
+	written_look(v->start, v->end, true);
+	for (uint64_t i = 0; i < pages; i++) {
+		if (model.opts.hgm && v->prot == PROT_NONE && v->page[i].kind == KIND_LEAF &&
+		    v->file->level == LEVEL_PUD)
+			model_bug("munmap() of a 1 GiB leaf with PROT_NONE never returns: %#llx",
+				  (unsigned long long)(v->start + i * v->file->block));
+		tree_free(&v->page[i], v->file->level);
+	}
+}
+
 void vma_remove(uint64_t start, uint64_t end)
 {
 	struct vma **at = &model.vmas;
@@ -100,7 +116,6 @@ void vma_remove(uint64_t start, uint64_t end)
 			  (unsigned long long)start, (unsigned long long)end);
 	while (*at) {
 		struct vma *v = *at;
-		uint64_t pages;
 
 		if (v->start < start || v->start >= end) {
 			at = &v->next;
@@ -109,12 +124,10 @@ void vma_remove(uint64_t start, uint64_t end)
 		*at = v->next;
 		if (v->ctx)
 			ctx_forget_waiters(v->ctx, v->start, v->end);
-		pages = pages_of(v);
-		for (uint64_t i = 0; i < pages; i++)
-			tree_free(&v->page[i], v->file->level);
+		end_pages(v);
 		v->file->vmas--;
+		big_free(v->page, pages_of(v) * sizeof(*v->page));
 		file_put(v->file);
-		big_free(v->page, pages * sizeof(*v->page));
 		free(v);
 	}
 }
@@ -153,7 +166,9 @@ static void sync_holes(struct vma *v, uint64_t index)
 /* Must be called before any decision about a huge page that may have been touched. */
 void vma_sync(struct vma *v, uint64_t index)
 {
-	if (!file_cached(v->file, v->offset / v->file->block + index))
+	uint64_t block = v->offset / v->file->block + index;
+
+	if (!file_cached(v->file, block) || file_poisoned(v->file, block))
 		return;
 	/* With MINOR, no page in the page cache is mapped without a message. */
 	if (!(v->modes & HGM_UFFD_MINOR))
@@ -186,9 +201,64 @@ void vma_block_dropped(struct file *f, uint64_t block)
 	for (struct vma *v = model.vmas; v; v = v->next) {
 		uint64_t first = v->offset / f->block;
 
-		if (v->file == f && block >= first && block - first < pages_of(v))
-			tree_unmap(&v->page[block - first], f->level);
+		if (v->file != f || block < first || block - first >= pages_of(v))
+			continue;
+		written_look(v->start + (block - first) * f->block,
+			     v->start + (block - first + 1) * f->block, true);
+		tree_unmap(&v->page[block - first], f->level);
 	}
+}
+
+/* Each leaf becomes an entry that raises SIGBUS. Holes stay: faults in them find the page bad. */
+void vma_block_poisoned(struct file *f, uint64_t block)
+{
+	for (struct vma *v = model.vmas; v; v = v->next) {
+		uint64_t first = v->offset / f->block;
+		uint64_t at = v->start + (block - first) * f->block;
+
+		if (v->file != f || block < first || block - first >= pages_of(v))
+			continue;
+		vma_sync(v, block - first);
+		tree_hwpoison(&v->page[block - first], f->level);
+		/* An access causes a message again, upon which it gets the signal (message.c). */
+		if (v->modes & HGM_UFFD_MINOR)
+			hgm_sys_linux.madvise((void *)(uintptr_t)at, f->block,
+					      HGM_MADV_DONTNEED_LOCKED);
+	}
+}
+
+/* A 1 GiB leaf in [start, end), or 0. */
+uint64_t vma_1g_leaf(struct vma *v, uint64_t start, uint64_t end)
+{
+	if (v->file->level < LEVEL_PUD)
+		return 0;
+	start = start > v->start ? start : v->start;
+	end = end < v->end ? end : v->end;
+	vma_sync_range(v, start, end);
+	for (uint64_t at = start; at < end; at += v->file->block)
+		if (v->page[vma_index(v, at)].kind == KIND_LEAF)
+			return at;
+	return 0;
+}
+
+/*
+ * The kernel's mincore() writes one byte for each 4 KiB of an entry, leaf or hole, into a buffer of
+ * one page, however few were asked for (hgm.md 7.2).
+ */
+void vma_mincore(const struct vma *v, uint64_t start, uint64_t end)
+{
+	for (uint64_t at = start; at < end && at < v->end; at += KIB4)
+		if (v->page[vma_index(v, at)].kind != KIND_TABLE && v->file->level == LEVEL_PUD)
+			model_bug("mincore() of a 1 GiB leaf writes past its buffer: %#llx",
+				  (unsigned long long)at);
+}
+
+void vma_forked(struct vma *v)
+{
+	for (uint64_t i = 0; i < pages_of(v); i++)
+		tree_free(&v->page[i], v->file->level);
+	v->ctx = NULL;
+	v->modes = 0;
 }
 
 void vma_deregister(struct vma *v)
