@@ -4,9 +4,11 @@
 # kernels.sh BUILDDIR KERNEL... [-- TEST...]: the system tests and the examples on other kernels, in
 # QEMU; with TEST, which may be patterns like 'system_dirty*', only those.
 #
-# KERNEL is a version as Debian names it, 6.1 or 6.12: the newest package of that version which apt
-# knows is fetched and unpacked, never installed, and kept in ~/.cache/libhgm. Or it is the path of
-# a kernel image of your own, x86-64, with a serial console and an initramfs.
+# KERNEL is the beginning of a version, as Debian names it, like 6.1 or 6.12: the newest package of
+# that version which Debian offers is fetched and unpacked, never installed. With "newest", it is the
+# newest version of all, backports included. apt uses sources, lists and a state of its own, all in
+# BUILDDIR/debian, so those of this machine stay as they are. Or KERNEL is the path of a kernel image
+# of your own, x86-64, with a serial console and an initramfs.
 #
 # Each boots with an initramfs that holds nothing but our programs: init (init.c), the system tests
 # with the shared libraries that they need, and the examples, which need none. The first serial
@@ -18,14 +20,18 @@
 # Not run unless named: suite 'timing', which measures this machine's time and nothing of the kernel.
 #
 # Environment:
+#   HGM_KERNELS_MIRROR  where packages come from; default http://deb.debian.org
 #   HGM_KERNELS_ACCEL   QEMU's -accel; default tcg, because nested KVM may hang instead of failing
 #   HGM_KERNELS_LIMIT   seconds for one kernel; default 2400
+#   HGM_KERNELS_AT_A_TIME  how many run side by side, with 5 GiB each; default 2
 set -euo pipefail
 
 here=$(dirname "$0")
-cache=${XDG_CACHE_HOME:-${HOME:-/tmp}/.cache}/libhgm/kernels
+mirror=${HGM_KERNELS_MIRROR:-http://deb.debian.org}
+keyring=/usr/share/keyrings/debian-archive-keyring.gpg
 accel=${HGM_KERNELS_ACCEL:-tcg,thread=multi}
 limit=${HGM_KERNELS_LIMIT:-2400}
+at_a_time=${HGM_KERNELS_AT_A_TIME:-2}
 
 # Emulation is slower, by less for what the kernel does than for what we compute.
 slow=2
@@ -40,22 +46,74 @@ die() {
 	exit 1
 }
 
-# The newest package of a version that apt knows; the cloud flavour is the same memory management
-# with fewer drivers, at a third of the size.
-newest_package() {
-	local version=${1//./\\.}
-	apt-cache search --names-only "^linux-image-$version\.[0-9][^ ]*-cloud-amd64$" |
-		cut -d ' ' -f 1 | sort -V | tail -n 1
+# apt PROGRAM ARGUMENTS: apt-get or apt-cache, with the configuration in $debian
+apt() {
+	local program=$1
+	shift
+	"$program" -qq -c "$debian/apt.conf" "$@"
 }
 
-# fetch PACKAGE IMAGE
+# Of the current release and the one before, the security archive alone has all kernels.
+configure_apt() {
+	mkdir -p "$debian/lists/partial" "$debian/cache/archives/partial"
+	cat >"$debian/debian.sources" <<-EOF
+		Types: deb
+		URIs: $mirror/debian-security
+		Suites: bookworm-security trixie-security
+		Components: main
+		Signed-By: $keyring
+
+		Types: deb
+		URIs: $mirror/debian
+		Suites: trixie-backports sid
+		Components: main
+		Signed-By: $keyring
+	EOF
+	cat >"$debian/apt.conf" <<-EOF
+		Dir::Etc::sourcelist "$debian/debian.sources";
+		Dir::Etc::sourceparts "-";
+		Dir::State "$debian";
+		Dir::State::lists "$debian/lists";
+		Dir::State::status "/dev/null";
+		Dir::Cache "$debian/cache";
+		APT::Architecture "amd64";
+		APT::Architectures { "amd64"; };
+		APT::Sandbox::User "$(id -un)";
+		Acquire::Languages "none";
+		Acquire::PDiffs "false";
+	EOF
+}
+
+# The lists are good for a day, unless a package is not where they say.
+update_lists() {
+	apt apt-get update >&2 && touch "$debian/updated"
+}
+
+have_lists() {
+	[ -n "$(find "$debian/updated" -mmin -1440 2>/dev/null)" ] || update_lists
+}
+
+# newest_of VERSION: the newest version that begins so, as packages name it, or fail; the cloud
+# flavour is the same memory management with fewer drivers, at a third of the size
+newest_of() {
+	local version='[0-9]' found
+	[ "$1" = newest ] || version="${1//./\\.}[.+-]"
+	found=$(apt apt-cache search --names-only "^linux-image-${version}[^ ]*-cloud-amd64$" |
+		sed -n 's/^linux-image-\([0-9][^ -]*\.[^ ]*-cloud-amd64\) .*/\1/p' | sort -V | tail -n 1)
+	[ -n "$found" ] && echo "$found"
+}
+
+# fetch VERSION IMAGE: since 6.19, what is named linux-image is empty
 fetch() {
-	local package=$1 image=$2 dir options=()
-	dir=$(mktemp -d "$cache/fetch-XXXXXX")
-	[ "$(id -u)" -ne 0 ] || options=(-o APT::Sandbox::User=root)
-	if (cd "$dir" && apt-get -qq "${options[@]}" download "$package") >&2 &&
+	local package=linux-binary-$1 inside='./usr/lib/modules/*/vmlinuz' image=$2 dir
+	if [ -z "$(apt apt-cache search --names-only "^linux-binary-${1//[.+]/.}$")" ]; then
+		package=linux-image-$1
+		inside='./boot/vmlinuz-*'
+	fi
+	dir=$(mktemp -d "$debian/fetch-XXXXXX")
+	if (cd "$dir" && apt apt-get download "$package") >&2 &&
 		dpkg-deb --fsys-tarfile "$dir"/*.deb |
-		tar -xO --wildcards './boot/vmlinuz-*' >"$dir/vmlinuz" && [ -s "$dir/vmlinuz" ]; then
+		tar -xO --wildcards "$inside" >"$dir/vmlinuz" && [ -s "$dir/vmlinuz" ]; then
 		mv "$dir/vmlinuz" "$image"
 	fi
 	rm -r "$dir"
@@ -64,30 +122,26 @@ fetch() {
 
 # image_of KERNEL: the path of its image
 image_of() {
-	local package image
+	local version image
 	if [ -f "$1" ]; then
 		echo "$1"
 		return
 	fi
 	command -v apt-get >/dev/null ||
 		die "there is no apt here to fetch Debian's $1 with: give the path of a kernel image"
-	mkdir -p "$cache"
-	package=$(newest_package "$1")
-	if [ -z "$package" ] && [ "$(id -u)" -eq 0 ]; then
-		apt-get update -qq >&2 || true
-		package=$(newest_package "$1")
-	fi
-	if [ -z "$package" ]; then
-		die "apt knows no linux-image-$1.*-cloud-amd64: apt-get update, and for 6.12" \
-			"bookworm-security or bookworm-backports in the sources"
-	fi
-	image=$cache/vmlinuz-${package#linux-image-}
-	if [ ! -f "$image" ] && ! fetch "$package" "$image"; then
+	[ -f "$keyring" ] || die "there is no $keyring here (package debian-archive-keyring)"
+	configure_apt
+	exec 9>"$debian/lock" # of this subshell: two kernels may be fetched at a time
+	flock 9
+	have_lists || die "the package lists of $mirror could not be fetched"
+	version=$(newest_of "$1") || die "Debian has no linux-image-$1*-cloud-amd64"
+	image=$debian/vmlinuz-$version
+	if [ ! -f "$image" ] && ! fetch "$version" "$image"; then
 		# The lists may be older than what the mirror has.
-		[ "$(id -u)" -ne 0 ] || apt-get update -qq >&2 || true
-		package=$(newest_package "$1")
-		image=$cache/vmlinuz-${package#linux-image-}
-		[ -f "$image" ] || fetch "$package" "$image" || die "$package could not be fetched"
+		update_lists || true
+		version=$(newest_of "$1")
+		image=$debian/vmlinuz-$version
+		[ -f "$image" ] || fetch "$version" "$image" || die "Linux $version could not be fetched"
 	fi
 	echo "$image"
 }
@@ -153,6 +207,7 @@ test_kernel() {
 [ $# -ge 2 ] || die "usage: kernels.sh BUILDDIR KERNEL... [-- TEST...]"
 [ "$(uname -m)" = x86_64 ] || die "only x86-64 builds for the machines that are booted here"
 build=$1
+debian=$(realpath "$build")/debian
 shift
 kernels=()
 while [ $# -gt 0 ] && [ "$1" != -- ]; do
@@ -167,6 +222,15 @@ fi
 # Each by a process of its own: here "set -e" would be off, and an error go on.
 failed=()
 for kernel in "${kernels[@]}"; do
-	"$0" "$build" "$kernel" -- "$@" || failed+=("$kernel")
+	log=$build/kernel-$(basename "$kernel").log
+	rm -f "$log" "$log.failed"
+	[ "$(jobs -rp | wc -l)" -lt "$at_a_time" ] || wait -n
+	{ "$0" "$build" "$kernel" -- "$@" >"$log" 2>&1 || touch "$log.failed"; } &
+done
+wait
+for kernel in "${kernels[@]}"; do
+	log=$build/kernel-$(basename "$kernel").log
+	cat "$log"
+	[ ! -f "$log.failed" ] || failed+=("$kernel")
 done
 [ ${#failed[@]} -eq 0 ] || die "failed on: ${failed[*]}"
