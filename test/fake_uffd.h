@@ -16,7 +16,7 @@
 #include "test.h"
 #include "uffd/uffd.h"
 
-#define ALL_FEATURES UINT64_C(0x1ffff)
+#define ALL_FEATURES UINT64_C(0x7ffff)
 #define USER_MODE    1
 #define FDS	     16
 
@@ -93,10 +93,14 @@ static inline int fake_uffd_api(int fd, uint64_t *features, uint64_t *ioctls)
 	assert_true(n < 2);
 	k.asked[n] = *features;
 	*ioctls = 0;
-	if (k.api[n])
+	if (k.api[n]) {
+		*features = 0;
 		return k.api[n];
-	if (*features & ~k.features)
+	}
+	if (*features & ~k.features) {
+		*features = 0; /* the kernel clears its answer */
 		return -EINVAL;
+	}
 	*features = k.features;
 	*ioctls = 3;
 	return 0;

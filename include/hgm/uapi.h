@@ -31,11 +31,15 @@
 #define HGM_UFFD_FEATURE_POISON	  (UINT64_C(1) << 14) /* 6.6 */
 #define HGM_UFFD_FEATURE_WP_ASYNC (UINT64_C(1) << 15) /* 6.7 */
 #define HGM_UFFD_FEATURE_MOVE	  (UINT64_C(1) << 16) /* 6.8 */
+#define HGM_UFFD_FEATURE_RWP	  (UINT64_C(1) << 17) /* 7.3 */
+#define HGM_UFFD_FEATURE_RWP_ASYNC \
+	(UINT64_C(1) << 18) /* 7.3; the kernel accepts it together with RWP only */
 
 /* UFFDIO_REGISTER modes */
 #define HGM_UFFD_MISSING (UINT64_C(1) << 0)
 #define HGM_UFFD_WP	 (UINT64_C(1) << 1)
 #define HGM_UFFD_MINOR	 (UINT64_C(1) << 2)
+#define HGM_UFFD_RWP	 (UINT64_C(1) << 3) /* 7.3; never together with WP */
 
 /* Bits of the ioctl mask that UFFDIO_REGISTER returns */
 #define HGM_UFFD_IOCTL_WAKE	    (UINT64_C(1) << 0x02)
@@ -45,11 +49,13 @@
 #define HGM_UFFD_IOCTL_WRITEPROTECT (UINT64_C(1) << 0x06)
 #define HGM_UFFD_IOCTL_CONTINUE	    (UINT64_C(1) << 0x07)
 #define HGM_UFFD_IOCTL_POISON	    (UINT64_C(1) << 0x08)
+#define HGM_UFFD_IOCTL_RWPROTECT    (UINT64_C(1) << 0x09) /* 7.3 */
 
 /* Flags of a page fault message */
 #define HGM_UFFD_FAULT_WRITE (UINT64_C(1) << 0)
 #define HGM_UFFD_FAULT_WP    (UINT64_C(1) << 1)
 #define HGM_UFFD_FAULT_MINOR (UINT64_C(1) << 2)
+#define HGM_UFFD_FAULT_RWP   (UINT64_C(1) << 3) /* 7.3 */
 
 /* Modes of the range operations */
 #define HGM_UFFD_COPY_DONTWAKE	   (UINT64_C(1) << 0)
@@ -61,6 +67,8 @@
 #define HGM_UFFD_CONTINUE_WP	   (UINT64_C(1) << 1) /* 6.4 */
 #define HGM_UFFD_POISON_DONTWAKE   (UINT64_C(1) << 0)
 #define HGM_UFFD_MOVE_DONTWAKE	   (UINT64_C(1) << 0)
+#define HGM_UFFD_RWP_PROTECT	   (UINT64_C(1) << 0) /* 7.3 */
+#define HGM_UFFD_RWP_DONTWAKE	   (UINT64_C(1) << 1) /* 7.3 */
 
 /* madvise(2) advice */
 #define HGM_MADV_POPULATE_READ	 22 /* 5.14 */
@@ -73,6 +81,8 @@
 #define HGM_MADV_SPLIT 26 /* HGM series only; a stock kernel returns EINVAL */
 #endif
 
+#define HGM_MADV_GUARD_INSTALL 102 /* 6.13 */
+
 /* ioctl PAGEMAP_SCAN of /proc/PID/pagemap (6.7) */
 #define HGM_PAGE_IS_WPALLOWED (UINT64_C(1) << 0)
 #define HGM_PAGE_IS_WRITTEN   (UINT64_C(1) << 1)
@@ -81,5 +91,7 @@
 #define HGM_PAGE_IS_SWAPPED   (UINT64_C(1) << 4)
 #define HGM_PAGE_IS_PFNZERO   (UINT64_C(1) << 5)
 #define HGM_PAGE_IS_HUGE      (UINT64_C(1) << 6)
+#define HGM_PAGE_IS_GUARD     (UINT64_C(1) << 8) /* 6.15 */
+#define HGM_PAGE_IS_ACCESSED  (UINT64_C(1) << 9) /* 7.3 */
 
 #endif /* HGM_UAPI_H */

@@ -105,13 +105,13 @@ HGM_PUBLIC enum hgm_uffd_via hgm_uffd_get_via(const struct hgm_uffd *u);
  * @u:      the userfaultfd
  * @addr:   first byte; page aligned, on hugetlb aligned to the huge page
  * @len:    bytes; aligned like @addr
- * @modes:  one or several of HGM_UFFD_MISSING, HGM_UFFD_MINOR, HGM_UFFD_WP. A later call never
- *          removes a mode.
+ * @modes:  one or several of HGM_UFFD_MISSING, HGM_UFFD_MINOR, HGM_UFFD_WP. A later call for the
+ *          same memory must name again what is to stay. To remove a mode, unregister the memory.
  * @ioctls: if not NULL, set to the HGM_UFFD_IOCTL_* bits of what the kernel offers on this memory
  *
  * Errors: -EINVAL the kernel does not offer the mode on this memory, or the range is not aligned;
- * -EBUSY the memory is registered with another userfaultfd; -EPERM the mapping can never be written
- * to (a read-only descriptor); -ENOMEM.
+ * -EBUSY the memory is registered with another userfaultfd, or for HGM_UFFD_WP and @modes lacks it;
+ * -EPERM the mapping can never be written to (a read-only descriptor); -ENOMEM.
  * Calling thread: any. Takes the address space's lock for writing. Since: 0.1.
  */
 HGM_PUBLIC int hgm_uffd_register(struct hgm_uffd *u, void *addr, uint64_t len, uint64_t modes,

@@ -7,6 +7,7 @@
  *	caps_open.c	ways to open a userfaultfd, features
  *	caps_uffd.c	userfaultfd operations per kind of memory
  *	caps_fault.c	tests that need a thread that faults
+ *	caps_rwp.c	protection against all access: what has been accessed
  *	caps_huge.c	huge pages: pools, collapse, PAGEMAP_SCAN
  *	caps_hgm.c	high-granularity mapping: tests that need no huge page
  *	caps_hgm_proof.c high-granularity mapping: the test on a huge page
@@ -21,6 +22,8 @@
 #include <hgm/caps.h>
 
 #include "kernel/sys.h"
+
+struct uffd_msg;
 
 enum hgm_memory {
 	HGM_MEMORY_NONE,
@@ -99,6 +102,19 @@ bool hgm_scratch_register(struct hgm_probe *p, struct hgm_scratch *s, uint64_t f
 void hgm_scratch_unregister(struct hgm_scratch *s);
 void hgm_scratch_close(struct hgm_scratch *s);
 
+/*
+ * A thread touches one byte of the primary. Then the registration ends, so that the thread goes on,
+ * and the thread is joined.
+ */
+enum hgm_came {
+	HGM_CAME_FAULT, /* a message arrived */
+	HGM_CAME_DONE,	/* the thread continued without one */
+	HGM_CAME_NONE,	/* it could not be tried; the answer has been given */
+};
+
+enum hgm_came hgm_probe_touch(struct hgm_probe *p, struct hgm_scratch *s, bool write,
+			      struct uffd_msg *msg, uint32_t *tid);
+
 /* The word of a page in /proc/self/pagemap, or -errno. */
 #define HGM_PAGEMAP_PRESENT (INT64_C(1) << 62) /* bit 63, moved to keep the sign for errors */
 #define HGM_PAGEMAP_UFFD_WP (INT64_C(1) << 57)
@@ -106,6 +122,13 @@ int64_t hgm_probe_pagemap(const struct hgm_probe *p, const void *addr);
 
 /* The bytes of the range that PAGEMAP_SCAN reports as huge, or -errno. */
 int64_t hgm_probe_huge_bytes(const void *addr, uint64_t len);
+
+/*
+ * Give the answer: does PAGEMAP_SCAN find, among the four pages from @start on, only that at @only?
+ * @what completes "the one page that ...".
+ */
+void hgm_probe_scan(struct hgm_probe *p, const char *start, uint64_t category, const char *only,
+		    const char *what);
 
 /* MADV_COLLAPSE, repeated if it fails for a reason that may be temporary. */
 int hgm_probe_try_collapse(void *addr, uint64_t len);
@@ -160,5 +183,10 @@ void hgm_probe_shmem_enabled(struct hgm_probe *p, const struct hgm_probe_row *ro
 void hgm_probe_collapse(struct hgm_probe *p, const struct hgm_probe_row *row);
 void hgm_probe_collapse_prepared(struct hgm_probe *p, const struct hgm_probe_row *row);
 void hgm_probe_pagemap_scan(struct hgm_probe *p, const struct hgm_probe_row *row);
+void hgm_probe_pagemap_guard(struct hgm_probe *p, const struct hgm_probe_row *row);
+void hgm_probe_pagemap_accessed(struct hgm_probe *p, const struct hgm_probe_row *row);
+void hgm_probe_rwp(struct hgm_probe *p, const struct hgm_probe_row *row);
+void hgm_probe_rwp_async(struct hgm_probe *p, const struct hgm_probe_row *row);
+void hgm_probe_set_mode(struct hgm_probe *p, const struct hgm_probe_row *row);
 
 #endif

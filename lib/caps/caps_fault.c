@@ -27,12 +27,6 @@ struct toucher {
 	uint32_t tid;
 };
 
-enum came {
-	CAME_FAULT, /* a message arrived */
-	CAME_DONE,  /* the thread continued without one */
-	CAME_NONE,  /* it could not be tried; the answer has been given */
-};
-
 static void *toucher_main(void *arg)
 {
 	struct toucher *t = arg;
@@ -61,11 +55,11 @@ static int start_toucher(pthread_t *thread, struct toucher *t)
 	return -rc;
 }
 
-static enum came touch(struct hgm_probe *p, struct hgm_scratch *s, bool write, struct uffd_msg *msg,
-		       uint32_t *tid)
+enum hgm_came hgm_probe_touch(struct hgm_probe *p, struct hgm_scratch *s, bool write,
+			      struct uffd_msg *msg, uint32_t *tid)
 {
 	struct toucher t = { .addr = s->primary + TOUCH_OFFSET, .write = write };
-	enum came came = CAME_NONE;
+	enum hgm_came came = HGM_CAME_NONE;
 	struct pollfd fds[2];
 	pthread_t thread;
 	ssize_t n;
@@ -74,14 +68,14 @@ static enum came touch(struct hgm_probe *p, struct hgm_scratch *s, bool write, s
 	t.done_fd = hgm_sys->eventfd();
 	if (t.done_fd < 0) {
 		hgm_probe_answer_errno(p, t.done_fd, "eventfd");
-		return CAME_NONE;
+		return HGM_CAME_NONE;
 	}
 	rc = start_toucher(&thread, &t);
 	if (rc) {
 		hgm_probe_answer(p, HGM_UNPROVEN, "starting a thread to cause a fault: %s",
 				 hgm_errno_name(rc));
 		hgm_sys->close(t.done_fd);
-		return CAME_NONE;
+		return HGM_CAME_NONE;
 	}
 
 	fds[0] = (struct pollfd){ .fd = s->uffd, .events = POLLIN };
@@ -99,12 +93,12 @@ static enum came touch(struct hgm_probe *p, struct hgm_scratch *s, bool write, s
 	} else if (fds[0].revents & POLLIN) {
 		n = hgm_sys->read(s->uffd, msg, sizeof(*msg));
 		if (n == sizeof(*msg) && msg->event == UFFD_EVENT_PAGEFAULT)
-			came = CAME_FAULT;
+			came = HGM_CAME_FAULT;
 		else
 			hgm_probe_answer(p, HGM_UNPROVEN, "reading the message about the fault: %s",
 					 n < 0 ? hgm_errno_name((int)n) : "not a fault message");
 	} else {
-		came = CAME_DONE;
+		came = HGM_CAME_DONE;
 	}
 
 	hgm_scratch_unregister(s);
@@ -118,15 +112,15 @@ static enum came touch(struct hgm_probe *p, struct hgm_scratch *s, bool write, s
 static bool fault(struct hgm_probe *p, const struct hgm_probe_row *row, struct hgm_scratch *s,
 		  struct uffd_msg *msg, uint32_t *tid)
 {
-	enum came came;
+	enum hgm_came came;
 
 	if (!hgm_scratch_open(p, s, row->memory) ||
 	    !hgm_scratch_register(p, s, row->feature, HGM_UFFD_MISSING))
 		return false;
-	came = touch(p, s, false, msg, tid);
-	if (came == CAME_DONE)
+	came = hgm_probe_touch(p, s, false, msg, tid);
+	if (came == HGM_CAME_DONE)
 		hgm_probe_answer(p, HGM_NO, "touching absent memory produced no message");
-	return came == CAME_FAULT;
+	return came == HGM_CAME_FAULT;
 }
 
 void hgm_probe_exact_address(struct hgm_probe *p, const struct hgm_probe_row *row)
@@ -183,17 +177,17 @@ void hgm_probe_wp_async(struct hgm_probe *p, const struct hgm_probe_row *row)
 		hgm_probe_answer_errno(p, rc, "UFFDIO_WRITEPROTECT with WP_ASYNC");
 		goto close;
 	}
-	switch (touch(p, &s, true, &msg, &tid)) {
-	case CAME_DONE:
+	switch (hgm_probe_touch(p, &s, true, &msg, &tid)) {
+	case HGM_CAME_DONE:
 		hgm_probe_answer(p, HGM_YES,
 				 "a write to a protected page succeeded without a message");
 		break;
-	case CAME_FAULT:
+	case HGM_CAME_FAULT:
 		hgm_probe_answer(
 			p, HGM_NO,
 			"the kernel accepted WP_ASYNC, but a write still caused a message");
 		break;
-	case CAME_NONE:
+	case HGM_CAME_NONE:
 		break;
 	}
 close:

@@ -232,37 +232,58 @@ close:
 	hgm_scratch_close(&s);
 }
 
-void hgm_probe_pagemap_scan(struct hgm_probe *p, const struct hgm_probe_row *row)
+void hgm_probe_scan(struct hgm_probe *p, const char *start, uint64_t category, const char *only,
+		    const char *what)
 {
 	struct hgm_pm_region region = { 0 };
 	uint64_t walk_end = 0;
-	struct hgm_scratch s;
 	int fd;
 	int n;
 
-	if (!hgm_scratch_open(p, &s, row->memory) ||
-	    !hgm_scratch_populate(p, &s, s.primary, p->page))
-		goto close;
 	fd = hgm_sys->open("/proc/self/pagemap", O_RDONLY);
 	if (fd < 0) {
 		hgm_probe_answer_errno(p, fd, "/proc/self/pagemap");
-		goto close;
+		return;
 	}
-	n = hgm_sys->pagemap_scan(fd, s.primary, s.primary + 4 * p->page, HGM_PAGE_IS_PRESENT,
-				  &region, 1, &walk_end);
+	n = hgm_sys->pagemap_scan(fd, start, start + 4 * p->page, category, &region, 1, &walk_end);
 	hgm_sys->close(fd);
 	if (n == -ENOTTY || n == -EINVAL)
-		hgm_probe_answer(p, HGM_NO,
-				 "PAGEMAP_SCAN of /proc/self/pagemap: %s; this kernel does "
-				 "not know it",
-				 hgm_errno_name(n));
+		hgm_probe_answer(
+			p, HGM_NO,
+			"PAGEMAP_SCAN for a page that %s: %s; this kernel does not know it", what,
+			hgm_errno_name(n));
 	else if (n < 0)
 		hgm_probe_answer_errno(p, n, "PAGEMAP_SCAN of /proc/self/pagemap");
-	else if (n == 1 && region.start == (uintptr_t)s.primary &&
-		 region.end == (uintptr_t)s.primary + p->page)
-		hgm_probe_answer(p, HGM_YES, "PAGEMAP_SCAN found the one page that was touched");
+	else if (n == 1 && region.start == (uintptr_t)only &&
+		 region.end == (uintptr_t)only + p->page)
+		hgm_probe_answer(p, HGM_YES, "PAGEMAP_SCAN found the one page that %s", what);
 	else
-		hgm_probe_answer(p, HGM_NO, "PAGEMAP_SCAN found %d regions instead of one page", n);
+		hgm_probe_answer(p, HGM_NO,
+				 "PAGEMAP_SCAN found %d regions instead of the one page that %s", n,
+				 what);
+}
+
+void hgm_probe_pagemap_scan(struct hgm_probe *p, const struct hgm_probe_row *row)
+{
+	struct hgm_scratch s;
+
+	if (hgm_scratch_open(p, &s, row->memory) && hgm_scratch_populate(p, &s, s.primary, p->page))
+		hgm_probe_scan(p, s.primary, HGM_PAGE_IS_PRESENT, s.primary, "was touched");
+	hgm_scratch_close(&s);
+}
+
+void hgm_probe_pagemap_guard(struct hgm_probe *p, const struct hgm_probe_row *row)
+{
+	struct hgm_scratch s;
+	int rc;
+
+	if (!hgm_scratch_open(p, &s, row->memory))
+		goto close;
+	rc = hgm_sys->madvise(s.primary, p->page, HGM_MADV_GUARD_INSTALL);
+	if (rc)
+		hgm_probe_answer_errno(p, rc, "MADV_GUARD_INSTALL");
+	else
+		hgm_probe_scan(p, s.primary, HGM_PAGE_IS_GUARD, s.primary, "is a guard");
 close:
 	hgm_scratch_close(&s);
 }

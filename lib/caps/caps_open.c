@@ -6,8 +6,10 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <linux/userfaultfd.h>
+#include <stdio.h>
 
 #include "caps.h"
+#include "uffd/uffd.h"
 #include "util/error.h"
 
 static int open_any_way(void)
@@ -133,10 +135,32 @@ void hgm_probe_uffd_user_mode_only(struct hgm_probe *p, const struct hgm_probe_r
 	try_syscall(p, UFFD_USER_MODE_ONLY, "userfaultfd(2) with UFFD_USER_MODE_ONLY");
 }
 
+/* The names of the bits, each after a space; bits without a name as one number. */
+static void name_features(uint64_t features, char *text, size_t len)
+{
+	uint64_t unnamed = 0;
+	size_t used = 0;
+
+	text[0] = '\0';
+	for (unsigned int bit = 0; bit < 64; bit++) {
+		const char *name = hgm_uffd_feature_name(bit);
+
+		if (!(features >> bit & 1))
+			continue;
+		if (name && used < len)
+			used += (size_t)snprintf(text + used, len - used, " %s", name);
+		else
+			unnamed |= UINT64_C(1) << bit;
+	}
+	if (unnamed && used < len)
+		snprintf(text + used, len - used, " and %#" PRIx64 " without a name here", unnamed);
+}
+
 void hgm_probe_features(struct hgm_probe *p, const struct hgm_probe_row *row)
 {
 	uint64_t features = 0;
 	uint64_t ioctls = 0;
+	char names[400];
 	int fd;
 	int rc;
 
@@ -158,6 +182,8 @@ void hgm_probe_features(struct hgm_probe *p, const struct hgm_probe_row *row)
 		return;
 	}
 	p->value = features;
-	hgm_probe_answer(p, HGM_YES, "UFFDIO_API offers features %#" PRIx64 ", ioctls %#" PRIx64,
-			 features, ioctls);
+	name_features(features, names, sizeof(names));
+	hgm_probe_answer(p, HGM_YES,
+			 "UFFDIO_API offers features %#" PRIx64 ", ioctls %#" PRIx64 ":%s",
+			 features, ioctls, names);
 }

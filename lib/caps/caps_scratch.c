@@ -182,7 +182,8 @@ bool hgm_scratch_register(struct hgm_probe *p, struct hgm_scratch *s, uint64_t f
 	rc = hgm_sys->uffd_register(s->uffd, s->primary, s->block, modes, &ioctls);
 	if (rc) {
 		hgm_probe_answer_errno(p, rc,
-				       modes & HGM_UFFD_WP	? "UFFDIO_REGISTER for WP"
+				       modes & HGM_UFFD_RWP	? "UFFDIO_REGISTER for RWP"
+				       : modes & HGM_UFFD_WP	? "UFFDIO_REGISTER for WP"
 				       : modes & HGM_UFFD_MINOR ? "UFFDIO_REGISTER for MINOR"
 								: "UFFDIO_REGISTER for MISSING");
 		return false;

@@ -114,6 +114,8 @@ struct hgm_sys {
 	int (*uffd_poison)(int fd, void *addr, uint64_t len, uint64_t mode, int64_t *done);
 	int (*uffd_move)(int fd, void *dst, void *src, uint64_t len, uint64_t mode, int64_t *done);
 	int (*uffd_writeprotect)(int fd, void *addr, uint64_t len, uint64_t mode);
+	int (*uffd_rwprotect)(int fd, void *addr, uint64_t len, uint64_t mode);
+	int (*uffd_set_mode)(int fd, uint64_t enable, uint64_t disable); /* features */
 };
 
 extern const struct hgm_sys hgm_sys_linux;

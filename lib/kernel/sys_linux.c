@@ -48,6 +48,15 @@ _Static_assert(HGM_UFFD_FEATURE_WP_ASYNC == UFFD_FEATURE_WP_ASYNC, "uapi");
 _Static_assert(HGM_UFFD_FEATURE_MOVE == UFFD_FEATURE_MOVE, "uapi");
 _Static_assert(HGM_UFFD_MOVE_DONTWAKE == UFFDIO_MOVE_MODE_DONTWAKE, "uapi");
 #endif
+#ifdef UFFD_FEATURE_RWP
+_Static_assert(HGM_UFFD_FEATURE_RWP == UFFD_FEATURE_RWP, "uapi");
+_Static_assert(HGM_UFFD_FEATURE_RWP_ASYNC == UFFD_FEATURE_RWP_ASYNC, "uapi");
+_Static_assert(HGM_UFFD_RWP == UFFDIO_REGISTER_MODE_RWP, "uapi");
+_Static_assert(HGM_UFFD_IOCTL_RWPROTECT == UINT64_C(1) << _UFFDIO_RWPROTECT, "uapi");
+_Static_assert(HGM_UFFD_FAULT_RWP == UFFD_PAGEFAULT_FLAG_RWP, "uapi");
+_Static_assert(HGM_UFFD_RWP_PROTECT == UFFDIO_RWPROTECT_MODE_RWP, "uapi");
+_Static_assert(HGM_UFFD_RWP_DONTWAKE == UFFDIO_RWPROTECT_MODE_DONTWAKE, "uapi");
+#endif
 #ifdef UFFDIO_CONTINUE_MODE_WP
 _Static_assert(HGM_UFFD_CONTINUE_WP == UFFDIO_CONTINUE_MODE_WP, "uapi");
 #endif
@@ -83,9 +92,18 @@ _Static_assert(HGM_PAGE_IS_SWAPPED == PAGE_IS_SWAPPED, "uapi");
 _Static_assert(HGM_PAGE_IS_PFNZERO == PAGE_IS_PFNZERO, "uapi");
 _Static_assert(HGM_PAGE_IS_HUGE == PAGE_IS_HUGE, "uapi");
 #endif
+#ifdef PAGE_IS_GUARD
+_Static_assert(HGM_PAGE_IS_GUARD == PAGE_IS_GUARD, "uapi");
+#endif
+#ifdef PAGE_IS_ACCESSED
+_Static_assert(HGM_PAGE_IS_ACCESSED == PAGE_IS_ACCESSED, "uapi");
+#endif
+#ifdef MADV_GUARD_INSTALL
+_Static_assert(HGM_MADV_GUARD_INSTALL == MADV_GUARD_INSTALL, "uapi");
+#endif
 
 /*
- * Structs and request numbers that headers before 6.8 lack, as the kernel's ABI defines them. The
+ * Structs and request numbers that headers before 7.3 lack, as the kernel's ABI defines them. The
  * names are our own, because newer headers define the kernel's: struct pm_scan_arg, for example,
  * since 6.7.
  */
@@ -102,6 +120,17 @@ struct hgm_uffd_move_arg {
 	uint64_t len;
 	uint64_t mode;
 	int64_t move;
+};
+
+struct hgm_uffd_rwprotect_arg {
+	uint64_t start;
+	uint64_t len;
+	uint64_t mode;
+};
+
+struct hgm_uffd_set_mode_arg {
+	uint64_t enable;
+	uint64_t disable;
 };
 
 struct hgm_pm_scan_arg {
@@ -122,6 +151,8 @@ struct hgm_pm_scan_arg {
 #define HGM_IOCTL_UFFD_NEW     _IO(0xAA, 0x00)
 #define HGM_IOCTL_UFFD_POISON  _IOWR(0xAA, 0x08, struct hgm_uffd_poison_arg)
 #define HGM_IOCTL_UFFD_MOVE    _IOWR(0xAA, 0x05, struct hgm_uffd_move_arg)
+#define HGM_IOCTL_UFFD_RWP     _IOWR(0xAA, 0x09, struct hgm_uffd_rwprotect_arg)
+#define HGM_IOCTL_UFFD_MODE    _IOW(0xAA, 0x0A, struct hgm_uffd_set_mode_arg)
 #define HGM_IOCTL_PAGEMAP_SCAN _IOWR('f', 16, struct hgm_pm_scan_arg)
 
 #define HGM_PM_SCAN_WP		(UINT64_C(1) << 0) /* PM_SCAN_WP_MATCHING */
@@ -135,6 +166,12 @@ _Static_assert(HGM_IOCTL_UFFD_POISON == UFFDIO_POISON, "uapi");
 #endif
 #ifdef UFFDIO_MOVE
 _Static_assert(HGM_IOCTL_UFFD_MOVE == UFFDIO_MOVE, "uapi");
+#endif
+#ifdef UFFDIO_RWPROTECT
+_Static_assert(HGM_IOCTL_UFFD_RWP == UFFDIO_RWPROTECT, "uapi");
+#endif
+#ifdef UFFDIO_SET_MODE
+_Static_assert(HGM_IOCTL_UFFD_MODE == UFFDIO_SET_MODE, "uapi");
 #endif
 #ifdef PAGEMAP_SCAN
 _Static_assert(HGM_IOCTL_PAGEMAP_SCAN == PAGEMAP_SCAN, "uapi");
@@ -564,6 +601,20 @@ static int linux_uffd_writeprotect(int fd, void *addr, uint64_t len, uint64_t mo
 	return NEGATIVE_ERRNO(ioctl(fd, UFFDIO_WRITEPROTECT, &arg));
 }
 
+static int linux_uffd_rwprotect(int fd, void *addr, uint64_t len, uint64_t mode)
+{
+	struct hgm_uffd_rwprotect_arg arg = { .start = (uintptr_t)addr, .len = len, .mode = mode };
+
+	return NEGATIVE_ERRNO(ioctl(fd, HGM_IOCTL_UFFD_RWP, &arg));
+}
+
+static int linux_uffd_set_mode(int fd, uint64_t enable, uint64_t disable)
+{
+	struct hgm_uffd_set_mode_arg arg = { .enable = enable, .disable = disable };
+
+	return NEGATIVE_ERRNO(ioctl(fd, HGM_IOCTL_UFFD_MODE, &arg));
+}
+
 const struct hgm_sys hgm_sys_linux = {
 	.open = linux_open,
 	.close = linux_close,
@@ -602,6 +653,8 @@ const struct hgm_sys hgm_sys_linux = {
 	.uffd_poison = linux_uffd_poison,
 	.uffd_move = linux_uffd_move,
 	.uffd_writeprotect = linux_uffd_writeprotect,
+	.uffd_rwprotect = linux_uffd_rwprotect,
+	.uffd_set_mode = linux_uffd_set_mode,
 };
 
 const struct hgm_sys *hgm_sys = &hgm_sys_linux;

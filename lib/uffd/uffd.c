@@ -33,6 +33,8 @@ static const char *const feature_names[] = {
 	"POISON",
 	"WP_ASYNC",
 	"MOVE",
+	"RWP",
+	"RWP_ASYNC",
 };
 
 const char *hgm_uffd_feature_name(unsigned int bit)
@@ -243,7 +245,8 @@ int hgm_uffd_register(struct hgm_uffd *u, void *addr, uint64_t len, uint64_t mod
 	return hgm_fail(rc, "UFFDIO_REGISTER of %llu bytes at %p, modes 0x%llx: %s%s",
 			(unsigned long long)len, addr, (unsigned long long)modes,
 			hgm_errno_name(rc),
-			rc == -EBUSY	? " (this memory is registered with another userfaultfd)"
+			rc == -EBUSY	? " (this memory is registered with another userfaultfd, "
+					  "or for write-protection, which these modes lack)"
 			: rc == -EPERM	? " (the file is open read-only)"
 			: rc == -ENOMEM ? " (" HGM_AREAS_HINT ")"
 			: rc == -EINVAL

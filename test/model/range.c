@@ -291,3 +291,21 @@ int model_uffd_writeprotect(int fd, void *addr, uint64_t len, uint64_t mode)
 	model_unlock();
 	return v ? rc : hgm_sys_linux.uffd_writeprotect(fd, addr, len, mode);
 }
+
+/* Newer than the kernels of this model. */
+int model_uffd_rwprotect(int fd, void *addr, uint64_t len, uint64_t mode)
+{
+	(void)fd;
+	(void)addr;
+	(void)len;
+	(void)mode;
+	return -EINVAL;
+}
+
+int model_uffd_set_mode(int fd, uint64_t enable, uint64_t disable)
+{
+	(void)fd;
+	(void)enable;
+	(void)disable;
+	return -EINVAL;
+}

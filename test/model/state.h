@@ -233,6 +233,8 @@ int model_uffd_continue(int fd, void *addr, uint64_t len, uint64_t mode, int64_t
 int model_uffd_poison(int fd, void *addr, uint64_t len, uint64_t mode, int64_t *done);
 int model_uffd_move(int fd, void *dst, void *src, uint64_t len, uint64_t mode, int64_t *done);
 int model_uffd_writeprotect(int fd, void *addr, uint64_t len, uint64_t mode);
+int model_uffd_rwprotect(int fd, void *addr, uint64_t len, uint64_t mode);
+int model_uffd_set_mode(int fd, uint64_t enable, uint64_t disable);
 
 static inline bool model_has(uint64_t feature)
 {

@@ -306,6 +306,8 @@ const struct hgm_sys model_sys = {
 	.uffd_poison = model_uffd_poison,
 	.uffd_move = model_uffd_move,
 	.uffd_writeprotect = model_uffd_writeprotect,
+	.uffd_rwprotect = model_uffd_rwprotect,
+	.uffd_set_mode = model_uffd_set_mode,
 };
 
 static void open_pagemap(void)

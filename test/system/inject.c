@@ -473,6 +473,8 @@ void inject_begin(void)
 		.uffd_poison = odd_uffd_poison,
 		.uffd_move = odd_uffd_move,
 		.uffd_writeprotect = odd_uffd_writeprotect,
+		.uffd_rwprotect = kernel->uffd_rwprotect,
+		.uffd_set_mode = kernel->uffd_set_mode,
 	};
 	hgm_sys = &sys;
 }

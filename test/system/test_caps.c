@@ -86,6 +86,11 @@ static void feature_bits_and_answers_agree(void **state)
 		{ HGM_UFFD_FEATURE_POISON, "anon.poison.4k" },
 		{ HGM_UFFD_FEATURE_POISON, "shmem.poison.4k" },
 		{ HGM_UFFD_FEATURE_MOVE, "anon.move.4k" },
+		{ HGM_UFFD_FEATURE_RWP, "anon.rwp.4k" },
+		{ HGM_UFFD_FEATURE_RWP, "shmem.rwp.4k" },
+		{ HGM_UFFD_FEATURE_RWP_ASYNC, "uffd.rwp_async" },
+		{ HGM_UFFD_FEATURE_RWP_ASYNC, "uffd.set_mode" },
+		{ HGM_UFFD_FEATURE_RWP_ASYNC, "pagemap.accessed" },
 	};
 	struct hgm_caps *caps = probe(0);
 	uint64_t features = value(caps, "uffd.features");

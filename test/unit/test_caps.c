@@ -42,6 +42,8 @@ enum verb {
 	V_UFFD_POISON,
 	V_UFFD_MOVE,
 	V_UFFD_WRITEPROTECT,
+	V_UFFD_RWPROTECT,
+	V_UFFD_SET_MODE,
 	VERBS,
 };
 
@@ -51,7 +53,7 @@ enum fault_result {
 	FAULT_WENT_THROUGH
 };
 
-#define FEATURES UINT64_C(0x1ffff)
+#define FEATURES UINT64_C(0x7ffff)
 
 static struct fake {
 	int error[VERBS]; /* negative errno; 0: works */
@@ -63,9 +65,13 @@ static struct fake {
 	uint64_t pagemap;    /* the word for each page */
 	bool no_path_exists; /* open: ENOENT */
 	bool nothing_huge;
+	bool nothing_accessed;
+	bool rwp_looks_missing; /* the message about a protected page does not say so */
 	bool poison_readable;
 	bool collapse_spoils;
 	bool move_loses;
+	bool lacks_rwp;
+	uint64_t more_features;
 	int collapse_busy; /* number of collapses that are refused */
 
 	/* what the kernel knows */
@@ -106,6 +112,8 @@ static ssize_t fake_read(int fd, void *buf, size_t len)
 		struct uffd_msg msg = { .event = UFFD_EVENT_PAGEFAULT };
 
 		msg.arg.pagefault.address = (uintptr_t)fake.registered + 0x123 + fake.off_by;
+		if (fake.modes & HGM_UFFD_RWP && !fake.rwp_looks_missing)
+			msg.arg.pagefault.flags = HGM_UFFD_FAULT_RWP;
 		msg.arg.pagefault.feat.ptid =
 			__atomic_load_n(&fake.toucher, __ATOMIC_ACQUIRE) + fake.tid_off_by;
 		memcpy(buf, &msg, sizeof(msg));
@@ -176,9 +184,10 @@ static int fake_poll(struct pollfd *fds, unsigned int n, int64_t timeout_ns)
 	FAIL(V_POLL);
 	if (fake.fault == FAULT_NOTHING)
 		return 0;
-	/* If the kernel records writes by itself, there is no message. */
-	fds[fake.fault == FAULT_WENT_THROUGH || fake.features & HGM_UFFD_FEATURE_WP_ASYNC].revents =
-		POLLIN;
+	/* If the kernel records accesses by itself, there is no message. */
+	fds[fake.fault == FAULT_WENT_THROUGH ||
+	    fake.features & (HGM_UFFD_FEATURE_WP_ASYNC | HGM_UFFD_FEATURE_RWP_ASYNC)]
+		.revents = POLLIN;
 	return 1;
 }
 
@@ -222,6 +231,11 @@ static int fake_pagemap_scan(int fd, const void *start, const void *end, uint64_
 	*walk_end = (uintptr_t)end;
 	if (category == HGM_PAGE_IS_HUGE && fake.nothing_huge)
 		return 0;
+	if (category == HGM_PAGE_IS_ACCESSED) {
+		out->start = (uintptr_t)start + (uintptr_t)getpagesize();
+		out->end = out->start + (uintptr_t)getpagesize();
+		return !fake.nothing_accessed;
+	}
 	out->start = (uintptr_t)start;
 	out->end = category == HGM_PAGE_IS_HUGE ? (uintptr_t)end
 						: (uintptr_t)start + (uintptr_t)getpagesize();
@@ -247,8 +261,12 @@ static int fake_uffd_api(int fd, uint64_t *features, uint64_t *ioctls)
 {
 	(void)fd;
 	FAIL(V_UFFD_API);
+	if (fake.lacks_rwp && *features & HGM_UFFD_FEATURE_RWP) {
+		*features = 0;
+		return -EINVAL;
+	}
 	fake.features = *features;
-	*features = FEATURES;
+	*features = FEATURES | fake.more_features;
 	*ioctls = 3;
 	return 0;
 }
@@ -339,6 +357,24 @@ static int fake_uffd_writeprotect(int fd, void *addr, uint64_t len, uint64_t mod
 	return 0;
 }
 
+static int fake_uffd_rwprotect(int fd, void *addr, uint64_t len, uint64_t mode)
+{
+	(void)fd;
+	(void)addr;
+	(void)len;
+	assert_true(mode == HGM_UFFD_RWP_PROTECT || !mode);
+	FAIL(V_UFFD_RWPROTECT);
+	return 0;
+}
+
+static int fake_uffd_set_mode(int fd, uint64_t enable, uint64_t disable)
+{
+	(void)fd;
+	FAIL(V_UFFD_SET_MODE);
+	fake.features = (fake.features | enable) & ~disable;
+	return 0;
+}
+
 static struct hgm_sys fake_sys = {
 	.open = fake_open,
 	.read = fake_read,
@@ -364,6 +400,8 @@ static struct hgm_sys fake_sys = {
 	.uffd_poison = fake_uffd_poison,
 	.uffd_move = fake_uffd_move,
 	.uffd_writeprotect = fake_uffd_writeprotect,
+	.uffd_rwprotect = fake_uffd_rwprotect,
+	.uffd_set_mode = fake_uffd_set_mode,
 };
 
 /* The table for the current fake kernel. The probe must leave nothing behind. */
@@ -699,6 +737,58 @@ static void faults_without_a_message(void **state)
 	assert_probe(0, "uffd.exact_address", HGM_NO, "produced no message");
 }
 
+static void features_are_told_by_name(void **state)
+{
+	(void)state;
+	assert_probe(0, "uffd.features", HGM_YES, " MOVE RWP RWP_ASYNC");
+	fake.more_features = UINT64_C(1) << 40;
+	assert_probe(0, "uffd.features", HGM_YES, "RWP_ASYNC and 0x10000000000 without a name");
+}
+
+static void rwp_that_lies(void **state)
+{
+	struct hgm_caps *caps;
+
+	(void)state;
+	fake.rwp_looks_missing = true;
+	fake.nothing_accessed = true;
+	caps = probe(HGM_CAPS_USE_HUGE_PAGES);
+	assert_cap(caps, "anon.rwp.4k", HGM_NO, "flags 0");
+	assert_cap(caps, "hugetlb.1g.rwp.block", HGM_NO, "flags 0");
+	assert_cap(caps, "uffd.set_mode", HGM_NO, "flags 0");
+	assert_cap(caps, "uffd.rwp_async", HGM_YES, "without a message");
+	assert_cap(caps, "pagemap.accessed", HGM_NO, "0 regions");
+	assert_cap(caps, "pagemap.guard", HGM_YES, "is a guard");
+	hgm_caps_free(caps);
+
+	fake.fault = FAULT_WENT_THROUGH;
+	caps = probe(0);
+	assert_cap(caps, "shmem.rwp.4k", HGM_NO, "no message");
+	assert_cap(caps, "uffd.set_mode", HGM_NO, "no message");
+	assert_cap(caps, "hugetlb.2m.rwp.block", HGM_UNPROVEN, "HGM_CAPS_USE_HUGE_PAGES");
+	hgm_caps_free(caps);
+}
+
+/* Linux 7.2 does not know the features, and says so at the handshake. */
+static void kernels_without_rwp(void **state)
+{
+	struct hgm_caps *caps;
+
+	(void)state;
+	fake.error[V_UFFD_RWPROTECT] = fake.error[V_UFFD_SET_MODE] = -EINVAL;
+	caps = probe(0);
+	assert_cap(caps, "anon.rwp.4k", HGM_NO, "UFFDIO_RWPROTECT: EINVAL");
+	assert_cap(caps, "uffd.set_mode", HGM_NO, "EINVAL");
+	assert_cap(caps, "pagemap.accessed", HGM_NO, "EINVAL");
+	hgm_caps_free(caps);
+	fake.lacks_rwp = true;
+	caps = probe(0);
+	assert_cap(caps, "uffd.rwp_async", HGM_NO, "UFFDIO_API with the feature: EINVAL");
+	assert_cap(caps, "shmem.rwp.4k", HGM_NO, "UFFDIO_API with the feature: EINVAL");
+	assert_cap(caps, "anon.wp.4k", HGM_YES, "");
+	hgm_caps_free(caps);
+}
+
 static void poison_and_move_that_lie(void **state)
 {
 	struct hgm_caps *caps;
@@ -764,6 +854,9 @@ static const struct CMUnitTest tests[] = {
 	CASE(a_busy_collapse_is_tried_again),
 	CASE(faults_tell_address_and_thread),
 	CASE(faults_without_a_message),
+	CASE(features_are_told_by_name),
+	CASE(rwp_that_lies),
+	CASE(kernels_without_rwp),
 	CASE(poison_and_move_that_lie),
 	CASE(bad_arguments),
 	CASE(the_table_can_be_walked_and_searched),

@@ -229,6 +229,16 @@ static int64_t fail_uffd_writeprotect(void)
 	return sys->uffd_writeprotect(-1, NULL, 4096, 0);
 }
 
+static int64_t fail_uffd_rwprotect(void)
+{
+	return sys->uffd_rwprotect(-1, NULL, 4096, 0);
+}
+
+static int64_t fail_uffd_set_mode(void)
+{
+	return sys->uffd_set_mode(-1, 0, HGM_UFFD_FEATURE_RWP_ASYNC);
+}
+
 /* errno 0: any, as it depends on privilege (EINVAL, EPERM, ENOSYS). */
 static const struct failure {
 	const char *name;
@@ -272,6 +282,8 @@ static const struct failure {
 	{ "uffd_poison", fail_uffd_poison, EBADF },
 	{ "uffd_move", fail_uffd_move, EBADF },
 	{ "uffd_writeprotect", fail_uffd_writeprotect, EBADF },
+	{ "uffd_rwprotect", fail_uffd_rwprotect, EBADF },
+	{ "uffd_set_mode", fail_uffd_set_mode, EBADF },
 };
 
 #define FAILURES (sizeof(failures) / sizeof(failures[0]))
