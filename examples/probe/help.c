@@ -36,6 +36,7 @@ static const struct since {
 	{ "shmem.rwp", 7, 3, "Linux 7.3 or later" },
 	{ "shmem.poison", 6, 6, "Linux 6.6 or later" },
 	{ "shmem.collapse", 6, 1, "Linux 6.1 or later" },
+	{ "guest_memfd.mmap", 6, 18, "Linux 6.18 or later" },
 	{ "hugetlb.2m.minor.block", 5, 13, "Linux 5.13 or later" },
 	{ "hugetlb.1g.minor.block", 5, 13, "Linux 5.13 or later" },
 	{ "hugetlb.2m.wp.block", 5, 19, "Linux 5.19 or later" },
@@ -106,6 +107,11 @@ const char *help_for(const struct hgm_cap *cap)
 			     : "as root: echo N >" POOL "1048576kB/nr_hugepages";
 	if (begins(name, "shmem.") && strstr(cap->reason, "[deny]"))
 		return "as root: echo advise >/sys/kernel/mm/transparent_hugepage/shmem_enabled";
+	if (begins(name, "guest_memfd.") && cap->answer == HGM_DENIED &&
+	    strstr(cap->reason, "EACCES"))
+		return "as root: setfacl -m u:USER:rw /dev/kvm";
+	if (begins(name, "guest_memfd.") && strstr(cap->reason, "open /dev/kvm: ENOENT"))
+		return "as root: modprobe kvm_intel or kvm_amd; for containers: --device /dev/kvm";
 	if (!strcmp(name, "shmem.huge") && cap->answer == HGM_NO)
 		return "no change is needed: MADV_COLLAPSE makes blocks huge";
 	if (cap->answer == HGM_UNPROVEN && strstr(cap->reason, "try again"))

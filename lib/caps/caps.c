@@ -18,6 +18,7 @@ struct hgm_caps {
 
 #define ANON	   HGM_MEMORY_ANON
 #define SHMEM	   HGM_MEMORY_SHMEM
+#define GUEST	   HGM_MEMORY_GUEST
 #define HUGETLB_2M HGM_MEMORY_HUGETLB_2M
 #define HUGETLB_1G HGM_MEMORY_HUGETLB_1G
 
@@ -73,6 +74,10 @@ static const struct hgm_probe_row rows[] = {
 	{ "shmem.huge", hgm_probe_shmem_enabled, SHMEM },
 	{ "shmem.collapse", hgm_probe_collapse, SHMEM, true },
 	{ "shmem.collapse.prepared", hgm_probe_collapse_prepared, SHMEM, true },
+
+	{ "guest_memfd.mmap", hgm_probe_guest_mmap, GUEST },
+	{ "guest_memfd.missing.4k", hgm_probe_copy, GUEST },
+	{ "guest_memfd.minor.4k", hgm_probe_continue, GUEST },
 
 	{ "hugetlb.2m", hgm_probe_huge_page_pool, HUGETLB_2M, true },
 	{ "hugetlb.2m.missing.4k", hgm_probe_copy, HUGETLB_2M },

@@ -4,7 +4,7 @@
  *
  *	caps.c		the table and its public functions
  *	caps_scratch.c	scratch mappings, answers
- *	caps_open.c	ways to open a userfaultfd, features
+ *	caps_open.c	ways to open a userfaultfd, features; guest_memfd
  *	caps_uffd.c	userfaultfd operations per kind of memory
  *	caps_fault.c	tests that need a thread that faults
  *	caps_rwp.c	protection against all access: what has been accessed
@@ -29,6 +29,7 @@ enum hgm_memory {
 	HGM_MEMORY_NONE,
 	HGM_MEMORY_ANON,
 	HGM_MEMORY_SHMEM,
+	HGM_MEMORY_GUEST, /* guest_memfd */
 	HGM_MEMORY_HUGETLB_2M,
 	HGM_MEMORY_HUGETLB_1G,
 };
@@ -97,6 +98,9 @@ bool hgm_scratch_open(struct hgm_probe *p, struct hgm_scratch *s, enum hgm_memor
 bool hgm_scratch_populate(struct hgm_probe *p, struct hgm_scratch *s, char *addr, uint64_t len);
 bool hgm_scratch_register(struct hgm_probe *p, struct hgm_scratch *s, uint64_t features,
 			  uint64_t modes);
+
+/* A guest_memfd that can be mapped; if the result is negative, the answer has been given. */
+int hgm_probe_guest_memfd(struct hgm_probe *p, uint64_t len);
 
 /* End the registration and wake the threads that wait. */
 void hgm_scratch_unregister(struct hgm_scratch *s);
@@ -188,5 +192,6 @@ void hgm_probe_pagemap_accessed(struct hgm_probe *p, const struct hgm_probe_row 
 void hgm_probe_rwp(struct hgm_probe *p, const struct hgm_probe_row *row);
 void hgm_probe_rwp_async(struct hgm_probe *p, const struct hgm_probe_row *row);
 void hgm_probe_set_mode(struct hgm_probe *p, const struct hgm_probe_row *row);
+void hgm_probe_guest_mmap(struct hgm_probe *p, const struct hgm_probe_row *row);
 
 #endif

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Probes: the ways to open a userfaultfd, and the features that it offers.
+ * Probes: the ways to open a userfaultfd, the features that it offers, and memory that KVM
+ * allocates for a guest and that the VMM can map (guest_memfd).
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -11,6 +12,10 @@
 #include "caps.h"
 #include "uffd/uffd.h"
 #include "util/error.h"
+
+/* Of <linux/kvm.h> since 6.18; shared memory is what a VMM can touch. */
+#define GUEST_MEMFD_MMAP	(UINT64_C(1) << 0)
+#define GUEST_MEMFD_INIT_SHARED (UINT64_C(1) << 1)
 
 static int open_any_way(void)
 {
@@ -186,4 +191,70 @@ void hgm_probe_features(struct hgm_probe *p, const struct hgm_probe_row *row)
 	hgm_probe_answer(p, HGM_YES,
 			 "UFFDIO_API offers features %#" PRIx64 ", ioctls %#" PRIx64 ":%s",
 			 features, ioctls, names);
+}
+
+static int open_kvm(struct hgm_probe *p)
+{
+	int kvm = hgm_sys->open("/dev/kvm", O_RDWR);
+
+	if (kvm >= 0)
+		return kvm;
+	if (kvm == -ENOENT || kvm == -ENODEV || kvm == -ENXIO)
+		hgm_probe_answer(p, HGM_UNPROVEN,
+				 "open /dev/kvm: %s; the kernel has no KVM for this CPU, or its "
+				 "module is not loaded; containers must be given the device",
+				 hgm_errno_name(kvm));
+	else if (kvm == -EACCES)
+		hgm_probe_answer(p, HGM_DENIED,
+				 "open /dev/kvm: EACCES; its owner can give this user access with "
+				 "a group (often kvm) or setfacl");
+	else if (kvm == -EPERM)
+		hgm_probe_answer(p, HGM_DENIED,
+				 "open /dev/kvm: EPERM; the device control group, a seccomp filter "
+				 "or a security module refuses it");
+	else
+		hgm_probe_answer_errno(p, kvm, "open /dev/kvm");
+	return kvm;
+}
+
+/* The virtual machine that this takes has no CPU and no memory, and ends with the guest_memfd. */
+int hgm_probe_guest_memfd(struct hgm_probe *p, uint64_t len)
+{
+	int kvm = open_kvm(p);
+	int vm, fd;
+
+	if (kvm < 0)
+		return kvm;
+	vm = hgm_sys->kvm_create_vm(kvm);
+	hgm_sys->close(kvm);
+	if (vm < 0) {
+		hgm_probe_answer_errno(p, vm, "KVM_CREATE_VM on /dev/kvm");
+		return vm;
+	}
+	fd = hgm_sys->kvm_guest_memfd(vm, len, GUEST_MEMFD_MMAP | GUEST_MEMFD_INIT_SHARED);
+	hgm_sys->close(vm);
+	if (fd == -ENOTTY || fd == -EINVAL)
+		hgm_probe_answer(p, HGM_NO,
+				 "KVM_CREATE_GUEST_MEMFD with GUEST_MEMFD_FLAG_MMAP: %s; this "
+				 "kernel has no guest_memfd that can be mapped",
+				 hgm_errno_name(fd));
+	else if (fd < 0)
+		hgm_probe_answer_errno(p, fd, "KVM_CREATE_GUEST_MEMFD");
+	return fd;
+}
+
+void hgm_probe_guest_mmap(struct hgm_probe *p, const struct hgm_probe_row *row)
+{
+	struct hgm_scratch s;
+
+	if (hgm_scratch_open(p, &s, row->memory) && hgm_scratch_populate(p, &s, s.alias, p->page)) {
+		if (*(volatile char *)s.primary == *s.alias)
+			hgm_probe_answer(p, HGM_YES,
+					 "a guest_memfd was mapped twice, and what was written "
+					 "by one mapping was read by the other");
+		else
+			hgm_probe_answer(p, HGM_NO,
+					 "two mappings of a guest_memfd have different contents");
+	}
+	hgm_scratch_close(&s);
 }

@@ -117,7 +117,11 @@ bool hgm_scratch_open(struct hgm_probe *p, struct hgm_scratch *s, enum hgm_memor
 	s->block = memory == HGM_MEMORY_HUGETLB_1G ? UINT64_C(1) << 30 : UINT64_C(1) << 21;
 	s->reserved = !hugetlb || p->flags & HGM_CAPS_USE_HUGE_PAGES;
 
-	if (memory != HGM_MEMORY_ANON) {
+	if (memory == HGM_MEMORY_GUEST) {
+		s->memfd = hgm_probe_guest_memfd(p, s->block);
+		if (s->memfd < 0)
+			return false;
+	} else if (memory != HGM_MEMORY_ANON) {
 		rc = open_memory(s, memory);
 		if (rc < 0) {
 			hgm_probe_answer_errno(p, rc,

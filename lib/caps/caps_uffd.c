@@ -122,7 +122,8 @@ void hgm_probe_continue(struct hgm_probe *p, const struct hgm_probe_row *row)
 		goto close;
 	step = step_of(p, &s, row);
 	if (s.alias && s.reserved &&
-	    !hgm_scratch_populate(p, &s, s.alias, row->memory == HGM_MEMORY_SHMEM ? step : s.block))
+	    !hgm_scratch_populate(p, &s, s.alias,
+				  row->memory < HGM_MEMORY_HUGETLB_2M ? step : s.block))
 		goto close;
 	if (!hgm_scratch_register(p, &s, 0, HGM_UFFD_MINOR))
 		goto close;

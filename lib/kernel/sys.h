@@ -116,6 +116,10 @@ struct hgm_sys {
 	int (*uffd_writeprotect)(int fd, void *addr, uint64_t len, uint64_t mode);
 	int (*uffd_rwprotect)(int fd, void *addr, uint64_t len, uint64_t mode);
 	int (*uffd_set_mode)(int fd, uint64_t enable, uint64_t disable); /* features */
+
+	/* KVM: new descriptors, of a virtual machine and of its guest_memfd */
+	int (*kvm_create_vm)(int kvm);
+	int (*kvm_guest_memfd)(int vm, uint64_t len, uint64_t flags);
 };
 
 extern const struct hgm_sys hgm_sys_linux;

@@ -7,6 +7,9 @@
 #include <pthread.h>
 #include <fcntl.h>
 #include <linux/fs.h>
+#if __has_include(<asm/kvm.h>)
+#include <linux/kvm.h>
+#endif
 #include <linux/userfaultfd.h>
 #include <sys/eventfd.h>
 #include <sys/ioctl.h>
@@ -148,6 +151,12 @@ struct hgm_pm_scan_arg {
 	uint64_t return_mask;
 };
 
+struct hgm_guest_memfd_arg {
+	uint64_t size;
+	uint64_t flags;
+	uint64_t reserved[6];
+};
+
 #define HGM_IOCTL_UFFD_NEW     _IO(0xAA, 0x00)
 #define HGM_IOCTL_UFFD_POISON  _IOWR(0xAA, 0x08, struct hgm_uffd_poison_arg)
 #define HGM_IOCTL_UFFD_MOVE    _IOWR(0xAA, 0x05, struct hgm_uffd_move_arg)
@@ -155,9 +164,18 @@ struct hgm_pm_scan_arg {
 #define HGM_IOCTL_UFFD_MODE    _IOW(0xAA, 0x0A, struct hgm_uffd_set_mode_arg)
 #define HGM_IOCTL_PAGEMAP_SCAN _IOWR('f', 16, struct hgm_pm_scan_arg)
 
+#define HGM_IOCTL_KVM_CREATE_VM	  _IO(0xAE, 0x01)
+#define HGM_IOCTL_KVM_GUEST_MEMFD _IOWR(0xAE, 0xd4, struct hgm_guest_memfd_arg)
+
 #define HGM_PM_SCAN_WP		(UINT64_C(1) << 0) /* PM_SCAN_WP_MATCHING */
 #define HGM_PM_SCAN_CHECK_ASYNC (UINT64_C(1) << 1) /* PM_SCAN_CHECK_WPASYNC */
 
+#ifdef KVM_CREATE_VM
+_Static_assert(HGM_IOCTL_KVM_CREATE_VM == KVM_CREATE_VM, "uapi");
+#endif
+#ifdef KVM_CREATE_GUEST_MEMFD
+_Static_assert(HGM_IOCTL_KVM_GUEST_MEMFD == KVM_CREATE_GUEST_MEMFD, "uapi");
+#endif
 #ifdef USERFAULTFD_IOC_NEW
 _Static_assert(HGM_IOCTL_UFFD_NEW == USERFAULTFD_IOC_NEW, "uapi");
 #endif
@@ -615,6 +633,18 @@ static int linux_uffd_set_mode(int fd, uint64_t enable, uint64_t disable)
 	return NEGATIVE_ERRNO(ioctl(fd, HGM_IOCTL_UFFD_MODE, &arg));
 }
 
+static int linux_kvm_create_vm(int kvm)
+{
+	return above_stdio(NEGATIVE_ERRNO(ioctl(kvm, HGM_IOCTL_KVM_CREATE_VM, 0L)));
+}
+
+static int linux_kvm_guest_memfd(int vm, uint64_t len, uint64_t flags)
+{
+	struct hgm_guest_memfd_arg arg = { .size = len, .flags = flags };
+
+	return above_stdio(NEGATIVE_ERRNO(ioctl(vm, HGM_IOCTL_KVM_GUEST_MEMFD, &arg)));
+}
+
 const struct hgm_sys hgm_sys_linux = {
 	.open = linux_open,
 	.close = linux_close,
@@ -655,6 +685,8 @@ const struct hgm_sys hgm_sys_linux = {
 	.uffd_writeprotect = linux_uffd_writeprotect,
 	.uffd_rwprotect = linux_uffd_rwprotect,
 	.uffd_set_mode = linux_uffd_set_mode,
+	.kvm_create_vm = linux_kvm_create_vm,
+	.kvm_guest_memfd = linux_kvm_guest_memfd,
 };
 
 const struct hgm_sys *hgm_sys = &hgm_sys_linux;

@@ -309,3 +309,13 @@ int model_uffd_set_mode(int fd, uint64_t enable, uint64_t disable)
 	(void)disable;
 	return -EINVAL;
 }
+
+int model_kvm_create_vm(int kvm)
+{
+	return hgm_sys_linux.kvm_create_vm(kvm);
+}
+
+int model_kvm_guest_memfd(int vm, uint64_t len, uint64_t flags)
+{
+	return hgm_sys_linux.kvm_guest_memfd(vm, len, flags);
+}

@@ -235,6 +235,8 @@ int model_uffd_move(int fd, void *dst, void *src, uint64_t len, uint64_t mode, i
 int model_uffd_writeprotect(int fd, void *addr, uint64_t len, uint64_t mode);
 int model_uffd_rwprotect(int fd, void *addr, uint64_t len, uint64_t mode);
 int model_uffd_set_mode(int fd, uint64_t enable, uint64_t disable);
+int model_kvm_create_vm(int kvm);
+int model_kvm_guest_memfd(int vm, uint64_t len, uint64_t flags);
 
 static inline bool model_has(uint64_t feature)
 {

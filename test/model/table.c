@@ -308,6 +308,8 @@ const struct hgm_sys model_sys = {
 	.uffd_writeprotect = model_uffd_writeprotect,
 	.uffd_rwprotect = model_uffd_rwprotect,
 	.uffd_set_mode = model_uffd_set_mode,
+	.kvm_create_vm = model_kvm_create_vm,
+	.kvm_guest_memfd = model_kvm_guest_memfd,
 };
 
 static void open_pagemap(void)

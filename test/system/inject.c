@@ -475,6 +475,8 @@ void inject_begin(void)
 		.uffd_writeprotect = odd_uffd_writeprotect,
 		.uffd_rwprotect = kernel->uffd_rwprotect,
 		.uffd_set_mode = kernel->uffd_set_mode,
+		.kvm_create_vm = kernel->kvm_create_vm,
+		.kvm_guest_memfd = kernel->kvm_guest_memfd,
 	};
 	hgm_sys = &sys;
 }

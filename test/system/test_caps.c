@@ -115,6 +115,30 @@ static void feature_bits_and_answers_agree(void **state)
 	hgm_caps_free(caps);
 }
 
+/* Without a guest_memfd, all rows say why there is none. With one, userfaultfd may serve it. */
+static void guest_memfd(void **state)
+{
+	struct hgm_caps *caps = probe(0);
+	uint32_t mmap = answer(caps, "guest_memfd.mmap");
+	uint32_t missing = answer(caps, "guest_memfd.missing.4k");
+	uint32_t minor = answer(caps, "guest_memfd.minor.4k");
+	bool device = !access("/dev/kvm", F_OK);
+
+	(void)state;
+	if (mmap == HGM_YES) {
+		assert_true(device);
+		assert_uint_in_range(missing, HGM_NO, HGM_YES);
+		assert_uint_in_range(minor, HGM_NO, HGM_YES);
+	} else {
+		assert_int_equal(missing, mmap);
+		assert_int_equal(minor, mmap);
+		assert_non_null(strcasestr(hgm_caps_find(caps, "guest_memfd.mmap")->reason, "kvm"));
+		if (!device)
+			assert_int_equal(mmap, HGM_UNPROVEN);
+	}
+	hgm_caps_free(caps);
+}
+
 static void nothing_is_left_behind(void **state)
 {
 	struct holdings before;
@@ -217,6 +241,7 @@ static void without_privilege(void **state)
 static const struct CMUnitTest tests[] = {
 	cmocka_unit_test(answers_are_whole),
 	cmocka_unit_test(feature_bits_and_answers_agree),
+	cmocka_unit_test(guest_memfd),
 	cmocka_unit_test(nothing_is_left_behind),
 	cmocka_unit_test(huge_pages_are_taken_and_given_back),
 	cmocka_unit_test(without_privilege),

@@ -44,6 +44,8 @@ enum verb {
 	V_UFFD_WRITEPROTECT,
 	V_UFFD_RWPROTECT,
 	V_UFFD_SET_MODE,
+	V_KVM_CREATE_VM,
+	V_KVM_GUEST_MEMFD,
 	VERBS,
 };
 
@@ -375,6 +377,25 @@ static int fake_uffd_set_mode(int fd, uint64_t enable, uint64_t disable)
 	return 0;
 }
 
+static int fake_kvm_create_vm(int kvm)
+{
+	(void)kvm;
+	FAIL(V_KVM_CREATE_VM);
+	return hgm_sys_linux.eventfd();
+}
+
+static int fake_kvm_guest_memfd(int vm, uint64_t len, uint64_t flags)
+{
+	int fd;
+
+	(void)vm;
+	assert_int_equal(flags, 3); /* it can be mapped, and touched */
+	FAIL(V_KVM_GUEST_MEMFD);
+	fd = hgm_sys_linux.memfd_create("guest", 0);
+	assert_int_equal(hgm_sys_linux.ftruncate(fd, len), 0);
+	return fd;
+}
+
 static struct hgm_sys fake_sys = {
 	.open = fake_open,
 	.read = fake_read,
@@ -402,6 +423,8 @@ static struct hgm_sys fake_sys = {
 	.uffd_writeprotect = fake_uffd_writeprotect,
 	.uffd_rwprotect = fake_uffd_rwprotect,
 	.uffd_set_mode = fake_uffd_set_mode,
+	.kvm_create_vm = fake_kvm_create_vm,
+	.kvm_guest_memfd = fake_kvm_guest_memfd,
 };
 
 /* The table for the current fake kernel. The probe must leave nothing behind. */
@@ -554,7 +577,8 @@ static void each_verb_fails_in_each_way(void **state)
 		for (size_t i = 0; i < count; i++) {
 			fake.error[verb] = -errors[i];
 			hgm_caps_free(probe(0));
-			hgm_caps_free(probe(HGM_CAPS_USE_HUGE_PAGES));
+			if (verb < V_KVM_CREATE_VM) /* KVM's memory has no huge pages */
+				hgm_caps_free(probe(HGM_CAPS_USE_HUGE_PAGES));
 		}
 		fake.error[verb] = 0;
 	}
@@ -789,6 +813,51 @@ static void kernels_without_rwp(void **state)
 	hgm_caps_free(caps);
 }
 
+/* Each row says what is missing: the device, the right to it, or the kernel's part. */
+static void assert_guest_memfd(uint32_t want, const char *words)
+{
+	struct hgm_caps *caps = probe(0);
+
+	assert_cap(caps, "guest_memfd.mmap", want, words);
+	assert_cap(caps, "guest_memfd.missing.4k", want, words);
+	assert_cap(caps, "guest_memfd.minor.4k", want, words);
+	hgm_caps_free(caps);
+}
+
+static void guest_memfd_says_what_it_lacks(void **state)
+{
+	(void)state;
+	fake.no_path_exists = true;
+	assert_guest_memfd(HGM_UNPROVEN, "open /dev/kvm: ENOENT");
+	fake.no_path_exists = false;
+	fake.error[V_OPEN] = -EACCES;
+	assert_guest_memfd(HGM_DENIED, "setfacl");
+	fake.error[V_OPEN] = -EPERM;
+	assert_guest_memfd(HGM_DENIED, "device control group");
+	fake.error[V_OPEN] = 0;
+	fake.error[V_KVM_CREATE_VM] = -EBUSY;
+	assert_guest_memfd(HGM_UNPROVEN, "KVM_CREATE_VM");
+	fake.error[V_KVM_CREATE_VM] = 0;
+	fake.error[V_KVM_GUEST_MEMFD] = -EINVAL;
+	assert_guest_memfd(HGM_NO, "no guest_memfd that can be mapped");
+	fake.error[V_KVM_GUEST_MEMFD] = -ENOTTY;
+	assert_guest_memfd(HGM_NO, "no guest_memfd that can be mapped");
+}
+
+/* Linux 6.18 to 7.3: it can be mapped, but userfaultfd does not serve it. */
+static void guest_memfd_without_userfaultfd(void **state)
+{
+	struct hgm_caps *caps;
+
+	(void)state;
+	fake.error[V_UFFD_REGISTER] = -EINVAL;
+	caps = probe(0);
+	assert_cap(caps, "guest_memfd.mmap", HGM_YES, "mapped twice");
+	assert_cap(caps, "guest_memfd.missing.4k", HGM_NO, "UFFDIO_REGISTER for MISSING: EINVAL");
+	assert_cap(caps, "guest_memfd.minor.4k", HGM_NO, "UFFDIO_REGISTER for MINOR: EINVAL");
+	hgm_caps_free(caps);
+}
+
 static void poison_and_move_that_lie(void **state)
 {
 	struct hgm_caps *caps;
@@ -857,6 +926,8 @@ static const struct CMUnitTest tests[] = {
 	CASE(features_are_told_by_name),
 	CASE(rwp_that_lies),
 	CASE(kernels_without_rwp),
+	CASE(guest_memfd_says_what_it_lacks),
+	CASE(guest_memfd_without_userfaultfd),
 	CASE(poison_and_move_that_lie),
 	CASE(bad_arguments),
 	CASE(the_table_can_be_walked_and_searched),

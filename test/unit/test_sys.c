@@ -239,6 +239,16 @@ static int64_t fail_uffd_set_mode(void)
 	return sys->uffd_set_mode(-1, 0, HGM_UFFD_FEATURE_RWP_ASYNC);
 }
 
+static int64_t fail_kvm_create_vm(void)
+{
+	return sys->kvm_create_vm(-1);
+}
+
+static int64_t fail_kvm_guest_memfd(void)
+{
+	return sys->kvm_guest_memfd(-1, 4096, 0);
+}
+
 /* errno 0: any, as it depends on privilege (EINVAL, EPERM, ENOSYS). */
 static const struct failure {
 	const char *name;
@@ -284,6 +294,8 @@ static const struct failure {
 	{ "uffd_writeprotect", fail_uffd_writeprotect, EBADF },
 	{ "uffd_rwprotect", fail_uffd_rwprotect, EBADF },
 	{ "uffd_set_mode", fail_uffd_set_mode, EBADF },
+	{ "kvm_create_vm", fail_kvm_create_vm, EBADF },
+	{ "kvm_guest_memfd", fail_kvm_guest_memfd, EBADF },
 };
 
 #define FAILURES (sizeof(failures) / sizeof(failures[0]))
