@@ -23,6 +23,7 @@
 
 static struct fake {
 	const char *sysfs; /* NULL: no such file */
+	const char *sysfs_path;
 	int sysfs_error;
 	int advice_zero; /* madvise(NULL, 0, 26) */
 	int advice;	 /* of memory */
@@ -31,7 +32,9 @@ static struct fake {
 	int no_smaps;
 	int no_pagemap;
 	int continue_4k;
-	int busy; /* CONTINUEs of more than a page that say EAGAIN first */
+	bool rfc;	     /* 4 KiB need feature bit 13, not MADV_SPLIT */
+	bool bit13_is_inert; /* 4 KiB do not need it either */
+	int busy;	     /* CONTINUEs of more than a page that say EAGAIN first */
 	bool continue_rounds;
 	int collapse;
 	bool collapse_spoils;
@@ -61,10 +64,11 @@ static inline int fake_open(const char *path, int flags)
 
 	(void)flags;
 	fake.calls++;
-	if (!strcmp(path, "/sys/kernel/mm/hugepages/hgm")) {
+	if (!strcmp(path, "/sys/kernel/mm/hugepages/hgm") ||
+	    !strcmp(path, "/sys/kernel/vm/hugepages/hgm")) {
 		if (fake.sysfs_error)
 			return fake.sysfs_error;
-		if (!fake.sysfs)
+		if (!fake.sysfs || strcmp(path, fake.sysfs_path) != 0)
 			return -ENOENT;
 	} else if (!strcmp(path, "/proc/self/smaps") && fake.no_smaps) {
 		return fake.no_smaps;
@@ -214,6 +218,8 @@ static inline int fake_uffd_register(int fd, void *addr, uint64_t len, uint64_t 
 {
 	(void)fd;
 	(void)ioctls;
+	if (fake.advice_zero)
+		fake_hgm_split(addr, len);
 	assert_int_equal((uintptr_t)addr, hgm.base);
 	assert_int_equal(len, hgm.len);
 	assert_true(modes & HGM_UFFD_MINOR);
@@ -242,6 +248,11 @@ static inline int fake_uffd_continue(int fd, void *addr, uint64_t len, uint64_t 
 {
 	(void)fd;
 	(void)mode;
+	if (fake.advice_zero && len == FAKE_PAGE && !fake.bit13_is_inert &&
+	    !(fake.rfc && fake.enabled & HGM_UFFD_FEATURE_MINOR_HUGETLBFS_HGM))
+		return -EINVAL;
+	if (fake.advice_zero && !fake.populated) /* of memory without pages */
+		return -EFAULT;
 	/* Never before the whole block has been written through its alias. */
 	assert_true(fake.populated);
 	assert_int_not_equal(*(uint64_t *)fake.alias, 0);
@@ -300,6 +311,7 @@ static inline int set_up(void **state)
 {
 	(void)state;
 	fake = (struct fake){ .features = 0x1fff, .scan = -ENOTTY, .wp_4k = -EINVAL };
+	fake.sysfs_path = "/sys/kernel/mm/hugepages/hgm";
 	fake_hgm_reset();
 	fake_sys.ftruncate = hgm_sys_linux.ftruncate;
 	hgm_sys = &fake_sys;

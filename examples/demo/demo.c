@@ -66,8 +66,9 @@ static void usage(FILE *f)
 		   "  --only NAME          only this run, or the two of this backing; may be "
 		   "repeated\n"
 		   "  --json FILE          write the results there, and the picture beside it\n"
-		   "  --model NAME         run on the model of another kernel: hgm, hgm-next, "
-		   "stock, stock-6.1\n"
+		   "  --model NAME         run on the model of another kernel: hgm, rfc, "
+		   "hgm-next,\n"
+		   "                       stock, stock-6.1\n"
 		   "  --threads            threads in place of a KVM guest\n"
 		   "  --keep               keep the snapshot file\n"
 		   "  --help               this text\n\n"
@@ -111,17 +112,22 @@ static bool select_jobs(const char *name, bool *wanted)
 	return found;
 }
 
-/* Return true if the kernel knows MADV_SPLIT. If not, its rows are shown only on request. */
+static bool says_yes(const struct hgm_caps *caps, const char *name)
+{
+	const struct hgm_cap *cap = hgm_caps_find(caps, name);
+
+	return cap && cap->answer == HGM_YES;
+}
+
+/* Return true if the kernel may have HGM. If not, its rows are shown only on request. */
 static bool kernel_knows_hgm(void)
 {
-	const struct hgm_cap *cap;
 	struct hgm_caps *caps;
 	bool knows;
 
 	if (hgm_caps_probe(&caps, 0))
 		return false;
-	cap = hgm_caps_find(caps, "hgm.advice");
-	knows = cap && cap->answer == HGM_YES;
+	knows = says_yes(caps, "hgm.advice") || says_yes(caps, "hgm.feature");
 	hgm_caps_free(caps);
 	return knows;
 }

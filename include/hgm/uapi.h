@@ -26,14 +26,19 @@
 #define HGM_UFFD_FEATURE_MINOR_SHMEM	    (UINT64_C(1) << 10) /* 5.14 */
 #define HGM_UFFD_FEATURE_EXACT_ADDRESS	    (UINT64_C(1) << 11) /* 5.18 */
 #define HGM_UFFD_FEATURE_WP_HUGETLBFS_SHMEM (UINT64_C(1) << 12) /* 5.19 */
-#define HGM_UFFD_FEATURE_WP_UNPOPULATED \
-	(UINT64_C(1) << 13)			      /* 6.4; the first drafts of HGM used it */
-#define HGM_UFFD_FEATURE_POISON	  (UINT64_C(1) << 14) /* 6.6 */
-#define HGM_UFFD_FEATURE_WP_ASYNC (UINT64_C(1) << 15) /* 6.7 */
-#define HGM_UFFD_FEATURE_MOVE	  (UINT64_C(1) << 16) /* 6.8 */
-#define HGM_UFFD_FEATURE_RWP	  (UINT64_C(1) << 17) /* 7.3 */
+#define HGM_UFFD_FEATURE_WP_UNPOPULATED	    (UINT64_C(1) << 13) /* 6.4 */
+#define HGM_UFFD_FEATURE_POISON		    (UINT64_C(1) << 14) /* 6.6 */
+#define HGM_UFFD_FEATURE_WP_ASYNC	    (UINT64_C(1) << 15) /* 6.7 */
+#define HGM_UFFD_FEATURE_MOVE		    (UINT64_C(1) << 16) /* 6.8 */
+#define HGM_UFFD_FEATURE_RWP		    (UINT64_C(1) << 17) /* 7.3 */
 #define HGM_UFFD_FEATURE_RWP_ASYNC \
 	(UINT64_C(1) << 18) /* 7.3; the kernel accepts it together with RWP only */
+
+/*
+ * Bit 13, too, in the RFC series of high-granularity mapping (2022). That a kernel offers it
+ * proves nothing.
+ */
+#define HGM_UFFD_FEATURE_MINOR_HUGETLBFS_HGM (UINT64_C(1) << 13)
 
 /* UFFDIO_REGISTER modes */
 #define HGM_UFFD_MISSING (UINT64_C(1) << 0)
@@ -78,7 +83,7 @@
 #ifdef __hppa__
 #define HGM_MADV_SPLIT 74
 #else
-#define HGM_MADV_SPLIT 26 /* HGM series only; a stock kernel returns EINVAL */
+#define HGM_MADV_SPLIT 26 /* HGM series v1 and v2 only; a stock kernel returns EINVAL */
 #endif
 
 #define HGM_MADV_GUARD_INSTALL 102 /* 6.13 */

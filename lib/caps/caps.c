@@ -26,6 +26,7 @@ static const struct hgm_probe_row rows[] = {
 	{ "hgm", hgm_probe_hgm },
 	{ "hgm.sysfs", hgm_probe_hgm_sysfs },
 	{ "hgm.advice", hgm_probe_hgm_advice },
+	{ "hgm.feature", hgm_probe_hgm_feature },
 	{ "hgm.split", hgm_probe_hgm_split, HUGETLB_2M },
 	{ "hgm.2m.minor.4k", hgm_probe_hgm_minor, HUGETLB_2M },
 	{ "hgm.2m.collapse", hgm_probe_hgm_collapse, HUGETLB_2M, true },

@@ -34,11 +34,20 @@ enum hgm_memory {
 	HGM_MEMORY_HUGETLB_1G,
 };
 
+/* What feature bit 13 of userfaultfd means on this kernel. */
+enum hgm_bit13 {
+	HGM_BIT13_UNKNOWN,  /* not tried yet */
+	HGM_BIT13_IS_OTHER, /* not known, WP_UNPOPULATED, or of no effect */
+	HGM_BIT13_IS_HGM,   /* MINOR_HUGETLBFS_HGM: CONTINUE takes 4 KiB of hugetlb */
+};
+
 /* One pass over the table, and the answer to the current row. */
 struct hgm_probe {
 	unsigned int flags;
 	uint64_t page; /* bytes */
 	int no_uffd;   /* 0, or the -errno with which no userfaultfd could be opened */
+	enum hgm_bit13 bit13;
+	bool by_feature; /* high-granularity mapping is asked for by bit 13, not MADV_SPLIT */
 
 	uint32_t answer;
 	uint64_t value;
@@ -139,12 +148,23 @@ int hgm_probe_try_collapse(void *addr, uint64_t len);
 
 /*
  * High-granularity mapping of blocks of @block_bytes (2 MiB or 1 GiB): is it proven on this kernel?
- * The verdict is in p->answer; p->reason has the stage that decided it, and the reason. Stops at
- * the first stage that says no. On a kernel without HGM, this takes two system calls. Takes a huge
- * page for a moment if p->flags has HGM_CAPS_USE_HUGE_PAGES and no earlier stage said no. p->page
- * must be set.
+ * The verdict is in p->answer; p->reason has the stage that decided it, the reason, and, if it is
+ * yes, how it is asked for. Stops at the first stage that says no. Takes a huge page for a moment
+ * if p->flags has HGM_CAPS_USE_HUGE_PAGES and no earlier stage said no. p->page must be set.
  */
 void hgm_probe_hgm_verdict(struct hgm_probe *p, uint64_t block_bytes);
+
+/* How it is asked for, as text. */
+static inline const char *hgm_form(const struct hgm_probe *p)
+{
+	return p->by_feature ? "feature bit 13" : "MADV_SPLIT";
+}
+
+/*
+ * MADV_SPLIT is unknown, and bit 13 has the meaning of the RFC v2. Takes no huge page. This is not
+ * the proof, but enough to know that enabling the bit has no other effect.
+ */
+bool hgm_probe_bit13_is_hgm(void);
 
 /* Run the stages of this that take no huge page. If false, the answer has been given. */
 bool hgm_probe_hgm_stages(struct hgm_probe *p, enum hgm_memory memory);
@@ -164,6 +184,7 @@ void hgm_probe_denied_by(char *text, size_t len, int rc, bool user_mode);
 void hgm_probe_hgm(struct hgm_probe *p, const struct hgm_probe_row *row);
 void hgm_probe_hgm_sysfs(struct hgm_probe *p, const struct hgm_probe_row *row);
 void hgm_probe_hgm_advice(struct hgm_probe *p, const struct hgm_probe_row *row);
+void hgm_probe_hgm_feature(struct hgm_probe *p, const struct hgm_probe_row *row);
 void hgm_probe_hgm_split(struct hgm_probe *p, const struct hgm_probe_row *row);
 void hgm_probe_hgm_minor(struct hgm_probe *p, const struct hgm_probe_row *row);
 void hgm_probe_hgm_collapse(struct hgm_probe *p, const struct hgm_probe_row *row);

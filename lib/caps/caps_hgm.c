@@ -2,10 +2,14 @@
 /*
  * High-granularity mapping of hugetlb memory: the stages that take no huge page, and the verdict.
  *
- * No single sign of support is trusted. The first drafts announced it with bit 13 of userfaultfd's
- * features, which is WP_UNPOPULATED since Linux 6.4: it is ignored. The sysfs file was proposed and
- * never written. Advice 26 is free in mainline, and may get another meaning. Therefore each stage
- * can say no, but only the proof on a huge page (caps_hgm_proof.c) says yes.
+ * There are two forms. The series v1 and v2 have MADV_SPLIT. In the RFC v2, a program asks for
+ * feature bit 13 of userfaultfd (MINOR_HUGETLBFS_HGM), and what it then registers for MINOR is as
+ * good as split. That form is tried where MADV_SPLIT is unknown.
+ *
+ * No single sign of support is trusted. Bit 13 is WP_UNPOPULATED since Linux 6.4: that a kernel
+ * takes it says nothing. The sysfs file was proposed, in two places, and never written. Advice 26
+ * is free in mainline, and may get another meaning. Therefore each stage can say no, but only the
+ * proof on a huge page (caps_hgm_proof.c) says yes.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -15,8 +19,10 @@
 #include "caps.h"
 #include "uffd/smaps.h"
 #include "util/error.h"
+#include "util/page.h"
 
-#define SYSFS "/sys/kernel/mm/hugepages/hgm"
+#define EXACT HGM_UFFD_FEATURE_EXACT_ADDRESS
+#define BIT13 HGM_UFFD_FEATURE_MINOR_HUGETLBFS_HGM
 
 static const char *split_name(void)
 {
@@ -26,19 +32,28 @@ static const char *split_name(void)
 /* Never answers yes. True if the file says that HGM is switched off; else nothing is known. */
 static bool sysfs_stage(struct hgm_probe *p)
 {
+	static const char *const paths[] = { "/sys/kernel/mm/hugepages/hgm",
+					     "/sys/kernel/vm/hugepages/hgm" };
+	const char *path = paths[0];
 	char text[64];
-	int rc = hgm_probe_read_text(SYSFS, text, sizeof(text));
+	int rc = hgm_probe_read_text(path, text, sizeof(text));
 
 	if (rc == -ENOENT) {
+		path = paths[1];
+		rc = hgm_probe_read_text(path, text, sizeof(text));
+	}
+	if (rc == -ENOENT) {
 		hgm_probe_answer(p, HGM_UNPROVEN,
-				 SYSFS " is absent, which says nothing: no known kernel has it");
+				 "%s and %s are absent, which says nothing: no known kernel has "
+				 "them",
+				 paths[0], paths[1]);
 	} else if (rc < 0) {
-		hgm_probe_answer_errno(p, rc, SYSFS);
+		hgm_probe_answer_errno(p, rc, path);
 	} else if (!strcmp(text, "0")) {
-		hgm_probe_answer(p, HGM_NO, "switched off: " SYSFS " is 0");
+		hgm_probe_answer(p, HGM_NO, "switched off: %s is 0", path);
 		return true;
 	} else {
-		hgm_probe_answer(p, HGM_UNPROVEN, SYSFS " is '%s': a hint, not a proof", text);
+		hgm_probe_answer(p, HGM_UNPROVEN, "%s is '%s': a hint, not a proof", path, text);
 	}
 	return false;
 }
@@ -59,10 +74,102 @@ static void advice_stage(struct hgm_probe *p)
 		hgm_probe_answer_errno(p, rc, split_name());
 }
 
+/*
+ * CONTINUE of 4 KiB of hugetlb memory that has no pages. It takes none, and fails: with EINVAL if
+ * the size is refused. Returns 1 if it could not be tried; then the answer has been given.
+ */
+static int continue_nothing(struct hgm_probe *p, uint64_t features)
+{
+	unsigned int flags = p->flags;
+	struct hgm_scratch s;
+	int64_t done = 0;
+	int rc = 1;
+
+	p->flags &= ~HGM_CAPS_USE_HUGE_PAGES;
+	if (hgm_scratch_open(p, &s, HGM_MEMORY_HUGETLB_2M) &&
+	    hgm_scratch_register(p, &s, features, HGM_UFFD_MINOR))
+		rc = hgm_sys->uffd_continue(s.uffd, s.primary + p->page, p->page, 0, &done);
+	hgm_scratch_close(&s);
+	p->flags = flags;
+	return rc;
+}
+
+/* Does feature bit 13 make the difference? */
+static void try_feature(struct hgm_probe *p)
+{
+	int fd = hgm_probe_open_uffd(EXACT | BIT13);
+	int rc;
+
+	if (fd == -EINVAL) {
+		hgm_probe_answer(p, HGM_NO,
+				 "UFFDIO_API with feature bit 13 and EXACT_ADDRESS: EINVAL");
+		return;
+	}
+	if (fd < 0) {
+		hgm_probe_answer_errno(p, fd, "no userfaultfd (see uffd.device and uffd.syscall)");
+		return;
+	}
+	hgm_sys->close(fd);
+	rc = continue_nothing(p, EXACT | BIT13);
+	if (rc == -EINVAL)
+		hgm_probe_answer(p, HGM_NO,
+				 "UFFDIO_CONTINUE of 4 KiB of hugetlb with feature bit 13: EINVAL; "
+				 "the bit means WP_UNPOPULATED here (Linux 6.4 or later)");
+	else if (rc < 0 && rc != -EFAULT)
+		hgm_probe_answer_errno(p, rc, "UFFDIO_CONTINUE of 4 KiB of hugetlb without pages");
+	else if (!rc)
+		hgm_probe_answer(p, HGM_NO,
+				 "UFFDIO_CONTINUE of 4 KiB of hugetlb without pages reported "
+				 "success");
+	if (rc != -EFAULT)
+		return;
+	rc = continue_nothing(p, EXACT);
+	if (rc == -EINVAL)
+		hgm_probe_answer(p, HGM_YES,
+				 "UFFDIO_CONTINUE takes 4 KiB of hugetlb, and only with feature "
+				 "bit 13 (MINOR_HUGETLBFS_HGM of the RFC v2)");
+	else if (rc <= 0)
+		hgm_probe_answer(p, HGM_NO,
+				 "UFFDIO_CONTINUE of 4 KiB of hugetlb: the same without feature "
+				 "bit 13, so the bit means something else here");
+}
+
+static void feature_stage(struct hgm_probe *p)
+{
+	try_feature(p);
+	if (p->answer != HGM_UNPROVEN)
+		p->bit13 = p->answer == HGM_YES ? HGM_BIT13_IS_HGM : HGM_BIT13_IS_OTHER;
+}
+
+/*
+ * Where MADV_SPLIT is unknown: is it the RFC v2? If that says no, the answer remains that of the
+ * advice.
+ */
+static bool asked_by_feature(struct hgm_probe *p)
+{
+	struct hgm_probe advice = *p;
+
+	if (p->bit13 == HGM_BIT13_UNKNOWN)
+		feature_stage(p);
+	if (p->bit13 == HGM_BIT13_IS_OTHER) {
+		advice.bit13 = p->bit13;
+		*p = advice;
+	}
+	return p->bit13 == HGM_BIT13_IS_HGM;
+}
+
+bool hgm_probe_bit13_is_hgm(void)
+{
+	struct hgm_probe p = { .page = HGM_PAGE_BYTES };
+
+	advice_stage(&p);
+	return p.answer == HGM_NO && asked_by_feature(&p);
+}
+
 /* A CONTINUE of 4 KiB does not wake a thread that waits at the huge page's base. */
 static void exact_address_stage(struct hgm_probe *p)
 {
-	int fd = hgm_probe_open_uffd(HGM_UFFD_FEATURE_EXACT_ADDRESS);
+	int fd = hgm_probe_open_uffd(EXACT);
 
 	if (fd >= 0) {
 		hgm_sys->close(fd);
@@ -140,17 +247,9 @@ static const char *const *proof_names(enum hgm_memory memory)
 	return memory == HGM_MEMORY_HUGETLB_1G ? large : small;
 }
 
-bool hgm_probe_hgm_stages(struct hgm_probe *p, enum hgm_memory memory)
+/* The stages of the series that has MADV_SPLIT. */
+static bool split_stages(struct hgm_probe *p, enum hgm_memory memory)
 {
-	if (sysfs_stage(p)) {
-		name_stage(p, "hgm.sysfs");
-		return false;
-	}
-	advice_stage(p);
-	if (p->answer != HGM_YES) {
-		name_stage(p, "hgm.advice");
-		return false;
-	}
 	exact_address_stage(p);
 	if (p->answer != HGM_YES) {
 		name_stage(p, "uffd.exact_address");
@@ -163,6 +262,29 @@ bool hgm_probe_hgm_stages(struct hgm_probe *p, enum hgm_memory memory)
 		name_stage(p, "hgm.split");
 		return false;
 	}
+	return true;
+}
+
+bool hgm_probe_hgm_stages(struct hgm_probe *p, enum hgm_memory memory)
+{
+	p->by_feature = false;
+	if (sysfs_stage(p)) {
+		name_stage(p, "hgm.sysfs");
+		return false;
+	}
+	advice_stage(p);
+	if (p->answer == HGM_NO)
+		p->by_feature = asked_by_feature(p);
+	if (p->answer == HGM_UNPROVEN) {
+		name_stage(p, "hgm.feature");
+		return false;
+	}
+	if (p->answer != HGM_YES && !p->by_feature) {
+		name_stage(p, "hgm.advice");
+		return false;
+	}
+	if (!p->by_feature && !split_stages(p, memory))
+		return false;
 	if (!(p->flags & HGM_CAPS_USE_HUGE_PAGES)) {
 		hgm_probe_answer(p, HGM_UNPROVEN,
 				 "%s: not tried, as " HGM_SAY_USE_HUGE_PAGES
@@ -176,6 +298,7 @@ bool hgm_probe_hgm_stages(struct hgm_probe *p, enum hgm_memory memory)
 void hgm_probe_hgm_verdict(struct hgm_probe *p, uint64_t block_bytes)
 {
 	enum hgm_memory memory;
+	size_t used;
 
 	if (block_bytes == UINT64_C(1) << 21) {
 		memory = HGM_MEMORY_HUGETLB_2M;
@@ -187,6 +310,10 @@ void hgm_probe_hgm_verdict(struct hgm_probe *p, uint64_t block_bytes)
 	}
 	if (hgm_probe_hgm_stages(p, memory))
 		name_stage(p, proof_names(memory)[hgm_prove_collapse(p, memory)]);
+	used = strlen(p->reason);
+	if (p->answer == HGM_YES)
+		snprintf(p->reason + used, sizeof(p->reason) - used, "; asked for by %s",
+			 hgm_form(p));
 }
 
 void hgm_probe_hgm(struct hgm_probe *p, const struct hgm_probe_row *row)
@@ -214,6 +341,12 @@ void hgm_probe_hgm_advice(struct hgm_probe *p, const struct hgm_probe_row *row)
 {
 	(void)row;
 	advice_stage(p);
+}
+
+void hgm_probe_hgm_feature(struct hgm_probe *p, const struct hgm_probe_row *row)
+{
+	(void)row;
+	feature_stage(p);
 }
 
 void hgm_probe_hgm_split(struct hgm_probe *p, const struct hgm_probe_row *row)

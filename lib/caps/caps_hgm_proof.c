@@ -44,6 +44,10 @@ static bool begin(struct hgm_probe *p, struct hgm_scratch *s, enum hgm_memory me
 		return false;
 	for (unsigned int i = 0; i < MARKS; i++)
 		*mark(s->alias, s->block, i) = mark_value(i);
+	if (p->by_feature)
+		return hgm_scratch_register(
+			p, s, HGM_UFFD_FEATURE_EXACT_ADDRESS | HGM_UFFD_FEATURE_MINOR_HUGETLBFS_HGM,
+			modes);
 	rc = hgm_sys->madvise(s->primary, s->block, HGM_MADV_SPLIT);
 	if (rc) {
 		hgm_probe_answer_errno(p, rc, "MADV_SPLIT of a mapping of a huge page");
@@ -103,8 +107,9 @@ static bool map_one_page(struct hgm_probe *p, struct hgm_scratch *s)
 
 	if (rc == -EINVAL)
 		hgm_probe_answer(p, HGM_NO,
-				 "UFFDIO_CONTINUE of 4 KiB of a huge page: EINVAL, though "
-				 "MADV_SPLIT was accepted");
+				 "UFFDIO_CONTINUE of 4 KiB of a huge page: EINVAL, though %s was "
+				 "accepted",
+				 hgm_form(p));
 	else if (rc)
 		hgm_probe_answer_errno(p, rc, "UFFDIO_CONTINUE of 4 KiB of a huge page");
 	else if (done != (int64_t)p->page)

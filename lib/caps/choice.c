@@ -170,7 +170,13 @@ static int ask(struct hgm_abilities *all, struct hgm_ability *known, enum questi
 	a = *known;
 	pthread_mutex_unlock(&all->lock);
 	if (!a.known) {
-		struct hgm_probe p = { .flags = HGM_CAPS_USE_HUGE_PAGES, .page = HGM_PAGE_BYTES };
+		struct hgm_probe p = {
+			.flags = HGM_CAPS_USE_HUGE_PAGES,
+			.page = HGM_PAGE_BYTES,
+			.by_feature = hgm_choice_by_feature(all),
+			/* Pages of 4 KiB need the bit in the engine's userfaultfds. */
+			.bit13 = hgm_choice_by_feature(all) ? HGM_BIT13_IS_HGM : HGM_BIT13_IS_OTHER,
+		};
 
 		try_kernel(&p, question, block);
 		a.known = p.answer != HGM_UNPROVEN;
@@ -224,6 +230,11 @@ static int check_kernel(const struct hgm_choice *c, enum hgm_candidate candidate
 		return ask(c->able, block_of(c) == GIB1 ? &a->native_1g : &a->native_2m, IS_NATIVE,
 			   block_of(c), why);
 	return check_collapse(c, candidate, why);
+}
+
+uint64_t hgm_choice_features(void)
+{
+	return hgm_probe_bit13_is_hgm() ? HGM_UFFD_FEATURE_MINOR_HUGETLBFS_HGM : 0;
 }
 
 bool hgm_choice_protects_pages(struct hgm_abilities *a, uint64_t block)

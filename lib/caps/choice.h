@@ -12,10 +12,11 @@
 #include <sys/types.h>
 
 #include <hgm/region.h>
+#include <hgm/uapi.h>
 
 /* Best first. */
 enum hgm_candidate {
-	HGM_CANDIDATE_NATIVE, /* hugetlb with high-granularity mapping */
+	HGM_CANDIDATE_NATIVE, /* hugetlb with high-granularity mapping, of either form */
 	HGM_CANDIDATE_SHMEM,  /* prepared */
 	HGM_CANDIDATE_SHMEM_LAZY,
 	HGM_CANDIDATE_HUGETLB, /* whole blocks */
@@ -76,6 +77,19 @@ int hgm_choice_begin(struct hgm_choice *c, struct hgm_abilities *able,
  * it. Returns -errno, with a text that says why, if there is none.
  */
 int hgm_choice_next(struct hgm_choice *c, enum hgm_candidate *candidate);
+
+/*
+ * Features that native memory needs in the engine's userfaultfds: MINOR_HUGETLBFS_HGM, where the
+ * kernel has the RFC v2 of high-granularity mapping and no MADV_SPLIT; else none. Takes no huge
+ * page.
+ */
+uint64_t hgm_choice_features(void);
+
+/* Is native memory asked for by that feature, and not by MADV_SPLIT? */
+static inline bool hgm_choice_by_feature(const struct hgm_abilities *able)
+{
+	return able->features & HGM_UFFD_FEATURE_MINOR_HUGETLBFS_HGM;
+}
 
 /* Can the pages of native memory be write-protected one by one? */
 bool hgm_choice_protects_pages(struct hgm_abilities *able, uint64_t block_bytes);

@@ -98,7 +98,7 @@ static int open_uffds(struct hgm *h)
 {
 	struct hgm_uffd_opts uo = {
 		.size = sizeof(uo),
-		.optional = WANTED_FEATURES,
+		.optional = WANTED_FEATURES | hgm_choice_features(),
 		.flags = h->opts.flags & HGM_ALLOW_USER_MODE_ONLY ? HGM_UFFD_ALLOW_USER_MODE_ONLY
 								  : 0,
 	};
@@ -113,11 +113,13 @@ static int open_uffds(struct hgm *h)
 	 * WP_UNPOPULATED shows that the kernel is Linux 6.4 or later, which CONTINUE needs to
 	 * install write-protected pages. The feature is not enabled: it would leave markers in the
 	 * holes of anonymous memory (memory.c). They are not needed, because anonymous memory is
-	 * registered for missing pages.
+	 * registered for missing pages. If the same bit is enabled, it means MINOR_HUGETLBFS_HGM,
+	 * and the kernel is older.
 	 */
-	h->abilities.can_continue_wp =
-		hgm_uffd_supported(h->space.uffd[0]) & HGM_UFFD_FEATURE_WP_UNPOPULATED;
 	h->abilities.features = hgm_uffd_features(h->space.uffd[0]);
+	h->abilities.can_continue_wp =
+		hgm_uffd_supported(h->space.uffd[0]) & HGM_UFFD_FEATURE_WP_UNPOPULATED &&
+		!hgm_choice_by_feature(&h->abilities);
 	h->user_mode_only = hgm_uffd_get_via(h->space.uffd[0]) == HGM_UFFD_VIA_USER_MODE_ONLY;
 	h->can_poison = hgm_uffd_features(h->space.uffd[0]) & HGM_UFFD_FEATURE_POISON;
 	rc = hgm_faults_init(h);

@@ -59,10 +59,11 @@ void hgm_region_describe(struct hgm_region *r, uint32_t asked, const char *refus
 
 	if (r->native)
 		snprintf(r->sentence, n,
-			 "hugetlb %s with high-granularity mapping%s: faults cost 4 KiB, full "
-			 "blocks %s",
-			 size, of,
-			 r->collapses ? "are collapsed without copying" : "are not collapsed");
+			 "hugetlb %s with high-granularity mapping by %s%s: faults cost 4 KiB, "
+			 "full blocks %s",
+			 size,
+			 hgm_choice_by_feature(&r->h->abilities) ? "feature bit 13" : "MADV_SPLIT",
+			 of, r->collapses ? "are collapsed without copying" : "are not collapsed");
 	else if (r->backing == HGM_BACKING_HUGETLB)
 		snprintf(r->sentence, n, "hugetlb %s%s: faults wait for a whole block", size, of);
 	else if (r->backing == HGM_BACKING_SHMEM)

@@ -212,6 +212,8 @@ static int split(struct hgm_region *r)
 {
 	struct hgm_smaps smaps;
 
+	if (hgm_choice_by_feature(&r->h->abilities)) /* registration does it */
+		return 0;
 	if (r->callers_mapping && !hgm_smaps_sum(r->view.base, r->mapped, &smaps) && smaps.all_hm)
 		return 0;
 	return hgm_split(r->view.base, r->mapped);

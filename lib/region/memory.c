@@ -10,7 +10,8 @@
  * does not wait for userfaultfd: an absent page gives EIO, and so does a page that cannot be read.
  * /proc/self/pagemap distinguishes the two: the page table entry of a hole is empty. This holds
  * because the engine's userfaultfds do not have WP_UNPOPULATED. With that feature, protecting a
- * hole leaves a marker in its entry that looks like a page in swap (engine.c).
+ * hole leaves a marker in its entry that looks like a page in swap (engine.c). Where they have the
+ * same bit, the kernel is older, and the bit means high-granularity mapping.
  *
  * process_vm_readv() cannot be used: it waits for userfaultfd.
  */

@@ -152,7 +152,7 @@ int model_madvise(void *addr, uint64_t len, int advice)
 	uint64_t start = (uintptr_t)addr;
 	uint64_t end = start + ((len + KIB4 - 1) & ~(KIB4 - 1));
 	bool populates = advice == HGM_MADV_POPULATE_READ || advice == HGM_MADV_POPULATE_WRITE;
-	bool known = model.opts.hgm || model.opts.advice_means_else;
+	bool known = (model.opts.hgm && !model.opts.rfc) || model.opts.advice_means_else;
 	int rc;
 
 	if (advice == HGM_MADV_SPLIT && (!known || start % KIB4 || end < start))

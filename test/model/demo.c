@@ -13,7 +13,7 @@ bool model_use(const char *name, char *why, size_t size)
 
 	if (!model_named(name, &opts)) {
 		snprintf(why, size,
-			 "there is no model '%s'; there are hgm, hgm-next, stock, "
+			 "there is no model '%s'; there are hgm, rfc, hgm-next, stock, "
 			 "stock-6.1",
 			 name);
 		return false;

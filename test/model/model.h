@@ -20,11 +20,13 @@
 #include <stdint.h>
 
 struct model_opts {
-	bool hgm;		/* MADV_SPLIT, CONTINUE of pieces, MADV_COLLAPSE of hugetlb */
-	bool wp_4k;		/* WRITEPROTECT of 4 KiB in split memory: no kernel has it yet */
-	bool pagemap_scan;	/* PAGEMAP_SCAN; if false, it fails with ENOTTY */
-	uint64_t features;	/* of UFFDIO_API; POISON, MOVE and CONTINUE_MODE_WP follow */
-	int sysfs;		/* /sys/kernel/mm/hugepages/hgm: 0 or 1; -1: it does not exist */
+	bool hgm;	   /* MADV_SPLIT, CONTINUE of pieces, MADV_COLLAPSE of hugetlb */
+	bool rfc;	   /* with hgm: by feature bit 13 instead of MADV_SPLIT */
+	bool wp_4k;	   /* WRITEPROTECT of 4 KiB in split memory: no kernel has it yet */
+	bool pagemap_scan; /* PAGEMAP_SCAN; if false, it fails with ENOTTY */
+	uint64_t features; /* of UFFDIO_API; POISON, MOVE and CONTINUE_MODE_WP follow */
+	int sysfs;	   /* the file "hgm": 0 or 1; -1: it does not exist */
+	bool sysfs_in_vm;  /* it is in /sys/kernel/vm/hugepages, not /sys/kernel/mm/hugepages */
 	bool advice_means_else; /* advice 26 succeeds on any memory and has no known effect */
 	bool no_hm;		/* smaps does not show the flag "hm" */
 	bool continue_4k_fails; /* split memory shows "hm", but takes whole huge pages only */
@@ -36,6 +38,7 @@ struct model_opts {
  * "stock":	Linux 6.18; hugetlb maps whole huge pages only
  * "stock-6.1":	Linux 6.1: no POISON, MOVE, WP_ASYNC, CONTINUE_MODE_WP, PAGEMAP_SCAN
  * "hgm":	HGM v2 as posted, on 6.3
+ * "rfc":	the RFC v2 of HGM, of October 2022: a program asks for it with feature bit 13
  * "hgm-next":	HGM on a newer kernel: all of "stock", and write protection of 4 KiB pieces
  */
 bool model_named(const char *name, struct model_opts *out);

@@ -165,6 +165,13 @@ int on_hgm_next(void **state)
 	return 0;
 }
 
+int on_rfc(void **state)
+{
+	(void)state;
+	native_begin_named("rfc");
+	return 0;
+}
+
 int off(void **state)
 {
 	(void)state;

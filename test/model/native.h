@@ -82,9 +82,10 @@ struct model_leaves leaves_of(const struct native *n);
 
 bool page_mapped(const void *addr);
 
-/* Test cases for both HGM kernels. */
+/* Test cases for the HGM kernels. */
 int on_hgm(void **state);
 int on_hgm_next(void **state);
+int on_rfc(void **state);
 int off(void **state);
 
 #define ON_BOTH(fn)                                         \

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #define FEATURES_6_1  UINT64_C(0x1fff)
+#define FEATURES_RFC  UINT64_C(0x3fff)
 #define FEATURES_6_18 UINT64_C(0x1ffff)
 
 static const struct {
@@ -16,6 +17,7 @@ static const struct {
 	{ "stock", { .features = FEATURES_6_18, .pagemap_scan = true } },
 	{ "stock-6.1", { .features = FEATURES_6_1 } },
 	{ "hgm", { .hgm = true, .features = FEATURES_6_1 } },
+	{ "rfc", { .hgm = true, .rfc = true, .features = FEATURES_RFC } },
 	{ "hgm-next",
 	  { .hgm = true, .features = FEATURES_6_18, .pagemap_scan = true, .wp_4k = true } },
 };

@@ -56,7 +56,7 @@ static int continue_one(struct vma *v, uint64_t at, enum level level, bool wp)
 
 static int continue_range(struct vma *v, uint64_t start, uint64_t len, uint64_t mode, int64_t *done)
 {
-	uint64_t grain = v->hm && !model.opts.continue_4k_fails ? KIB4 : v->file->block;
+	uint64_t grain = vma_takes_pieces(v) ? KIB4 : v->file->block;
 	bool wp = mode & HGM_UFFD_CONTINUE_WP;
 	uint64_t at = start;
 	int rc = 0;

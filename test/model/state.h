@@ -238,9 +238,21 @@ int model_uffd_set_mode(int fd, uint64_t enable, uint64_t disable);
 int model_kvm_create_vm(int kvm);
 int model_kvm_guest_memfd(int vm, uint64_t len, uint64_t flags);
 
+/* In the RFC v2, bit 13 has another meaning. */
 static inline bool model_has(uint64_t feature)
 {
+	if (model.opts.rfc)
+		feature &= ~HGM_UFFD_FEATURE_MINOR_HUGETLBFS_HGM;
 	return model.opts.features & feature;
+}
+
+/* Does CONTINUE take pieces of 4 KiB? */
+static inline bool vma_takes_pieces(const struct vma *v)
+{
+	if (!v->hm || model.opts.continue_4k_fails)
+		return false;
+	return !model.opts.rfc ||
+	       (v->ctx && v->ctx->features & HGM_UFFD_FEATURE_MINOR_HUGETLBFS_HGM);
 }
 
 #endif

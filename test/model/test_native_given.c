@@ -344,6 +344,8 @@ static void wrong_guesses(void **state)
 		{ "stock", "hgm.advice", 1 },
 		{ "stock", "hgm.advice", -1 }, /* which has bit 13 */
 		{ "hgm", "switched off", 0 },
+		{ "rfc", "hgm.advice", 1, .continue_4k_fails = true },
+		{ "rfc", "switched off", 0 },
 	};
 
 	(void)state;

@@ -12,7 +12,8 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#define SYSFS "/sys/kernel/mm/hugepages/"
+#define SYSFS	 "/sys/kernel/mm/hugepages/"
+#define SYSFS_VM "/sys/kernel/vm/hugepages/"
 
 static int file_of(const char *text, size_t len)
 {
@@ -83,7 +84,8 @@ static void print_fields(FILE *out, const struct vma *v, const char *flags)
 		flag(v->shared, " sh"), flag(v->modes & HGM_UFFD_MISSING, " um"),
 		flag(v->modes & HGM_UFFD_WP, " uw"), flag(strstr(flags, " lo"), " lo"),
 		flag(strstr(flags, " dc"), " dc"), flag(strstr(flags, " nr"), " nr"),
-		flag(v->modes & HGM_UFFD_MINOR, " ui"), flag(v->hm && !model.opts.no_hm, " hm"));
+		flag(v->modes & HGM_UFFD_MINOR, " ui"),
+		flag(v->hm && !model.opts.no_hm && !model.opts.rfc, " hm"));
 }
 
 /* One real mapping, which may be several of the model's: split, or never merged. */
@@ -180,8 +182,11 @@ int model_open(const char *path, int flags)
 	model_lock();
 	if (!strcmp(path, "/proc/self/smaps")) {
 		fd = smaps();
-	} else if (!strcmp(path, SYSFS "hgm")) {
-		fd = model.opts.sysfs < 0 ? -ENOENT : file_of(model.opts.sysfs ? "1\n" : "0\n", 2);
+	} else if (!strcmp(path, SYSFS "hgm") || !strcmp(path, SYSFS_VM "hgm")) {
+		fd = -ENOENT;
+		if (model.opts.sysfs >= 0 &&
+		    !strncmp(path, SYSFS_VM, sizeof(SYSFS_VM) - 1) == model.opts.sysfs_in_vm)
+			fd = file_of(model.opts.sysfs ? "1\n" : "0\n", 2);
 	} else if (!strncmp(path, SYSFS, sizeof(SYSFS) - 1)) {
 		fd_reconcile();
 		file_look_all();

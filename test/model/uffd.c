@@ -31,9 +31,14 @@ int model_uffd_api(int fd, uint64_t *features, uint64_t *ioctls)
 	}
 	*features = *ioctls = 0;
 	rc = asked & ~model.opts.features ? -EINVAL : 0;
+	if (model.opts.rfc && asked & HGM_UFFD_FEATURE_MINOR_HUGETLBFS_HGM &&
+	    !(asked & HGM_UFFD_FEATURE_EXACT_ADDRESS))
+		rc = -EINVAL;
 	if (!rc) {
 		/* No events: a thread that raises one waits until it is read, but has the lock. */
 		offered = (asked & ~EVENTS) | HGM_UFFD_FEATURE_EXACT_ADDRESS;
+		if (model.opts.rfc)
+			offered &= ~HGM_UFFD_FEATURE_MINOR_HUGETLBFS_HGM;
 		rc = hgm_sys_linux.uffd_api(fd, &offered, ioctls);
 	}
 	if (!rc) {
@@ -86,6 +91,9 @@ static void register_vma(struct vma *v, struct ctx *ctx, uint64_t modes)
 	v->modes = modes;
 	if (!(modes & HGM_UFFD_MINOR))
 		return;
+	/* RFC v2: as good as split, for good */
+	if (model.opts.rfc && v->shared && ctx->features & HGM_UFFD_FEATURE_MINOR_HUGETLBFS_HGM)
+		v->hm = true;
 	/* Mapped pages cause no message, so they must be mapped in the real page table too. */
 	for (uint64_t at = v->start; at < v->end; at += v->file->block)
 		real_map_pieces(v, at, true);

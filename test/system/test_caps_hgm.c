@@ -37,59 +37,32 @@ static bool kernel_knows_split(void)
 	return !madvise(NULL, 0, HGM_MADV_SPLIT);
 }
 
-static unsigned int opens, advices, others;
-
-static int counting_open(const char *path, int flags)
-{
-	opens++;
-	return hgm_sys_linux.open(path, flags);
-}
-
-static int counting_madvise(void *addr, uint64_t len, int advice)
-{
-	advices++;
-	return hgm_sys_linux.madvise(addr, len, advice);
-}
-
-static int counting_memfd(const char *name, unsigned int flags)
-{
-	others++;
-	return hgm_sys_linux.memfd_create(name, flags);
-}
-
-static int counting_mmap(void **out, void *addr, uint64_t len, int prot, int flags, int fd,
-			 uint64_t offset)
-{
-	others++;
-	return hgm_sys_linux.mmap(out, addr, len, prot, flags, fd, offset);
-}
-
-/* Pitfalls 1 and 2, on the kernel that uses bit 13 for something else. */
-static void a_kernel_without_hgm_is_asked_twice(void **state)
+/* Pitfalls 1 and 2, on the kernel that uses bit 13 for something else: it is tried, and says no. */
+static void bit_13_is_not_hgm(void **state)
 {
 	struct hgm_probe p = { .flags = HGM_CAPS_USE_HUGE_PAGES, .page = 4096 };
-	struct hgm_sys counting = hgm_sys_linux;
 	struct holdings before;
+	struct hgm_caps *caps;
+	bool offered;
 
 	(void)state;
 	if (kernel_knows_split())
 		test_skip("this kernel knows advice %d", HGM_MADV_SPLIT);
-	counting.open = counting_open;
-	counting.madvise = counting_madvise;
-	counting.memfd_create = counting_memfd;
-	counting.mmap = counting_mmap;
+	caps = probe(0);
+	offered = hgm_caps_find(caps, "uffd.features")->value & HGM_UFFD_FEATURE_WP_UNPOPULATED;
+	hgm_caps_free(caps);
 	before = take_holdings();
-	hgm_sys = &counting;
-	opens = advices = others = 0;
+	assert_false(hgm_probe_bit13_is_hgm());
 	hgm_probe_hgm_verdict(&p, UINT64_C(1) << 21);
-	hgm_sys = &hgm_sys_linux;
-	assert_same_holdings(&before);
 	assert_int_equal(p.answer, HGM_NO);
 	assert_non_null(strstr(p.reason, "hgm.advice: "));
-	assert_non_null(strstr(p.reason, "EINVAL"));
-	assert_int_equal(opens, 1);
-	assert_int_equal(advices, 1);
-	assert_int_equal(others, 0);
+	assert_int_equal(p.bit13, HGM_BIT13_IS_OTHER);
+	assert_false(p.by_feature);
+	hgm_probe_hgm_feature(&p, NULL);
+	assert_int_equal(p.answer, HGM_NO);
+	if (offered)
+		assert_non_null(strstr(p.reason, "means WP_UNPOPULATED here"));
+	assert_same_holdings(&before);
 }
 
 static void without_hgm_all_its_rows_say_no(void **state)
@@ -126,6 +99,7 @@ static void without_hgm_all_its_rows_say_no(void **state)
 			assert_non_null(
 				strstr(hgm_caps_find(caps, rows[i])->reason, "zero bytes: EINVAL"));
 		}
+		assert_int_equal(answer(caps, "hgm.feature"), HGM_NO);
 		assert_int_not_equal(answer(caps, "hgm.sysfs"), HGM_YES);
 		hgm_caps_free(caps);
 	}
@@ -201,7 +175,7 @@ static void smaps_verifies_a_collapse(void **state)
 }
 
 static const struct CMUnitTest tests[] = {
-	cmocka_unit_test(a_kernel_without_hgm_is_asked_twice),
+	cmocka_unit_test(bit_13_is_not_hgm),
 	cmocka_unit_test(without_hgm_all_its_rows_say_no),
 	cmocka_unit_test(split_needs_no_page_of_the_pool),
 	cmocka_unit_test(smaps_verifies_a_collapse),

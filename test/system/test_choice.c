@@ -4,6 +4,7 @@
  * the caller's request. The region then reports what it is, and why it is nothing better. An
  * impossible request is refused before anything is allocated.
  */
+#include "caps/caps.h"
 #include "caps/choice.h"
 #include "harness.h"
 #include "kernel/sys.h"
@@ -171,7 +172,7 @@ static void is_refused(struct hgm_region_opts o, int want, unsigned int count, b
 
 static bool has_hgm(void)
 {
-	return !before->madvise(NULL, 0, HGM_MADV_SPLIT);
+	return !before->madvise(NULL, 0, HGM_MADV_SPLIT) || hgm_probe_bit13_is_hgm();
 }
 
 static void first_choice(void **state)

@@ -79,16 +79,68 @@ static void feature_bit_13_proves_nothing(void **state)
 	fake.features = 0x1ffff;
 	fake.advice_zero = fake.advice = -EINVAL;
 	assert_verdict(PROVE, HGM_NO, "hgm.advice: ");
-	assert_int_equal(fake.calls, 2); /* open of the sysfs file, madvise */
 	assert_int_equal(fake.reserved, 0);
+	assert_int_equal(fake.populated, 0);
 	assert_row(hgm_probe_hgm, 0, PROVE, HGM_NO, "does not know it");
 	assert_row(hgm_probe_hgm_split, HGM_MEMORY_HUGETLB_2M, PROVE, HGM_NO, "hgm.advice: ");
 	assert_int_equal(fake.calls, 1);
+	assert_row(hgm_probe_hgm_feature, 0, PROVE, HGM_NO, "means WP_UNPOPULATED here");
+	assert_false(hgm_probe_bit13_is_hgm());
+	/* Nor does it, if a kernel takes 4 KiB without it too. */
+	fake.bit13_is_inert = true;
+	assert_verdict(PROVE, HGM_NO, "hgm.advice: ");
+	assert_row(hgm_probe_hgm_feature, 0, PROVE, HGM_NO, "the same without feature bit 13");
+	assert_false(hgm_probe_bit13_is_hgm());
+	fake.bit13_is_inert = false;
 
 	/* Its absence proves nothing either. */
 	fake.features = 0x1fff;
+	assert_row(hgm_probe_hgm_feature, 0, PROVE, HGM_NO, "and EXACT_ADDRESS: EINVAL");
 	fake.advice_zero = fake.advice = 0;
-	assert_verdict(PROVE, HGM_YES, "");
+	assert_verdict(PROVE, HGM_YES, "; asked for by MADV_SPLIT");
+	assert_false(hgm_probe_bit13_is_hgm());
+}
+
+/* The RFC v2: no MADV_SPLIT, and 4 KiB with feature bit 13 */
+static void by_feature(void **state)
+{
+	(void)state;
+	fake.rfc = true;
+	fake.features = 0x3fff;
+	fake.advice_zero = fake.advice = -EINVAL;
+	hgm.no_hm = true;
+	assert_verdict(PROVE, HGM_YES, "contents intact (smaps); asked for by feature bit 13");
+	assert_row(hgm_probe_hgm_feature, 0, 0, HGM_YES, "only with feature bit 13");
+	assert_int_equal(fake.reserved, 2 * 2); /* by the two verdicts: primary and alias */
+	assert_row(hgm_probe_hgm_minor, HGM_MEMORY_HUGETLB_2M, PROVE, HGM_YES, "and no more");
+	assert_row(hgm_probe_hgm_writeprotect, HGM_MEMORY_HUGETLB_2M, PROVE, HGM_NO,
+		   "whole huge pages only");
+	assert_row(hgm_probe_hgm_split, HGM_MEMORY_HUGETLB_2M, PROVE, HGM_NO, "hgm.advice: ");
+	assert_true(hgm_probe_bit13_is_hgm());
+	/* Only the proof says yes. */
+	assert_verdict(0, HGM_UNPROVEN, "minor.4k: not tried");
+	fake.continue_4k = -EINVAL;
+	assert_verdict(PROVE, HGM_NO, "EINVAL, though feature bit 13 was accepted");
+	fake.continue_4k = 0;
+	hgm.maps_neighbours = true;
+	assert_verdict(PROVE, HGM_NO, "also mapped adjacent pages");
+	hgm.maps_neighbours = false;
+	hgm.collapse_inert = true;
+	assert_verdict(PROVE, HGM_NO, "shows only 0 bytes");
+}
+
+/* What could not be tried is not a no. */
+static void by_feature_not_tried(void **state)
+{
+	(void)state;
+	fake.rfc = true;
+	fake.features = 0x3fff;
+	fake.advice_zero = fake.advice = -EINVAL;
+	fake.no_uffd = -EMFILE;
+	assert_verdict(PROVE, HGM_UNPROVEN, "hgm.feature: ");
+	assert_false(hgm_probe_bit13_is_hgm());
+	fake.no_uffd = -EPERM;
+	assert_verdict(PROVE, HGM_NO, "hgm.advice: ");
 }
 
 static void the_sysfs_file_is_a_hint(void **state)
@@ -105,6 +157,8 @@ static void the_sysfs_file_is_a_hint(void **state)
 	assert_row(hgm_probe_hgm_sysfs, 0, 0, HGM_NO, "is 0");
 	assert_int_equal(fake.reserved, 0);
 
+	fake.sysfs_path = "/sys/kernel/vm/hugepages/hgm"; /* the other place that was proposed */
+	assert_verdict(PROVE, HGM_NO, "hgm.sysfs: switched off: /sys/kernel/vm/");
 	fake.sysfs = "";
 	assert_verdict(PROVE, HGM_YES, "");
 	fake.sysfs_error = -EACCES;
@@ -274,6 +328,8 @@ static const struct CMUnitTest tests[] = {
 	CASE(it_is_proven_where_it_works),
 	CASE(unasked_no_huge_page_is_taken),
 	CASE(feature_bit_13_proves_nothing),
+	CASE(by_feature),
+	CASE(by_feature_not_tried),
 	CASE(the_sysfs_file_is_a_hint),
 	CASE(the_advice_means_something_else),
 	CASE(the_advice_is_refused),
