@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * MADV_COLLAPSE of one mapping of huge pages (hgm.md 2.7), with its defects: it fills holes, drops
- * protection, wakes no thread, and its result does not say what happened.
+ * MADV_COLLAPSE of one mapping of huge pages, with its defects: it fills holes, drops protection,
+ * wakes no thread, and its result does not say what happened.
  */
 #include "state.h"
 

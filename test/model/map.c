@@ -145,7 +145,7 @@ int model_munmap(void *addr, uint64_t len)
 	return rc;
 }
 
-/* The kernel takes a 1 GiB leaf with PROT_NONE for a page table (hgm.md 7.1). */
+/* The kernel takes a 1 GiB leaf with PROT_NONE for a page table. */
 static void forbid_1g_leaf(uint64_t start, uint64_t end, int prot)
 {
 	for (struct vma *v = vma_next(start); v && v->start < end; v = v->next) {

@@ -2,8 +2,8 @@
 /*
  * Reading a userfaultfd: which faults the modelled kernel would report, and with what address.
  *
- * The rules (hgm.md 2.3): with EXACT_ADDRESS, the address of the byte. Without it, the start of the
- * huge page or, for MINOR in split memory, of the 4 KiB page.
+ * The rules: with EXACT_ADDRESS, the address of the byte. Without it, the start of the huge page
+ * or, for MINOR in split memory, of the 4 KiB page.
  */
 #include "state.h"
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * MADV_SPLIT of one mapping (hgm.md 2.2): it changes nothing that is mapped, but from now on
- * CONTINUE takes pieces. This cannot be undone.
+ * MADV_SPLIT of one mapping: it changes nothing that is mapped, but from now on CONTINUE takes
+ * pieces. This cannot be undone.
  */
 #include "state.h"
 

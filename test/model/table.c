@@ -319,7 +319,7 @@ static void open_pagemap(void)
 		model_bug("/proc/self/pagemap: %s", strerror(errno));
 }
 
-/* A child has the mappings, but none of their page tables, and is not registered (hgm.md 2.6). */
+/* A child has the mappings, but none of their page tables, and is not registered. */
 static void forked(void)
 {
 	for (struct vma *v = model.vmas; v; v = v->next)

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * MADV_COLLAPSE of huge pages: hgm.md 2.7.
+ * MADV_COLLAPSE of huge pages.
  */
 #include "play.h"
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * UFFDIO_CONTINUE of pieces: hgm.md 2.4.
+ * UFFDIO_CONTINUE of pieces.
  */
 #include "play.h"
 

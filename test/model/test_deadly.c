@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * What crashes HGM v2 ends the test at once: hgm.md 2.7, 7.1 and 7.2. Each case runs in a child.
+ * What crashes HGM v2 ends the test at once. Each case runs in a child.
  */
 #include "play.h"
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Memory errors: hgm.md 2.4, 2.7, 2.8 and 7.3.2. One is always that of a whole huge page.
+ * Memory errors. One is always that of a whole huge page.
  */
 #include "play.h"
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * MADV_SPLIT: hgm.md 2.1, 2.2, and the fault addresses of 2.3. Also kernels on which the advice has
- * another meaning.
+ * MADV_SPLIT, and the fault addresses in split memory. Also kernels on which the advice has another
+ * meaning.
  */
 #include "play.h"
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Ordinary faults in holes, and the other operations: hgm.md 2.5 and 2.6.
+ * Ordinary faults in holes, and the other operations.
  */
 #include "play.h"
 

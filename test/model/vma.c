@@ -243,7 +243,7 @@ uint64_t vma_1g_leaf(struct vma *v, uint64_t start, uint64_t end)
 
 /*
  * The kernel's mincore() writes one byte for each 4 KiB of an entry, leaf or hole, into a buffer of
- * one page, however few were asked for (hgm.md 7.2).
+ * one page, however few were asked for.
  */
 void vma_mincore(const struct vma *v, uint64_t start, uint64_t end)
 {

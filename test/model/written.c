@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * HGM v2 warns at the first write to a leaf below the size of the huge page that was protected and
- * is not any more (hgm.md 4). Nothing tells the model of a write. It keeps a checksum of each such
- * 4 KiB, and looks whether the contents have changed. A write through another mapping counts too.
+ * is not any more. Nothing tells the model of a write. It keeps a checksum of each such 4 KiB, and
+ * looks whether the contents have changed. A write through another mapping counts too.
  */
 #include "state.h"
 
