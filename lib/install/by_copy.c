@@ -141,7 +141,7 @@ static int copy_alike(struct hgm_arrival *a, uint64_t *copied)
 	*copied = range.done >> HGM_PAGE_SHIFT;
 	hgm_arrival_advance(a, range.done >> HGM_PAGE_SHIFT);
 	if (rc != -EEXIST)
-		return hgm_resolve_outcome(r, rc);
+		return hgm_resolve_outcome(r, hgm_shrunk_outcome(r, a->install_page, rc));
 	/* ZEROPAGE mistakes a protection mark for a page. COPY does not, so ask it. */
 	if (a->zero && !r->alias) {
 		hgm_by_copy_zeroes(a, from + range.done);

@@ -168,7 +168,7 @@ static int unpoison(struct hgm_region *r, uint64_t page, uint64_t pages)
 					   .step = unit };
 
 		rc = copy_zeroes(r, page, unit_pages, &range);
-		rc = rc == -ENOENT ? 0 : rc;
+		rc = hgm_shrunk_outcome(r, page, rc == -ENOENT ? 0 : rc);
 		existed += range.existed;
 		pages -= pages < unit_pages ? pages : unit_pages;
 	}

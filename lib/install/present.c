@@ -111,6 +111,7 @@ int hgm_resolve_fill_hole(struct hgm_region *r, uint64_t page)
 		rc = hgm_sys->uffd_copy(fd, addr, r->zeroes, unit, 0, &done);
 	else
 		rc = hgm_sys->uffd_zeropage(fd, addr, unit, 0, &done);
+	rc = hgm_shrunk_outcome(r, page, rc);
 	if ((rc == -ENOMEM || rc == -ENOSPC) &&
 	    atomic_load_explicit(&r->dying, memory_order_acquire))
 		rc = fill_dying(addr, unit);
@@ -173,7 +174,7 @@ static int map_discarded(struct hgm_region *r, uint64_t page, bool *installed)
 
 	hgm_resolve_count(r, &range);
 	*installed = range.installed;
-	return hgm_resolve_outcome(r, rc);
+	return hgm_resolve_outcome(r, hgm_shrunk_outcome(r, page, rc));
 }
 
 int hgm_map_anon(struct hgm_region *r, uint64_t page, bool wake_later, bool *installed)

@@ -247,6 +247,12 @@ int hgm_mapping_check(const void *addr, uint64_t len, int fd, uint64_t offset);
  */
 bool hgm_shrunk(const struct hgm_region *r, uint64_t page);
 
+/*
+ * What COPY or ZEROPAGE of @page ended with. Beyond the end of the file this is -EFAULT, also where
+ * the kernel says -ENOMEM (7.3), for which there would be no use to wait.
+ */
+int hgm_shrunk_outcome(const struct hgm_region *r, uint64_t page, int rc);
+
 /* Copy into the alias without dying of SIGBUS. Returns the bytes in whole pages, or -errno. */
 int64_t hgm_shrunk_copy(const struct hgm_region *r, void *to, const void *from, uint64_t bytes);
 

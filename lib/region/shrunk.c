@@ -21,6 +21,11 @@ bool hgm_shrunk(const struct hgm_region *r, uint64_t page)
 	       r->fd_offset + (page << HGM_PAGE_SHIFT) >= kind.size;
 }
 
+int hgm_shrunk_outcome(const struct hgm_region *r, uint64_t page, int rc)
+{
+	return rc == -ENOMEM && hgm_shrunk(r, page) ? -EFAULT : rc;
+}
+
 int64_t hgm_shrunk_copy(const struct hgm_region *r, void *to, const void *from, uint64_t bytes)
 {
 	int64_t n;
