@@ -21,6 +21,7 @@
 #
 # Environment:
 #   HGM_KERNELS_MIRROR  where packages come from; default http://deb.debian.org
+#   HGM_KERNELS_SHORT   if true, suite 'long' is left out, too
 #   HGM_KERNELS_ACCEL   QEMU's -accel; default tcg, because nested KVM may hang instead of failing
 #   HGM_KERNELS_LIMIT   seconds for one kernel; default 2400
 #   HGM_KERNELS_AT_A_TIME  how many run side by side, with 5 GiB each; default 2
