@@ -232,9 +232,12 @@ static int check_kernel(const struct hgm_choice *c, enum hgm_candidate candidate
 	return check_collapse(c, candidate, why);
 }
 
-uint64_t hgm_choice_features(void)
+uint64_t hgm_choice_features(uint64_t offered)
 {
-	return hgm_probe_bit13_is_hgm() ? HGM_UFFD_FEATURE_MINOR_HUGETLBFS_HGM : 0;
+	const uint64_t bit13 = HGM_UFFD_FEATURE_MINOR_HUGETLBFS_HGM;
+	bool maybe = offered & bit13 && !(offered & HGM_UFFD_FEATURE_POISON);
+
+	return maybe && hgm_probe_bit13_is_hgm() ? bit13 : 0;
 }
 
 bool hgm_choice_protects_pages(struct hgm_abilities *a, uint64_t block)

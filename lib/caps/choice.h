@@ -80,10 +80,11 @@ int hgm_choice_next(struct hgm_choice *c, enum hgm_candidate *candidate);
 
 /*
  * Features that native memory needs in the engine's userfaultfds: MINOR_HUGETLBFS_HGM, where the
- * kernel has the RFC v2 of high-granularity mapping and no MADV_SPLIT; else none. Takes no huge
- * page.
+ * kernel has the RFC v2 of high-granularity mapping and no MADV_SPLIT; else none. @offered: the
+ * features that the kernel offers. Takes no huge page. A kernel that offers POISON (6.6) is not
+ * tried: bit 13 is WP_UNPOPULATED there.
  */
-uint64_t hgm_choice_features(void);
+uint64_t hgm_choice_features(uint64_t offered);
 
 /* Is native memory asked for by that feature, and not by MADV_SPLIT? */
 static inline bool hgm_choice_by_feature(const struct hgm_abilities *able)

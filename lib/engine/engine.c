@@ -98,17 +98,25 @@ static int open_uffds(struct hgm *h)
 {
 	struct hgm_uffd_opts uo = {
 		.size = sizeof(uo),
-		.optional = WANTED_FEATURES | hgm_choice_features(),
+		.optional = WANTED_FEATURES,
 		.flags = h->opts.flags & HGM_ALLOW_USER_MODE_ONLY ? HGM_UFFD_ALLOW_USER_MODE_ONLY
 								  : 0,
 	};
-	int rc;
+	struct hgm_uffd **first = &h->space.uffd[0];
+	uint64_t more;
+	int rc = hgm_uffd_open(first, &uo);
 
-	for (unsigned int i = 0; i < h->space.stripes; i++) {
-		rc = hgm_uffd_open(&h->space.uffd[i], &uo);
-		if (rc)
-			return rc;
+	more = rc ? 0 : hgm_choice_features(hgm_uffd_supported(*first));
+	if (more) {
+		hgm_uffd_close(*first);
+		*first = NULL;
+		uo.optional |= more;
+		rc = hgm_uffd_open(first, &uo);
 	}
+	for (unsigned int i = 1; !rc && i < h->space.stripes; i++)
+		rc = hgm_uffd_open(&h->space.uffd[i], &uo);
+	if (rc)
+		return rc;
 	/*
 	 * WP_UNPOPULATED shows that the kernel is Linux 6.4 or later, which CONTINUE needs to
 	 * install write-protected pages. The feature is not enabled: it would leave markers in the
