@@ -224,8 +224,8 @@ HGM_PUBLIC int hgm_region_create(struct hgm_region **out, struct hgm *h,
  * Threads that still wait for a page of the region, or touch one later, get SIGSEGV (a vCPU gets
  * EFAULT from KVM_RUN), and never wrong contents. With HGM_BACKING_MAPPING the mapping stays,
  * unregistered. Pages that have arrived keep their contents. All other pages raise SIGBUS if the
- * kernel can poison (6.6). If it cannot, the whole mapping is emptied by MADV_DONTNEED_LOCKED and
- * becomes PROT_NONE, unless everything has arrived.
+ * kernel can poison (6.6). If it cannot, the whole mapping becomes PROT_NONE, unless everything has
+ * arrived.
  *
  * Calling thread: any but the library's own and hgm_read_fn. Blocks as described. Since: 0.1.
  */

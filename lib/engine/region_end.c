@@ -2,6 +2,7 @@
 /*
  * The end of a region. Threads that still wait are released, and never see wrong bytes.
  */
+#include <errno.h>
 #include <sys/mman.h>
 #include <time.h>
 
@@ -83,16 +84,16 @@ static bool replace(struct hgm_region *r)
 }
 
 /*
- * Make a caller's mapping inaccessible. It is unmapped first, because of the kernel above. Nothing
- * maps pages any more, so it stays unmapped. Kernels before 5.18 cannot unmap hugetlb so, and need
- * not.
+ * Make a caller's mapping inaccessible. That of hugetlb is unmapped first, because of the kernel
+ * above; its pages stay in the file. Nothing maps pages any more, so it stays unmapped. Kernels
+ * before 5.18 cannot do this, and need not.
  */
 static bool protect(struct hgm_region *r)
 {
 	bool ok = true;
 
 	for_each_kept (r, 0, r->mapped, at, len) {
-		int rc = hgm_view_drop(&r->view, at, len);
+		int rc = r->backing == HGM_BACKING_HUGETLB ? hgm_view_drop(&r->view, at, len) : 0;
 
 		ok &= (!rc || rc == -EINVAL) &&
 		      !hgm_sys->mprotect(r->view.base + at, len, PROT_NONE);
