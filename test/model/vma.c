@@ -99,10 +99,12 @@ static void end_pages(struct vma *v)
 
 	written_look(v->start, v->end, true);
 	for (uint64_t i = 0; i < pages; i++) {
+		unsigned long long at = v->start + i * v->file->block;
+
 		if (model.opts.hgm && v->prot == PROT_NONE && v->page[i].kind == KIND_LEAF &&
 		    v->file->level == LEVEL_PUD)
 			model_bug("munmap() of a 1 GiB leaf with PROT_NONE never returns: %#llx",
-				  (unsigned long long)(v->start + i * v->file->block));
+				  at);
 		tree_free(&v->page[i], v->file->level);
 	}
 }
