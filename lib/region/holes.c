@@ -27,7 +27,7 @@ static bool hole_in_table(const struct hgm_region *r, const char *addr, uint64_t
 	if (hgm_space_entries(r->view.space, addr, pages, entry) != (int64_t)pages)
 		return false;
 	for (uint64_t i = 0; i < pages; i++)
-		if (!(entry[i] & (HGM_ENTRY_PRESENT | HGM_ENTRY_SWAPPED)))
+		if (hgm_entry_empty(entry[i]))
 			return true;
 	return false;
 }

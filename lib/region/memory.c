@@ -109,7 +109,7 @@ static uint64_t holes(const struct reading *g, uint64_t at, bool *there)
 
 	*there = false;
 	while ((int64_t)n < got && !*there) {
-		*there = entry[n] & (HGM_ENTRY_PRESENT | HGM_ENTRY_SWAPPED);
+		*there = !hgm_entry_empty(entry[n]);
 		n += !*there;
 	}
 	return n;

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * A view: one mapping of a region in an address space, with the userfaultfds that serve it. What
- * the kernel is asked about a mapping, or told to do with it, goes through here.
+ * A view: one mapping of a region in an address space, with the userfaultfds that serve it.
  */
 #ifndef HGM_LIB_VIEW_H
 #define HGM_LIB_VIEW_H
@@ -50,9 +49,11 @@ void hgm_space_close(struct hgm_space *s);
 int64_t hgm_space_entries(const struct hgm_space *s, const void *addr, uint64_t pages,
 			  uint64_t *entry);
 
-/* Bits of an entry. An entry without both is empty: a hole, or memory that was never touched. */
-#define HGM_ENTRY_PRESENT (UINT64_C(1) << 63)
-#define HGM_ENTRY_SWAPPED (UINT64_C(1) << 62)
+/* Is there no page behind an entry, in memory or in swap? */
+static inline bool hgm_entry_empty(uint64_t entry)
+{
+	return !(entry >> 62); /* bits 63 and 62: present, swapped */
+}
 
 static inline char *hgm_view_at(const struct hgm_view *v, uint64_t page)
 {
