@@ -203,6 +203,15 @@ void native_make(struct native *n, uint64_t block, uint64_t length, enum feed_ki
 		fail_msg("not native: %s", info_of(n->r).sentence);
 }
 
+struct hgm_region_opts native_opts(uint32_t backing, uint64_t length, const struct feed *feed)
+{
+	return (struct hgm_region_opts){ .size = sizeof(struct hgm_region_opts),
+					 .length = length,
+					 .backing = backing,
+					 .source = feed_source(feed),
+					 .fd = -1 };
+}
+
 void native_free(struct native *n)
 {
 	hgm_region_destroy(n->r);

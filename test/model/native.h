@@ -69,6 +69,9 @@ void native_make(struct native *n, uint64_t block, uint64_t length, enum feed_ki
 		 uint32_t flags);
 void native_free(struct native *n);
 
+/* Options of a region of a backing, for hgm_region_create(). */
+struct hgm_region_opts native_opts(uint32_t backing, uint64_t length, const struct feed *feed);
+
 extern const struct contents native_contents;
 
 /* Every byte is right. Every block is huge, according to the library and to the page table. */

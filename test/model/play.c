@@ -346,3 +346,16 @@ int in_child(int (*fn)(void), const char *words)
 		fail_msg("status %#x, '%s'", (unsigned int)status, text);
 	return 0;
 }
+
+uint64_t pages_with(uint64_t bit)
+{
+	int fd = hgm_sys->open("/proc/self/pagemap", 0);
+	uint64_t word, n = 0;
+
+	for (uint64_t at = 0; at < s.len; at += K4) {
+		hgm_sys->pread(fd, &word, 8, ((uintptr_t)s.primary + at) / K4 * 8);
+		n += !!(word & bit);
+	}
+	hgm_sys->close(fd);
+	return n;
+}

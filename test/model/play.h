@@ -143,6 +143,11 @@ bool smaps_flag(uint64_t offset, const char *flag);
  */
 int in_child(int (*fn)(void), const char *words);
 
+/* Bits of an entry of pagemap, and the number of pages of the primary whose entries have one. */
+#define PAGEMAP_PRESENT (UINT64_C(1) << 63)
+#define PAGEMAP_UFFD_WP (UINT64_C(1) << 57)
+uint64_t pages_with(uint64_t bit);
+
 struct model_pool pool_now(uint64_t block); /* read from sysfs */
 
 #endif

@@ -61,19 +61,6 @@ static void collapse_skips_it(void **state)
 	assert_leaves(0, 1, 1);
 }
 
-static uint64_t present_pages(void)
-{
-	int fd = hgm_sys->open("/proc/self/pagemap", 0);
-	uint64_t word, n = 0;
-
-	for (uint64_t at = 0; at < s.len; at += K4) {
-		hgm_sys->pread(fd, &word, 8, ((uintptr_t)s.primary + at) / K4 * 8);
-		n += word >> 63;
-	}
-	hgm_sys->close(fd);
-	return n;
-}
-
 static _Thread_local sigjmp_buf back;
 static _Atomic int touched; /* 1: without a signal */
 
@@ -117,10 +104,10 @@ static void leaves_are_replaced(void **state)
 	fill(0, 2 * M2);
 	assert_did(cont(0, 3 * K4), 3 * K4);
 	assert_did(cont(M2, K4), K4);
-	assert_int_equal(present_pages(), 4);
+	assert_int_equal(pages_with(PAGEMAP_PRESENT), 4);
 	poison(100 * K4);
 	assert_int_equal(smaps_kb(0, "HugetlbPteMapped"), 16);
-	assert_int_equal(present_pages(), 1);
+	assert_int_equal(pages_with(PAGEMAP_PRESENT), 1);
 	assert_true(touch_is_sigbus(K4));
 	assert_true(touch_is_sigbus(200 * K4)); /* a hole */
 	touch_silently(M2, true);

@@ -193,15 +193,6 @@ static void private_or_not_aligned(void **state)
 	feed_free(feed);
 }
 
-static struct hgm_region_opts of(uint32_t backing, uint64_t length, const struct feed *feed)
-{
-	return (struct hgm_region_opts){ .size = sizeof(struct hgm_region_opts),
-					 .length = length,
-					 .backing = backing,
-					 .source = feed_source(feed),
-					 .fd = -1 };
-}
-
 static void assert_pool(const struct model_pool *before, uint64_t block)
 {
 	struct model_pool now = model_pool(block);
@@ -228,14 +219,14 @@ static void too_small_a_pool(void **state)
 	native_begin(&opts);
 	pool = model_pool(LEAF);
 	h = engine(1);
-	o = of(HGM_BACKING_AUTO, LENGTH, feed);
+	o = native_opts(HGM_BACKING_AUTO, LENGTH, feed);
 	assert_ok(hgm_region_create(&r, h, &o));
 	assert_int_equal(info_of(r).backing, HGM_BACKING_SHMEM);
 	if (!strstr(info_of(r).sentence, "not enough free huge pages"))
 		fail_msg("%s", info_of(r).sentence);
 	assert_pool(&pool, LEAF);
 	hgm_region_destroy(r);
-	o = of(HGM_BACKING_HUGETLB, LENGTH, feed);
+	o = native_opts(HGM_BACKING_HUGETLB, LENGTH, feed);
 	assert_error(hgm_region_create(&r, h, &o), -ENOMEM);
 	says("not enough free huge pages");
 	o.block_bytes = GIB;
@@ -268,7 +259,7 @@ static void dry_while_prepared(void **state)
 	struct theirs t;
 
 	(void)state;
-	o = of(HGM_BACKING_HUGETLB, LENGTH, feed);
+	o = native_opts(HGM_BACKING_HUGETLB, LENGTH, feed);
 	assert_ok(hgm_region_create(&r, h, &o)); /* makes the library test the kernel */
 	hgm_region_destroy(r);
 	pool = model_pool(LEAF);
@@ -367,12 +358,12 @@ static void wrong_guesses(void **state)
 		pool = model_pool(LEAF);
 		pool_1g = model_pool(GIB);
 		h = engine(1);
-		o = of(HGM_BACKING_AUTO, LENGTH, feed);
+		o = native_opts(HGM_BACKING_AUTO, LENGTH, feed);
 		assert_ok(hgm_region_create(&r, h, &o));
 		if (info_of(r).backing != HGM_BACKING_SHMEM || !strstr(info_of(r).sentence, g->why))
 			fail_msg("guess %zu: %s", i, info_of(r).sentence);
 		hgm_region_destroy(r);
-		o = of(HGM_BACKING_HUGETLB, LENGTH, feed);
+		o = native_opts(HGM_BACKING_HUGETLB, LENGTH, feed);
 		assert_ok(hgm_region_create(&r, h, &o));
 		if (info_of(r).map_bytes != LEAF || !strstr(info_of(r).sentence, g->why))
 			fail_msg("guess %zu: %s", i, info_of(r).sentence);

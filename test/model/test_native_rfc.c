@@ -10,15 +10,6 @@
 #define LENGTH (8 * MIB)
 #define BIT13  HGM_UFFD_FEATURE_MINOR_HUGETLBFS_HGM
 
-static struct hgm_region_opts of(uint32_t backing, const struct feed *feed)
-{
-	return (struct hgm_region_opts){ .size = sizeof(struct hgm_region_opts),
-					 .length = LENGTH,
-					 .backing = backing,
-					 .source = feed_source(feed),
-					 .fd = -1 };
-}
-
 static void assert_by_feature(const struct hgm_region *r, uint64_t block)
 {
 	struct hgm_region_info info = info_of(r);
@@ -64,7 +55,7 @@ static void restores_1g(void **state)
 static void chosen(void **state)
 {
 	struct feed *feed = feed_make(FEED_NOW, &native_contents, LENGTH);
-	struct hgm_region_opts o = of(HGM_BACKING_AUTO, feed);
+	struct hgm_region_opts o = native_opts(HGM_BACKING_AUTO, LENGTH, feed);
 	struct hgm *h = engine(1);
 	struct hgm_region *r;
 	void *at;
@@ -79,7 +70,7 @@ static void chosen(void **state)
 	assert_true(fd >= 0);
 	assert_ok(hgm_sys->ftruncate(fd, LENGTH));
 	assert_ok(hgm_sys->mmap(&at, NULL, LENGTH, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0));
-	o = of(HGM_BACKING_MAPPING, feed);
+	o = native_opts(HGM_BACKING_MAPPING, LENGTH, feed);
 	o.fd = fd;
 	o.addr = at;
 	assert_ok(hgm_region_create(&r, h, &o));

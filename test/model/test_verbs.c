@@ -102,19 +102,6 @@ static void minor_before_missing(void **state)
 	assert_leaves(0, 1, 1);
 }
 
-static uint64_t protected_pages(void)
-{
-	int fd = hgm_sys->open("/proc/self/pagemap", 0);
-	uint64_t word, n = 0;
-
-	for (uint64_t at = 0; at < s.len; at += K4) {
-		hgm_sys->pread(fd, &word, 8, ((uintptr_t)s.primary + at) / K4 * 8);
-		n += word >> 57 & 1;
-	}
-	hgm_sys->close(fd);
-	return n;
-}
-
 /* 2.6 only whole huge pages, even of 4 KiB mappings */
 static void protects_whole_pages(void **state)
 {
@@ -125,9 +112,9 @@ static void protects_whole_pages(void **state)
 	assert_int_equal(protect(0, K4, true), -EINVAL);
 	assert_int_equal(protect(0, K4, false), -EINVAL);
 	assert_int_equal(protect(0, M2, true), 0);
-	assert_int_equal(protected_pages(), 512); /* one PTE, 511 markers */
+	assert_int_equal(pages_with(PAGEMAP_UFFD_WP), 512); /* one PTE, 511 markers */
 	assert_int_equal(protect(0, M2, false), 0);
-	assert_int_equal(protected_pages(), 0);
+	assert_int_equal(pages_with(PAGEMAP_UFFD_WP), 0);
 }
 
 /* 4, 7.3.4 the WARN comes at the first write to a smaller leaf that was protected, once */
@@ -179,9 +166,9 @@ static void protects_whole_pages_1g(void **state)
 	assert_int_equal(protect(0, G1, true), 0);
 	s.alias[0] = 1;
 	assert_did(cont(0, K4), K4);
-	assert_int_equal(protected_pages(), 262143);
+	assert_int_equal(pages_with(PAGEMAP_UFFD_WP), 262143);
 	assert_did(cont(M2, M2), M2);
-	assert_int_equal(protected_pages(), 261631);
+	assert_int_equal(pages_with(PAGEMAP_UFFD_WP), 261631);
 }
 
 /* 2.6 markers: a smaller CONTINUE splits them and clears its piece, which is then writable */
@@ -193,12 +180,12 @@ static void markers(void **state)
 	begin(M2, 1, MINOR | WP);
 	fill(0, M2);
 	assert_int_equal(protect(0, M2, true), 0);
-	assert_int_equal(protected_pages(), 512);
+	assert_int_equal(pages_with(PAGEMAP_UFFD_WP), 512);
 	touch_start(&t, 5, true);
 	assert_told(5, HGM_UFFD_FAULT_MINOR | HGM_UFFD_FAULT_WRITE); /* no WP flag */
 	assert_did(cont(0, K4), K4);
 	touch_end(&t);
-	assert_int_equal(protected_pages(), 511);
+	assert_int_equal(pages_with(PAGEMAP_UFFD_WP), 511);
 	touch_silently(7, true);
 }
 
@@ -321,12 +308,12 @@ static void next_kernel(void **state)
 	assert_int_equal(s.ioctls, 0x1cc);
 	fill(0, M2);
 	assert_did(cont_mode(0, 2 * K4, HGM_UFFD_CONTINUE_WP), 2 * K4);
-	assert_int_equal(protected_pages(), 2);
+	assert_int_equal(pages_with(PAGEMAP_UFFD_WP), 2);
 	touch_start(&t, K4 + 5, true);
 	assert_told(K4 + 5, HGM_UFFD_FAULT_WP | HGM_UFFD_FAULT_WRITE);
 	assert_int_equal(protect(K4, K4, false), 0);
 	touch_end(&t);
-	assert_int_equal(protected_pages(), 1);
+	assert_int_equal(pages_with(PAGEMAP_UFFD_WP), 1);
 }
 
 static const struct CMUnitTest tests[] = {
