@@ -8,21 +8,21 @@
 #include <sched.h>
 #include <signal.h>
 
-static enum place any_place(struct random *r)
+static enum backing any_backing(struct random *r)
 {
-	enum place place;
+	enum backing backing;
 
 	do
-		place = (enum place)random_below(r, PLACES);
-	while (!may(place));
-	return place;
+		backing = (enum backing)random_below(r, BACKINGS);
+	while (!may(backing));
+	return backing;
 }
 
-static uint64_t any_pages(struct random *r, enum place place)
+static uint64_t any_pages(struct random *r, enum backing backing)
 {
-	uint64_t block = place_block(place) / PAGE, pages;
+	uint64_t block = backing_block(backing) / PAGE, pages;
 
-	if (place >= PLACES_SMALL)
+	if (backing >= BACKINGS_SMALL)
 		return block * (1 + random_below(r, 4));
 	pages = UINT64_C(1) << random_below(r, 13);
 	if (random_one_in(r, 2)) /* an arbitrary number */
@@ -44,26 +44,26 @@ static uint32_t any_flags(struct random *r)
 	return flags[random_below(r, sizeof(flags) / sizeof(flags[0]))];
 }
 
-static int try_place(struct arena *a)
+static int try_backing(struct arena *a)
 {
-	return field_try(&a->field, life.h, a->place, a->pages * PAGE, supply_source(a->supply),
-			 a->index * ARENA_MAX, a->flags);
+	return ram_try(&a->ram, life.h, a->backing, a->pages * PAGE, supply_source(a->supply),
+		       a->index * ARENA_MAX, a->flags);
 }
 
 /* All huge pages may be in use by others. */
-static void make_field(struct arena *a, struct random *r)
+static void make_ram(struct arena *a, struct random *r)
 {
 	int rc;
 
-	a->place = any_place(r);
-	a->pages = any_pages(r, a->place);
+	a->backing = any_backing(r);
+	a->pages = any_pages(r, a->backing);
 	a->flags = any_flags(r);
 	a->supply = supply_any(r);
 	a->run = UINT64_C(1) << random_below(r, 7);
-	rc = place_lacking(a->place, a->pages * PAGE) ? -ENOMEM : try_place(a);
-	if (rc == -ENOMEM && a->place >= PLACES_SMALL) {
-		a->place = may(PLACE_SHMEM) ? PLACE_SHMEM : PLACE_ANON;
-		rc = try_place(a);
+	rc = backing_lacking(a->backing, a->pages * PAGE) ? -ENOMEM : try_backing(a);
+	if (rc == -ENOMEM && a->backing >= BACKINGS_SMALL) {
+		a->backing = may(BACKING_SHMEM) ? BACKING_SHMEM : BACKING_ANON;
+		rc = try_backing(a);
 	}
 	must(rc, "hgm_region_create");
 }
@@ -72,9 +72,9 @@ void arena_begin(struct arena *a, struct random *r)
 {
 	for (uint64_t page = 0; page < PAGES_MAX; page++)
 		atomic_store_explicit(&a->truth[page], SOURCE, memory_order_relaxed);
-	make_field(a, r);
-	note(a, 0, "created", 0, a->pages, a->place);
-	atomic_store(&a->addr, a->field.addr);
+	make_ram(a, r);
+	note(a, 0, "created", 0, a->pages, a->backing);
+	atomic_store(&a->addr, a->ram.addr);
 	atomic_store(&a->state, ARENA_LIVE);
 	atomic_fetch_add(&tally.regions, 1);
 }
@@ -89,9 +89,9 @@ void arena_ended(struct arena *a)
 
 	while (atomic_load(&a->pins))
 		sched_yield();
-	for (uint64_t page = 0; a->field.mapping && page < a->pages; page++) {
+	for (uint64_t page = 0; a->ram.mapping && page < a->pages; page++) {
 		uint64_t truth = truth_of(a, page);
-		int sig = page_copy(copy, a->field.mapping + page * PAGE), word;
+		int sig = page_copy(copy, a->ram.mapping + page * PAGE), word;
 
 		if (truth & WRITING || (sig && !is_written(truth)))
 			continue;
@@ -104,7 +104,7 @@ void arena_ended(struct arena *a)
 	}
 	free(a->left_watch);
 	a->left_watch = NULL;
-	field_release(&a->field);
+	ram_release(&a->ram);
 	seam_release(a);
 	atomic_store(&a->state, ARENA_EMPTY);
 }
@@ -115,7 +115,7 @@ void arena_end(struct arena *a, struct actor *by)
 	does(by, "hgm_region_destroy", a->index, 0, a->pages);
 	note(a, 0, "ends", 0, a->pages, 0);
 	atomic_store(&a->state, ARENA_ENDS);
-	hgm_region_destroy(a->field.region);
+	hgm_region_destroy(a->ram.region);
 	does(by, "wait for who was in a region that has ended", a->index, 0, a->pages);
 	arena_ended(a);
 	did(by);

@@ -9,7 +9,7 @@
 
 static void check_counts(struct arena *a)
 {
-	struct hgm_region_info i = info_of(a->field.region);
+	struct hgm_region_info i = info_of(a->ram.region);
 	uint64_t length = a->pages * PAGE;
 
 	if (i.length != length || i.present_bytes > length || i.huge_bytes > length ||
@@ -30,7 +30,7 @@ static void export_all(struct arena *a)
 {
 	uint64_t arrived[PAGES_MAX / 64];
 
-	must(hgm_region_export(a->field.region, 0, a->pages, arrived), "hgm_region_export");
+	must(hgm_region_export(a->ram.region, 0, a->pages, arrived), "hgm_region_export");
 }
 
 static void set_fill(struct random *r, struct arena *a)
@@ -40,7 +40,7 @@ static void set_fill(struct random *r, struct arena *a)
 				   .order = (uint32_t)random_below(r, 2),
 				   .rate_bytes = random_below(r, 2) << (20 + random_below(r, 8)) };
 
-	must(hgm_region_set_fill(a->field.region, &o), "hgm_region_set_fill");
+	must(hgm_region_set_fill(a->ram.region, &o), "hgm_region_set_fill");
 	o.order = HGM_FILL_ASCENDING;
 	if (random_one_in(r, 4))
 		must(hgm_set_fill(life.h, &o), "hgm_set_fill");
@@ -56,7 +56,7 @@ static void put_some(struct arena *a, uint64_t page, uint64_t pages)
 
 	assert_non_null(buf);
 	contents_write(&chaos_contents, source_page(a, page), pages, buf);
-	n = hgm_region_put(a->field.region, page * PAGE, buf, pages * PAGE);
+	n = hgm_region_put(a->ram.region, page * PAGE, buf, pages * PAGE);
 	free(buf);
 	if (n != -ECANCELED)
 		must(n < 0 ? (int)n : 0, "hgm_region_put");
@@ -75,24 +75,24 @@ static void call_any(struct actor *self)
 	switch (random_below(r, 8)) {
 	case 0:
 		does(self, "hgm_region_prefetch", a->index, page, pages);
-		allow(hgm_region_prefetch(a->field.region, page * PAGE, pages * PAGE), -ENOBUFS,
+		allow(hgm_region_prefetch(a->ram.region, page * PAGE, pages * PAGE), -ENOBUFS,
 		      "hgm_region_prefetch");
 		break;
 	case 1:
 		does(self, "hgm_region_retry", a->index, page, pages);
 		note(a, self->number, "retry", 0, a->pages, 0);
-		must(hgm_region_retry(a->field.region), "hgm_region_retry");
+		must(hgm_region_retry(a->ram.region), "hgm_region_retry");
 		note(a, self->number, "retried", 0, a->pages, 0);
 		break;
 	case 2:
 		does(self, "hgm_region_collapse", a->index, page, pages);
 		note(a, self->number, "collapse", 0, a->pages, 0);
-		allow(hgm_region_collapse(a->field.region),
+		allow(hgm_region_collapse(a->ram.region),
 		      a->flags & HGM_REGION_NO_COLLAPSE ? -EOPNOTSUPP : 0, "hgm_region_collapse");
 		break;
 	case 3:
 		does(self, "hgm_region_before_write", a->index, page, pages);
-		allow(hgm_region_before_write(a->field.region, page * PAGE, pages * PAGE), -EBUSY,
+		allow(hgm_region_before_write(a->ram.region, page * PAGE, pages * PAGE), -EBUSY,
 		      "hgm_region_before_write");
 		break;
 	case 4:

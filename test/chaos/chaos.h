@@ -26,9 +26,9 @@
 #define GUARDS	   2
 #define HISTORY	   65536
 
-/* What a life does (choice.c). The bits before these are the places. */
+/* What a life does (choice.c). The bits before these are the backings. */
 enum act {
-	ACT_DISCARD = PLACES,
+	ACT_DISCARD = BACKINGS,
 	ACT_RAW,
 	ACT_SNAPSHOT,
 	ACT_DIRTY,
@@ -109,7 +109,7 @@ struct supply;
 
 /* What decides which pages of a region can be poisoned. */
 struct origin {
-	enum place place;
+	enum backing backing;
 	const struct supply *supply;
 };
 
@@ -118,11 +118,11 @@ struct arena {
 	_Atomic enum arena_state state;
 	_Atomic unsigned int pins; /* touchers inside */
 	pthread_rwlock_t use;	   /* read: calls on the region; write: its end */
-	enum place place;
+	enum backing backing;
 	uint32_t flags;
 	_Atomic uint64_t pages;
 	uint64_t run; /* this many pages in a row have one owner */
-	struct field field;
+	struct ram ram;
 	char *_Atomic addr;
 	struct supply *supply;
 	_Atomic uint64_t truth[PAGES_MAX];

@@ -1,21 +1,21 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * What a life does: everything, or what --only names. Without a place in the list, all places are
+ * What a life does: everything, or what --only names. Without a backing in the list, all are
  * used. Without an act, all acts are.
  */
 #include "chaos.h"
 
 static const char *const words[ACTS] = {
-	[PLACE_SHMEM] = "shmem",
-	[PLACE_SHMEM_LAZY] = "lazy",
-	[PLACE_ANON] = "anon",
-	[PLACE_FD] = "fd",
-	[PLACE_FD_LAZY] = "fd-lazy",
-	[PLACE_MAPPING] = "mapping",
-	[PLACE_MAPPING_LAZY] = "mapping-lazy",
-	[PLACE_MAPPING_ANON] = "mapping-anon",
-	[PLACE_HUGETLB_2M] = "hugetlb",
-	[PLACE_FD_HUGETLB_2M] = "fd-hugetlb",
+	[BACKING_SHMEM] = "shmem",
+	[BACKING_SHMEM_LAZY] = "lazy",
+	[BACKING_ANON] = "anon",
+	[BACKING_FD] = "fd",
+	[BACKING_FD_LAZY] = "fd-lazy",
+	[BACKING_MAPPING] = "mapping",
+	[BACKING_MAPPING_LAZY] = "mapping-lazy",
+	[BACKING_MAPPING_ANON] = "mapping-anon",
+	[BACKING_HUGETLB_2M] = "hugetlb",
+	[BACKING_FD_HUGETLB_2M] = "fd-hugetlb",
 	/* PLACE_HUGETLB_1G is not here: there is one such page at best, which other tests need. */
 	[ACT_DISCARD] = "discard",
 	[ACT_RAW] = "raw",
@@ -28,13 +28,13 @@ static const char *const words[ACTS] = {
 	[ACT_EAGAIN] = "eagain",
 };
 
-static bool chosen[ACTS], some_places, some_acts;
+static bool chosen[ACTS], some_backings, some_acts;
 
 bool may(unsigned int act)
 {
 	if (!words[act])
 		return false;
-	return chosen[act] || (act < PLACES ? !some_places : !some_acts);
+	return chosen[act] || (act < BACKINGS ? !some_backings : !some_acts);
 }
 
 static bool choose_word(const char *word, size_t length)
@@ -43,8 +43,8 @@ static bool choose_word(const char *word, size_t length)
 		if (!words[i] || strlen(words[i]) != length || strncmp(words[i], word, length) != 0)
 			continue;
 		chosen[i] = true;
-		some_places |= i < PLACES;
-		some_acts |= i >= PLACES;
+		some_backings |= i < BACKINGS;
+		some_acts |= i >= BACKINGS;
 		return true;
 	}
 	return false;

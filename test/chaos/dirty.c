@@ -126,11 +126,11 @@ void dirty_once(struct actor *by)
 	t->a = a;
 	t->pages = a->pages;
 	o.flags = (random_one_in(r, 2) ? HGM_DIRTY_SYNC : 0) |
-		  (random_one_in(r, 2) && a->place < PLACES_SMALL ? HGM_DIRTY_EXACT : 0) |
+		  (random_one_in(r, 2) && a->backing < BACKINGS_SMALL ? HGM_DIRTY_EXACT : 0) |
 		  (random_one_in(r, 4) ? HGM_DIRTY_ARRIVALS : 0);
 	note(a, by->number, "dirty start", 0, a->pages, o.flags);
 	does(by, "hgm_dirty_start", a->index, 0, a->pages);
-	rc = hgm_dirty_start(&t->d, a->field.region, &o);
+	rc = hgm_dirty_start(&t->d, a->ram.region, &o);
 	did(by);
 	if (!rc) {
 		set_dirty(a, t->d);

@@ -28,19 +28,20 @@ struct drop {
 	enum means means;
 };
 
-static bool is_anon(enum place place)
+static bool is_anon(enum backing backing)
 {
-	return place == PLACE_ANON || place == PLACE_MAPPING_ANON;
+	return backing == BACKING_ANON || backing == BACKING_MAPPING_ANON;
 }
 
-static bool is_lazy(enum place place)
+static bool is_lazy(enum backing backing)
 {
-	return place == PLACE_SHMEM_LAZY || place == PLACE_FD_LAZY || place == PLACE_MAPPING_LAZY;
+	return backing == BACKING_SHMEM_LAZY || backing == BACKING_FD_LAZY ||
+	       backing == BACKING_MAPPING_LAZY;
 }
 
 static bool has_arrived(const struct arena *a)
 {
-	return info_of(a->field.region).present_bytes == a->pages * PAGE;
+	return info_of(a->ram.region).present_bytes == a->pages * PAGE;
 }
 
 /*
@@ -49,28 +50,28 @@ static bool has_arrived(const struct arena *a)
  */
 static bool can_know(const struct drop *d)
 {
-	uint64_t block = place_block(d->a->place) / PAGE;
+	uint64_t block = backing_block(d->a->backing) / PAGE;
 
 	/*
 	 * The kernel drops only whole huge pages of hugetlb, and does not report the rest. Of pages
 	 * that have not arrived, a touch finds that they were dropped, and a snapshot does not.
 	 */
-	if (d->a->place >= PLACES_SMALL &&
+	if (d->a->backing >= BACKINGS_SMALL &&
 	    (d->page % block || d->pages % block || (may(ACT_SNAPSHOT) && !has_arrived(d->a))))
 		return false;
 	/* A hole in the file raises no event. Pages that have not arrived may still be fetched. */
 	if (d->means == MEANS_PUNCH)
-		return d->a->field.fd >= 0 && has_arrived(d->a);
+		return d->a->ram.fd >= 0 && has_arrived(d->a);
 	/*
 	 * If the kernel cannot split a huge page at once, it leaves pages allocated and zeroed.
 	 * They look as if they had been prepared, and had not arrived.
 	 */
-	if (!is_anon(d->a->place) && !is_lazy(d->a->place) && d->a->place < PLACES_SMALL)
+	if (!is_anon(d->a->backing) && !is_lazy(d->a->backing) && d->a->backing < BACKINGS_SMALL)
 		return has_arrived(d->a);
 	/*
 	 * Poison is an entry of the page table, which MADV_REMOVE of files leaves as it is.
 	 */
-	for (uint64_t page = d->page; !is_anon(d->a->place) && page < d->page + d->pages; page++)
+	for (uint64_t page = d->page; !is_anon(d->a->backing) && page < d->page + d->pages; page++)
 		if (may_be_poisoned(d->a, page, SOURCE))
 			return false;
 	/*
@@ -83,19 +84,19 @@ static bool can_know(const struct drop *d)
 static int drop(const struct drop *d)
 {
 	uint64_t offset = d->page * PAGE, length = d->pages * PAGE;
-	char *at = d->a->field.addr + offset;
+	char *at = d->a->ram.addr + offset;
 	int rc;
 
 	switch (d->means) {
 	case MEANS_ADVICE:
-		rc = madvise(at, length, is_anon(d->a->place) ? MADV_DONTNEED : MADV_REMOVE);
+		rc = madvise(at, length, is_anon(d->a->backing) ? MADV_DONTNEED : MADV_REMOVE);
 		return rc ? -errno : 0;
 	case MEANS_PUNCH:
-		rc = fallocate(d->a->field.fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+		rc = fallocate(d->a->ram.fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
 			       (off_t)offset, (off_t)length);
 		return rc ? -errno : 0;
 	default:
-		return hgm_region_discard(d->a->field.region, offset, length);
+		return hgm_region_discard(d->a->ram.region, offset, length);
 	}
 }
 
@@ -171,11 +172,11 @@ static void unmap(struct actor *self, const struct drop *d)
 {
 	struct arena *a = d->a;
 
-	if (is_anon(a->place) || (is_lazy(a->place) && !has_arrived(a)))
+	if (is_anon(a->backing) || (is_lazy(a->backing) && !has_arrived(a)))
 		return;
 	note(a, self->number, "unmap", d->page, d->pages, 0);
 	does(self, "MADV_DONTNEED", a->index, d->page, d->pages);
-	if (madvise(a->field.addr + d->page * PAGE, d->pages * PAGE, MADV_DONTNEED))
+	if (madvise(a->ram.addr + d->page * PAGE, d->pages * PAGE, MADV_DONTNEED))
 		wrong(a, d->page, "MADV_DONTNEED: %s", strerrorname_np(errno));
 	did(self);
 	atomic_fetch_add(&tally.remaps, 1);
@@ -184,11 +185,11 @@ static void unmap(struct actor *self, const struct drop *d)
 static void any_range(struct random *r, struct drop *d)
 {
 	uint64_t most = UINT64_C(1) << random_below(r, 13);
-	uint64_t block = place_block(d->a->place) / PAGE;
+	uint64_t block = backing_block(d->a->backing) / PAGE;
 
 	d->page = arena_page(d->a, r);
 	d->pages = 1 + random_below(r, most);
-	if (d->a->pages >= block && random_one_in(r, d->a->place >= PLACES_SMALL ? 2 : 4)) {
+	if (d->a->pages >= block && random_one_in(r, d->a->backing >= BACKINGS_SMALL ? 2 : 4)) {
 		d->page = d->page / block * block;
 		d->pages = (d->pages + block - 1) / block * block;
 	}
@@ -207,7 +208,7 @@ static void discard_any(struct actor *self)
 	d.means = !may(ACT_RAW) ? MEANS_CALL : (enum means)random_below(r, 3);
 	if (!may(ACT_DISCARD) && d.means == MEANS_CALL)
 		d.means = MEANS_ADVICE;
-	if (may(ACT_RAW) && random_one_in(r, 6) && (d.a->place < PLACES_SMALL || can_know(&d)))
+	if (may(ACT_RAW) && random_one_in(r, 6) && (d.a->backing < BACKINGS_SMALL || can_know(&d)))
 		unmap(self, &d);
 	else if (d.means == MEANS_CALL || can_know(&d))
 		discard(self, &d);

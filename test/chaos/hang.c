@@ -96,7 +96,7 @@ static void print_arenas(void)
 		const struct arena *a = &life.arena[i];
 
 		fprintf(stderr, "# arena %u: state %d, %s, flags %#x, %llu pages at %p, pins %u\n",
-			i, (int)atomic_load(&a->state), place_names[a->place], a->flags,
+			i, (int)atomic_load(&a->state), backing_names[a->backing], a->flags,
 			(unsigned long long)a->pages, (void *)atomic_load(&a->addr),
 			atomic_load(&a->pins));
 	}

@@ -92,11 +92,11 @@ static void heal(struct arena *a)
 
 	do {
 		does(&keeper, "hgm_region_retry", a->index, 0, a->pages);
-		must(hgm_region_retry(a->field.region), "hgm_region_retry");
+		must(hgm_region_retry(a->ram.region), "hgm_region_retry");
 		nap_us(1000);
 		if (now_us() > end)
 			wrong(a, 0, "poison does not go");
-	} while (info_of(a->field.region).poisoned_bytes);
+	} while (info_of(a->ram.region).poisoned_bytes);
 }
 
 static void check_all(void)
@@ -107,7 +107,7 @@ static void check_all(void)
 	for (unsigned int i = 0; i < ARENAS; i++) {
 		if (atomic_load(&life.arena[i].state) != ARENA_LIVE)
 			continue;
-		must(hgm_region_set_fill(life.arena[i].field.region, NULL), "hgm_region_set_fill");
+		must(hgm_region_set_fill(life.arena[i].ram.region, NULL), "hgm_region_set_fill");
 		heal(&life.arena[i]);
 	}
 	does(&keeper, "hgm_wait", 0, 0, 0);

@@ -52,11 +52,11 @@ static void print_page(const struct arena *a, uint64_t page)
 {
 	int fd = open("/proc/self/pagemap", O_RDONLY);
 	uint64_t entry = 0, arrived[PAGES_MAX / 64] = { 0 };
-	uintptr_t at = (uintptr_t)a->field.addr + page * PAGE;
+	uintptr_t at = (uintptr_t)a->ram.addr + page * PAGE;
 
 	(void)!pread(fd, &entry, sizeof(entry), (off_t)(at / PAGE * sizeof(entry)));
 	close(fd);
-	hgm_region_export(a->field.region, page / 64 * 64, 1 + page % 64, arrived);
+	hgm_region_export(a->ram.region, page / 64 * 64, 1 + page % 64, arrived);
 	fprintf(stderr, "# page: %s, pagemap %#llx\n",
 		arrived[0] >> page % 64 & 1 ? "has arrived" : "has not arrived",
 		(unsigned long long)entry);
@@ -67,9 +67,9 @@ static void print_arena(const struct arena *a)
 	struct hgm_region_info info = { .size = sizeof(info) };
 
 	fprintf(stderr, "# arena %u: %s, flags %#x, %llu pages, runs of %llu, source: %s\n",
-		a->index, place_names[a->place], a->flags, (unsigned long long)a->pages,
+		a->index, backing_names[a->backing], a->flags, (unsigned long long)a->pages,
 		(unsigned long long)a->run, supply_name(a->supply));
-	if (atomic_load(&a->state) != ARENA_LIVE || hgm_region_get_info(a->field.region, &info))
+	if (atomic_load(&a->state) != ARENA_LIVE || hgm_region_get_info(a->ram.region, &info))
 		return;
 	fprintf(stderr, "# %s\n# present %llu, huge %llu, poisoned %llu\n", info.sentence,
 		(unsigned long long)info.present_bytes, (unsigned long long)info.huge_bytes,

@@ -44,11 +44,11 @@ static int keep_address(void *addr, uint64_t len)
 
 void seam_release(struct arena *a)
 {
-	uint64_t block = place_block(a->place), len = a->pages * PAGE;
+	uint64_t block = backing_block(a->backing), len = a->pages * PAGE;
 
 	/* Prepared shmem is rounded up to whole blocks. */
 	kernel->munmap(atomic_load(&a->addr),
-		       a->place == PLACE_SHMEM ? (len + block - 1) / block * block : len);
+		       a->backing == BACKING_SHMEM ? (len + block - 1) / block * block : len);
 	atomic_store(&a->addr, NULL);
 }
 

@@ -85,7 +85,7 @@ static void take_truth(struct shot *shot, bool again)
 		struct arena *a = shot->of[i];
 		uint64_t *truth = shot->truth[a->index];
 
-		shot->origin[a->index] = (struct origin){ a->place, a->supply };
+		shot->origin[a->index] = (struct origin){ a->backing, a->supply };
 		shot->pages[a->index] = a->pages;
 		for (uint64_t page = 0; page < a->pages; page++) {
 			uint64_t now;
@@ -183,7 +183,7 @@ static int create(struct shot *shot, bool all, struct random *r)
 	};
 
 	for (unsigned int i = 0; i < shot->count; i++)
-		regions[i] = shot->of[i]->field.region;
+		regions[i] = shot->of[i]->ram.region;
 	if (!all) {
 		o.regions = regions;
 		o.count = shot->count;

@@ -27,7 +27,7 @@ struct supply {
 	unsigned int later, shorter, slow, fails; /* of 16 requests */
 	uint64_t seed;
 	struct hgm_source *source;
-	struct feed *feed; /* of KIND_MEMORY and KIND_FILE; shared by all lives */
+	struct provider *provider; /* of KIND_MEMORY and KIND_FILE; shared by all lives */
 	_Atomic uint64_t calls;
 	_Atomic uint64_t silent_until, away_until;
 	_Atomic bool bad[ALL_PAGES]; /* cannot be had */
@@ -315,14 +315,14 @@ static void make_function(struct supply *s, struct random *r)
 		pthread_create(&s->answerer[i], NULL, answerer, s);
 }
 
-/* One feed for all lives, because it costs more than a life. */
-static struct feed *lasting(enum feed_kind kind)
+/* One provider for all lives, because it costs more than a life. */
+static struct provider *lasting(enum provider_kind kind)
 {
-	static struct feed *feeds[FEED_KINDS];
+	static struct provider *providers[PROVIDER_KINDS];
 
-	if (!feeds[kind])
-		feeds[kind] = feed_make(kind, &chaos_contents, ALL_PAGES * PAGE);
-	return feeds[kind];
+	if (!providers[kind])
+		providers[kind] = provider_make(kind, &chaos_contents, ALL_PAGES * PAGE);
+	return providers[kind];
 }
 
 void supplies_make(struct random *r)
@@ -339,7 +339,8 @@ void supplies_make(struct random *r)
 		s->kind = kinds[random_below(r, 6)];
 		s->seed = random_next(r);
 		if (s->kind == KIND_MEMORY || s->kind == KIND_FILE)
-			s->feed = lasting(s->kind == KIND_FILE ? FEED_FILE : FEED_MEMORY);
+			s->provider =
+				lasting(s->kind == KIND_FILE ? PROVIDER_FILE : PROVIDER_MEMORY);
 		else
 			make_function(s, r);
 	}
@@ -368,7 +369,7 @@ struct supply *supply_any(struct random *r)
 
 struct hgm_source *supply_source(const struct supply *s)
 {
-	return s->feed ? feed_source(s->feed) : s->source;
+	return s->provider ? provider_source(s->provider) : s->source;
 }
 
 const char *supply_name(const struct supply *s)

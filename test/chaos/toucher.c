@@ -176,7 +176,7 @@ void resume_writers(void)
 void check_page(struct arena *a, uint64_t page, const char *when)
 {
 	uint64_t copy[WORDS], truth = truth_of(a, page);
-	int sig = page_copy(copy, a->field.addr + page * PAGE);
+	int sig = page_copy(copy, a->ram.addr + page * PAGE);
 	int word;
 
 	if (sig)

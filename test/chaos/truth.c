@@ -55,9 +55,9 @@ int words_wrong(const struct arena *a, uint64_t page, uint64_t truth, bool or_ze
 bool origin_may_be_poisoned(const struct arena *a, struct origin origin, uint64_t page,
 			    uint64_t truth)
 {
-	uint64_t block = place_block(origin.place) / PAGE, first = page / block * block;
+	uint64_t block = backing_block(origin.backing) / PAGE, first = page / block * block;
 
-	if (origin.place < PLACES_SMALL)
+	if (origin.backing < BACKINGS_SMALL)
 		return is_source(truth) && supply_ever_bad(origin.supply, source_page(a, page));
 	if (is_written(truth))
 		return false;
@@ -69,5 +69,5 @@ bool origin_may_be_poisoned(const struct arena *a, struct origin origin, uint64_
 
 bool may_be_poisoned(const struct arena *a, uint64_t page, uint64_t truth)
 {
-	return origin_may_be_poisoned(a, (struct origin){ a->place, a->supply }, page, truth);
+	return origin_may_be_poisoned(a, (struct origin){ a->backing, a->supply }, page, truth);
 }

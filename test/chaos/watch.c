@@ -58,7 +58,7 @@ static struct hgm_span protect_any(struct watched *w, struct actor *self)
 
 	does(self, "hgm_region_protect", w->a->index, page, pages);
 	note(w->a, self->number, "protect", page, pages, 0);
-	must(hgm_region_protect(w->a->field.region, page * PAGE, pages * PAGE, HGM_PROTECT_ROUND,
+	must(hgm_region_protect(w->a->ram.region, page * PAGE, pages * PAGE, HGM_PROTECT_ROUND,
 				&span),
 	     "hgm_region_protect");
 	did(self);
@@ -79,7 +79,7 @@ static void watch_round(struct watched *w, struct actor *self)
 		return;
 	does(self, "hgm_region_unprotect", w->a->index, span.offset / PAGE, span.length / PAGE);
 	note(w->a, self->number, "unprotect", span.offset / PAGE, span.length / PAGE, 0);
-	must(hgm_region_unprotect(w->a->field.region, span.offset, span.length, 0, NULL),
+	must(hgm_region_unprotect(w->a->ram.region, span.offset, span.length, 0, NULL),
 	     "hgm_region_unprotect");
 	did(self);
 }
@@ -88,7 +88,7 @@ static void unwatch(struct arena *a, struct actor *self)
 {
 	does(self, "hgm_region_unwatch", a->index, 0, a->pages);
 	note(a, self->number, "unwatch", 0, a->pages, 0);
-	must(hgm_region_unwatch(a->field.region), "hgm_region_unwatch");
+	must(hgm_region_unwatch(a->ram.region), "hgm_region_unwatch");
 	did(self);
 	atomic_fetch_add(&tally.watches, 1);
 }
@@ -106,9 +106,9 @@ void watch_once(struct actor *by)
 	w->a = a;
 	w->seed = random_next(r);
 	w->allow = random_one_in(r, 3) ? 16 : (unsigned int)random_below(r, 16);
-	w->unit = info_of(a->field.region).protect_bytes;
+	w->unit = info_of(a->ram.region).protect_bytes;
 	does(by, "hgm_region_watch", a->index, 0, a->pages);
-	rc = hgm_region_watch(a->field.region,
+	rc = hgm_region_watch(a->ram.region,
 			      &(struct hgm_watch_opts){ .size = sizeof(struct hgm_watch_opts),
 							.write = on_write,
 							.user = w });

@@ -179,7 +179,7 @@ int off(void **state)
 	return 0;
 }
 
-void native_make(struct native *n, uint64_t block, uint64_t length, enum feed_kind kind,
+void native_make(struct native *n, uint64_t block, uint64_t length, enum provider_kind kind,
 		 uint32_t flags)
 {
 	struct hgm_region_opts o = { .size = sizeof(o),
@@ -191,8 +191,8 @@ void native_make(struct native *n, uint64_t block, uint64_t length, enum feed_ki
 
 	*n = (struct native){ .length = length };
 	n->h = engine(2);
-	n->feed = feed_make(kind, &native_contents, length);
-	o.source = feed_source(n->feed);
+	n->provider = provider_make(kind, &native_contents, length);
+	o.source = provider_source(n->provider);
 	/* The first region makes the library test the kernel, on scratch memory at any address. */
 	assert_ok(hgm_region_create(&n->r, n->h, &o));
 	hgm_region_destroy(n->r);
@@ -203,12 +203,13 @@ void native_make(struct native *n, uint64_t block, uint64_t length, enum feed_ki
 		fail_msg("not native: %s", info_of(n->r).sentence);
 }
 
-struct hgm_region_opts native_opts(uint32_t backing, uint64_t length, const struct feed *feed)
+struct hgm_region_opts native_opts(uint32_t backing, uint64_t length,
+				   const struct provider *provider)
 {
 	return (struct hgm_region_opts){ .size = sizeof(struct hgm_region_opts),
 					 .length = length,
 					 .backing = backing,
-					 .source = feed_source(feed),
+					 .source = provider_source(provider),
 					 .fd = -1 };
 }
 
@@ -216,7 +217,7 @@ void native_free(struct native *n)
 {
 	hgm_region_destroy(n->r);
 	hgm_destroy(n->h);
-	feed_free(n->feed);
+	provider_free(n->provider);
 }
 
 struct model_leaves leaves_of(const struct native *n)

@@ -58,19 +58,20 @@ void native_end(void);
 /* A region, its engine and its source. */
 struct native {
 	struct hgm *h;
-	struct feed *feed;
+	struct provider *provider;
 	struct hgm_region *r;
 	char *addr;
 	uint64_t length;
 };
 
 /* Does not start to fill. */
-void native_make(struct native *n, uint64_t block, uint64_t length, enum feed_kind kind,
+void native_make(struct native *n, uint64_t block, uint64_t length, enum provider_kind kind,
 		 uint32_t flags);
 void native_free(struct native *n);
 
 /* Options of a region of a backing, for hgm_region_create(). */
-struct hgm_region_opts native_opts(uint32_t backing, uint64_t length, const struct feed *feed);
+struct hgm_region_opts native_opts(uint32_t backing, uint64_t length,
+				   const struct provider *provider);
 
 extern const struct contents native_contents;
 

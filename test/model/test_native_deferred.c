@@ -16,7 +16,7 @@ static void put_off_and_done(uint64_t block)
 	struct native n;
 	uint8_t value;
 
-	native_make(&n, block, length, FEED_NOW, HGM_REGION_DEFER_COLLAPSE);
+	native_make(&n, block, length, PROVIDER_NOW, HGM_REGION_DEFER_COLLAPSE);
 	assert_ok(hgm_start(n.h));
 	assert_int_equal(touch(n.addr + 9 * PAGE, &value), 0);
 	assert_ok(hgm_wait(n.h, WAIT_MS));
@@ -75,7 +75,7 @@ static void while_filling(void **state)
 		struct native n;
 		void *rc;
 
-		native_make(&n, LEAF, LENGTH, i % 2 ? FEED_LATER : FEED_NOW,
+		native_make(&n, LEAF, LENGTH, i % 2 ? PROVIDER_LATER : PROVIDER_NOW,
 			    HGM_REGION_DEFER_COLLAPSE);
 		plan.addr = n.addr;
 		plan.write = i % 3 == 0;
@@ -108,7 +108,7 @@ static void while_it_ends(void **state)
 	for (i = 0; i < SMALLER(60, 12); i++) {
 		struct native n;
 
-		native_make(&n, LEAF, LENGTH, i % 2 ? FEED_LATER : FEED_NOW,
+		native_make(&n, LEAF, LENGTH, i % 2 ? PROVIDER_LATER : PROVIDER_NOW,
 			    HGM_REGION_DEFER_COLLAPSE);
 		assert_ok(hgm_start(n.h));
 		if (i % 3)
@@ -119,7 +119,7 @@ static void while_it_ends(void **state)
 		hgm_region_destroy(n.r);
 		assert_ok(hgm_wait(n.h, WAIT_MS));
 		hgm_destroy(n.h);
-		feed_free(n.feed);
+		provider_free(n.provider);
 	}
 }
 
@@ -129,7 +129,7 @@ static void where_there_is_nothing_to_collapse(void **state)
 
 	(void)state;
 	assert_error(hgm_region_collapse(NULL), -EINVAL);
-	native_make(&n, LEAF, LENGTH, FEED_NOW, HGM_REGION_DEFER_COLLAPSE);
+	native_make(&n, LEAF, LENGTH, PROVIDER_NOW, HGM_REGION_DEFER_COLLAPSE);
 	assert_ok(hgm_region_collapse(n.r)); /* nothing is full yet */
 	assert_ok(hgm_start(n.h));
 	assert_ok(hgm_wait(n.h, WAIT_MS));

@@ -35,12 +35,12 @@ static void unmap_theirs(struct theirs *t, uint64_t length)
 }
 
 static struct hgm_region_opts of_mapping(const struct theirs *t, uint64_t length,
-					 const struct feed *feed)
+					 const struct provider *provider)
 {
 	return (struct hgm_region_opts){ .size = sizeof(struct hgm_region_opts),
 					 .length = length,
 					 .backing = HGM_BACKING_MAPPING,
-					 .source = feed_source(feed),
+					 .source = provider_source(provider),
 					 .fd = t->fd,
 					 .addr = t->addr };
 }
@@ -77,7 +77,7 @@ static void soil(const struct theirs *t, bool split)
 
 static void populated(bool split, uint64_t split_bytes)
 {
-	struct feed *feed = feed_make(FEED_LATER, &native_contents, LENGTH);
+	struct provider *provider = provider_make(PROVIDER_LATER, &native_contents, LENGTH);
 	struct plan plan = { .contents = &native_contents, .pages = LENGTH / PAGE };
 	struct hgm *h = engine(2);
 	struct touchers touchers;
@@ -91,7 +91,7 @@ static void populated(bool split, uint64_t split_bytes)
 		assert_ok(hgm_sys->madvise(t.addr, split_bytes, HGM_MADV_SPLIT));
 	soil(&t, split);
 	records_forget();
-	o = of_mapping(&t, LENGTH, feed);
+	o = of_mapping(&t, LENGTH, provider);
 	assert_ok(hgm_region_create(&r, h, &o));
 	assert_int_equal(info_of(r).map_bytes, PAGE);
 	assert_int_equal(calls_in(CALL_SPLIT, t.addr, LENGTH), split_bytes == LENGTH ? 0 : 1);
@@ -101,7 +101,9 @@ static void populated(bool split, uint64_t split_bytes)
 	touchers_start(&touchers, 4, &plan);
 	touchers_join(&touchers);
 	assert_ok(hgm_wait(h, WAIT_MS));
-	n = (struct native){ .h = h, .feed = feed, .r = r, .addr = t.addr, .length = LENGTH };
+	n = (struct native){
+		.h = h, .provider = provider, .r = r, .addr = t.addr, .length = LENGTH
+	};
 	assert_all_huge(&n);
 	native_free(&n);
 	unmap_theirs(&t, LENGTH);
@@ -118,7 +120,7 @@ static void split_and_populated_before(void **state)
 
 static void registered_elsewhere(void **state)
 {
-	struct feed *feed = feed_make(FEED_NOW, &native_contents, LENGTH);
+	struct provider *provider = provider_make(PROVIDER_NOW, &native_contents, LENGTH);
 	int theirs_fd, probe;
 	struct hgm *h = engine(2);
 	struct hgm_region_opts o;
@@ -131,7 +133,7 @@ static void registered_elsewhere(void **state)
 	theirs_fd = other_uffd();
 	assert_ok(hgm_sys->uffd_register(theirs_fd, t.addr + LENGTH - LEAF, LEAF, HGM_UFFD_MISSING,
 					 &ioctls));
-	o = of_mapping(&t, LENGTH, feed);
+	o = of_mapping(&t, LENGTH, provider);
 	assert_error(hgm_region_create(&r, h, &o), -EBUSY);
 	/* The part that was registered before the failure is not registered any more. */
 	probe = other_uffd();
@@ -143,7 +145,7 @@ static void registered_elsewhere(void **state)
 	assert_int_equal(info_of(r).map_bytes, PAGE);
 	hgm_region_destroy(r);
 	hgm_destroy(h);
-	feed_free(feed);
+	provider_free(provider);
 	unmap_theirs(&t, LENGTH);
 }
 
@@ -155,7 +157,7 @@ static void says(const char *what)
 
 static void private_or_not_aligned(void **state)
 {
-	struct feed *feed = feed_make(FEED_NOW, &native_contents, GIB);
+	struct provider *provider = provider_make(PROVIDER_NOW, &native_contents, GIB);
 	struct hgm *h = engine(1);
 	struct hgm_region_opts o;
 	struct hgm_region *r;
@@ -164,13 +166,13 @@ static void private_or_not_aligned(void **state)
 
 	(void)state;
 	map_theirs(&t, LENGTH, MAP_PRIVATE);
-	o = of_mapping(&t, LENGTH, feed);
+	o = of_mapping(&t, LENGTH, provider);
 	assert_error(hgm_region_create(&r, h, &o), -EINVAL);
 	says("not a shared mapping of that descriptor");
 	unmap_theirs(&t, LENGTH);
 
 	map_theirs(&t, LENGTH, MAP_SHARED);
-	o = of_mapping(&t, LENGTH - LEAF, feed);
+	o = of_mapping(&t, LENGTH - LEAF, provider);
 	o.addr = t.addr + PAGE;
 	assert_error(hgm_region_create(&r, h, &o), -EINVAL);
 	says("not aligned to the block");
@@ -186,11 +188,11 @@ static void private_or_not_aligned(void **state)
 	assert_ok(hgm_sys->mmap(&at, NULL, LENGTH, PROT_READ | PROT_WRITE,
 				MAP_PRIVATE | MAP_ANONYMOUS | MAP_HUGETLB, -1, 0));
 	t = (struct theirs){ -1, at };
-	o = of_mapping(&t, LENGTH, feed);
+	o = of_mapping(&t, LENGTH, provider);
 	assert_error(hgm_region_create(&r, h, &o), -EINVAL);
 	hgm_sys->munmap(at, LENGTH);
 	hgm_destroy(h);
-	feed_free(feed);
+	provider_free(provider);
 }
 
 static void assert_pool(const struct model_pool *before, uint64_t block)
@@ -205,7 +207,7 @@ static void assert_pool(const struct model_pool *before, uint64_t block)
 /* The pool has fewer pages than the region needs. */
 static void too_small_a_pool(void **state)
 {
-	struct feed *feed = feed_make(FEED_NOW, &native_contents, LENGTH);
+	struct provider *provider = provider_make(PROVIDER_NOW, &native_contents, LENGTH);
 	struct model_opts opts;
 	struct hgm_region_opts o;
 	struct model_pool pool;
@@ -219,14 +221,14 @@ static void too_small_a_pool(void **state)
 	native_begin(&opts);
 	pool = model_pool(LEAF);
 	h = engine(1);
-	o = native_opts(HGM_BACKING_AUTO, LENGTH, feed);
+	o = native_opts(HGM_BACKING_AUTO, LENGTH, provider);
 	assert_ok(hgm_region_create(&r, h, &o));
 	assert_int_equal(info_of(r).backing, HGM_BACKING_SHMEM);
 	if (!strstr(info_of(r).sentence, "not enough free huge pages"))
 		fail_msg("%s", info_of(r).sentence);
 	assert_pool(&pool, LEAF);
 	hgm_region_destroy(r);
-	o = native_opts(HGM_BACKING_HUGETLB, LENGTH, feed);
+	o = native_opts(HGM_BACKING_HUGETLB, LENGTH, provider);
 	assert_error(hgm_region_create(&r, h, &o), -ENOMEM);
 	says("not enough free huge pages");
 	o.block_bytes = GIB;
@@ -234,7 +236,7 @@ static void too_small_a_pool(void **state)
 	assert_true(hgm_region_create(&r, h, &o) < 0);
 	assert_pool(&pool, LEAF);
 	hgm_destroy(h);
-	feed_free(feed);
+	provider_free(provider);
 	native_end();
 }
 
@@ -251,7 +253,7 @@ static int poor_madvise(void *addr, uint64_t len, int advice)
 
 static void dry_while_prepared(void **state)
 {
-	struct feed *feed = feed_make(FEED_NOW, &native_contents, LENGTH);
+	struct provider *provider = provider_make(PROVIDER_NOW, &native_contents, LENGTH);
 	struct hgm *h = engine(1);
 	struct model_pool pool;
 	struct hgm_region_opts o;
@@ -259,7 +261,7 @@ static void dry_while_prepared(void **state)
 	struct theirs t;
 
 	(void)state;
-	o = native_opts(HGM_BACKING_HUGETLB, LENGTH, feed);
+	o = native_opts(HGM_BACKING_HUGETLB, LENGTH, provider);
 	assert_ok(hgm_region_create(&r, h, &o)); /* makes the library test the kernel */
 	hgm_region_destroy(r);
 	pool = model_pool(LEAF);
@@ -280,7 +282,7 @@ static void dry_while_prepared(void **state)
 	meddling.madvise = NULL;
 	/* Without a reservation, the lack of pages does not show when the mapping is created. */
 	map_theirs(&t, LENGTH, MAP_SHARED | MAP_NORESERVE);
-	o = of_mapping(&t, LENGTH, feed);
+	o = of_mapping(&t, LENGTH, provider);
 	atomic_store(&populated_blocks, 0);
 	meddling.madvise = poor_madvise;
 	assert_error(hgm_region_create(&r, h, &o), -ENOMEM);
@@ -288,12 +290,12 @@ static void dry_while_prepared(void **state)
 	unmap_theirs(&t, LENGTH);
 	assert_pool(&pool, LEAF);
 	hgm_destroy(h);
-	feed_free(feed);
+	provider_free(provider);
 }
 
 static void a_mapping_that_reserved_nothing(void **state)
 {
-	struct feed *feed = feed_make(FEED_NOW, &native_contents, LENGTH);
+	struct provider *provider = provider_make(PROVIDER_NOW, &native_contents, LENGTH);
 	struct model_opts opts;
 	struct hgm_region_opts o;
 	struct hgm_region *r;
@@ -306,12 +308,12 @@ static void a_mapping_that_reserved_nothing(void **state)
 	native_begin(&opts);
 	h = engine(1);
 	map_theirs(&t, LENGTH, MAP_SHARED | MAP_NORESERVE);
-	o = of_mapping(&t, LENGTH, feed);
+	o = of_mapping(&t, LENGTH, provider);
 	assert_error(hgm_region_create(&r, h, &o), -ENOMEM);
 	says("huge pages");
 	unmap_theirs(&t, LENGTH);
 	hgm_destroy(h);
-	feed_free(feed);
+	provider_free(provider);
 	native_end();
 }
 
@@ -342,7 +344,7 @@ static void wrong_guesses(void **state)
 	(void)state;
 	for (size_t i = 0; i < sizeof(guesses) / sizeof(guesses[0]); i++) {
 		const struct guess *g = &guesses[i];
-		struct feed *feed = feed_make(FEED_NOW, &native_contents, LENGTH);
+		struct provider *provider = provider_make(PROVIDER_NOW, &native_contents, LENGTH);
 		struct model_pool pool, pool_1g;
 		struct hgm_region_opts o;
 		struct model_opts opts;
@@ -358,12 +360,12 @@ static void wrong_guesses(void **state)
 		pool = model_pool(LEAF);
 		pool_1g = model_pool(GIB);
 		h = engine(1);
-		o = native_opts(HGM_BACKING_AUTO, LENGTH, feed);
+		o = native_opts(HGM_BACKING_AUTO, LENGTH, provider);
 		assert_ok(hgm_region_create(&r, h, &o));
 		if (info_of(r).backing != HGM_BACKING_SHMEM || !strstr(info_of(r).sentence, g->why))
 			fail_msg("guess %zu: %s", i, info_of(r).sentence);
 		hgm_region_destroy(r);
-		o = native_opts(HGM_BACKING_HUGETLB, LENGTH, feed);
+		o = native_opts(HGM_BACKING_HUGETLB, LENGTH, provider);
 		assert_ok(hgm_region_create(&r, h, &o));
 		if (info_of(r).map_bytes != LEAF || !strstr(info_of(r).sentence, g->why))
 			fail_msg("guess %zu: %s", i, info_of(r).sentence);
@@ -378,7 +380,7 @@ static void wrong_guesses(void **state)
 		hgm_destroy(h);
 		assert_pool(&pool, LEAF);
 		assert_pool(&pool_1g, GIB);
-		feed_free(feed);
+		provider_free(provider);
 		native_end();
 	}
 }

@@ -63,7 +63,7 @@ static void lies_for_a_while(void **state)
 
 	(void)state;
 	for (size_t i = 0; i < sizeof(codes) / sizeof(codes[0]); i++) {
-		native_make(&n, LEAF, LENGTH, FEED_NOW, HGM_REGION_NO_FILL);
+		native_make(&n, LEAF, LENGTH, PROVIDER_NOW, HGM_REGION_NO_FILL);
 		lie_about(n.addr, LENGTH, codes[i], false, 3);
 		touch_and_fetch(&n);
 		assert_int_equal(info_of(n.r).huge_bytes, LENGTH);
@@ -84,7 +84,7 @@ static void lies_for_ever(void **state)
 
 	(void)state;
 	for (size_t i = 0; i < sizeof(codes) / sizeof(codes[0]); i++) {
-		native_make(&n, LEAF, LENGTH, FEED_NOW, HGM_REGION_NO_FILL);
+		native_make(&n, LEAF, LENGTH, PROVIDER_NOW, HGM_REGION_NO_FILL);
 		lie_about(n.addr, LENGTH, codes[i], false, ALWAYS);
 		touch_and_fetch(&n);
 		assert_int_equal(leaves_of(&n).pmd, 0);
@@ -106,7 +106,7 @@ static void lies_about_some(void **state)
 	struct native n;
 
 	(void)state;
-	native_make(&n, LEAF, LENGTH, FEED_NOW, HGM_REGION_NO_FILL);
+	native_make(&n, LEAF, LENGTH, PROVIDER_NOW, HGM_REGION_NO_FILL);
 	lie_about(n.addr + LEAF, 2 * LEAF, 0, false, ALWAYS);
 	touch_and_fetch(&n);
 	assert_int_equal(leaves_of(&n).pmd, LENGTH - 2 * LEAF);
@@ -122,7 +122,7 @@ static void done_but_denied(void **state)
 	struct native n;
 
 	(void)state;
-	native_make(&n, LEAF, LENGTH, FEED_NOW, HGM_REGION_NO_FILL);
+	native_make(&n, LEAF, LENGTH, PROVIDER_NOW, HGM_REGION_NO_FILL);
 	lie_about(n.addr, LENGTH, -EINVAL, true, ALWAYS);
 	touch_and_fetch(&n);
 	assert_int_equal(info_of(n.r).huge_bytes, LENGTH);
@@ -160,7 +160,7 @@ static void another_block_is_not_taken_for_it(void **state)
 	uint8_t value;
 
 	(void)state;
-	native_make(&n, LEAF, LENGTH, FEED_NOW, HGM_REGION_NO_FILL);
+	native_make(&n, LEAF, LENGTH, PROVIDER_NOW, HGM_REGION_NO_FILL);
 	lie_about(n.addr, LEAF, 0, false, ALWAYS);
 	late = &n;
 	meddling.open = late_open;
@@ -179,49 +179,49 @@ static void another_block_is_not_taken_for_it(void **state)
 }
 
 /* Without PAGEMAP_SCAN, memory that is not hugetlb is verified in the same way. */
-static void other_memory(enum place place, bool for_ever)
+static void other_memory(enum backing backing, bool for_ever)
 {
-	struct feed *feed = feed_make(FEED_NOW, &native_contents, LENGTH);
+	struct provider *provider = provider_make(PROVIDER_NOW, &native_contents, LENGTH);
 	struct hgm *h = engine(1);
-	struct field f;
+	struct ram ram;
 
-	field_make(&f, h, place, LENGTH, feed_source(feed), 0);
-	lie_about(f.addr, LENGTH, 0, false, for_ever ? ALWAYS : 3);
+	ram_make(&ram, h, backing, LENGTH, provider_source(provider), 0);
+	lie_about(ram.addr, LENGTH, 0, false, for_ever ? ALWAYS : 3);
 	assert_ok(hgm_start(h));
 	assert_ok(hgm_wait(h, WAIT_MS));
-	assert_int_equal(huge_in_smaps(f.addr, LENGTH), for_ever ? 0 : LENGTH);
-	assert_int_equal(info_of(f.region).huge_bytes, for_ever ? 0 : LENGTH);
-	assert_int_equal(info_of(f.region).left_split, for_ever ? BLOCKS : 0);
+	assert_int_equal(huge_in_smaps(ram.addr, LENGTH), for_ever ? 0 : LENGTH);
+	assert_int_equal(info_of(ram.region).huge_bytes, for_ever ? 0 : LENGTH);
+	assert_int_equal(info_of(ram.region).left_split, for_ever ? BLOCKS : 0);
 	assert_true(stats_of(h).collapse_unproved >= 3);
-	assert_pages(&native_contents, 0, LENGTH / PAGE, f.addr);
-	field_end(&f);
+	assert_pages(&native_contents, 0, LENGTH / PAGE, ram.addr);
+	ram_end(&ram);
 	hgm_destroy(h);
-	feed_free(feed);
+	provider_free(provider);
 }
 
 static void other_memory_for_a_while(void **state)
 {
 	(void)state;
-	other_memory(PLACE_SHMEM, false);
-	other_memory(PLACE_ANON, false);
+	other_memory(BACKING_SHMEM, false);
+	other_memory(BACKING_ANON, false);
 }
 
 static void other_memory_for_ever(void **state)
 {
 	(void)state;
-	other_memory(PLACE_SHMEM, true);
-	other_memory(PLACE_ANON, true);
+	other_memory(BACKING_SHMEM, true);
+	other_memory(BACKING_ANON, true);
 }
 
 /* Two adjacent regions are one VMA. smaps does not show them apart. */
 static void neighbours_of_one_area(void **state)
 {
-	struct feed *feed = feed_make(FEED_NOW, &native_contents, 2 * LENGTH);
+	struct provider *provider = provider_make(PROVIDER_NOW, &native_contents, 2 * LENGTH);
 	struct hgm *h = engine(1);
 	struct hgm_region_opts o = { .size = sizeof(o),
 				     .length = LENGTH,
 				     .backing = HGM_BACKING_MAPPING,
-				     .source = feed_source(feed),
+				     .source = provider_source(provider),
 				     .fd = -1 };
 	struct hgm_region *r[2];
 	uint64_t room = 2 * LENGTH + LEAF;
@@ -247,7 +247,7 @@ static void neighbours_of_one_area(void **state)
 	assert_pages(&native_contents, 0, 2 * LENGTH / PAGE, at);
 	hgm_destroy(h);
 	hgm_sys->munmap(raw, room);
-	feed_free(feed);
+	provider_free(provider);
 }
 
 static int on_stock_6_1(void **state)

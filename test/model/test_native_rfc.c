@@ -25,7 +25,7 @@ static void restores(uint64_t block, uint64_t length)
 {
 	struct native n;
 
-	native_make(&n, block, length, FEED_NOW, HGM_REGION_NO_FILL);
+	native_make(&n, block, length, PROVIDER_NOW, HGM_REGION_NO_FILL);
 	assert_by_feature(n.r, block);
 	assert_true(n.h->abilities.features & BIT13);
 	assert_ok(hgm_start(n.h));
@@ -54,8 +54,8 @@ static void restores_1g(void **state)
 /* The best candidate; and in a caller's mapping */
 static void chosen(void **state)
 {
-	struct feed *feed = feed_make(FEED_NOW, &native_contents, LENGTH);
-	struct hgm_region_opts o = native_opts(HGM_BACKING_AUTO, LENGTH, feed);
+	struct provider *provider = provider_make(PROVIDER_NOW, &native_contents, LENGTH);
+	struct hgm_region_opts o = native_opts(HGM_BACKING_AUTO, LENGTH, provider);
 	struct hgm *h = engine(1);
 	struct hgm_region *r;
 	void *at;
@@ -70,7 +70,7 @@ static void chosen(void **state)
 	assert_true(fd >= 0);
 	assert_ok(hgm_sys->ftruncate(fd, LENGTH));
 	assert_ok(hgm_sys->mmap(&at, NULL, LENGTH, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0));
-	o = native_opts(HGM_BACKING_MAPPING, LENGTH, feed);
+	o = native_opts(HGM_BACKING_MAPPING, LENGTH, provider);
 	o.fd = fd;
 	o.addr = at;
 	assert_ok(hgm_region_create(&r, h, &o));
@@ -83,7 +83,7 @@ static void chosen(void **state)
 	hgm_destroy(h);
 	hgm_sys->munmap(at, LENGTH);
 	hgm_sys->close(fd);
-	feed_free(feed);
+	provider_free(provider);
 }
 
 /* The bit is enabled where it means HGM, and there it does not mean Linux 6.4. */

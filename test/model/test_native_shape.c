@@ -41,7 +41,8 @@ static void assert_only_leaves_asked(const struct native *n, unsigned int count)
 
 static void fill_makes_large_leaves(void **state)
 {
-	static const enum feed_kind kinds[] = { FEED_MEMORY, FEED_NOW, FEED_LATER, FEED_SHORT };
+	static const enum provider_kind kinds[] = { PROVIDER_MEMORY, PROVIDER_NOW, PROVIDER_LATER,
+						    PROVIDER_SHORT };
 	struct native n;
 
 	(void)state;
@@ -66,7 +67,7 @@ static void fill_makes_large_leaves_of_1g(void **state)
 	struct native n;
 
 	(void)state;
-	native_make(&n, GIB, GIB, FEED_NOW, HGM_REGION_DEFER_COLLAPSE);
+	native_make(&n, GIB, GIB, PROVIDER_NOW, HGM_REGION_DEFER_COLLAPSE);
 	assert_ok(hgm_start(n.h));
 	assert_ok(hgm_wait(n.h, WAIT_MS));
 	assert_leaves(&n, 0, GIB, 0);
@@ -86,7 +87,7 @@ static void demand_maps_what_it_must(void **state)
 	uint8_t value;
 
 	(void)state;
-	native_make(&n, LEAF, LENGTH, FEED_NOW, HGM_REGION_NO_FILL);
+	native_make(&n, LEAF, LENGTH, PROVIDER_NOW, HGM_REGION_NO_FILL);
 	assert_ok(hgm_start(n.h));
 	for (uint64_t i = 0; i < sizeof(pages) / sizeof(pages[0]); i++) {
 		assert_int_equal(touch(n.addr + pages[i] * PAGE + 123, &value), 0);
@@ -115,7 +116,8 @@ static void a_touched_leaf(uint64_t block)
 	struct native n;
 	uint8_t value;
 
-	native_make(&n, block, length, FEED_NOW, HGM_REGION_NO_FILL | HGM_REGION_DEFER_COLLAPSE);
+	native_make(&n, block, length, PROVIDER_NOW,
+		    HGM_REGION_NO_FILL | HGM_REGION_DEFER_COLLAPSE);
 	assert_ok(hgm_start(n.h));
 	assert_int_equal(touch(n.addr + 700 * PAGE, &value), 0);
 	fetch(&n, 0, length / PAGE);
@@ -149,7 +151,7 @@ static void a_touched_block_is_collapsed(void **state)
 	uint8_t value;
 
 	(void)state;
-	native_make(&n, LEAF, LENGTH, FEED_NOW, HGM_REGION_NO_FILL);
+	native_make(&n, LEAF, LENGTH, PROVIDER_NOW, HGM_REGION_NO_FILL);
 	assert_ok(hgm_start(n.h));
 	assert_int_equal(touch(n.addr + 700 * PAGE, &value), 0);
 	fetch(&n, 0, LENGTH / PAGE);
@@ -176,7 +178,7 @@ static void what_is_not_collapsed_is_not_huge(void **state)
 	uint8_t value;
 
 	(void)state;
-	native_make(&n, LEAF, LENGTH, FEED_NOW, HGM_REGION_NO_FILL | HGM_REGION_NO_COLLAPSE);
+	native_make(&n, LEAF, LENGTH, PROVIDER_NOW, HGM_REGION_NO_FILL | HGM_REGION_NO_COLLAPSE);
 	assert_ok(hgm_start(n.h));
 	for (uint64_t at = 0; at < LENGTH; at += LEAF)
 		assert_int_equal(touch(n.addr + at, &value), 0);
@@ -195,7 +197,7 @@ static void the_order_of_calls(void **state)
 	uint8_t value;
 
 	(void)state;
-	native_make(&n, LEAF, LENGTH, FEED_NOW, HGM_REGION_NO_FILL);
+	native_make(&n, LEAF, LENGTH, PROVIDER_NOW, HGM_REGION_NO_FILL);
 	assert_ok(hgm_start(n.h));
 	assert_int_equal(touch(n.addr + 3 * PAGE, &value), 0);
 	fetch(&n, 0, LENGTH / PAGE);
@@ -291,7 +293,7 @@ static void contents_first(void **state)
 
 	(void)state;
 	too_early = looked = 0;
-	native_make(&n, LEAF, LENGTH, FEED_LATER, 0);
+	native_make(&n, LEAF, LENGTH, PROVIDER_LATER, 0);
 	looked_at = &n;
 	meddling.uffd_continue = looking_continue;
 	plan = (struct plan){ .contents = &native_contents,

@@ -54,7 +54,7 @@ static void empty_tables(uint64_t block, uint32_t flags)
 
 	if (block == GIB)
 		plan.step = 4099;
-	native_make(&n, block, length, FEED_LATER, flags);
+	native_make(&n, block, length, PROVIDER_LATER, flags);
 	spoil(&n, 2 * LEAF + 7 * PAGE);
 	assert_int_equal(leaves_of(&n).tables_4k, 1);
 	assert_int_equal(leaves_of(&n).pte, 0);
@@ -89,7 +89,7 @@ static void pieces_of_an_empty_table(void **state)
 	struct native n;
 
 	(void)state;
-	native_make(&n, LEAF, LENGTH, FEED_NOW, HGM_REGION_DEFER_COLLAPSE);
+	native_make(&n, LEAF, LENGTH, PROVIDER_NOW, HGM_REGION_DEFER_COLLAPSE);
 	spoil(&n, LEAF);
 	assert_ok(hgm_start(n.h));
 	assert_ok(hgm_wait(n.h, WAIT_MS));
@@ -108,7 +108,7 @@ static void a_hole_before_the_collapse(void **state)
 	struct native n;
 
 	(void)state;
-	native_make(&n, LEAF, LENGTH, FEED_NOW, HGM_REGION_DEFER_COLLAPSE);
+	native_make(&n, LEAF, LENGTH, PROVIDER_NOW, HGM_REGION_DEFER_COLLAPSE);
 	assert_ok(hgm_start(n.h));
 	assert_ok(hgm_wait(n.h, WAIT_MS));
 	punch(&n, LEAF, LEAF);
@@ -137,7 +137,7 @@ static void a_hole_in_a_huge_block(void **state)
 	struct native n;
 
 	(void)state;
-	native_make(&n, LEAF, LENGTH, FEED_NOW, 0);
+	native_make(&n, LEAF, LENGTH, PROVIDER_NOW, 0);
 	assert_ok(hgm_start(n.h));
 	assert_ok(hgm_wait(n.h, WAIT_MS));
 	punch(&n, LEAF, LEAF);
@@ -157,7 +157,7 @@ static void dont_need(void **state)
 	uint8_t value;
 
 	(void)state;
-	native_make(&n, LEAF, LENGTH, FEED_NOW, HGM_REGION_NO_FILL | HGM_REGION_DEFER_COLLAPSE);
+	native_make(&n, LEAF, LENGTH, PROVIDER_NOW, HGM_REGION_NO_FILL | HGM_REGION_DEFER_COLLAPSE);
 	assert_ok(hgm_start(n.h));
 	assert_int_equal(touch(n.addr + LEAF, &value), 0);
 	fetch(&n, 0, LENGTH / PAGE);
@@ -196,7 +196,7 @@ static void a_hole_before_it_was_mapped(void **state)
 
 	(void)state;
 	for (int defer = 0; defer < 2; defer++) {
-		native_make(&n, LEAF, LENGTH, FEED_NOW, defer ? HGM_REGION_DEFER_COLLAPSE : 0);
+		native_make(&n, LEAF, LENGTH, PROVIDER_NOW, defer ? HGM_REGION_DEFER_COLLAPSE : 0);
 		punched = &n;
 		atomic_store(&armed, 1);
 		meddling.uffd_continue = punching_continue;

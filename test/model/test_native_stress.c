@@ -46,7 +46,7 @@ static void stress(uint64_t block, uint64_t length, unsigned int rounds, uint64_
 		struct touchers touchers;
 		struct native n;
 
-		native_make(&n, block, length, i % 2 ? FEED_LATER : FEED_NOW,
+		native_make(&n, block, length, i % 2 ? PROVIDER_LATER : PROVIDER_NOW,
 			    defer ? HGM_REGION_DEFER_COLLAPSE : 0);
 		plan.addr = n.addr;
 		d.n = &n;

@@ -87,17 +87,17 @@ int collapsing_tear_down(void **state)
 	return 0;
 }
 
-void collapsing_watch(const struct field *f)
+void collapsing_watch(const struct ram *ram)
 {
-	assert_true(f->length <= (uint64_t)COLLAPSING_BLOCKS << BLOCK_SHIFT);
+	assert_true(ram->length <= (uint64_t)COLLAPSING_BLOCKS << BLOCK_SHIFT);
 	atomic_store(&watched.addr, NULL);
 	collapsing_refuse(0, 0, 1);
 	atomic_store(&watched.needs_a_page, false);
 	atomic_store(&watched.us, 0);
 	for (unsigned int i = 0; i < COLLAPSING_BLOCKS; i++)
 		atomic_store(&watched.continued[i], 0);
-	atomic_store(&watched.length, f->length);
-	atomic_store(&watched.addr, f->addr);
+	atomic_store(&watched.length, ram->length);
+	atomic_store(&watched.addr, ram->addr);
 }
 
 void collapsing_refuse(uint64_t blocks, int rc, unsigned int one_in)

@@ -16,7 +16,7 @@ int collapsing_set_up(void **state);
 int collapsing_tear_down(void **state);
 
 /* From now on the functions below concern this memory. At first nothing refuses its collapses. */
-void collapsing_watch(const struct field *f);
+void collapsing_watch(const struct ram *ram);
 
 /* MADV_COLLAPSE of the blocks in the bitmap fails with @rc, one in @one_in times. */
 void collapsing_refuse(uint64_t blocks, int rc, unsigned int one_in);

@@ -17,73 +17,75 @@ const char *const way_names[] = {
 	[WAY_PUNCH] = "a punched hole",
 };
 
-static bool is_anon(enum place place)
+static bool is_anon(enum backing backing)
 {
-	return place == PLACE_ANON || place == PLACE_MAPPING_ANON;
+	return backing == BACKING_ANON || backing == BACKING_MAPPING_ANON;
 }
 
-static bool is_lazy(enum place place)
+static bool is_lazy(enum backing backing)
 {
-	return place == PLACE_SHMEM_LAZY || place == PLACE_FD_LAZY || place == PLACE_MAPPING_LAZY;
+	return backing == BACKING_SHMEM_LAZY || backing == BACKING_FD_LAZY ||
+	       backing == BACKING_MAPPING_LAZY;
 }
 
-static bool is_callers_file(enum place place)
+static bool is_callers_file(enum backing backing)
 {
-	return (place >= PLACE_FD && place <= PLACE_MAPPING_LAZY) || place == PLACE_FD_HUGETLB_2M;
+	return (backing >= BACKING_FD && backing <= BACKING_MAPPING_LAZY) ||
+	       backing == BACKING_FD_HUGETLB_2M;
 }
 
-bool way_drops(enum way way, enum place place)
+bool way_drops(enum way way, enum backing backing)
 {
 	switch (way) {
 	case WAY_REMOVE:
-		return !is_anon(place);
+		return !is_anon(backing);
 	case WAY_DONTNEED:
-		return is_anon(place);
+		return is_anon(backing);
 	case WAY_PUNCH:
-		return is_callers_file(place);
+		return is_callers_file(backing);
 	default:
 		return true;
 	}
 }
 
 /* A hole that was never filled can be punched without a trace. */
-bool way_shows(enum way way, enum place place)
+bool way_shows(enum way way, enum backing backing)
 {
-	return way_drops(way, place) && !(way == WAY_PUNCH && is_lazy(place));
+	return way_drops(way, backing) && !(way == WAY_PUNCH && is_lazy(backing));
 }
 
-void discard_by(enum way way, const struct field *f, uint64_t offset, uint64_t length)
+void discard_by(enum way way, const struct ram *ram, uint64_t offset, uint64_t length)
 {
 	int rc = 0;
 
 	switch (way) {
 	case WAY_REMOVE:
-		rc = madvise(f->addr + offset, length, MADV_REMOVE);
+		rc = madvise(ram->addr + offset, length, MADV_REMOVE);
 		break;
 	case WAY_DONTNEED:
-		rc = madvise(f->addr + offset, length, MADV_DONTNEED);
+		rc = madvise(ram->addr + offset, length, MADV_DONTNEED);
 		break;
 	case WAY_PUNCH:
-		rc = fallocate(f->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)offset,
+		rc = fallocate(ram->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)offset,
 			       (off_t)length);
 		break;
 	default:
-		assert_ok(hgm_region_discard(f->region, offset, length));
+		assert_ok(hgm_region_discard(ram->region, offset, length));
 	}
 	if (rc)
 		fail_msg("%s: %s", way_names[way], strerrorname_np(errno));
 }
 
-static uint64_t mapped_pages(const struct field *f)
+static uint64_t mapped_pages(const struct ram *ram)
 {
-	uint64_t pages = f->length / PAGE, held = 0;
+	uint64_t pages = ram->length / PAGE, held = 0;
 	uint64_t *entry = calloc(pages, sizeof(*entry));
 	int fd = open("/proc/self/pagemap", O_RDONLY);
 	ssize_t bytes = (ssize_t)(pages * sizeof(*entry));
 
 	assert_non_null(entry);
 	assert_int_equal(pread(fd, entry, (size_t)bytes,
-			       (off_t)((uintptr_t)f->addr / PAGE * sizeof(*entry))),
+			       (off_t)((uintptr_t)ram->addr / PAGE * sizeof(*entry))),
 			 bytes);
 	for (uint64_t i = 0; i < pages; i++)
 		held += entry[i] >> 62 != 0; /* present or swapped out */
@@ -92,28 +94,28 @@ static uint64_t mapped_pages(const struct field *f)
 	return held;
 }
 
-static uint64_t cached_pages(const struct field *f)
+static uint64_t cached_pages(const struct ram *ram)
 {
-	uint64_t pages = f->length / PAGE, held = 0;
+	uint64_t pages = ram->length / PAGE, held = 0;
 	unsigned char *resident = calloc(pages, 1);
 
 	assert_non_null(resident);
-	assert_int_equal(mincore(f->addr, f->length, resident), 0);
+	assert_int_equal(mincore(ram->addr, ram->length, resident), 0);
 	for (uint64_t i = 0; i < pages; i++)
 		held += resident[i] & 1;
 	free(resident);
 	return held;
 }
 
-uint64_t held_bytes(const struct field *f, enum place place)
+uint64_t held_bytes(const struct ram *ram, enum backing backing)
 {
 	struct stat st;
 
-	if (is_anon(place))
-		return mapped_pages(f) * PAGE;
-	if (f->fd < 0)
-		return cached_pages(f) * PAGE;
-	assert_int_equal(fstat(f->fd, &st), 0);
+	if (is_anon(backing))
+		return mapped_pages(ram) * PAGE;
+	if (ram->fd < 0)
+		return cached_pages(ram) * PAGE;
+	assert_int_equal(fstat(ram->fd, &st), 0);
 	return (uint64_t)st.st_blocks * 512;
 }
 

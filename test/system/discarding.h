@@ -19,15 +19,15 @@ enum way {
 extern const char *const way_names[];
 
 /* True if this way drops the contents of that memory. */
-bool way_drops(enum way way, enum place place);
+bool way_drops(enum way way, enum backing backing);
 
 /* True if the library can know that this way has dropped pages that had not arrived. */
-bool way_shows(enum way way, enum place place);
+bool way_shows(enum way way, enum backing backing);
 
-void discard_by(enum way way, const struct field *f, uint64_t offset, uint64_t length);
+void discard_by(enum way way, const struct ram *ram, uint64_t offset, uint64_t length);
 
 /* Bytes of memory that the region's backing holds, as the kernel reports it. Touches no page. */
-uint64_t held_bytes(const struct field *f, enum place place);
+uint64_t held_bytes(const struct ram *ram, enum backing backing);
 
 void assert_zeroes(const char *at, uint64_t length, const char *what);
 

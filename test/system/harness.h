@@ -112,60 +112,60 @@ void page_mark(uint64_t page, void *at, unsigned int slot);
 void assert_pages(const struct contents *c, uint64_t first_page, uint64_t pages, const void *at);
 
 /* A source, and the way in which it delivers. */
-enum feed_kind {
-	FEED_MEMORY,
-	FEED_FILE,     /* on a disk, with holes if the contents have them */
-	FEED_NOW,      /* a function that answers at once */
-	FEED_LATER,    /* three threads answer, in random order */
-	FEED_BLOCKING, /* a function that sleeps */
-	FEED_SHORT,    /* a function that answers at most three pages at a time */
-	FEED_KINDS,
-	FEED_MIXED, /* a function that mixes these, or fails, but never three times */
+enum provider_kind {
+	PROVIDER_MEMORY,
+	PROVIDER_FILE,	   /* on a disk, with holes if the contents have them */
+	PROVIDER_NOW,	   /* a function that answers at once */
+	PROVIDER_LATER,	   /* three threads answer, in random order */
+	PROVIDER_BLOCKING, /* a function that sleeps */
+	PROVIDER_SHORT,	   /* a function that answers at most three pages at a time */
+	PROVIDER_KINDS,
+	PROVIDER_MIXED, /* a function that mixes these, or fails, but never three times */
 	/*
 	 * A function that answers for the first pages only. It keeps the other requests until they
 	 * are cancelled.
 	 */
-	FEED_NEVER,
+	PROVIDER_NEVER,
 };
 
-extern const char *const feed_names[];
+extern const char *const provider_names[];
 
-struct feed;
+struct provider;
 
-struct feed *feed_make(enum feed_kind kind, const struct contents *c, uint64_t length);
-struct hgm_source *feed_source(const struct feed *feed);
-void feed_free(struct feed *feed); /* no region may use it any more */
+struct provider *provider_make(enum provider_kind kind, const struct contents *c, uint64_t length);
+struct hgm_source *provider_source(const struct provider *provider);
+void provider_free(struct provider *provider); /* no region may use it any more */
 
 /*
  * FEED_NEVER: feed_answer_below() sets how many pages from the start it answers for. feed_kept()
  * returns how many requests it keeps.
  */
-void feed_answer_below(struct feed *feed, uint64_t page);
-unsigned int feed_kept(struct feed *feed);
-void feed_give(struct feed *feed); /* answers the requests that it keeps */
-unsigned int feed_cancels(const struct feed *feed);
+void provider_answer_below(struct provider *provider, uint64_t page);
+unsigned int provider_kept(struct provider *provider);
+void provider_give(struct provider *provider); /* answers the requests that it keeps */
+unsigned int provider_cancels(const struct provider *provider);
 
 /* The kinds of memory that a region can consist of. */
-enum place {
-	PLACE_SHMEM,
-	PLACE_SHMEM_LAZY,
-	PLACE_ANON,
-	PLACE_FD,
-	PLACE_FD_LAZY,
-	PLACE_MAPPING,
-	PLACE_MAPPING_LAZY,
-	PLACE_MAPPING_ANON,
-	PLACE_HUGETLB_2M,
-	PLACE_FD_HUGETLB_2M,
-	PLACE_HUGETLB_1G,
-	PLACES,
-	PLACES_SMALL = PLACE_HUGETLB_2M, /* the kinds before it need no huge page pool */
+enum backing {
+	BACKING_SHMEM,
+	BACKING_SHMEM_LAZY,
+	BACKING_ANON,
+	BACKING_FD,
+	BACKING_FD_LAZY,
+	BACKING_MAPPING,
+	BACKING_MAPPING_LAZY,
+	BACKING_MAPPING_ANON,
+	BACKING_HUGETLB_2M,
+	BACKING_FD_HUGETLB_2M,
+	BACKING_HUGETLB_1G,
+	BACKINGS,
+	BACKINGS_SMALL = BACKING_HUGETLB_2M, /* the kinds before it need no huge page pool */
 };
 
-extern const char *const place_names[];
+extern const char *const backing_names[];
 
 /* A region together with the file and the mapping that the caller supplies for it. */
-struct field {
+struct ram {
 	struct hgm_region *region;
 	char *addr;
 	uint64_t length;
@@ -173,19 +173,19 @@ struct field {
 	char *mapping; /* the caller's */
 };
 
-uint64_t place_block(enum place place);
-bool place_can_be_huge(enum place place); /* by collapse */
+uint64_t backing_block(enum backing backing);
+bool backing_can_be_huge(enum backing backing); /* by collapse */
 
 /* The reason why a region of that kind cannot be created at the moment. NULL: it can. */
-const char *place_lacking(enum place place, uint64_t length);
+const char *backing_lacking(enum backing backing, uint64_t length);
 
 /* The caller's memory holds other bytes at first. They must never be seen in the region. */
-int field_try(struct field *f, struct hgm *h, enum place place, uint64_t length,
-	      struct hgm_source *src, uint64_t source_offset, uint32_t flags);
-void field_make(struct field *f, struct hgm *h, enum place place, uint64_t length,
-		struct hgm_source *src, uint32_t flags);
-void field_end(struct field *f);     /* destroys the region */
-void field_release(struct field *f); /* frees the caller's memory; the region is gone already */
+int ram_try(struct ram *ram, struct hgm *h, enum backing backing, uint64_t length,
+	    struct hgm_source *src, uint64_t source_offset, uint32_t flags);
+void ram_make(struct ram *ram, struct hgm *h, enum backing backing, uint64_t length,
+	      struct hgm_source *src, uint32_t flags);
+void ram_end(struct ram *ram);	   /* destroys the region */
+void ram_release(struct ram *ram); /* frees the caller's memory; the region is gone already */
 
 struct hgm *engine(uint32_t fault_threads);
 struct hgm *engine_with(struct hgm_opts opts);
@@ -197,7 +197,7 @@ uint64_t huge_in_smaps(const void *addr, uint64_t length);
 /*
  * At least 95 of 100 blocks must be huge, as reported by the library, by PAGEMAP_SCAN and by smaps.
  */
-void assert_huge(const struct field *f, enum place place);
+void assert_huge(const struct ram *ram, enum backing backing);
 
 /* Threads that touch all pages, each in its own order, and check every byte. */
 struct plan {

@@ -540,7 +540,7 @@ const char *inject_result_name(int result)
 	return result < 0 ? strerrorname_np(-result) : names[result];
 }
 
-uint64_t inject_place(const struct inject_site *site)
+uint64_t inject_backing(const struct inject_site *site)
 {
 	return (uint64_t)((const char *)site->from - &__executable_start);
 }

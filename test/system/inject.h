@@ -44,7 +44,7 @@ bool inject_disarm(void);
 
 const char *inject_result_name(int result);
 /* The place as an address for addr2line(1). */
-uint64_t inject_place(const struct inject_site *site);
+uint64_t inject_backing(const struct inject_site *site);
 
 /* The whole table. */
 const struct inject_verb *inject_verbs(unsigned int *count);

@@ -253,8 +253,9 @@ static void soil(int fd, char *mapping)
 
 static void bring(struct theirs *t, struct hgm_region_opts *o, const struct life *life)
 {
-	bool fd = life->place != PLACE_MAPPING_ANON, huge = life->place == PLACE_FD_HUGETLB_2M;
-	bool mapping = life->place == PLACE_MAPPING || life->place == PLACE_MAPPING_ANON;
+	bool fd = life->backing != BACKING_MAPPING_ANON,
+	     huge = life->backing == BACKING_FD_HUGETLB_2M;
+	bool mapping = life->backing == BACKING_MAPPING || life->backing == BACKING_MAPPING_ANON;
 
 	t->fd = fd ? memfd_create("theirs", MFD_CLOEXEC | (huge ? MFD_HUGETLB : 0)) : -1;
 	t->room = map(ROOM, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1);
@@ -285,18 +286,18 @@ static void take_back(struct theirs *t)
 static struct hgm_region *make_region(struct hgm *h, struct theirs *t, struct hgm_source *src,
 				      const struct life *life)
 {
-	static const uint32_t own[] = { [PLACE_SHMEM] = HGM_BACKING_SHMEM,
-					[PLACE_SHMEM_LAZY] = HGM_BACKING_SHMEM_LAZY,
-					[PLACE_ANON] = HGM_BACKING_ANON,
-					[PLACE_HUGETLB_2M] = HGM_BACKING_HUGETLB };
+	static const uint32_t own[] = { [BACKING_SHMEM] = HGM_BACKING_SHMEM,
+					[BACKING_SHMEM_LAZY] = HGM_BACKING_SHMEM_LAZY,
+					[BACKING_ANON] = HGM_BACKING_ANON,
+					[BACKING_HUGETLB_2M] = HGM_BACKING_HUGETLB };
 	struct hgm_region_opts o = {
 		.size = sizeof(o), .length = LENGTH, .source = src, .flags = life->flags
 	};
 	struct hgm_region *r;
 
 	*t = (struct theirs){ .fd = -1 };
-	if (life->place < sizeof(own) / sizeof(own[0]) && own[life->place])
-		o.backing = own[life->place];
+	if (life->backing < sizeof(own) / sizeof(own[0]) && own[life->backing])
+		o.backing = own[life->backing];
 	else
 		bring(t, &o, life);
 	twice(hgm_region_create(&r, h, &o));
@@ -652,47 +653,48 @@ static void inherited(const struct life *life)
 }
 
 const struct life lives[] = {
-	{ "sources", sources, PLACE_ANON, 0, NULL, false, 1 },
-	{ "thin level", thin_level, PLACE_ANON, 0, NULL, false, 1 },
-	{ "capabilities", capabilities, PLACE_ANON, 0, NULL, false, 6 },
-	{ "restore, a file", restore, PLACE_FD, 0, NULL, false, 1 },
-	{ "restore, shmem", restore, PLACE_SHMEM, 0, NULL, false, 1 },
-	{ "restore, shmem, deferred", restore, PLACE_SHMEM, HGM_REGION_DEFER_COLLAPSE, NULL, true,
+	{ "sources", sources, BACKING_ANON, 0, NULL, false, 1 },
+	{ "thin level", thin_level, BACKING_ANON, 0, NULL, false, 1 },
+	{ "capabilities", capabilities, BACKING_ANON, 0, NULL, false, 6 },
+	{ "restore, a file", restore, BACKING_FD, 0, NULL, false, 1 },
+	{ "restore, shmem", restore, BACKING_SHMEM, 0, NULL, false, 1 },
+	{ "restore, shmem, deferred", restore, BACKING_SHMEM, HGM_REGION_DEFER_COLLAPSE, NULL, true,
 	  1 },
-	{ "restore, shmem lazy", restore, PLACE_SHMEM_LAZY, 0, NULL, false, 1 },
-	{ "restore, anon", restore, PLACE_ANON, 0, NULL, false, 1 },
-	{ "restore, anon, small", restore, PLACE_ANON, HGM_REGION_NO_COLLAPSE, NULL, true, 1 },
-	{ "restore, a file, lazy", restore, PLACE_FD_LAZY, HGM_REGION_LAZY, NULL, false, 1 },
-	{ "restore, a mapping", restore, PLACE_MAPPING, 0, NULL, true, 1 },
-	{ "restore, an anonymous mapping", restore, PLACE_MAPPING_ANON, 0, NULL, false, 1 },
-	{ "restore, hugetlb", restore, PLACE_HUGETLB_2M, 0, NULL, false, 1 },
-	{ "restore, a hugetlb file", restore, PLACE_FD_HUGETLB_2M, 0, NULL, true, 1 },
-	{ "delivered, shmem", delivered, PLACE_SHMEM, 0, NULL, false, 1 },
-	{ "delivered, anon", delivered, PLACE_ANON, 0, NULL, true, 1 },
-	{ "delivered, a file", delivered, PLACE_FD, 0, NULL, false, 1 },
-	{ "delivered, hugetlb", delivered, PLACE_HUGETLB_2M, 0, NULL, false, 1 },
-	{ "restore from a file", by_file, PLACE_SHMEM, 0, NULL, false, 1 },
-	{ "restore from memory", by_file, PLACE_ANON, 0, NULL, true, 1 },
-	{ "watch, shmem", later, PLACE_SHMEM, 0, watched, false, 1 },
-	{ "watch, anon", later, PLACE_ANON, 0, watched, false, 1 },
-	{ "watch, hugetlb", later, PLACE_HUGETLB_2M, 0, watched, false, 1 },
-	{ "dirty, shmem", later, PLACE_SHMEM, 0, dirty, false, 1 },
-	{ "dirty, anon", later, PLACE_ANON, 0, dirty, false, 1 },
-	{ "dirty, hugetlb", later, PLACE_HUGETLB_2M, 0, dirty, false, 1 },
-	{ "dirty, shmem, synchronous", later, PLACE_SHMEM, 0, dirty_sync, false, 1 },
-	{ "dirty, anon, synchronous", later, PLACE_ANON, 0, dirty_sync, false, 1 },
-	{ "snapshot, shmem", later, PLACE_SHMEM, 0, snapshot, false, 1 },
-	{ "snapshot, anon", later, PLACE_ANON, 0, snapshot, false, 1 },
-	{ "snapshot, hugetlb", later, PLACE_HUGETLB_2M, 0, snapshot, false, 1 },
-	{ "snapshot to a file", later, PLACE_SHMEM, 0, snapshot_file, false, 1 },
-	{ "snapshot to a pipe", later, PLACE_ANON, 0, snapshot_pipe, false, 1 },
-	{ "early snapshot, shmem", snapshot_early, PLACE_SHMEM, HGM_REGION_NO_FILL, NULL, false,
+	{ "restore, shmem lazy", restore, BACKING_SHMEM_LAZY, 0, NULL, false, 1 },
+	{ "restore, anon", restore, BACKING_ANON, 0, NULL, false, 1 },
+	{ "restore, anon, small", restore, BACKING_ANON, HGM_REGION_NO_COLLAPSE, NULL, true, 1 },
+	{ "restore, a file, lazy", restore, BACKING_FD_LAZY, HGM_REGION_LAZY, NULL, false, 1 },
+	{ "restore, a mapping", restore, BACKING_MAPPING, 0, NULL, true, 1 },
+	{ "restore, an anonymous mapping", restore, BACKING_MAPPING_ANON, 0, NULL, false, 1 },
+	{ "restore, hugetlb", restore, BACKING_HUGETLB_2M, 0, NULL, false, 1 },
+	{ "restore, a hugetlb file", restore, BACKING_FD_HUGETLB_2M, 0, NULL, true, 1 },
+	{ "delivered, shmem", delivered, BACKING_SHMEM, 0, NULL, false, 1 },
+	{ "delivered, anon", delivered, BACKING_ANON, 0, NULL, true, 1 },
+	{ "delivered, a file", delivered, BACKING_FD, 0, NULL, false, 1 },
+	{ "delivered, hugetlb", delivered, BACKING_HUGETLB_2M, 0, NULL, false, 1 },
+	{ "restore from a file", by_file, BACKING_SHMEM, 0, NULL, false, 1 },
+	{ "restore from memory", by_file, BACKING_ANON, 0, NULL, true, 1 },
+	{ "watch, shmem", later, BACKING_SHMEM, 0, watched, false, 1 },
+	{ "watch, anon", later, BACKING_ANON, 0, watched, false, 1 },
+	{ "watch, hugetlb", later, BACKING_HUGETLB_2M, 0, watched, false, 1 },
+	{ "dirty, shmem", later, BACKING_SHMEM, 0, dirty, false, 1 },
+	{ "dirty, anon", later, BACKING_ANON, 0, dirty, false, 1 },
+	{ "dirty, hugetlb", later, BACKING_HUGETLB_2M, 0, dirty, false, 1 },
+	{ "dirty, shmem, synchronous", later, BACKING_SHMEM, 0, dirty_sync, false, 1 },
+	{ "dirty, anon, synchronous", later, BACKING_ANON, 0, dirty_sync, false, 1 },
+	{ "snapshot, shmem", later, BACKING_SHMEM, 0, snapshot, false, 1 },
+	{ "snapshot, anon", later, BACKING_ANON, 0, snapshot, false, 1 },
+	{ "snapshot, hugetlb", later, BACKING_HUGETLB_2M, 0, snapshot, false, 1 },
+	{ "snapshot to a file", later, BACKING_SHMEM, 0, snapshot_file, false, 1 },
+	{ "snapshot to a pipe", later, BACKING_ANON, 0, snapshot_pipe, false, 1 },
+	{ "early snapshot, shmem", snapshot_early, BACKING_SHMEM, HGM_REGION_NO_FILL, NULL, false,
 	  1 },
-	{ "snapshot to its own memory", own_file, PLACE_FD, 0, NULL, false, 0 },
-	{ "inherited, shmem", inherited, PLACE_SHMEM, 0, NULL, false, 0 },
-	{ "inherited, anon", inherited, PLACE_ANON, 0, NULL, false, 0 },
-	{ "early snapshot, anon", snapshot_early, PLACE_ANON, HGM_REGION_NO_FILL, NULL, false, 1 },
-	{ NULL, NULL, PLACES, 0, NULL, false, 1 },
+	{ "snapshot to its own memory", own_file, BACKING_FD, 0, NULL, false, 0 },
+	{ "inherited, shmem", inherited, BACKING_SHMEM, 0, NULL, false, 0 },
+	{ "inherited, anon", inherited, BACKING_ANON, 0, NULL, false, 0 },
+	{ "early snapshot, anon", snapshot_early, BACKING_ANON, HGM_REGION_NO_FILL, NULL, false,
+	  1 },
+	{ NULL, NULL, BACKINGS, 0, NULL, false, 1 },
 };
 
 void lives_prepare(void)
@@ -708,7 +710,7 @@ void lives_prepare(void)
 
 const char *life_lacking(const struct life *life)
 {
-	return place_lacking(life->place, LENGTH);
+	return backing_lacking(life->backing, LENGTH);
 }
 
 struct remains remains_take(void)

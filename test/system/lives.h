@@ -12,7 +12,7 @@
 struct life {
 	const char *name;
 	void (*run)(const struct life *life);
-	enum place place;
+	enum backing backing;
 	uint32_t flags;					 /* of the region */
 	void (*then)(struct hgm *, struct hgm_region *); /* when all pages have arrived */
 	bool other; /* the region is destroyed before the engine; the source is memory */

@@ -37,7 +37,7 @@ static int64_t answers_twice(void *user, const struct hgm_io *io)
 
 static void answers_count_once(void **state)
 {
-	static const enum place places[] = { PLACE_SHMEM, PLACE_SHMEM_LAZY, PLACE_ANON };
+	static const enum backing backings[] = { BACKING_SHMEM, BACKING_SHMEM_LAZY, BACKING_ANON };
 
 	(void)state;
 	for (size_t i = 0; i < 3; i++) {
@@ -45,12 +45,12 @@ static void answers_count_once(void **state)
 		struct hgm_source *src;
 		struct touchers touchers;
 		struct hgm *h = engine(1);
-		struct field f;
+		struct ram ram;
 
 		watch("answers twice", 60);
 		assert_ok(hgm_source_fn(&src, answers_twice, NULL, NULL));
-		field_make(&f, h, places[i], LENGTH, src, HGM_REGION_NO_FILL);
-		plan.addr = f.addr;
+		ram_make(&ram, h, backings[i], LENGTH, src, HGM_REGION_NO_FILL);
+		plan.addr = ram.addr;
 		assert_ok(hgm_start(h));
 		touchers_start(&touchers, 4, &plan);
 		touchers_join(&touchers);
@@ -58,7 +58,7 @@ static void answers_count_once(void **state)
 		assert_int_equal(second_answer, -EALREADY);
 		assert_int_equal(foreign_answer, -EINVAL);
 		assert_int_equal(stats_of(h).source_errors, 0);
-		field_end(&f);
+		ram_end(&ram);
 		hgm_destroy(h);
 		hgm_source_destroy(src);
 		calm();
@@ -84,19 +84,19 @@ static void impossible_answers_fail(void **state)
 {
 	struct hgm_source *src;
 	struct hgm *h = engine(1);
-	struct field f;
+	struct ram ram;
 	uint8_t value;
 
 	(void)state;
 	watch("impossible answers", 60);
 	assert_ok(hgm_source_fn(&src, answers_wrongly, NULL, NULL));
-	field_make(&f, h, PLACE_SHMEM, LENGTH, src, HGM_REGION_NO_FILL);
+	ram_make(&ram, h, BACKING_SHMEM, LENGTH, src, HGM_REGION_NO_FILL);
 	assert_ok(hgm_start(h));
 	for (uint64_t p = 0; p < 6; p++) {
-		assert_int_equal(touch(f.addr + p * PAGE, &value), 0);
+		assert_int_equal(touch(ram.addr + p * PAGE, &value), 0);
 		assert_int_equal(wrong_answer, -EINVAL);
 	}
-	assert_pages(&contents, 0, 6, f.addr);
+	assert_pages(&contents, 0, 6, ram.addr);
 	assert_int_equal(stats_of(h).source_errors, 6);
 	assert_error(hgm_io_done(NULL, 0), -EINVAL);
 	assert_error(hgm_io_done(&(struct hgm_io){ .engine = h, .length = PAGE }, PAGE), -EINVAL);
@@ -146,16 +146,16 @@ static void cancel_crosses_the_question(void **state)
 	struct hgm_source *src;
 	struct hgm *h = engine(1);
 	struct waiter waiter;
-	struct field f;
+	struct ram ram;
 
 	(void)state;
 	watch("hgm_region_destroy(): a request whose cancellation crossed the question", 5);
 	assert_ok(hgm_source_fn(&src, notes_slowly, &note, &opts));
-	field_make(&f, h, PLACE_SHMEM, LENGTH, src, HGM_REGION_NO_FILL);
+	ram_make(&ram, h, BACKING_SHMEM, LENGTH, src, HGM_REGION_NO_FILL);
 	assert_ok(hgm_start(h));
-	waiter_start(&waiter, f.addr);
+	waiter_start(&waiter, ram.addr);
 	assert_true(eventually(is_inside, &note, 5000));
-	field_end(&f);
+	ram_end(&ram);
 	waiter_join(&waiter);
 	assert_int_equal(waiter.signal, SIGSEGV);
 	hgm_destroy(h);
@@ -200,33 +200,34 @@ static int64_t answers_sparsely(void *user, const struct hgm_io *io)
 
 static void some_pages_are_zero(void **state)
 {
-	static const enum place places[] = { PLACE_SHMEM,   PLACE_SHMEM_LAZY, PLACE_ANON,
-					     PLACE_FD,	    PLACE_MAPPING,    PLACE_MAPPING_ANON,
-					     PLACE_FD_LAZY, PLACE_HUGETLB_2M };
+	static const enum backing backings[] = { BACKING_SHMEM,	  BACKING_SHMEM_LAZY,
+						 BACKING_ANON,	  BACKING_FD,
+						 BACKING_MAPPING, BACKING_MAPPING_ANON,
+						 BACKING_FD_LAZY, BACKING_HUGETLB_2M };
 	uint64_t none = 0;
 	struct hgm_io io = { 0 };
 
 	(void)state;
 	assert_error(hgm_io_done_sparse(&io, PAGE, NULL), -EINVAL);
 	assert_error(hgm_io_done_sparse(&io, PAGE, &none), -EINVAL);
-	for (size_t i = 0; i < sizeof(places) / sizeof(places[0]); i++) {
-		uint64_t length = places[i] >= PLACES_SMALL ? 4 * MIB : LENGTH;
+	for (size_t i = 0; i < sizeof(backings) / sizeof(backings[0]); i++) {
+		uint64_t length = backings[i] >= BACKINGS_SMALL ? 4 * MIB : LENGTH;
 		struct hgm_source *src;
 		struct hgm *h;
-		struct field f;
+		struct ram ram;
 
-		if (place_lacking(places[i], length))
+		if (backing_lacking(backings[i], length))
 			continue;
-		watch(place_names[places[i]], 60);
+		watch(backing_names[backings[i]], 60);
 		h = engine(1);
 		assert_ok(hgm_source_fn(&src, answers_sparsely, NULL, NULL));
-		field_make(&f, h, places[i], length, src, 0);
+		ram_make(&ram, h, backings[i], length, src, 0);
 		assert_ok(hgm_start(h));
-		assert_pages(&holey, 0, 10, f.addr);
+		assert_pages(&holey, 0, 10, ram.addr);
 		assert_ok(hgm_wait(h, WAIT_MS));
-		assert_pages(&holey, 0, length / PAGE, f.addr);
+		assert_pages(&holey, 0, length / PAGE, ram.addr);
 		assert_int_equal(stats_of(h).zero_pages, count_holes(length / PAGE));
-		field_end(&f);
+		ram_end(&ram);
 		hgm_destroy(h);
 		hgm_source_destroy(src);
 		calm();

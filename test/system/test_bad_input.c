@@ -14,7 +14,7 @@
 #include <unistd.h>
 
 static const struct contents contents = { .seed = 8 };
-static struct feed *feed;
+static struct provider *provider;
 static struct hgm *h;
 
 static int64_t never_read(void *user, const struct hgm_io *io)
@@ -28,7 +28,7 @@ static int make(void **state)
 {
 	(void)state;
 	watch("bad input", 100);
-	feed = feed_make(FEED_NOW, &contents, 64 * MIB);
+	provider = provider_make(PROVIDER_NOW, &contents, 64 * MIB);
 	h = engine(1);
 	assert_ok(hgm_start(h));
 	return 0;
@@ -36,21 +36,21 @@ static int make(void **state)
 
 static void still_serves(void)
 {
-	struct field f;
+	struct ram ram;
 	uint8_t value;
 
-	field_make(&f, h, PLACE_SHMEM, 2 * MIB, feed_source(feed), 0);
-	assert_int_equal(touch(f.addr + 77 * PAGE, &value), 0);
-	assert_pages(&contents, 0, f.length / PAGE, f.addr);
+	ram_make(&ram, h, BACKING_SHMEM, 2 * MIB, provider_source(provider), 0);
+	assert_int_equal(touch(ram.addr + 77 * PAGE, &value), 0);
+	assert_pages(&contents, 0, ram.length / PAGE, ram.addr);
 	assert_ok(hgm_wait(h, 20000));
-	field_end(&f);
+	ram_end(&ram);
 }
 
 static int end(void **state)
 {
 	(void)state;
 	hgm_destroy(h);
-	feed_free(feed);
+	provider_free(provider);
 	calm();
 	return 0;
 }
@@ -59,7 +59,7 @@ static struct hgm_region_opts good(void)
 {
 	return (struct hgm_region_opts){ .size = sizeof(struct hgm_region_opts),
 					 .length = 4 * MIB,
-					 .source = feed_source(feed),
+					 .source = provider_source(provider),
 					 .backing = HGM_BACKING_SHMEM,
 					 .fd = -1 };
 }
@@ -305,32 +305,33 @@ static void sources(void **state)
 static void calls_on_a_region(void **state)
 {
 	uint64_t bitmap[64] = { 0 };
-	struct field f;
+	struct ram ram;
 
 	(void)state;
-	field_make(&f, h, PLACE_SHMEM, 2 * MIB, feed_source(feed), HGM_REGION_NO_FILL);
-	assert_error(hgm_region_prefetch(f.region, 0, 0), -EINVAL);
-	assert_error(hgm_region_prefetch(f.region, 2 * MIB, 1), -EINVAL);
-	assert_error(hgm_region_prefetch(f.region, 2 * MIB - 1, 2), -EINVAL);
-	assert_error(hgm_region_prefetch(f.region, 1, UINT64_MAX), -EINVAL);
-	assert_error(hgm_region_export(f.region, 1, 1, bitmap), -EINVAL);
-	assert_error(hgm_region_export(f.region, 0, 513, bitmap), -EINVAL);
-	assert_error(hgm_region_export(f.region, 512, 1, bitmap), -EINVAL);
-	assert_error(hgm_region_export(f.region, 64, UINT64_MAX, bitmap), -EINVAL);
-	assert_error(hgm_region_export(f.region, 0, 64, NULL), -EINVAL);
-	assert_error(hgm_region_import(f.region, 0, 64, bitmap), -EOPNOTSUPP);
-	assert_error(hgm_region_import(f.region, 3, 64, bitmap), -EINVAL);
-	assert_error(hgm_region_get_info(f.region, NULL), -EINVAL);
-	assert_error(hgm_region_get_info(f.region, &(struct hgm_region_info){ .size = 1 }),
+	ram_make(&ram, h, BACKING_SHMEM, 2 * MIB, provider_source(provider), HGM_REGION_NO_FILL);
+	assert_error(hgm_region_prefetch(ram.region, 0, 0), -EINVAL);
+	assert_error(hgm_region_prefetch(ram.region, 2 * MIB, 1), -EINVAL);
+	assert_error(hgm_region_prefetch(ram.region, 2 * MIB - 1, 2), -EINVAL);
+	assert_error(hgm_region_prefetch(ram.region, 1, UINT64_MAX), -EINVAL);
+	assert_error(hgm_region_export(ram.region, 1, 1, bitmap), -EINVAL);
+	assert_error(hgm_region_export(ram.region, 0, 513, bitmap), -EINVAL);
+	assert_error(hgm_region_export(ram.region, 512, 1, bitmap), -EINVAL);
+	assert_error(hgm_region_export(ram.region, 64, UINT64_MAX, bitmap), -EINVAL);
+	assert_error(hgm_region_export(ram.region, 0, 64, NULL), -EINVAL);
+	assert_error(hgm_region_import(ram.region, 0, 64, bitmap), -EOPNOTSUPP);
+	assert_error(hgm_region_import(ram.region, 3, 64, bitmap), -EINVAL);
+	assert_error(hgm_region_get_info(ram.region, NULL), -EINVAL);
+	assert_error(hgm_region_get_info(ram.region, &(struct hgm_region_info){ .size = 1 }),
 		     -EINVAL);
-	field_end(&f);
-	field_make(&f, h, PLACE_FD, 2 * MIB, feed_source(feed), HGM_REGION_NO_FILL);
-	assert_error(hgm_region_import(f.region, 0, 64, bitmap), -EBUSY);
-	assert_ok(hgm_region_collapse(f.region)); /* nothing is left to do */
-	field_end(&f);
-	field_make(&f, h, PLACE_SHMEM, 2 * MIB, feed_source(feed), HGM_REGION_NO_COLLAPSE);
-	assert_error(hgm_region_collapse(f.region), -EOPNOTSUPP);
-	field_end(&f);
+	ram_end(&ram);
+	ram_make(&ram, h, BACKING_FD, 2 * MIB, provider_source(provider), HGM_REGION_NO_FILL);
+	assert_error(hgm_region_import(ram.region, 0, 64, bitmap), -EBUSY);
+	assert_ok(hgm_region_collapse(ram.region)); /* nothing is left to do */
+	ram_end(&ram);
+	ram_make(&ram, h, BACKING_SHMEM, 2 * MIB, provider_source(provider),
+		 HGM_REGION_NO_COLLAPSE);
+	assert_error(hgm_region_collapse(ram.region), -EOPNOTSUPP);
+	ram_end(&ram);
 	still_serves();
 }
 
@@ -339,19 +340,20 @@ static void too_many_ranges(void **state)
 {
 	struct hgm *idle = engine(1);
 	unsigned int n = 0;
-	struct field f;
+	struct ram ram;
 
 	(void)state;
-	field_make(&f, idle, PLACE_SHMEM_LAZY, 2 * MIB, feed_source(feed), HGM_REGION_NO_FILL);
+	ram_make(&ram, idle, BACKING_SHMEM_LAZY, 2 * MIB, provider_source(provider),
+		 HGM_REGION_NO_FILL);
 	while (n < 4096)
-		assert_ok(hgm_region_prefetch(f.region, n++ % 512 * PAGE, PAGE));
-	assert_error(hgm_region_prefetch(f.region, 0, PAGE), -ENOBUFS);
+		assert_ok(hgm_region_prefetch(ram.region, n++ % 512 * PAGE, PAGE));
+	assert_error(hgm_region_prefetch(ram.region, 0, PAGE), -ENOBUFS);
 	assert_ok(hgm_start(idle));
 	assert_ok(hgm_wait(idle, 60000));
-	assert_int_equal(info_of(f.region).present_bytes, 2 * MIB);
-	assert_ok(hgm_region_prefetch(f.region, 0, PAGE));
+	assert_int_equal(info_of(ram.region).present_bytes, 2 * MIB);
+	assert_ok(hgm_region_prefetch(ram.region, 0, PAGE));
 	assert_ok(hgm_wait(idle, 60000));
-	field_end(&f);
+	ram_end(&ram);
 	hgm_destroy(idle);
 }
 

@@ -15,7 +15,7 @@ static const struct contents contents = { .seed = 31 };
 
 struct scene {
 	struct hgm *h;
-	struct feed *feed;
+	struct provider *provider;
 	int fd, other_fd, private_fd;
 	char *shared, *private, *anon;
 };
@@ -34,13 +34,13 @@ static char *map(int flags, int fd, uint64_t offset)
 
 static int set_up(void **state)
 {
-	struct field f;
+	struct ram ram;
 
 	(void)state;
 	watch("bad mappings", 100);
 	s.h = engine(1);
 	assert_ok(hgm_start(s.h));
-	s.feed = feed_make(FEED_NOW, &contents, 16 * MIB);
+	s.provider = provider_make(PROVIDER_NOW, &contents, 16 * MIB);
 	s.fd = memfd_create("a", MFD_CLOEXEC);
 	s.other_fd = memfd_create("b", MFD_CLOEXEC);
 	assert_int_equal(ftruncate(s.fd, (off_t)(4 * LENGTH)), 0);
@@ -49,8 +49,8 @@ static int set_up(void **state)
 	s.private = map(MAP_PRIVATE, s.fd, 0);
 	s.anon = map(MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	/* The engine keeps its buffers from the first region that needs them. */
-	assert_ok(field_try(&f, s.h, PLACE_ANON, PAGE, feed_source(s.feed), 0, 0));
-	field_end(&f);
+	assert_ok(ram_try(&ram, s.h, BACKING_ANON, PAGE, provider_source(s.provider), 0, 0));
+	ram_end(&ram);
 	return 0;
 }
 
@@ -63,7 +63,7 @@ static int tear_down(void **state)
 	munmap(s.anon, LENGTH);
 	close(s.fd);
 	close(s.other_fd);
-	feed_free(s.feed);
+	provider_free(s.provider);
 	calm();
 	return 0;
 }
@@ -72,7 +72,7 @@ static struct hgm_region_opts mapping(void *addr, int fd, uint32_t flags)
 {
 	return (struct hgm_region_opts){ .size = sizeof(struct hgm_region_opts),
 					 .length = LENGTH,
-					 .source = feed_source(s.feed),
+					 .source = provider_source(s.provider),
 					 .backing = HGM_BACKING_MAPPING,
 					 .flags = flags,
 					 .addr = addr,
@@ -236,7 +236,7 @@ static void too_many_regions(void **state)
 	static struct hgm_region *r[1100];
 	struct hgm_region_opts o = { .size = sizeof(o),
 				     .length = PAGE,
-				     .source = feed_source(s.feed),
+				     .source = provider_source(s.provider),
 				     .backing = HGM_BACKING_ANON,
 				     .flags = HGM_REGION_NO_FILL };
 	unsigned int n = 0;

@@ -37,24 +37,24 @@ static void cancel_in(void *(*fn)(void *), void *arg)
 
 static void waiting_for_memory(void **state)
 {
-	struct feed *feed = feed_make(FEED_NEVER, &contents, 4 * MIB);
+	struct provider *provider = provider_make(PROVIDER_NEVER, &contents, 4 * MIB);
 	struct hgm *h = engine(1);
-	struct field f;
+	struct ram ram;
 
 	(void)state;
 	watch("hgm_wait() after a cancelled one", 60);
-	field_make(&f, h, PLACE_SHMEM, 4 * MIB, feed_source(feed), 0);
+	ram_make(&ram, h, BACKING_SHMEM, 4 * MIB, provider_source(provider), 0);
 	assert_ok(hgm_start(h));
 	for (unsigned int i = 0; i < 3; i++)
 		cancel_in(wait_for_all, h);
 	assert_error(hgm_wait(h, 10), -ETIMEDOUT);
-	feed_answer_below(feed, f.length / PAGE);
-	feed_give(feed);
+	provider_answer_below(provider, ram.length / PAGE);
+	provider_give(provider);
 	assert_ok(hgm_wait(h, WAIT_MS));
-	assert_pages(&contents, 0, f.length / PAGE, f.addr);
-	field_end(&f);
+	assert_pages(&contents, 0, ram.length / PAGE, ram.addr);
+	ram_end(&ram);
 	hgm_destroy(h);
-	feed_free(feed);
+	provider_free(provider);
 	calm();
 }
 
@@ -83,18 +83,18 @@ static bool is_entered(void *arg)
 
 static void waiting_for_a_snapshot(void **state)
 {
-	struct feed *feed = feed_make(FEED_NOW, &contents, 4 * MIB);
+	struct provider *provider = provider_make(PROVIDER_NOW, &contents, 4 * MIB);
 	struct gate gate = { .open = false };
 	const struct hgm_snapshot_opts opts = { .size = sizeof(opts),
 						.write = pass,
 						.user = &gate };
 	struct hgm *h = engine(1);
 	struct hgm_snapshot *s;
-	struct field f;
+	struct ram ram;
 
 	(void)state;
 	watch("hgm_snapshot_wait() after a cancelled one", 60);
-	field_make(&f, h, PLACE_SHMEM, 4 * MIB, feed_source(feed), 0);
+	ram_make(&ram, h, BACKING_SHMEM, 4 * MIB, provider_source(provider), 0);
 	assert_ok(hgm_start(h));
 	assert_ok(hgm_wait(h, WAIT_MS));
 	assert_ok(hgm_snapshot_create(&s, h, &opts));
@@ -105,9 +105,9 @@ static void waiting_for_a_snapshot(void **state)
 	atomic_store(&gate.open, true);
 	assert_ok(hgm_snapshot_wait(s, WAIT_MS));
 	hgm_snapshot_destroy(s);
-	field_end(&f);
+	ram_end(&ram);
 	hgm_destroy(h);
-	feed_free(feed);
+	provider_free(provider);
 	calm();
 }
 
@@ -176,8 +176,8 @@ static void *live_cancelled(void *life)
 
 static void all_else_goes_on(void **state)
 {
-	struct feed *feed = feed_make(FEED_NOW, &contents, 4 * MIB);
-	struct life life = { .source = feed_source(feed), .path = "/proc/self/exe" };
+	struct provider *provider = provider_make(PROVIDER_NOW, &contents, 4 * MIB);
+	struct life life = { .source = provider_source(provider), .path = "/proc/self/exe" };
 	pthread_t thread;
 	void *result;
 
@@ -188,7 +188,7 @@ static void all_else_goes_on(void **state)
 	if (life.last_call != 12 || result != PTHREAD_CANCELED)
 		fail_msg("cancelled after %d calls of 12, the last returned %d", life.last_call,
 			 life.rc);
-	feed_free(feed);
+	provider_free(provider);
 	calm();
 }
 

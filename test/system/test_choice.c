@@ -123,13 +123,13 @@ static struct hgm_region_opts wish(void)
 /* A region with these options is @backing, mapped by @map_bytes, and its sentence says @why. */
 static void becomes(struct hgm_region_opts o, uint32_t backing, uint64_t map_bytes, const char *why)
 {
-	struct feed *feed = feed_make(FEED_NOW, &contents, o.length);
+	struct provider *provider = provider_make(PROVIDER_NOW, &contents, o.length);
 	struct hgm *h = engine(1);
 	struct hgm_region_info info;
 	struct hgm_region *r;
 	uint8_t value;
 
-	o.source = feed_source(feed);
+	o.source = provider_source(provider);
 	assert_ok(hgm_region_create(&r, h, &o));
 	info = info_of(r);
 	if (info.backing != backing || info.map_bytes != map_bytes || !strstr(info.sentence, why))
@@ -143,19 +143,19 @@ static void becomes(struct hgm_region_opts o, uint32_t backing, uint64_t map_byt
 		assert_pages(&contents, 0, LENGTH / PAGE, info.addr);
 	}
 	hgm_destroy(h);
-	feed_free(feed);
+	provider_free(provider);
 }
 
 /* The region is refused with @count reasons. If @early, nothing was allocated. */
 static void is_refused(struct hgm_region_opts o, int want, unsigned int count, bool early)
 {
-	struct feed *feed = feed_make(FEED_NOW, &contents, o.length);
+	struct provider *provider = provider_make(PROVIDER_NOW, &contents, o.length);
 	struct hgm *h = engine(1);
 	struct holdings held = take_holdings();
 	struct hgm_region *r = NULL;
 	unsigned int reasons = 1;
 
-	o.source = feed_source(feed);
+	o.source = provider_source(provider);
 	lack.allocations = 0;
 	assert_error(hgm_region_create(&r, h, &o), want);
 	assert_null(r);
@@ -167,7 +167,7 @@ static void is_refused(struct hgm_region_opts o, int want, unsigned int count, b
 		assert_int_equal(lack.allocations, 0);
 	assert_same_holdings(&held);
 	hgm_destroy(h);
-	feed_free(feed);
+	provider_free(provider);
 }
 
 static bool has_hgm(void)
@@ -192,8 +192,8 @@ static void hgm_is_not_wanted(void **state)
 	o.avoid = HGM_AVOID_HGM;
 	becomes(o, HGM_BACKING_SHMEM, PAGE, "HGM_AVOID_HGM");
 	o.require = HGM_REQUIRE_HUGETLB;
-	if (place_lacking(PLACE_HUGETLB_2M, LENGTH))
-		test_skip("%s", place_lacking(PLACE_HUGETLB_2M, LENGTH));
+	if (backing_lacking(BACKING_HUGETLB_2M, LENGTH))
+		test_skip("%s", backing_lacking(BACKING_HUGETLB_2M, LENGTH));
 	becomes(o, HGM_BACKING_HUGETLB, 2 * MIB, "HGM_AVOID_HGM");
 }
 
@@ -221,8 +221,8 @@ static void no_collapse(void **state)
 	o.backing = HGM_BACKING_ANON;
 	is_refused(o, -EOPNOTSUPP, 1, false);
 	o.backing = HGM_BACKING_AUTO;
-	if (place_lacking(PLACE_HUGETLB_2M, LENGTH))
-		test_skip("%s", place_lacking(PLACE_HUGETLB_2M, LENGTH));
+	if (backing_lacking(BACKING_HUGETLB_2M, LENGTH))
+		test_skip("%s", backing_lacking(BACKING_HUGETLB_2M, LENGTH));
 	becomes(o, HGM_BACKING_HUGETLB, 2 * MIB, "shmem lazy: ");
 }
 
@@ -233,7 +233,7 @@ static void no_minor_shmem(void **state)
 	(void)state;
 	lack.features = HGM_UFFD_FEATURE_MINOR_SHMEM;
 	o.avoid = HGM_AVOID_HGM;
-	if (!place_lacking(PLACE_HUGETLB_2M, LENGTH))
+	if (!backing_lacking(BACKING_HUGETLB_2M, LENGTH))
 		becomes(o, HGM_BACKING_HUGETLB, 2 * MIB, "MINOR_SHMEM");
 	o.map_bytes_max = PAGE;
 	becomes(o, HGM_BACKING_ANON, PAGE, "faults wait for 2048 kB");
@@ -279,8 +279,8 @@ static void impossible(void **state)
 	o.backing = HGM_BACKING_HUGETLB;
 	is_refused(o, -EOPNOTSUPP, 2, true);
 	o.map_bytes_max = 2 * MIB;
-	if (place_lacking(PLACE_HUGETLB_2M, LENGTH))
-		test_skip("%s", place_lacking(PLACE_HUGETLB_2M, LENGTH));
+	if (backing_lacking(BACKING_HUGETLB_2M, LENGTH))
+		test_skip("%s", backing_lacking(BACKING_HUGETLB_2M, LENGTH));
 	becomes(o, HGM_BACKING_HUGETLB, 2 * MIB, "whole block");
 }
 

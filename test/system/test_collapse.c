@@ -137,36 +137,36 @@ static int tear_down(void **state)
 static void collapse_fails_at_first(void **state)
 {
 	static const int errors[] = { -EAGAIN, -EBUSY, -EINVAL, -ENOMEM, 0 };
-	static const enum place places[] = { PLACE_SHMEM, PLACE_SHMEM_LAZY, PLACE_ANON };
+	static const enum backing backings[] = { BACKING_SHMEM, BACKING_SHMEM_LAZY, BACKING_ANON };
 
 	(void)state;
 	for (size_t i = 0; i < 15; i++) {
-		enum place place = places[i / 5];
-		struct feed *feed = feed_make(FEED_NOW, &contents, 4 * MIB);
+		enum backing backing = backings[i / 5];
+		struct provider *provider = provider_make(PROVIDER_NOW, &contents, 4 * MIB);
 		struct hgm *h = engine(1);
-		struct field f;
+		struct ram ram;
 
 		memset(&collapse, 0, sizeof(collapse));
-		field_make(&f, h, place, 4 * MIB, feed_source(feed), 0);
+		ram_make(&ram, h, backing, 4 * MIB, provider_source(provider), 0);
 		collapse.length = 4 * MIB;
 		collapse.rc = errors[i % 5];
 		collapse.times = 3;
-		collapse.addr = f.addr;
+		collapse.addr = ram.addr;
 		assert_ok(hgm_start(h));
 		assert_ok(hgm_wait(h, WAIT_MS));
-		assert_pages(&contents, 0, 1024, f.addr);
-		assert_int_equal(info_of(f.region).left_split, 0);
-		assert_huge(&f, place);
+		assert_pages(&contents, 0, 1024, ram.addr);
+		assert_int_equal(info_of(ram.region).left_split, 0);
+		assert_huge(&ram, backing);
 		assert_true(stats_of(h).collapse_tries >= 8);
 		/* After EINVAL, a block with nothing mapped is tried again at once. */
 		assert_true(stats_of(h).collapse_retries >=
-			    (place == PLACE_SHMEM && collapse.rc == -EINVAL ? 4 : 6));
+			    (backing == BACKING_SHMEM && collapse.rc == -EINVAL ? 4 : 6));
 		if (!collapse.rc)
 			assert_true(stats_of(h).collapse_unproved >= 6);
 		assert_int_equal(stats_of(h).collapsed_blocks, 2);
-		field_end(&f);
+		ram_end(&ram);
 		hgm_destroy(h);
-		feed_free(feed);
+		provider_free(provider);
 	}
 }
 
@@ -176,30 +176,31 @@ static void collapse_never_works(void **state)
 
 	(void)state;
 	for (size_t i = 0; i < 2; i++) {
-		struct feed *feed = feed_make(FEED_NOW, &contents, 4 * MIB);
+		struct provider *provider = provider_make(PROVIDER_NOW, &contents, 4 * MIB);
 		struct hgm *h = engine(1);
-		struct field f;
+		struct ram ram;
 
-		field_make(&f, h, PLACE_SHMEM, 4 * MIB, feed_source(feed), 0);
+		ram_make(&ram, h, BACKING_SHMEM, 4 * MIB, provider_source(provider), 0);
 		collapse.length = 4 * MIB;
 		collapse.rc = errors[i];
 		collapse.times = COLLAPSE_ALWAYS;
-		collapse.addr = f.addr;
+		collapse.addr = ram.addr;
 		assert_ok(hgm_start(h));
-		assert_pages(&contents, 0, 1024, f.addr);
+		assert_pages(&contents, 0, 1024, ram.addr);
 		assert_ok(hgm_wait(h, WAIT_MS));
 		assert_true(progress_of(h).complete);
-		assert_int_equal(info_of(f.region).left_split, 2);
-		assert_int_equal(info_of(f.region).collapse_error, errors[i] ? errors[i] : -EAGAIN);
-		assert_int_equal(info_of(f.region).huge_bytes, 0);
+		assert_int_equal(info_of(ram.region).left_split, 2);
+		assert_int_equal(info_of(ram.region).collapse_error,
+				 errors[i] ? errors[i] : -EAGAIN);
+		assert_int_equal(info_of(ram.region).huge_bytes, 0);
 		assert_int_equal(stats_of(h).collapsed_blocks, 0);
 		/* Faults continue to be served, whether the memory is huge or not. */
-		assert_int_equal(madvise(f.addr, 4 * MIB, MADV_DONTNEED), 0);
-		assert_pages(&contents, 0, 1024, f.addr);
+		assert_int_equal(madvise(ram.addr, 4 * MIB, MADV_DONTNEED), 0);
+		assert_pages(&contents, 0, 1024, ram.addr);
 		assert_ok(hgm_wait(h, WAIT_MS));
-		field_end(&f);
+		ram_end(&ram);
 		hgm_destroy(h);
-		feed_free(feed);
+		provider_free(provider);
 	}
 }
 
@@ -219,91 +220,91 @@ static bool is_collapsing(void *arg)
  */
 static void wait_sees_a_collapsing_region_go(void **state)
 {
-	struct feed *feed = feed_make(FEED_NOW, &contents, 2 * MIB);
+	struct provider *provider = provider_make(PROVIDER_NOW, &contents, 2 * MIB);
 	struct hgm *h = engine(1);
 	struct timespec ts;
 	pthread_t thread;
-	struct field f;
+	struct ram ram;
 	void *rc;
 
 	(void)state;
-	field_make(&f, h, PLACE_SHMEM, 2 * MIB, feed_source(feed), 0);
+	ram_make(&ram, h, BACKING_SHMEM, 2 * MIB, provider_source(provider), 0);
 	collapse.length = 2 * MIB;
 	collapse.rc = -EAGAIN;
 	collapse.times = COLLAPSE_ALWAYS;
-	collapse.addr = f.addr;
+	collapse.addr = ram.addr;
 	assert_ok(hgm_start(h));
 	assert_int_equal(pthread_create(&thread, NULL, wait_for_all, h), 0);
 	assert_true(eventually(is_collapsing, h, 5000));
-	field_end(&f);
+	ram_end(&ram);
 	clock_gettime(CLOCK_REALTIME, &ts);
 	ts.tv_sec += SMALLER(3, 20);
 	if (pthread_timedjoin_np(thread, &rc, &ts))
 		fail_msg("hgm_wait() goes on although its only region is gone");
 	assert_null(rc);
 	hgm_destroy(h);
-	feed_free(feed);
+	provider_free(provider);
 }
 
 static bool is_huge(void *arg)
 {
-	const struct field *f = arg;
+	const struct ram *ram = arg;
 
-	return huge_in_smaps(f->addr, 2 * MIB) == 2 * MIB;
+	return huge_in_smaps(ram->addr, 2 * MIB) == 2 * MIB;
 }
 
 static void taken_apart_before_we_know(void **state)
 {
-	struct feed *feed = feed_make(FEED_NOW, &contents, 2 * MIB);
+	struct provider *provider = provider_make(PROVIDER_NOW, &contents, 2 * MIB);
 	struct hgm *h = engine(1);
-	struct field f;
+	struct ram ram;
 
 	(void)state;
-	field_make(&f, h, PLACE_SHMEM, 2 * MIB, feed_source(feed), 0);
-	atomic_store(&verify.addr, f.addr);
+	ram_make(&ram, h, BACKING_SHMEM, 2 * MIB, provider_source(provider), 0);
+	atomic_store(&verify.addr, ram.addr);
 	assert_ok(hgm_start(h));
 	assert_ok(hgm_wait(h, WAIT_MS));
 	assert_int_equal(atomic_load(&verify.taken_apart), atomic_load(&verify.looked));
-	assert_true(eventually(is_huge, &f, 5000));
-	field_end(&f);
+	assert_true(eventually(is_huge, &ram, 5000));
+	ram_end(&ram);
 	hgm_destroy(h);
-	feed_free(feed);
+	provider_free(provider);
 }
 
-static void assert_helped(enum place place, unsigned int threads)
+static void assert_helped(enum backing backing, unsigned int threads)
 {
-	struct feed *feed = feed_make(FEED_NOW, &contents, 16 * MIB);
+	struct provider *provider = provider_make(PROVIDER_NOW, &contents, 16 * MIB);
 	struct hgm *h = engine_with((struct hgm_opts){ .collapse_threads = threads });
-	struct field f;
+	struct ram ram;
 
 	memset(&collapse, 0, sizeof(collapse));
-	field_make(&f, h, place, 16 * MIB, feed_source(feed), HGM_REGION_DEFER_COLLAPSE);
+	ram_make(&ram, h, backing, 16 * MIB, provider_source(provider), HGM_REGION_DEFER_COLLAPSE);
 	assert_ok(hgm_start(h));
 	assert_ok(hgm_wait(h, WAIT_MS));
 	collapse.rc = -EAGAIN;
 	collapse.times = 2;
 	collapse.length = 16 * MIB;
-	collapse.addr = f.addr;
+	collapse.addr = ram.addr;
 	collapse.together = kernel_has(KERNEL_PAGEMAP_SCAN) ? threads : 1;
-	assert_ok(hgm_region_collapse(f.region));
+	assert_ok(hgm_region_collapse(ram.region));
 	assert_ok(hgm_wait(h, WAIT_MS));
-	assert_pages(&contents, 0, 16 * MIB / PAGE, f.addr);
-	assert_int_equal(info_of(f.region).left_split, 0);
-	assert_huge(&f, place);
+	assert_pages(&contents, 0, 16 * MIB / PAGE, ram.addr);
+	assert_int_equal(info_of(ram.region).left_split, 0);
+	assert_huge(&ram, backing);
 	assert_int_equal(stats_of(h).collapsed_blocks, 8);
 	assert_true(stats_of(h).collapse_tries >= 3 * 8);
-	field_end(&f);
+	ram_end(&ram);
 	hgm_destroy(h);
-	feed_free(feed);
+	provider_free(provider);
 }
 
 /* Several threads collapse blocks of one region at a time. Failed blocks are tried again. */
 static void several_threads(void **state)
 {
 	(void)state;
-	assert_helped(PLACE_SHMEM_LAZY, 2);
-	assert_helped(PLACE_MAPPING_LAZY, 3);
-	assert_helped(PLACE_FD_LAZY, 8);
+	assert_helped(BACKING_SHMEM_LAZY, 2);
+	assert_helped(BACKING_MAPPING_LAZY, 3);
+	assert_helped(BACKING_FD_LAZY, 8);
 }
 
 /*
@@ -312,28 +313,29 @@ static void several_threads(void **state)
  */
 static void blocks_in_a_row_are_one_call(void **state)
 {
-	struct feed *feed = feed_make(FEED_NOW, &contents, 32 * MIB);
+	struct provider *provider = provider_make(PROVIDER_NOW, &contents, 32 * MIB);
 	struct hgm *h = engine(1);
-	struct field f;
+	struct ram ram;
 	bool prepared;
 
 	(void)state;
-	field_make(&f, h, PLACE_SHMEM, 32 * MIB, feed_source(feed), HGM_REGION_DEFER_COLLAPSE);
+	ram_make(&ram, h, BACKING_SHMEM, 32 * MIB, provider_source(provider),
+		 HGM_REGION_DEFER_COLLAPSE);
 	assert_ok(hgm_start(h));
 	assert_ok(hgm_wait(h, WAIT_MS));
-	prepared = f.region->prepared_blocks == 16;
+	prepared = ram.region->prepared_blocks == 16;
 	collapse.length = 32 * MIB;
 	collapse.held = true;
-	collapse.addr = f.addr;
-	assert_ok(hgm_region_collapse(f.region));
+	collapse.addr = ram.addr;
+	assert_ok(hgm_region_collapse(ram.region));
 	atomic_store(&collapse.held, false);
 	assert_ok(hgm_wait(h, WAIT_MS));
 	assert_int_equal(collapse.asked, 0xffff);
 	if (prepared)
 		assert_uint_in_range(collapse.first_calls, 1, 2);
-	field_end(&f);
+	ram_end(&ram);
 	hgm_destroy(h);
-	feed_free(feed);
+	provider_free(provider);
 	if (!prepared)
 		test_skip("no huge pages to prepare 32 MiB with");
 }

@@ -41,7 +41,7 @@ static void file_size(void **state)
 {
 	static const uint32_t files[] = { HGM_BACKING_SHMEM, HGM_BACKING_SHMEM_LAZY,
 					  HGM_BACKING_HUGETLB };
-	struct feed *feed = feed_make(FEED_NOW, &contents, LENGTH);
+	struct provider *provider = provider_make(PROVIDER_NOW, &contents, LENGTH);
 	struct hgm_region_opts opts = { .size = sizeof(opts), .length = LENGTH };
 	struct hgm *h = engine(1);
 	struct rlimit before, limit;
@@ -49,7 +49,7 @@ static void file_size(void **state)
 
 	(void)state;
 	watch("RLIMIT_FSIZE", 60);
-	opts.source = feed_source(feed);
+	opts.source = provider_source(provider);
 	assert_int_equal(getrlimit(RLIMIT_FSIZE, &before), 0);
 	limit = before;
 	limit.rlim_cur = LENGTH / 2;
@@ -70,7 +70,7 @@ static void file_size(void **state)
 	assert_ok(hgm_wait(h, WAIT_MS));
 	assert_pages(&contents, 0, LENGTH / PAGE, hgm_region_addr(r));
 	hgm_destroy(h);
-	feed_free(feed);
+	provider_free(provider);
 	calm();
 }
 
@@ -89,18 +89,18 @@ static int64_t take(void *user, const void *buf, uint64_t length, uint64_t offse
 			return __LINE__; \
 	} while (0)
 
-static int live_in_jail(enum place place, const char *root, bool before_the_region)
+static int live_in_jail(enum backing backing, const char *root, bool before_the_region)
 {
 	const struct hgm_snapshot_opts snapshot_opts = { .size = sizeof(snapshot_opts),
 							 .write = take };
-	struct feed *feed = feed_make(FEED_NOW, &contents, LENGTH);
+	struct provider *provider = provider_make(PROVIDER_NOW, &contents, LENGTH);
 	struct hgm *h = engine(1);
 	struct hgm_snapshot *s;
 	struct hgm_dirty *d;
-	struct field f;
+	struct ram ram;
 
 	NEED(!before_the_region || (!chroot(root) && !chdir("/")));
-	NEED(!field_try(&f, h, place, LENGTH, feed_source(feed), 0, 0));
+	NEED(!ram_try(&ram, h, backing, LENGTH, provider_source(provider), 0, 0));
 	NEED(!hgm_start(h));
 	NEED(before_the_region || (!chroot(root) && !chdir("/")));
 	NEED(access("/proc/self", F_OK));
@@ -109,14 +109,14 @@ static int live_in_jail(enum place place, const char *root, bool before_the_regi
 	NEED(!hgm_snapshot_begin(s));
 	NEED(!hgm_snapshot_wait(s, WAIT_MS));
 	hgm_snapshot_destroy(s);
-	NEED(!hgm_dirty_start(&d, f.region, NULL));
+	NEED(!hgm_dirty_start(&d, ram.region, NULL));
 	hgm_dirty_stop(d);
-	NEED(!hgm_region_watch(f.region, NULL));
-	NEED(!hgm_region_unwatch(f.region));
-	assert_pages(&contents, 0, LENGTH / PAGE, f.addr);
-	field_end(&f);
+	NEED(!hgm_region_watch(ram.region, NULL));
+	NEED(!hgm_region_unwatch(ram.region));
+	assert_pages(&contents, 0, LENGTH / PAGE, ram.addr);
+	ram_end(&ram);
 	hgm_destroy(h);
-	feed_free(feed);
+	provider_free(provider);
 	return 0;
 }
 
@@ -136,7 +136,7 @@ static void jail(void **state)
 
 		assert_true(child >= 0);
 		if (!child)
-			_exit(live_in_jail(i % 2 ? PLACE_ANON : PLACE_SHMEM, root, i / 2));
+			_exit(live_in_jail(i % 2 ? BACKING_ANON : BACKING_SHMEM, root, i / 2));
 		assert_int_equal(waitpid(child, &status, 0), child);
 		if (status)
 			fail_msg("%s in a jail: status %#x, line %d", i % 2 ? "anon" : "shmem",
@@ -167,15 +167,15 @@ static int live_without_membarrier(unsigned int when)
 {
 	const struct hgm_snapshot_opts snapshot_opts = { .size = sizeof(snapshot_opts),
 							 .write = take };
-	struct feed *feed = feed_make(FEED_NOW, &contents, LENGTH);
+	struct provider *provider = provider_make(PROVIDER_NOW, &contents, LENGTH);
 	struct hgm_snapshot *s;
 	struct hgm *h;
-	struct field f;
+	struct ram ram;
 
 	NEED(when != 0 || !deny_membarrier());
 	h = engine(1);
 	NEED(when != 1 || !deny_membarrier());
-	NEED(!field_try(&f, h, PLACE_SHMEM, LENGTH, feed_source(feed), 0, 0));
+	NEED(!ram_try(&ram, h, BACKING_SHMEM, LENGTH, provider_source(provider), 0, 0));
 	NEED(!hgm_start(h));
 	NEED(!hgm_wait(h, WAIT_MS));
 	urcu_bp_barrier(); /* wait for all callbacks that were queued before */
@@ -184,9 +184,9 @@ static int live_without_membarrier(unsigned int when)
 	NEED(!hgm_snapshot_begin(s));
 	NEED(!hgm_snapshot_wait(s, WAIT_MS));
 	hgm_snapshot_destroy(s);
-	field_end(&f);
+	ram_end(&ram);
 	hgm_destroy(h);
-	feed_free(feed);
+	provider_free(provider);
 	return 0;
 }
 
@@ -213,7 +213,7 @@ static void without_membarrier(void **state)
 /* Runs in a child with its own mounts. */
 static int live_on_too_little(const char *folder)
 {
-	struct feed *feed = feed_make(FEED_NOW, &contents, LENGTH);
+	struct provider *provider = provider_make(PROVIDER_NOW, &contents, LENGTH);
 	struct hgm_region_opts opts = { .size = sizeof(opts),
 					.length = LENGTH,
 					.backing = HGM_BACKING_FD };
@@ -226,7 +226,7 @@ static int live_on_too_little(const char *folder)
 	NEED(!mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL));
 	NEED(!mount("tmpfs", folder, "tmpfs", 0, "size=4m"));
 	snprintf(path, sizeof(path), "%s/ram", folder);
-	opts.source = feed_source(feed);
+	opts.source = provider_source(provider);
 	opts.fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
 	NEED(opts.fd >= 0);
 	NEED(!ftruncate(opts.fd, LENGTH));
@@ -266,17 +266,17 @@ static void small_file_system(void **state)
 /* The alias is not in core dumps. One of the two mappings of the memfd is, the other is not. */
 static void core_dumps(void **state)
 {
-	struct feed *feed = feed_make(FEED_NOW, &contents, LENGTH);
+	struct provider *provider = provider_make(PROVIDER_NOW, &contents, LENGTH);
 	unsigned int ours = 0, left_out = 0;
 	bool is_ours = false;
 	struct hgm *h = engine(1);
 	char line[512];
-	struct field f;
+	struct ram ram;
 	FILE *smaps;
 
 	(void)state;
 	watch("core dumps", 60);
-	field_make(&f, h, PLACE_SHMEM, LENGTH, feed_source(feed), 0);
+	ram_make(&ram, h, BACKING_SHMEM, LENGTH, provider_source(provider), 0);
 	smaps = fopen("/proc/self/smaps", "r");
 	assert_non_null(smaps);
 	while (fgets(line, sizeof(line), smaps)) {
@@ -290,9 +290,9 @@ static void core_dumps(void **state)
 	fclose(smaps);
 	assert_true(ours > 1);
 	assert_int_equal(left_out, 1);
-	field_end(&f);
+	ram_end(&ram);
 	hgm_destroy(h);
-	feed_free(feed);
+	provider_free(provider);
 	calm();
 }
 
@@ -343,11 +343,11 @@ static void direct_io(void **state)
 /* One file, or one mapping, can belong to one region only. */
 static void one_file_twice(void **state)
 {
-	struct feed *feed = feed_make(FEED_NOW, &contents, 2 * LENGTH);
+	struct provider *provider = provider_make(PROVIDER_NOW, &contents, 2 * LENGTH);
 	struct hgm_region_opts opts = { .size = sizeof(opts),
 					.length = LENGTH,
 					.backing = HGM_BACKING_FD,
-					.source = feed_source(feed) };
+					.source = provider_source(provider) };
 	int fd = memfd_create("ram", MFD_CLOEXEC), copy;
 	struct hgm *h = engine(1);
 	struct hgm_region *a, *b;
@@ -372,7 +372,7 @@ static void one_file_twice(void **state)
 	hgm_destroy(h);
 	close(fd);
 	close(copy);
-	feed_free(feed);
+	provider_free(provider);
 	calm();
 }
 
@@ -395,7 +395,7 @@ static void *make_one(void *arg)
 
 static void one_mapping_at_the_same_time(void **state)
 {
-	struct feed *feed = feed_make(FEED_NOW, &contents, 2 * MIB);
+	struct provider *provider = provider_make(PROVIDER_NOW, &contents, 2 * MIB);
 	char *raw = mmap(NULL, 4 * MIB, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	pthread_barrier_t barrier;
 
@@ -412,7 +412,7 @@ static void one_mapping_at_the_same_time(void **state)
 		m[0].opts = (struct hgm_region_opts){
 			.size = sizeof(m[0].opts),
 			.length = 2 * MIB,
-			.source = feed_source(feed),
+			.source = provider_source(provider),
 			.backing = HGM_BACKING_MAPPING,
 			.fd = -1,
 			.addr = (void *)(((uintptr_t)raw + 2 * MIB - 1) & ~(2 * MIB - 1)),
@@ -431,7 +431,7 @@ static void one_mapping_at_the_same_time(void **state)
 	}
 	pthread_barrier_destroy(&barrier);
 	munmap(raw, 4 * MIB);
-	feed_free(feed);
+	provider_free(provider);
 	calm();
 }
 
@@ -506,7 +506,7 @@ static void *have_it(void *arg)
 /* While a mapping is being given to a region, or still belongs to one, no other region gets it. */
 static void one_mapping_while_it_is_had(void **state)
 {
-	struct feed *feed = feed_make(FEED_NOW, &contents, 2 * MIB);
+	struct provider *provider = provider_make(PROVIDER_NOW, &contents, 2 * MIB);
 	static struct hgm_sys sys;
 	char *raw;
 
@@ -529,7 +529,7 @@ static void one_mapping_while_it_is_had(void **state)
 		first.maker.opts = (struct hgm_region_opts){
 			.size = sizeof(first.maker.opts),
 			.length = 2 * MIB,
-			.source = feed_source(feed),
+			.source = provider_source(provider),
 			.backing = HGM_BACKING_MAPPING,
 			.fd = -1,
 			.addr = (void *)(((uintptr_t)raw + 2 * MIB - 1) & ~(2 * MIB - 1)),
@@ -553,7 +553,7 @@ static void one_mapping_while_it_is_had(void **state)
 	}
 	munmap(raw, 4 * MIB);
 	hgm_sys = kernel;
-	feed_free(feed);
+	provider_free(provider);
 }
 
 static const struct CMUnitTest tests[] = {

@@ -5,7 +5,7 @@
  * arriving, both ways, while threads write as fast as they can. Tracking reports no more than was
  * written.
  */
-#include "crew.h"
+#include "snapshotting.h"
 #include "random.h"
 #include "util/bits.h"
 
@@ -17,26 +17,26 @@
 static const struct contents contents = { .seed = 83, .holes = true };
 
 struct track {
-	struct field f;
+	struct ram ram;
 	struct hgm *h;
-	struct feed *feed;
+	struct provider *provider;
 	struct hgm_dirty *d;
 	uint64_t pages;
 	uint64_t *bitmap;
 	char *copy;
 };
 
-static void begin(struct track *t, enum place place, uint64_t length, enum feed_kind kind,
+static void begin(struct track *t, enum backing backing, uint64_t length, enum provider_kind kind,
 		  bool complete)
 {
 	*t = (struct track){ .pages = length / PAGE };
-	watch(place_names[place], 100);
-	t->feed = feed_make(kind, &contents, length);
+	watch(backing_names[backing], 100);
+	t->provider = provider_make(kind, &contents, length);
 	t->h = engine(2);
 	t->bitmap = calloc(hgm_bits_words(t->pages), sizeof(t->bitmap[0]));
 	t->copy = malloc(length);
 	contents_write(&contents, 0, t->pages, t->copy);
-	field_make(&t->f, t->h, place, length, feed_source(t->feed), 0);
+	ram_make(&t->ram, t->h, backing, length, provider_source(t->provider), 0);
 	assert_ok(hgm_start(t->h));
 	if (complete)
 		assert_ok(hgm_wait(t->h, WAIT_MS));
@@ -45,9 +45,9 @@ static void begin(struct track *t, enum place place, uint64_t length, enum feed_
 static void end(struct track *t)
 {
 	hgm_dirty_stop(t->d);
-	field_end(&t->f);
+	ram_end(&t->ram);
 	hgm_destroy(t->h);
-	feed_free(t->feed);
+	provider_free(t->provider);
 	free(t->bitmap);
 	free(t->copy);
 	calm();
@@ -65,7 +65,7 @@ static void start(struct track *t, uint32_t flags)
 {
 	struct hgm_dirty_opts o = { .size = sizeof(o), .flags = flags };
 
-	assert_ok(hgm_dirty_start(&t->d, t->f.region, &o));
+	assert_ok(hgm_dirty_start(&t->d, t->ram.region, &o));
 }
 
 static uint64_t collect(struct track *t)
@@ -81,7 +81,7 @@ static uint64_t collect(struct track *t)
 
 static void copy_page(struct track *t, uint64_t page)
 {
-	memcpy(t->copy + page * PAGE, t->f.addr + page * PAGE, PAGE);
+	memcpy(t->copy + page * PAGE, t->ram.addr + page * PAGE, PAGE);
 }
 
 static void copy_dirty(struct track *t)
@@ -94,21 +94,21 @@ static void copy_dirty(struct track *t)
 /* Copies only the pages that have arrived, so that no page is forced in. */
 static void copy_all(struct track *t)
 {
-	assert_ok(hgm_region_export(t->f.region, 0, t->pages, t->bitmap));
+	assert_ok(hgm_region_export(t->ram.region, 0, t->pages, t->bitmap));
 	copy_dirty(t);
 }
 
 /* Like a migration: copy everything, then dirty pages repeatedly, then the rest while paused. */
-static void keep_a_copy(enum place place, uint64_t length, uint32_t flags, enum feed_kind kind,
-			bool complete)
+static void keep_a_copy(enum backing backing, uint64_t length, uint32_t flags,
+			enum provider_kind kind, bool complete)
 {
 	struct random rnd = { random_seed() };
-	struct crew crew;
+	struct writers writers;
 	char *want = malloc(length);
 	struct track t;
 
-	begin(&t, place, length, kind, complete);
-	crew_start(&crew, &contents, t.f.addr, t.pages);
+	begin(&t, backing, length, kind, complete);
+	writers_start(&writers, &contents, t.ram.addr, t.pages);
 	start(&t, flags);
 	copy_all(&t);
 	for (uint64_t i = 0; i < 5 + random_below(&rnd, 10); i++) {
@@ -116,13 +116,13 @@ static void keep_a_copy(enum place place, uint64_t length, uint32_t flags, enum 
 		collect(&t);
 		copy_dirty(&t);
 	}
-	crew_pause(&crew);
+	writers_pause(&writers);
 	collect(&t);
 	copy_dirty(&t);
-	crew_expect(&crew, want);
+	writers_expect(&writers, want);
 	assert_same(t.copy, want, t.pages, dirty_info(t.d).sentence);
-	crew_resume(&crew);
-	crew_end(&crew);
+	writers_resume(&writers);
+	writers_end(&writers);
 	free(want);
 	end(&t);
 }
@@ -132,31 +132,34 @@ static void no_write_is_lost(void **state)
 	static const uint32_t ways[] = { 0, HGM_DIRTY_SYNC, HGM_DIRTY_SYNC | HGM_DIRTY_ARRIVALS };
 
 	(void)state;
-	for (int place = 0; place < PLACES; place++) {
-		if (place == PLACE_HUGETLB_1G)
+	for (int backing = 0; backing < BACKINGS; backing++) {
+		if (backing == BACKING_HUGETLB_1G)
 			continue;
-		if (place_lacking((enum place)place, 8 * MIB))
-			test_skip("%s", place_lacking((enum place)place, 8 * MIB));
+		if (backing_lacking((enum backing)backing, 8 * MIB))
+			test_skip("%s", backing_lacking((enum backing)backing, 8 * MIB));
 		for (unsigned int i = 0; i < 3; i++)
-			keep_a_copy((enum place)place, SMALLER(8, 4) * MIB, ways[i], FEED_NOW,
-				    true);
-		if (place_block((enum place)place) == 2 * MIB && place < PLACES_SMALL)
-			keep_a_copy((enum place)place, SMALLER(8, 4) * MIB, HGM_DIRTY_EXACT,
-				    FEED_NOW, true);
+			keep_a_copy((enum backing)backing, SMALLER(8, 4) * MIB, ways[i],
+				    PROVIDER_NOW, true);
+		if (backing_block((enum backing)backing) == 2 * MIB && backing < BACKINGS_SMALL)
+			keep_a_copy((enum backing)backing, SMALLER(8, 4) * MIB, HGM_DIRTY_EXACT,
+				    PROVIDER_NOW, true);
 	}
 }
 
 static void nor_while_memory_arrives(void **state)
 {
-	static const enum feed_kind kinds[] = { FEED_LATER, FEED_BLOCKING, FEED_SHORT };
+	static const enum provider_kind kinds[] = { PROVIDER_LATER, PROVIDER_BLOCKING,
+						    PROVIDER_SHORT };
 
 	(void)state;
-	for (int place = 0; place < PLACES; place++) {
-		if (place == PLACE_HUGETLB_1G || place_lacking((enum place)place, 8 * MIB))
+	for (int backing = 0; backing < BACKINGS; backing++) {
+		if (backing == BACKING_HUGETLB_1G ||
+		    backing_lacking((enum backing)backing, 8 * MIB))
 			continue;
-		keep_a_copy((enum place)place, SMALLER(8, 4) * MIB, 0, kinds[place % 3], false);
-		keep_a_copy((enum place)place, SMALLER(8, 4) * MIB, HGM_DIRTY_ARRIVALS,
-			    kinds[(place + 1) % 3], false);
+		keep_a_copy((enum backing)backing, SMALLER(8, 4) * MIB, 0, kinds[backing % 3],
+			    false);
+		keep_a_copy((enum backing)backing, SMALLER(8, 4) * MIB, HGM_DIRTY_ARRIVALS,
+			    kinds[(backing + 1) % 3], false);
 	}
 }
 
@@ -170,7 +173,7 @@ static void write_some(struct track *t, struct random *rnd, uint64_t unit_pages,
 		uint64_t page = random_below(rnd, t->pages);
 
 		offset = page * PAGE + random_below(rnd, PAGE);
-		*(volatile char *)(t->f.addr + offset) += 1;
+		*(volatile char *)(t->ram.addr + offset) += 1;
 		t->copy[offset] += 1;
 		for (uint64_t p = page / unit_pages * unit_pages;
 		     p < (page / unit_pages + 1) * unit_pages && p < t->pages; p++)
@@ -180,7 +183,7 @@ static void write_some(struct track *t, struct random *rnd, uint64_t unit_pages,
 
 static void read_all(const struct track *t)
 {
-	assert_same(t->f.addr, t->copy, t->pages, dirty_info(t->d).sentence);
+	assert_same(t->ram.addr, t->copy, t->pages, dirty_info(t->d).sentence);
 }
 
 /* Exactly the units that were written to are dirty. Reads and deferred collapses report nothing. */
@@ -190,18 +193,18 @@ static void only_what_was_written(void **state)
 	struct random rnd = { random_seed() };
 
 	(void)state;
-	for (int place = 0; place < PLACES; place++) {
+	for (int backing = 0; backing < BACKINGS; backing++) {
 		uint64_t words, length = 8 * MIB;
 
-		if (place == PLACE_HUGETLB_1G || place_lacking((enum place)place, length))
+		if (backing == BACKING_HUGETLB_1G || backing_lacking((enum backing)backing, length))
 			continue;
 		for (unsigned int i = 0; i < 3; i++) {
 			uint64_t *want, unit;
 			struct track t;
 
-			if (ways[i] == HGM_DIRTY_EXACT && place >= PLACES_SMALL)
+			if (ways[i] == HGM_DIRTY_EXACT && backing >= BACKINGS_SMALL)
 				continue;
-			begin(&t, (enum place)place, length, FEED_NOW, true);
+			begin(&t, (enum backing)backing, length, PROVIDER_NOW, true);
 			words = hgm_bits_words(t.pages);
 			want = calloc(words, sizeof(want[0]));
 			start(&t, ways[i]);
@@ -226,14 +229,14 @@ static void only_what_was_written(void **state)
 
 static bool huge_again(void *arg)
 {
-	return info_of(((struct field *)arg)->region).huge_bytes ==
-	       info_of(((struct field *)arg)->region).length;
+	return info_of(((struct ram *)arg)->region).huge_bytes ==
+	       info_of(((struct ram *)arg)->region).length;
 }
 
 /* The unit is the size of the mapping. Exact tracking splits. Afterwards all is huge again. */
 static void units_and_huge_pages(void **state)
 {
-	static const enum place places[] = { PLACE_SHMEM, PLACE_SHMEM_LAZY, PLACE_ANON };
+	static const enum backing backings[] = { BACKING_SHMEM, BACKING_SHMEM_LAZY, BACKING_ANON };
 	static const uint32_t ways[] = { 0, HGM_DIRTY_EXACT, HGM_DIRTY_SYNC };
 
 	(void)state;
@@ -243,28 +246,28 @@ static void units_and_huge_pages(void **state)
 			struct track t;
 			bool async;
 
-			begin(&t, places[p], 8 * MIB, FEED_NOW, true);
-			assert_huge(&t.f, places[p]);
+			begin(&t, backings[p], 8 * MIB, PROVIDER_NOW, true);
+			assert_huge(&t.ram, backings[p]);
 			start(&t, ways[i]);
 			info = dirty_info(t.d);
 			async = !(info.flags & HGM_DIRTY_SYNC);
 			assert_int_equal(async, ways[i] != HGM_DIRTY_SYNC &&
 							kernel_has(KERNEL_PAGEMAP_SCAN));
 			assert_int_equal(info.unit_bytes,
-					 async && !ways[i] && places[p] != PLACE_ANON ? 2 * MIB
-										      : PAGE);
+					 async && !ways[i] && backings[p] != BACKING_ANON ? 2 * MIB
+											  : PAGE);
 			assert_true(strlen(info.sentence) > 20);
-			*(volatile char *)(t.f.addr + 3 * PAGE) += 1;
+			*(volatile char *)(t.ram.addr + 3 * PAGE) += 1;
 			collect(&t);
 			if (info.unit_bytes == 2 * MIB)
-				assert_int_equal(huge_in_smaps(t.f.addr, 8 * MIB), 8 * MIB);
+				assert_int_equal(huge_in_smaps(t.ram.addr, 8 * MIB), 8 * MIB);
 			hgm_dirty_stop(t.d);
 			t.d = NULL;
-			if (!eventually(huge_again, &t.f, 5000))
-				fail_msg("%s, %s: huge are %llu bytes", place_names[places[p]],
+			if (!eventually(huge_again, &t.ram, 5000))
+				fail_msg("%s, %s: huge are %llu bytes", backing_names[backings[p]],
 					 info.sentence,
-					 (unsigned long long)info_of(t.f.region).huge_bytes);
-			assert_huge(&t.f, places[p]);
+					 (unsigned long long)info_of(t.ram.region).huge_bytes);
+			assert_huge(&t.ram, backings[p]);
 			end(&t);
 		}
 	}
@@ -273,21 +276,21 @@ static void units_and_huge_pages(void **state)
 /* Pages that come from the source are dirty only if the caller asks for that. */
 static void arrivals(void **state)
 {
-	static const enum place places[] = { PLACE_SHMEM, PLACE_SHMEM_LAZY, PLACE_ANON,
-					     PLACE_HUGETLB_2M };
+	static const enum backing backings[] = { BACKING_SHMEM, BACKING_SHMEM_LAZY, BACKING_ANON,
+						 BACKING_HUGETLB_2M };
 
 	(void)state;
 	for (unsigned int p = 0; p < 4; p++) {
 		for (unsigned int counts = 0; counts < 2; counts++) {
 			struct track t;
 
-			if (place_lacking(places[p], 4 * MIB))
-				test_skip("%s", place_lacking(places[p], 4 * MIB));
-			begin(&t, places[p], 4 * MIB, FEED_NEVER, false);
+			if (backing_lacking(backings[p], 4 * MIB))
+				test_skip("%s", backing_lacking(backings[p], 4 * MIB));
+			begin(&t, backings[p], 4 * MIB, PROVIDER_NEVER, false);
 			start(&t, counts ? HGM_DIRTY_ARRIVALS : 0);
 			assert_int_equal(collect(&t), 0);
-			feed_answer_below(t.feed, UINT64_MAX);
-			feed_give(t.feed);
+			provider_answer_below(t.provider, UINT64_MAX);
+			provider_give(t.provider);
 			assert_ok(hgm_wait(t.h, WAIT_MS));
 			read_all(&t);
 			counts |= !!(dirty_info(t.d).flags & HGM_DIRTY_ARRIVALS);
@@ -305,16 +308,16 @@ static void collected_in_parts(void **state)
 
 	(void)state;
 	for (unsigned int i = 0; i < 4; i++) {
-		enum place place = i < 2 ? PLACE_SHMEM : PLACE_HUGETLB_2M;
+		enum backing backing = i < 2 ? BACKING_SHMEM : BACKING_HUGETLB_2M;
 		uint64_t part[2], found = 0, unit, dirty;
 		struct track t;
 
-		if (place_lacking(place, 4 * MIB))
-			test_skip("%s", place_lacking(place, 4 * MIB));
-		begin(&t, place, 4 * MIB, FEED_NOW, true);
+		if (backing_lacking(backing, 4 * MIB))
+			test_skip("%s", backing_lacking(backing, 4 * MIB));
+		begin(&t, backing, 4 * MIB, PROVIDER_NOW, true);
 		start(&t, ways[i % 2]);
 		unit = dirty_info(t.d).unit_bytes / PAGE;
-		*(volatile char *)(t.f.addr + 200 * PAGE) += 1;
+		*(volatile char *)(t.ram.addr + 200 * PAGE) += 1;
 		/* Begin in the middle of a block. */
 		for (uint64_t first = t.pages; first;) {
 			first -= 128;
@@ -325,8 +328,8 @@ static void collected_in_parts(void **state)
 		assert_int_equal(found, unit == 1 ? 1 : 4 * 100);
 		assert_int_equal(collect(&t), unit == 1 ? 0 : unit - 4 * 100);
 		/* Collecting a part of a block that was left huge does not split it. */
-		if (place == PLACE_SHMEM && unit > 1)
-			assert_int_equal(huge_in_smaps(t.f.addr, 4 * MIB), 4 * MIB);
+		if (backing == BACKING_SHMEM && unit > 1)
+			assert_int_equal(huge_in_smaps(t.ram.addr, 4 * MIB), 4 * MIB);
 		end(&t);
 	}
 }

@@ -3,7 +3,7 @@
  * Protected memory whose source fails, or has holes. Pages that never arrive raise SIGBUS, and
  * zeroes arrive as zeroes, with dirty tracking, a watch or a snapshot as without.
  */
-#include "crew.h"
+#include "snapshotting.h"
 #include "discarding.h"
 #include "kernel/sys.h"
 
@@ -57,12 +57,12 @@ static int64_t slow_read(void *user, const struct hgm_io *io)
 }
 
 struct scene {
-	enum place place;
+	enum backing backing;
 	enum guard guard;
 	struct slow slow;
 	struct hgm_source *src;
 	struct hgm *h;
-	struct field f;
+	struct ram ram;
 	struct hgm_dirty *d;
 	struct hgm_snapshot *snapshot;
 	struct sink sink;
@@ -78,11 +78,11 @@ static void guard(struct scene *s)
 		o.flags |= HGM_DIRTY_ARRIVALS;
 		/* fall through */
 	case DIRTY:
-		assert_ok(hgm_dirty_start(&s->d, s->f.region, &o));
+		assert_ok(hgm_dirty_start(&s->d, s->ram.region, &o));
 		return;
 	case WATCH:
-		assert_ok(hgm_region_watch(s->f.region, NULL));
-		assert_ok(hgm_region_protect(s->f.region, 0, LENGTH, 0, NULL));
+		assert_ok(hgm_region_watch(s->ram.region, NULL));
+		assert_ok(hgm_region_protect(s->ram.region, 0, LENGTH, 0, NULL));
 		return;
 	default:
 		sink_clear(&s->sink, LENGTH);
@@ -92,7 +92,8 @@ static void guard(struct scene *s)
 	}
 }
 
-static bool begin(struct scene *s, enum place place, enum guard kind, bool fails, uint32_t flags)
+static bool begin(struct scene *s, enum backing backing, enum guard kind, bool fails,
+		  uint32_t flags)
 {
 	const struct hgm_source_fn_opts so = {
 		.size = sizeof(so),
@@ -100,15 +101,15 @@ static bool begin(struct scene *s, enum place place, enum guard kind, bool fails
 	};
 
 	memset(s, 0, sizeof(*s));
-	if (place_lacking(place, LENGTH))
+	if (backing_lacking(backing, LENGTH))
 		return false;
 	watch(guard_names[kind], 60);
-	s->place = place;
+	s->backing = backing;
 	s->guard = kind;
 	s->slow.fails = fails;
 	assert_ok(hgm_source_fn(&s->src, slow_read, &s->slow, &so));
 	s->h = engine_with((struct hgm_opts){ .fault_threads = 2, .retries = 1 });
-	field_make(&s->f, s->h, place, LENGTH, s->src, flags);
+	ram_make(&s->ram, s->h, backing, LENGTH, s->src, flags);
 	assert_ok(hgm_start(s->h));
 	guard(s);
 	return true;
@@ -119,7 +120,7 @@ static void end(struct scene *s)
 	atomic_store(&s->sink.hold, false);
 	hgm_snapshot_destroy(s->snapshot);
 	hgm_dirty_stop(s->d);
-	field_end(&s->f);
+	ram_end(&s->ram);
 	hgm_destroy(s->h);
 	hgm_source_destroy(s->src);
 	free(s->sink.got);
@@ -135,22 +136,23 @@ static void assert_bus_error(const struct scene *s)
 {
 	struct waiter w;
 
-	waiter_start(&w, s->f.addr + BAD * PAGE);
+	waiter_start(&w, s->ram.addr + BAD * PAGE);
 	if (!eventually(is_back, &w, 5000))
 		fail_msg("%s under %s: who wants what never comes is left asleep, %llu faults",
-			 place_names[s->place], guard_names[s->guard],
+			 backing_names[s->backing], guard_names[s->guard],
 			 (unsigned long long)stats_of(s->h).faults);
 	waiter_join(&w);
 	assert_int_equal(w.signal, SIGBUS);
 }
 
-static const enum place places[] = { PLACE_SHMEM, PLACE_SHMEM_LAZY, PLACE_ANON, PLACE_HUGETLB_2M };
+static const enum backing backings[] = { BACKING_SHMEM, BACKING_SHMEM_LAZY, BACKING_ANON,
+					 BACKING_HUGETLB_2M };
 
-static void fails_under(enum place place, enum guard kind)
+static void fails_under(enum backing backing, enum guard kind)
 {
 	struct scene s;
 
-	if (!begin(&s, place, kind, true, 0))
+	if (!begin(&s, backing, kind, true, 0))
 		return;
 	atomic_store(&s.slow.go, true);
 	assert_bus_error(&s);
@@ -163,31 +165,32 @@ static void what_never_comes(void **state)
 {
 	(void)state;
 	skip_unless(KERNEL_POISON);
-	for (size_t i = 0; i < sizeof(places) / sizeof(places[0]); i++)
+	for (size_t i = 0; i < sizeof(backings) / sizeof(backings[0]); i++)
 		for (unsigned int kind = 0; kind < GUARDS; kind++)
-			fails_under(places[i], (enum guard)kind);
+			fails_under(backings[i], (enum guard)kind);
 }
 
-static void comes_under(enum place place, enum guard kind, uint32_t flags)
+static void comes_under(enum backing backing, enum guard kind, uint32_t flags)
 {
 	struct scene s;
 
-	if (!begin(&s, place, kind, false, flags))
+	if (!begin(&s, backing, kind, false, flags))
 		return;
 	atomic_store(&s.slow.go, true);
 	if (hgm_wait(s.h, WAIT_MS))
-		fail_msg("%s under %s: %s", place_names[place], guard_names[kind], hgm_errmsg());
-	assert_pages(&contents, 0, PAGES, s.f.addr);
+		fail_msg("%s under %s: %s", backing_names[backing], guard_names[kind],
+			 hgm_errmsg());
+	assert_pages(&contents, 0, PAGES, s.ram.addr);
 	end(&s);
 }
 
 static void zeroes(void **state)
 {
 	(void)state;
-	for (size_t i = 0; i < sizeof(places) / sizeof(places[0]); i++) {
+	for (size_t i = 0; i < sizeof(backings) / sizeof(backings[0]); i++) {
 		for (unsigned int kind = 0; kind < GUARDS; kind++) {
-			comes_under(places[i], (enum guard)kind, 0);
-			comes_under(places[i], (enum guard)kind, HGM_REGION_NO_COLLAPSE);
+			comes_under(backings[i], (enum guard)kind, 0);
+			comes_under(backings[i], (enum guard)kind, HGM_REGION_NO_COLLAPSE);
 		}
 	}
 }
@@ -205,36 +208,36 @@ static void half_a_block(void **state)
 {
 	struct hgm_dirty_opts o = { .size = sizeof(o),
 				    .flags = HGM_DIRTY_SYNC | HGM_DIRTY_ARRIVALS };
-	struct feed *feed = feed_make(FEED_NEVER, &contents, 2 * MIB);
+	struct provider *provider = provider_make(PROVIDER_NEVER, &contents, 2 * MIB);
 	uint64_t bitmap[8];
 	struct hgm_dirty *d;
-	struct field f;
+	struct ram ram;
 	struct hgm *h;
 
 	(void)state;
-	if (place_lacking(PLACE_HUGETLB_2M, 2 * MIB)) {
-		feed_free(feed);
-		test_skip("%s", place_lacking(PLACE_HUGETLB_2M, 2 * MIB));
+	if (backing_lacking(BACKING_HUGETLB_2M, 2 * MIB)) {
+		provider_free(provider);
+		test_skip("%s", backing_lacking(BACKING_HUGETLB_2M, 2 * MIB));
 	}
 	watch("half a block", 60);
-	feed_answer_below(feed, 256);
+	provider_answer_below(provider, 256);
 	h = engine(2);
-	field_make(&f, h, PLACE_HUGETLB_2M, 2 * MIB, feed_source(feed), 0);
+	ram_make(&ram, h, BACKING_HUGETLB_2M, 2 * MIB, provider_source(provider), 0);
 	assert_ok(hgm_start(h));
-	assert_true(eventually(has_begun, f.region, 5000));
-	assert_ok(hgm_dirty_start(&d, f.region, &o));
-	feed_answer_below(feed, UINT64_MAX);
-	feed_give(feed);
+	assert_true(eventually(has_begun, ram.region, 5000));
+	assert_ok(hgm_dirty_start(&d, ram.region, &o));
+	provider_answer_below(provider, UINT64_MAX);
+	provider_give(provider);
 	assert_ok(hgm_wait(h, WAIT_MS));
-	*(volatile char *)(f.addr + 300 * PAGE) += 1;
-	*(volatile char *)(f.addr + 5 * PAGE) += 1;
+	*(volatile char *)(ram.addr + 300 * PAGE) += 1;
+	*(volatile char *)(ram.addr + 5 * PAGE) += 1;
 	assert_ok(hgm_dirty_collect(d, 0, 512, bitmap, NULL));
 	assert_int_equal(bitmap[300 / 64] >> 300 % 64 & 1, 1);
 	assert_int_equal(bitmap[0] >> 5 & 1, 1);
 	hgm_dirty_stop(d);
-	field_end(&f);
+	ram_end(&ram);
 	hgm_destroy(h);
-	feed_free(feed);
+	provider_free(provider);
 	calm();
 }
 
@@ -281,7 +284,7 @@ static void *collect(void *arg)
 }
 
 /* A page is written to after it was copied, and before the library has made it present. */
-static void written_on_arrival(enum place place, enum guard kind)
+static void written_on_arrival(enum backing backing, enum guard kind)
 {
 	static struct collector c;
 	pthread_t thread;
@@ -294,13 +297,13 @@ static void written_on_arrival(enum place place, enum guard kind)
 	memset(&c, 0, sizeof(c));
 	atomic_store(&copier.there, false);
 	atomic_store(&copier.go, false);
-	if (begin(&s, place, kind, false, HGM_REGION_NO_FILL)) {
+	if (begin(&s, backing, kind, false, HGM_REGION_NO_FILL)) {
 		c.d = s.d;
 		atomic_store(&s.slow.go, true);
 		atomic_store(&copier.armed, true);
-		assert_ok(hgm_region_prefetch(s.f.region, BAD * PAGE, PAGE));
+		assert_ok(hgm_region_prefetch(s.ram.region, BAD * PAGE, PAGE));
 		assert_true(eventually(is_set, &copier.there, WAIT_MS));
-		*(volatile char *)(s.f.addr + BAD * PAGE) += 1;
+		*(volatile char *)(s.ram.addr + BAD * PAGE) += 1;
 		assert_int_equal(pthread_create(&thread, NULL, collect, &c), 0);
 		eventually(is_set, &c.back, 20); /* or it waits until the page is present */
 		atomic_store(&copier.go, true);
@@ -316,8 +319,8 @@ static void is_written_on_arrival(void **state)
 {
 	(void)state;
 	for (enum guard kind = DIRTY; kind <= DIRTY_ARRIVALS; kind++) {
-		written_on_arrival(PLACE_ANON, kind);
-		written_on_arrival(PLACE_FD_LAZY, kind);
+		written_on_arrival(BACKING_ANON, kind);
+		written_on_arrival(BACKING_FD_LAZY, kind);
 	}
 }
 
@@ -348,30 +351,30 @@ static void begins_during_a_retry(void **state)
 	for (unsigned int round = 0; round < RETRIES; round++) {
 		struct hgm_dirty *d;
 		pthread_t thread;
-		struct field f;
+		struct ram ram;
 		void *rc;
 
 		atomic_store(&ledger.bad_page, BAD_PAGE);
 		atomic_store(&ledger.bad_pages, 1);
-		field_make(&f, h, PLACE_ANON, RETRY_PAGES * PAGE, ledger.source,
-			   HGM_REGION_NO_FILL);
-		assert_ok(hgm_region_prefetch(f.region, 0, BAD_PAGE * PAGE));
-		assert_ok(hgm_region_prefetch(f.region, (BAD_PAGE + 1) * PAGE,
+		ram_make(&ram, h, BACKING_ANON, RETRY_PAGES * PAGE, ledger.source,
+			 HGM_REGION_NO_FILL);
+		assert_ok(hgm_region_prefetch(ram.region, 0, BAD_PAGE * PAGE));
+		assert_ok(hgm_region_prefetch(ram.region, (BAD_PAGE + 1) * PAGE,
 					      (RETRY_PAGES - BAD_PAGE - 1) * PAGE));
-		assert_int_equal(touch(f.addr + BAD_PAGE * PAGE, &(uint8_t){ 0 }), SIGBUS);
-		while (info_of(f.region).present_bytes < (RETRY_PAGES - 1) * PAGE ||
-		       info_of(f.region).poisoned_bytes < PAGE)
+		assert_int_equal(touch(ram.addr + BAD_PAGE * PAGE, &(uint8_t){ 0 }), SIGBUS);
+		while (info_of(ram.region).present_bytes < (RETRY_PAGES - 1) * PAGE ||
+		       info_of(ram.region).poisoned_bytes < PAGE)
 			nap_us(100);
 		atomic_store(&ledger.bad_pages, 0);
-		assert_int_equal(pthread_create(&thread, NULL, retry, f.region), 0);
-		while (round % 2 && info_of(f.region).poisoned_bytes)
+		assert_int_equal(pthread_create(&thread, NULL, retry, ram.region), 0);
+		while (round % 2 && info_of(ram.region).poisoned_bytes)
 			;
-		assert_ok(hgm_dirty_start(&d, f.region, NULL));
+		assert_ok(hgm_dirty_start(&d, ram.region, NULL));
 		pthread_join(thread, &rc);
 		assert_ok((int)(intptr_t)rc);
-		assert_pages(&contents, BAD_PAGE, 1, f.addr + BAD_PAGE * PAGE);
+		assert_pages(&contents, BAD_PAGE, 1, ram.addr + BAD_PAGE * PAGE);
 		hgm_dirty_stop(d);
-		field_end(&f);
+		ram_end(&ram);
 	}
 	hgm_destroy(h);
 	ledger_free(&ledger);

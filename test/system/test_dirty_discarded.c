@@ -21,28 +21,30 @@
 #define IN_HOLE	 (3 * MIB)
 
 static const struct contents contents = { .seed = 101 };
-static const enum place places[] = { PLACE_FD,	 PLACE_FD_LAZY,	     PLACE_MAPPING,
-				     PLACE_ANON, PLACE_MAPPING_ANON, PLACE_FD_HUGETLB_2M };
-#define EACH_PLACE (sizeof(places) / sizeof(places[0]))
+static const enum backing backings[] = {
+	BACKING_FD,   BACKING_FD_LAZY,	    BACKING_MAPPING,
+	BACKING_ANON, BACKING_MAPPING_ANON, BACKING_FD_HUGETLB_2M
+};
+#define EACH_BACKING (sizeof(backings) / sizeof(backings[0]))
 
 struct scene {
-	enum place place;
-	struct feed *feed;
+	enum backing backing;
+	struct provider *provider;
 	struct hgm *h;
-	struct field f;
+	struct ram ram;
 	_Atomic unsigned int asked;
 };
 
-static bool begin(struct scene *s, enum place place, uint32_t flags)
+static bool begin(struct scene *s, enum backing backing, uint32_t flags)
 {
 	memset(s, 0, sizeof(*s));
-	if (place_lacking(place, LENGTH))
+	if (backing_lacking(backing, LENGTH))
 		return false;
-	watch(place_names[place], 60);
-	s->place = place;
-	s->feed = feed_make(FEED_NOW, &contents, LENGTH);
+	watch(backing_names[backing], 60);
+	s->backing = backing;
+	s->provider = provider_make(PROVIDER_NOW, &contents, LENGTH);
 	s->h = engine(2);
-	field_make(&s->f, s->h, place, LENGTH, feed_source(s->feed), flags);
+	ram_make(&s->ram, s->h, backing, LENGTH, provider_source(s->provider), flags);
 	assert_ok(hgm_start(s->h));
 	assert_ok(hgm_wait(s->h, WAIT_MS));
 	return true;
@@ -50,9 +52,9 @@ static bool begin(struct scene *s, enum place place, uint32_t flags)
 
 static void end(struct scene *s)
 {
-	field_end(&s->f);
+	ram_end(&s->ram);
 	hgm_destroy(s->h);
-	feed_free(s->feed);
+	provider_free(s->provider);
 	calm();
 }
 
@@ -60,11 +62,11 @@ static void discard(const struct scene *s)
 {
 	int rc;
 
-	if (s->f.fd >= 0)
-		rc = fallocate(s->f.fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, HOLE,
+	if (s->ram.fd >= 0)
+		rc = fallocate(s->ram.fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, HOLE,
 			       HOLE_END - HOLE);
 	else
-		rc = madvise(s->f.addr + HOLE, HOLE_END - HOLE, MADV_DONTNEED);
+		rc = madvise(s->ram.addr + HOLE, HOLE_END - HOLE, MADV_DONTNEED);
 	if (rc)
 		fail_msg("discarding: %s", strerrorname_np(errno));
 }
@@ -78,9 +80,10 @@ static void assert_reads_zero(const struct scene *s, uint64_t offset)
 {
 	struct waiter w;
 
-	waiter_start(&w, s->f.addr + offset);
+	waiter_start(&w, s->ram.addr + offset);
 	if (!eventually(is_back, &w, 5000))
-		fail_msg("%s: who reads discarded memory is left asleep", place_names[s->place]);
+		fail_msg("%s: who reads discarded memory is left asleep",
+			 backing_names[s->backing]);
 	waiter_join(&w);
 	assert_int_equal(w.signal, 0);
 	assert_int_equal(w.value, 0);
@@ -88,7 +91,7 @@ static void assert_reads_zero(const struct scene *s, uint64_t offset)
 
 static void poke(const struct scene *s, uint64_t offset)
 {
-	*(volatile char *)(s->f.addr + offset) += 1;
+	*(volatile char *)(s->ram.addr + offset) += 1;
 }
 
 static bool is_dirty(struct hgm_dirty *d, uint64_t offset)
@@ -113,17 +116,17 @@ static bool faults_again(void *arg)
 	return stats_of(s->h).faults > before;
 }
 
-static void tracked(enum place place, uint32_t way, uint32_t flags, bool before)
+static void tracked(enum backing backing, uint32_t way, uint32_t flags, bool before)
 {
 	struct hgm_dirty_opts o = { .size = sizeof(o), .flags = way };
 	struct hgm_dirty *d;
 	struct scene s;
 
-	if (!begin(&s, place, flags))
+	if (!begin(&s, backing, flags))
 		return;
 	if (before)
 		discard(&s);
-	assert_ok(hgm_dirty_start(&d, s.f.region, &o));
+	assert_ok(hgm_dirty_start(&d, s.ram.region, &o));
 	if (!before)
 		discard(&s);
 	is_dirty(d, 0);
@@ -135,11 +138,11 @@ static void tracked(enum place place, uint32_t way, uint32_t flags, bool before)
 		poke(&s, at);
 		poke(&s, at + PAGE); /* no thread has read this page */
 		if (!is_dirty(d, at))
-			fail_msg("%s, way %u: lost: written after it was read", place_names[place],
-				 way);
+			fail_msg("%s, way %u: lost: written after it was read",
+				 backing_names[backing], way);
 		poke(&s, at + 2 * PAGE);
 		if (!is_dirty(d, at + 2 * PAGE))
-			fail_msg("%s, way %u: lost: the first write", place_names[place], way);
+			fail_msg("%s, way %u: lost: the first write", backing_names[backing], way);
 		/* A neighbour of pages that are protected again. */
 		assert_reads_zero(&s, at + 3 * PAGE);
 	}
@@ -148,7 +151,7 @@ static void tracked(enum place place, uint32_t way, uint32_t flags, bool before)
 	/* The engine serves the memory again, whichever part of it had registered the memory. */
 	discard(&s);
 	assert_reads_zero(&s, IN_HOLE + 60 * PAGE);
-	if (place == PLACE_ANON)
+	if (backing == BACKING_ANON)
 		assert_true(eventually(faults_again, &s, 5000));
 	end(&s);
 }
@@ -158,11 +161,11 @@ static void no_write_to_it_is_lost(void **state)
 	static const uint32_t ways[] = { 0, HGM_DIRTY_SYNC, HGM_DIRTY_SYNC | HGM_DIRTY_ARRIVALS };
 
 	(void)state;
-	for (size_t i = 0; i < EACH_PLACE; i++) {
+	for (size_t i = 0; i < EACH_BACKING; i++) {
 		for (size_t k = 0; k < sizeof(ways) / sizeof(ways[0]); k++) {
-			tracked(places[i], ways[k], 0, true);
-			tracked(places[i], ways[k], 0, false);
-			tracked(places[i], ways[k], HGM_REGION_NO_COLLAPSE, true);
+			tracked(backings[i], ways[k], 0, true);
+			tracked(backings[i], ways[k], 0, false);
+			tracked(backings[i], ways[k], HGM_REGION_NO_COLLAPSE, true);
 		}
 	}
 }
@@ -178,26 +181,26 @@ static enum hgm_write_verdict count(void *user, struct hgm_region *r, const stru
 }
 
 /* A discard does not remove the protection. The watch is asked about the write that follows. */
-static void asked_of_it(enum place place, bool before)
+static void asked_of_it(enum backing backing, bool before)
 {
 	struct hgm_watch_opts o = { .size = sizeof(o), .write = count };
 	struct scene s;
 
-	if (!begin(&s, place, 0))
+	if (!begin(&s, backing, 0))
 		return;
 	o.user = &s;
 	if (before)
 		discard(&s);
-	assert_ok(hgm_region_watch(s.f.region, &o));
-	assert_ok(hgm_region_protect(s.f.region, 0, LENGTH, 0, NULL));
+	assert_ok(hgm_region_watch(s.ram.region, &o));
+	assert_ok(hgm_region_protect(s.ram.region, 0, LENGTH, 0, NULL));
 	if (!before)
 		discard(&s);
 	poke(&s, IN_HOLE);
 	if (!atomic_load(&s.asked))
-		fail_msg("%s: nobody was asked", place_names[place]);
+		fail_msg("%s: nobody was asked", backing_names[backing]);
 	assert_reads_zero(&s, IN_HOLE + PAGE);
 	poke(&s, IN_HOLE + PAGE);
-	assert_ok(hgm_region_unprotect(s.f.region, 0, LENGTH, 0, NULL));
+	assert_ok(hgm_region_unprotect(s.ram.region, 0, LENGTH, 0, NULL));
 	assert_reads_zero(&s, IN_HOLE + 2 * PAGE);
 	end(&s);
 }
@@ -205,9 +208,9 @@ static void asked_of_it(enum place place, bool before)
 static void asked_of_writes_to_it(void **state)
 {
 	(void)state;
-	for (size_t i = 0; i < EACH_PLACE; i++) {
-		asked_of_it(places[i], true);
-		asked_of_it(places[i], false);
+	for (size_t i = 0; i < EACH_BACKING; i++) {
+		asked_of_it(backings[i], true);
+		asked_of_it(backings[i], false);
 	}
 }
 
@@ -236,25 +239,25 @@ static int punch_hole(int fd, uint64_t offset, uint64_t len)
 }
 
 /* An earlier write is in the next collection. Pages that became zero are in the last one. */
-static void collected_in_the_midst(enum place place, uint32_t way, bool behind)
+static void collected_in_the_midst(enum backing backing, uint32_t way, bool behind)
 {
 	struct hgm_dirty_opts o = { .size = sizeof(o), .flags = way };
 	struct hgm_dirty *d;
 	struct scene s;
 
-	if (!begin(&s, place, 0))
+	if (!begin(&s, backing, 0))
 		return;
-	assert_ok(hgm_dirty_start(&d, s.f.region, &o));
+	assert_ok(hgm_dirty_start(&d, s.ram.region, &o));
 	is_dirty(d, IN_HOLE);
 	poke(&s, IN_HOLE);
 	collector.behind = behind;
 	atomic_store(&collector.dirty, d);
-	assert_ok(hgm_region_discard(s.f.region, HOLE, HOLE_END - HOLE));
+	assert_ok(hgm_region_discard(s.ram.region, HOLE, HOLE_END - HOLE));
 	if (!collector.found)
-		fail_msg("%s, way %u: lost: written before it was discarded", place_names[place],
-			 way);
+		fail_msg("%s, way %u: lost: written before it was discarded",
+			 backing_names[backing], way);
 	if (!behind && !is_dirty(d, IN_HOLE))
-		fail_msg("%s, way %u: lost: discarded behind a collection", place_names[place],
+		fail_msg("%s, way %u: lost: discarded behind a collection", backing_names[backing],
 			 way);
 	hgm_dirty_stop(d);
 	end(&s);
@@ -262,8 +265,8 @@ static void collected_in_the_midst(enum place place, uint32_t way, bool behind)
 
 static void written_before(void **state)
 {
-	static const enum place files[] = { PLACE_FD, PLACE_FD_LAZY, PLACE_MAPPING,
-					    PLACE_FD_HUGETLB_2M };
+	static const enum backing files[] = { BACKING_FD, BACKING_FD_LAZY, BACKING_MAPPING,
+					      BACKING_FD_HUGETLB_2M };
 	static const uint32_t ways[] = { 0, HGM_DIRTY_SYNC };
 
 	(void)state;

@@ -17,33 +17,33 @@
 static const struct contents contents = { .seed = 103 };
 
 struct scene {
-	enum place place;
+	enum backing backing;
 	uint32_t way;
-	struct feed *feed;
+	struct provider *provider;
 	struct hgm *h;
-	struct field f;
+	struct ram ram;
 	struct hgm_dirty *d;
 	uint64_t found[WORDS];
 };
 
-static void begin(struct scene *s, enum place place, uint32_t way)
+static void begin(struct scene *s, enum backing backing, uint32_t way)
 {
 	memset(s, 0, sizeof(*s));
-	s->place = place;
+	s->backing = backing;
 	s->way = way;
-	watch(place_names[place], 60);
-	s->feed = feed_make(FEED_NOW, &contents, LENGTH);
+	watch(backing_names[backing], 60);
+	s->provider = provider_make(PROVIDER_NOW, &contents, LENGTH);
 	s->h = engine(2);
-	field_make(&s->f, s->h, place, LENGTH, feed_source(s->feed), 0);
+	ram_make(&s->ram, s->h, backing, LENGTH, provider_source(s->provider), 0);
 	assert_ok(hgm_start(s->h));
 	assert_ok(hgm_wait(s->h, WAIT_MS));
 }
 
 static void end(struct scene *s)
 {
-	field_end(&s->f);
+	ram_end(&s->ram);
 	hgm_destroy(s->h);
-	feed_free(s->feed);
+	provider_free(s->provider);
 	calm();
 }
 
@@ -53,7 +53,7 @@ static int start(struct scene *s)
 
 	hgm_fail(0, "%s", "");
 	s->d = NULL;
-	return hgm_dirty_start(&s->d, s->f.region, &o);
+	return hgm_dirty_start(&s->d, s->ram.region, &o);
 }
 
 static int collect(struct scene *s)
@@ -70,7 +70,7 @@ static int collect(struct scene *s)
 
 static void poke(const struct scene *s, uint64_t page)
 {
-	*(volatile char *)(s->f.addr + page * PAGE + 77) += 1;
+	*(volatile char *)(s->ram.addr + page * PAGE + 77) += 1;
 }
 
 /* Pages that lie apart, so that several calls protect them. Both ends are included. */
@@ -86,16 +86,16 @@ static void write_and_find(struct scene *s, const char *when)
 		fail_msg("%s: twice: %s", when, hgm_errmsg());
 	for (size_t i = 0; i < WRITTEN; i++)
 		if (!(s->found[written[i] / 64] >> written[i] % 64 & 1))
-			fail_msg("%s, way %u, %s: page %llu is lost", place_names[s->place], s->way,
-				 when, (unsigned long long)written[i]);
+			fail_msg("%s, way %u, %s: page %llu is lost", backing_names[s->backing],
+				 s->way, when, (unsigned long long)written[i]);
 }
 
 static bool all_huge(void *arg)
 {
 	const struct scene *s = arg;
 
-	return huge_in_smaps(s->f.addr, LENGTH) == LENGTH &&
-	       info_of(s->f.region).huge_bytes == LENGTH;
+	return huge_in_smaps(s->ram.addr, LENGTH) == LENGTH &&
+	       info_of(s->ram.region).huge_bytes == LENGTH;
 }
 
 static void assert_as_ever(struct scene *s, const char *when)
@@ -106,11 +106,11 @@ static void assert_as_ever(struct scene *s, const char *when)
 	collect(s);
 	write_and_find(s, when);
 	hgm_dirty_stop(s->d);
-	if (place_can_be_huge(s->place) && !eventually(all_huge, s, 10000))
+	if (backing_can_be_huge(s->backing) && !eventually(all_huge, s, 10000))
 		fail_msg("%s, way %u, %s: %llu bytes are huge, %llu by the library's word",
-			 place_names[s->place], s->way, when,
-			 (unsigned long long)huge_in_smaps(s->f.addr, LENGTH),
-			 (unsigned long long)info_of(s->f.region).huge_bytes);
+			 backing_names[s->backing], s->way, when,
+			 (unsigned long long)huge_in_smaps(s->ram.addr, LENGTH),
+			 (unsigned long long)info_of(s->ram.region).huge_bytes);
 }
 
 /* Sanitizers check for memory leaks. The collapser has smaps open now and then. */
@@ -122,7 +122,7 @@ static bool no_more(void *arg)
 }
 
 /* True if the call was made and failed. */
-static bool fails_at(enum place place, uint32_t way, enum failing_verb verb, unsigned int nth)
+static bool fails_at(enum backing backing, uint32_t way, enum failing_verb verb, unsigned int nth)
 {
 	struct holdings before;
 	struct scene s;
@@ -131,7 +131,7 @@ static bool fails_at(enum place place, uint32_t way, enum failing_verb verb, uns
 	int rc;
 
 	snprintf(when, sizeof(when), "%s fails at call %u", failing_names[verb], nth);
-	begin(&s, place, way);
+	begin(&s, backing, way);
 	assert_ok(start(&s)); /* opens the descriptors that stay open */
 	hgm_dirty_stop(s.d);
 	before = take_holdings();
@@ -158,19 +158,19 @@ static bool fails_at(enum place place, uint32_t way, enum failing_verb verb, uns
 
 static void each_call(void **state)
 {
-	static const enum place places[] = { PLACE_SHMEM, PLACE_SHMEM_LAZY, PLACE_ANON,
-					     PLACE_HUGETLB_2M };
+	static const enum backing backings[] = { BACKING_SHMEM, BACKING_SHMEM_LAZY, BACKING_ANON,
+						 BACKING_HUGETLB_2M };
 	static const uint32_t ways[] = { 0, HGM_DIRTY_SYNC };
 
 	(void)state;
 	failing_begin();
-	for (size_t i = 0; i < sizeof(places) / sizeof(places[0]); i++) {
-		if (place_lacking(places[i], LENGTH))
+	for (size_t i = 0; i < sizeof(backings) / sizeof(backings[0]); i++) {
+		if (backing_lacking(backings[i], LENGTH))
 			continue;
 		for (size_t k = 0; k < 2; k++)
 			for (int verb = 0; verb < FAILING_VERBS; verb++)
 				for (unsigned int nth = 0; nth < 12; nth++)
-					if (!fails_at(places[i], ways[k], (enum failing_verb)verb,
+					if (!fails_at(backings[i], ways[k], (enum failing_verb)verb,
 						      nth))
 						break;
 	}

@@ -3,7 +3,7 @@
  * Requests that watches and dirty tracking refuse. They return the errno of the header and a text,
  * leave nothing behind, and take nothing away.
  */
-#include "crew.h"
+#include "snapshotting.h"
 #include "kernel/sys.h"
 
 #include <errno.h>
@@ -17,35 +17,35 @@
 static const struct contents contents = { .seed = 105 };
 
 struct scene {
-	struct feed *feed;
+	struct provider *provider;
 	struct hgm *h;
-	struct field f;
+	struct ram ram;
 	struct hgm_region *r;
 	uint64_t length, pages;
 };
 
-static bool begin(struct scene *s, enum place place)
+static bool begin(struct scene *s, enum backing backing)
 {
 	memset(s, 0, sizeof(*s));
-	s->length = place < PLACES_SMALL ? LONGER : LENGTH;
+	s->length = backing < BACKINGS_SMALL ? LONGER : LENGTH;
 	s->pages = s->length / PAGE;
-	if (place_lacking(place, LENGTH))
+	if (backing_lacking(backing, LENGTH))
 		return false;
-	watch(place_names[place], 60);
-	s->feed = feed_make(FEED_NOW, &contents, s->length);
+	watch(backing_names[backing], 60);
+	s->provider = provider_make(PROVIDER_NOW, &contents, s->length);
 	s->h = engine(1);
-	field_make(&s->f, s->h, place, s->length, feed_source(s->feed), 0);
+	ram_make(&s->ram, s->h, backing, s->length, provider_source(s->provider), 0);
 	assert_ok(hgm_start(s->h));
 	assert_ok(hgm_wait(s->h, WAIT_MS));
-	s->r = s->f.region;
+	s->r = s->ram.region;
 	return true;
 }
 
 static void end(struct scene *s)
 {
-	field_end(&s->f);
+	ram_end(&s->ram);
 	hgm_destroy(s->h);
-	feed_free(s->feed);
+	provider_free(s->provider);
 	calm();
 }
 
@@ -89,7 +89,7 @@ static void ranges(struct hgm_region *r, int (*verb)(struct hgm_region *, uint64
 
 static void watches(void **state)
 {
-	static const enum place places[] = { PLACE_SHMEM, PLACE_ANON, PLACE_HUGETLB_2M };
+	static const enum backing backings[] = { BACKING_SHMEM, BACKING_ANON, BACKING_HUGETLB_2M };
 
 	(void)state;
 	for (size_t i = 0; i < 3; i++) {
@@ -101,7 +101,7 @@ static void watches(void **state)
 		struct holdings before;
 		struct scene s;
 
-		if (!begin(&s, places[i]))
+		if (!begin(&s, backings[i]))
 			continue;
 		assert_ok(hgm_region_watch(s.r, NULL)); /* what the first watch opens stays */
 		assert_ok(hgm_region_unwatch(s.r));
@@ -135,7 +135,7 @@ static void watches(void **state)
 
 static void tracking(void **state)
 {
-	static const enum place places[] = { PLACE_SHMEM, PLACE_ANON, PLACE_HUGETLB_2M };
+	static const enum backing backings[] = { BACKING_SHMEM, BACKING_ANON, BACKING_HUGETLB_2M };
 
 	(void)state;
 	for (size_t i = 0; i < 6; i++) {
@@ -150,7 +150,7 @@ static void tracking(void **state)
 		struct holdings before;
 		struct scene s;
 
-		if (!begin(&s, places[i % 3]))
+		if (!begin(&s, backings[i % 3]))
 			continue;
 		last = (s.pages - 1) / 64 * 64;
 		assert_ok(hgm_dirty_start(&d, s.r, NULL));
@@ -189,7 +189,7 @@ static void tracking(void **state)
 		assert_int_equal(dirty, 9);
 		/* The last block, which is incomplete, and its bits after the end. */
 		assert_ok(hgm_dirty_collect(d, 0, s.pages, bitmap, &dirty));
-		*(volatile char *)(s.f.addr + s.length - 1) += 1;
+		*(volatile char *)(s.ram.addr + s.length - 1) += 1;
 		memset(bitmap, 0xff, sizeof(bitmap));
 		assert_ok(hgm_dirty_collect(d, last, s.pages - last, bitmap, &dirty));
 		assert_int_equal(bitmap[0] >> (s.pages - last - 1), 1);
@@ -199,7 +199,7 @@ static void tracking(void **state)
 			hgm_dirty_stop(d);
 			assert_true(eventually(no_more, &before, 5000));
 		}
-		field_end(&s.f); /* the region ends first */
+		ram_end(&s.ram); /* the region ends first */
 		if (i >= 3) {
 			assert_error(hgm_dirty_collect(d, 0, s.pages, bitmap, &dirty), -ECANCELED);
 			info.size = sizeof(info);
@@ -235,7 +235,7 @@ static void one_at_a_time(void **state)
 	struct scene s;
 
 	(void)state;
-	assert_true(begin(&s, PLACE_SHMEM));
+	assert_true(begin(&s, BACKING_SHMEM));
 	for (unsigned int i = 0; i < 2; i++) {
 		o.flags = i ? HGM_DIRTY_SYNC : 0;
 		assert_ok(hgm_dirty_start(&d, s.r, &o));
@@ -281,12 +281,12 @@ static int less_api(int fd, uint64_t *features, uint64_t *ioctls)
 static void without_protection(void **state)
 {
 	static const struct {
-		enum place place;
+		enum backing backing;
 		uint64_t hidden;
 	} lacks[] = {
-		{ PLACE_ANON, HGM_UFFD_FEATURE_PAGEFAULT_FLAG_WP },
-		{ PLACE_SHMEM, HGM_UFFD_FEATURE_PAGEFAULT_FLAG_WP },
-		{ PLACE_SHMEM, HGM_UFFD_FEATURE_WP_HUGETLBFS_SHMEM },
+		{ BACKING_ANON, HGM_UFFD_FEATURE_PAGEFAULT_FLAG_WP },
+		{ BACKING_SHMEM, HGM_UFFD_FEATURE_PAGEFAULT_FLAG_WP },
+		{ BACKING_SHMEM, HGM_UFFD_FEATURE_WP_HUGETLBFS_SHMEM },
 	};
 	static struct hgm_sys sys;
 
@@ -302,7 +302,7 @@ static void without_protection(void **state)
 		struct scene s;
 
 		hidden = lacks[i].hidden;
-		assert_true(begin(&s, lacks[i].place));
+		assert_true(begin(&s, lacks[i].backing));
 		assert_error(hgm_region_watch(s.r, NULL), -EOPNOTSUPP);
 		assert_error(hgm_dirty_start(&d, s.r, NULL), -EOPNOTSUPP);
 		assert_null(d);
@@ -317,7 +317,7 @@ static void without_protection(void **state)
 		struct hgm_dirty *d;
 		struct scene s;
 
-		assert_true(begin(&s, i ? PLACE_ANON : PLACE_SHMEM));
+		assert_true(begin(&s, i ? BACKING_ANON : BACKING_SHMEM));
 		assert_ok(hgm_dirty_start(&d, s.r, NULL));
 		assert_ok(hgm_dirty_get_info(d, &info));
 		assert_true(info.flags & HGM_DIRTY_SYNC);

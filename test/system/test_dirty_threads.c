@@ -3,7 +3,7 @@
  * Many threads use dirty tracking and watches at a time, while others write, and end them while
  * they are in use. Nothing is lost, no thread hangs, and each refusal has a text.
  */
-#include "crew.h"
+#include "snapshotting.h"
 #include "random.h"
 #include "util/bits.h"
 
@@ -19,9 +19,9 @@
 static const struct contents contents = { .seed = 106 };
 
 struct scene {
-	struct feed *feed;
+	struct provider *provider;
 	struct hgm *h;
-	struct field f;
+	struct ram ram;
 	struct hgm_dirty *d;
 	_Atomic uint64_t found[WORDS];
 	_Atomic uint64_t seed;
@@ -29,15 +29,15 @@ struct scene {
 	_Atomic unsigned int done; /* calls that were not refused */
 };
 
-static bool begin(struct scene *s, enum place place)
+static bool begin(struct scene *s, enum backing backing)
 {
 	memset(s, 0, sizeof(*s));
-	if (place_lacking(place, LENGTH))
+	if (backing_lacking(backing, LENGTH))
 		return false;
-	watch(place_names[place], 100);
-	s->feed = feed_make(FEED_NOW, &contents, LENGTH);
+	watch(backing_names[backing], 100);
+	s->provider = provider_make(PROVIDER_NOW, &contents, LENGTH);
 	s->h = engine(2);
-	field_make(&s->f, s->h, place, LENGTH, feed_source(s->feed), 0);
+	ram_make(&s->ram, s->h, backing, LENGTH, provider_source(s->provider), 0);
 	assert_ok(hgm_start(s->h));
 	assert_ok(hgm_wait(s->h, WAIT_MS));
 	s->seed = random_seed();
@@ -46,9 +46,9 @@ static bool begin(struct scene *s, enum place place)
 
 static void end(struct scene *s)
 {
-	field_end(&s->f);
+	ram_end(&s->ram);
 	hgm_destroy(s->h);
-	feed_free(s->feed);
+	provider_free(s->provider);
 	calm();
 }
 
@@ -93,52 +93,52 @@ static void join(const pthread_t *thread, int want)
 	}
 }
 
-static void collected_by_many(enum place place, uint32_t way)
+static void collected_by_many(enum backing backing, uint32_t way)
 {
 	struct hgm_dirty_opts o = { .size = sizeof(o), .flags = way };
-	uint64_t *before[CREW];
+	uint64_t *before[WRITERS];
 	pthread_t thread[THREADS];
-	struct crew crew;
+	struct writers writers;
 	struct scene s;
 
-	if (!begin(&s, place))
+	if (!begin(&s, backing))
 		return;
-	crew_start(&crew, &contents, s.f.addr, PAGES);
-	crew_pause(&crew);
-	for (unsigned int i = 0; i < CREW; i++) {
+	writers_start(&writers, &contents, s.ram.addr, PAGES);
+	writers_pause(&writers);
+	for (unsigned int i = 0; i < WRITERS; i++) {
 		before[i] = malloc(PAGES * sizeof(uint64_t));
-		memcpy(before[i], crew.writer[i].last, PAGES * sizeof(uint64_t));
+		memcpy(before[i], writers.writer[i].last, PAGES * sizeof(uint64_t));
 	}
-	assert_ok(hgm_dirty_start(&s.d, s.f.region, &o));
+	assert_ok(hgm_dirty_start(&s.d, s.ram.region, &o));
 	start(thread, collector, &s);
-	crew_resume(&crew);
+	writers_resume(&writers);
 	nap_us(200000);
-	crew_pause(&crew);
+	writers_pause(&writers);
 	atomic_store(&s.stop, true);
 	join(thread, 0);
 	assert_ok(collect_some(&s, 0, PAGES));
 	for (uint64_t p = 0; p < PAGES; p++)
-		for (unsigned int i = 0; i < CREW; i++)
-			if (crew.writer[i].last[p] != before[i][p] &&
+		for (unsigned int i = 0; i < WRITERS; i++)
+			if (writers.writer[i].last[p] != before[i][p] &&
 			    !(s.found[p / 64] >> p % 64 & 1))
 				fail_msg("%s, way %u: page %llu is in nobody's collection",
-					 place_names[place], way, (unsigned long long)p);
-	crew_resume(&crew);
+					 backing_names[backing], way, (unsigned long long)p);
+	writers_resume(&writers);
 	hgm_dirty_stop(s.d);
-	crew_end(&crew);
-	for (unsigned int i = 0; i < CREW; i++)
+	writers_end(&writers);
+	for (unsigned int i = 0; i < WRITERS; i++)
 		free(before[i]);
 	end(&s);
 }
 
 static void several_collectors(void **state)
 {
-	static const enum place places[] = { PLACE_SHMEM, PLACE_ANON, PLACE_HUGETLB_2M };
+	static const enum backing backings[] = { BACKING_SHMEM, BACKING_ANON, BACKING_HUGETLB_2M };
 
 	(void)state;
 	for (unsigned int i = 0; i < 3; i++) {
-		collected_by_many(places[i], 0);
-		collected_by_many(places[i], HGM_DIRTY_SYNC);
+		collected_by_many(backings[i], 0);
+		collected_by_many(backings[i], HGM_DIRTY_SYNC);
 	}
 }
 
@@ -146,21 +146,21 @@ static void *destroyer(void *arg)
 {
 	struct scene *s = arg;
 
-	hgm_region_destroy(s->f.region);
+	hgm_region_destroy(s->ram.region);
 	return NULL;
 }
 
 /* The region ends while its pages are collected, and while tracking ends. */
-static void gone_meanwhile(enum place place, uint32_t way, bool at_once)
+static void gone_meanwhile(enum backing backing, uint32_t way, bool at_once)
 {
 	struct hgm_dirty_opts o = { .size = sizeof(o), .flags = way };
 	pthread_t thread[THREADS], last;
 	struct holdings before = take_holdings();
 	struct scene s;
 
-	if (!begin(&s, place))
+	if (!begin(&s, backing))
 		return;
-	assert_ok(hgm_dirty_start(&s.d, s.f.region, &o));
+	assert_ok(hgm_dirty_start(&s.d, s.ram.region, &o));
 	if (!at_once) {
 		start(thread, collector, &s);
 		nap_us(3000);
@@ -170,7 +170,7 @@ static void gone_meanwhile(enum place place, uint32_t way, bool at_once)
 		join(thread, -ECANCELED);
 	hgm_dirty_stop(s.d);
 	pthread_join(last, NULL);
-	s.f.region = NULL;
+	s.ram.region = NULL;
 	end(&s);
 	assert_int_equal(take_holdings().descriptors, before.descriptors);
 	assert_int_equal(take_holdings().threads, before.threads);
@@ -178,13 +178,14 @@ static void gone_meanwhile(enum place place, uint32_t way, bool at_once)
 
 static void region_goes_first(void **state)
 {
-	static const enum place places[] = { PLACE_SHMEM, PLACE_MAPPING, PLACE_MAPPING_ANON };
+	static const enum backing backings[] = { BACKING_SHMEM, BACKING_MAPPING,
+						 BACKING_MAPPING_ANON };
 
 	(void)state;
 	for (unsigned int i = 0; i < 3; i++) {
 		for (unsigned int round = 0; round < SMALLER(6, 2); round++) {
-			gone_meanwhile(places[i], 0, round % 2);
-			gone_meanwhile(places[i], HGM_DIRTY_SYNC, round % 2);
+			gone_meanwhile(backings[i], 0, round % 2);
+			gone_meanwhile(backings[i], HGM_DIRTY_SYNC, round % 2);
 		}
 	}
 }
@@ -196,17 +197,17 @@ static int some_call(struct scene *s, uint64_t random)
 
 	switch (random >> 60) {
 	case 0:
-		return hgm_region_unwatch(s->f.region);
+		return hgm_region_unwatch(s->ram.region);
 	case 1:
 	case 2:
-		return hgm_region_watch(s->f.region, &o);
+		return hgm_region_watch(s->ram.region, &o);
 	case 3:
 	case 4:
 	case 5:
 	case 6:
-		return hgm_region_protect(s->f.region, offset, length, HGM_PROTECT_ROUND, NULL);
+		return hgm_region_protect(s->ram.region, offset, length, HGM_PROTECT_ROUND, NULL);
 	default:
-		return hgm_region_unprotect(s->f.region, offset, length, HGM_PROTECT_ROUND, NULL);
+		return hgm_region_unprotect(s->ram.region, offset, length, HGM_PROTECT_ROUND, NULL);
 	}
 }
 
@@ -225,36 +226,36 @@ static void *caller(void *arg)
 }
 
 /* Threads watch, protect, unprotect and unwatch one region at random. In the end writers go on. */
-static void watched_by_many(enum place place)
+static void watched_by_many(enum backing backing)
 {
 	pthread_t thread[THREADS];
-	struct crew crew;
+	struct writers writers;
 	struct scene s;
 
-	if (!begin(&s, place))
+	if (!begin(&s, backing))
 		return;
-	crew_start(&crew, &contents, s.f.addr, PAGES);
+	writers_start(&writers, &contents, s.ram.addr, PAGES);
 	start(thread, caller, &s);
 	nap_us(400000);
 	atomic_store(&s.stop, true);
 	join(thread, 0);
 	assert_true(s.done > 0);
-	hgm_region_unwatch(s.f.region); /* if a thread left it watched */
-	crew_pause(&crew);
-	crew_resume(&crew);
-	crew_await(&crew, 1, 20000);
-	crew_end(&crew);
+	hgm_region_unwatch(s.ram.region); /* if a thread left it watched */
+	writers_pause(&writers);
+	writers_resume(&writers);
+	writers_wait_for(&writers, 1, 20000);
+	writers_end(&writers);
 	end(&s);
 }
 
 static void several_watchers(void **state)
 {
-	static const enum place places[] = { PLACE_SHMEM, PLACE_ANON, PLACE_FD_LAZY,
-					     PLACE_HUGETLB_2M };
+	static const enum backing backings[] = { BACKING_SHMEM, BACKING_ANON, BACKING_FD_LAZY,
+						 BACKING_HUGETLB_2M };
 
 	(void)state;
 	for (unsigned int i = 0; i < 4; i++)
-		watched_by_many(places[i]);
+		watched_by_many(backings[i]);
 }
 
 /* A source that does not answer keeps hgm_region_destroy() waiting: the region is still there. */
@@ -303,7 +304,7 @@ static void while_destroyed(void **state)
 	struct stuck stuck[2] = { 0 };
 	struct hgm_dirty *d, *late = NULL;
 	struct hgm_source *src[2];
-	struct field f[2];
+	struct ram ram[2];
 	pthread_t thread[2];
 	struct hgm *h;
 
@@ -312,28 +313,28 @@ static void while_destroyed(void **state)
 	h = engine(1);
 	for (unsigned int i = 0; i < 2; i++) {
 		assert_ok(hgm_source_fn(&src[i], stuck_read, &stuck[i], &so));
-		field_make(&f[i], h, PLACE_SHMEM, LENGTH, src[i], 0);
+		ram_make(&ram[i], h, BACKING_SHMEM, LENGTH, src[i], 0);
 	}
 	assert_ok(hgm_start(h));
 	for (unsigned int i = 0; i < 2; i++)
 		assert_true(eventually(is_asked, &stuck[i], 5000));
-	assert_ok(hgm_region_watch(f[0].region, NULL));
-	assert_ok(hgm_dirty_start(&d, f[1].region, NULL));
+	assert_ok(hgm_region_watch(ram[0].region, NULL));
+	assert_ok(hgm_dirty_start(&d, ram[1].region, NULL));
 	for (unsigned int i = 0; i < 2; i++)
-		pthread_create(&thread[i], NULL, destroy, f[i].region);
+		pthread_create(&thread[i], NULL, destroy, ram[i].region);
 	for (unsigned int i = 0; i < 2; i++)
-		assert_true(eventually(is_ending, f[i].region, 5000));
-	assert_error(hgm_region_protect(f[0].region, 0, LENGTH, 0, NULL), -ECANCELED);
-	assert_error(hgm_region_unprotect(f[0].region, 0, LENGTH, 0, NULL), -ECANCELED);
-	assert_error(hgm_region_watch(f[0].region, NULL), -ECANCELED);
-	assert_true(eventually(has_ended, f[0].region, 5000));
-	assert_error(hgm_dirty_start(&late, f[1].region, NULL), -ECANCELED);
+		assert_true(eventually(is_ending, ram[i].region, 5000));
+	assert_error(hgm_region_protect(ram[0].region, 0, LENGTH, 0, NULL), -ECANCELED);
+	assert_error(hgm_region_unprotect(ram[0].region, 0, LENGTH, 0, NULL), -ECANCELED);
+	assert_error(hgm_region_watch(ram[0].region, NULL), -ECANCELED);
+	assert_true(eventually(has_ended, ram[0].region, 5000));
+	assert_error(hgm_dirty_start(&late, ram[1].region, NULL), -ECANCELED);
 	assert_error(hgm_dirty_collect(d, 0, PAGES, bitmap, NULL), -ECANCELED);
 	hgm_dirty_stop(d);
 	for (unsigned int i = 0; i < 2; i++) {
 		atomic_store(&stuck[i].go, true);
 		pthread_join(thread[i], NULL);
-		field_release(&f[i]);
+		ram_release(&ram[i]);
 		hgm_source_destroy(src[i]);
 	}
 	hgm_destroy(h);
@@ -381,21 +382,21 @@ static void collected_at_the_end(void **state)
 	struct hgm *h = engine(1);
 	struct hgm_source *src;
 	struct waiter waiter;
-	struct field f;
+	struct ram ram;
 
 	(void)state;
 	watch("a collection when a region ends", 60);
 	assert_ok(hgm_source_fn(&src, keep, NULL, &so));
-	field_make(&f, h, PLACE_SHMEM, LENGTH, src, HGM_REGION_NO_FILL);
+	ram_make(&ram, h, BACKING_SHMEM, LENGTH, src, HGM_REGION_NO_FILL);
 	assert_ok(hgm_start(h));
-	assert_ok(hgm_dirty_start(&ending.dirty, f.region, &o));
-	waiter_start(&waiter, f.addr);
+	assert_ok(hgm_dirty_start(&ending.dirty, ram.region, &o));
+	waiter_start(&waiter, ram.addr);
 	assert_true(eventually(was_asked, &ending.asked, 5000));
-	hgm_region_destroy(f.region);
+	hgm_region_destroy(ram.region);
 	assert_int_equal(ending.rc, -ECANCELED);
 	hgm_dirty_stop(ending.dirty);
 	waiter_join(&waiter);
-	field_release(&f);
+	ram_release(&ram);
 	hgm_destroy(h);
 	hgm_source_destroy(src);
 	calm();

@@ -6,7 +6,7 @@
  */
 #include "discarding.h"
 
-#include "crew.h"
+#include "snapshotting.h"
 #include "kernel/sys.h"
 
 #include <dirent.h>
@@ -28,21 +28,21 @@
 static const struct contents contents = { .seed = 241 };
 
 struct trial {
-	enum place place;
+	enum backing backing;
 	char what[100];
 	struct ledger ledger;
 	struct hgm *h;
-	struct field f;
+	struct ram ram;
 };
 
-static bool begin(struct trial *t, enum place place, const char *how, uint32_t flags,
+static bool begin(struct trial *t, enum backing backing, const char *how, uint32_t flags,
 		  uint32_t retries)
 {
-	if (place_lacking(place, LENGTH))
+	if (backing_lacking(backing, LENGTH))
 		return false;
 	memset(t, 0, sizeof(*t));
-	t->place = place;
-	snprintf(t->what, sizeof(t->what), "%s, %s", place_names[place], how);
+	t->backing = backing;
+	snprintf(t->what, sizeof(t->what), "%s, %s", backing_names[backing], how);
 	watch(t->what, 60);
 	ledger_make(&t->ledger, &contents, LENGTH);
 	t->h = engine_with((struct hgm_opts){
@@ -51,54 +51,54 @@ static bool begin(struct trial *t, enum place place, const char *how, uint32_t f
 		.retry_first_us = 100,
 		.outage_ms = HGM_OUTAGE_NEVER,
 	});
-	field_make(&t->f, t->h, place, LENGTH, t->ledger.source, flags);
+	ram_make(&t->ram, t->h, backing, LENGTH, t->ledger.source, flags);
 	return true;
 }
 
 static void end(struct trial *t)
 {
-	field_end(&t->f);
+	ram_end(&t->ram);
 	hgm_destroy(t->h);
 	ledger_free(&t->ledger);
 	calm();
 }
 
 /* Discarding a page removes its poison. A page that was given up is then memory like any other. */
-static void poisoned(enum place place, enum way way)
+static void poisoned(enum backing backing, enum way way)
 {
-	bool whole = place >= PLACES_SMALL;
+	bool whole = backing >= BACKINGS_SMALL;
 	uint64_t first = whole ? 0 : BAD, pages = whole ? BLOCK : BADS;
 	struct trial t = { 0 };
 	uint8_t value;
 
-	if (!begin(&t, place, way_names[way], 0, 1))
+	if (!begin(&t, backing, way_names[way], 0, 1))
 		return;
 	atomic_store(&t.ledger.bad_page, BAD);
 	atomic_store(&t.ledger.bad_pages, BADS);
 	assert_ok(hgm_start(t.h));
 	for (uint64_t page = BAD; page < BAD + BADS; page++)
-		assert_int_equal(touch(t.f.addr + page * PAGE, &value), SIGBUS);
-	discard_by(way, &t.f, first * PAGE, pages * PAGE);
-	assert_int_equal(touch(t.f.addr + BAD * PAGE, &value), 0);
+		assert_int_equal(touch(t.ram.addr + page * PAGE, &value), SIGBUS);
+	discard_by(way, &t.ram, first * PAGE, pages * PAGE);
+	assert_int_equal(touch(t.ram.addr + BAD * PAGE, &value), 0);
 	assert_int_equal(value, 0);
-	memset(t.f.addr + (BAD + 1) * PAGE, 0x5a, PAGE);
+	memset(t.ram.addr + (BAD + 1) * PAGE, 0x5a, PAGE);
 	assert_ok(hgm_wait(t.h, WAIT_MS));
-	assert_zeroes(t.f.addr + first * PAGE, (BAD + 1 - first) * PAGE, t.what);
-	assert_zeroes(t.f.addr + (BAD + 2) * PAGE, (first + pages - BAD - 2) * PAGE, t.what);
-	assert_int_equal(info_of(t.f.region).poisoned_bytes, 0);
-	assert_int_equal(info_of(t.f.region).present_bytes, LENGTH);
-	if (t.f.addr[(BAD + 1) * PAGE + 7] != 0x5a)
+	assert_zeroes(t.ram.addr + first * PAGE, (BAD + 1 - first) * PAGE, t.what);
+	assert_zeroes(t.ram.addr + (BAD + 2) * PAGE, (first + pages - BAD - 2) * PAGE, t.what);
+	assert_int_equal(info_of(t.ram.region).poisoned_bytes, 0);
+	assert_int_equal(info_of(t.ram.region).present_bytes, LENGTH);
+	if (t.ram.addr[(BAD + 1) * PAGE + 7] != 0x5a)
 		fail_msg("%s: the guest's write is lost", t.what);
 	assert_pages(&contents, first + pages, PAGES - first - pages,
-		     t.f.addr + (first + pages) * PAGE);
-	if (place_can_be_huge(place)) {
-		memset(t.f.addr + first * PAGE, 0x33, pages * PAGE);
+		     t.ram.addr + (first + pages) * PAGE);
+	if (backing_can_be_huge(backing)) {
+		memset(t.ram.addr + first * PAGE, 0x33, pages * PAGE);
 		/*
 		 * To the kernel zero pages of anonymous memory are holes, and no event reports when
 		 * they go.
 		 */
-		assert_ok(hgm_region_collapse(t.f.region));
-		assert_huge(&t.f, place);
+		assert_ok(hgm_region_collapse(t.ram.region));
+		assert_huge(&t.ram, backing);
 	}
 	end(&t);
 }
@@ -107,11 +107,11 @@ static void given_up_and_given_back(void **state)
 {
 	(void)state;
 	skip_unless(KERNEL_POISON);
-	for (enum place place = 0; place < PLACES; place++)
-		if (place != PLACE_HUGETLB_1G)
-			poisoned(place, WAY_CALL);
-	poisoned(PLACE_ANON, WAY_DONTNEED);
-	poisoned(PLACE_MAPPING_ANON, WAY_DONTNEED);
+	for (enum backing backing = 0; backing < BACKINGS; backing++)
+		if (backing != BACKING_HUGETLB_1G)
+			poisoned(backing, WAY_CALL);
+	poisoned(BACKING_ANON, WAY_DONTNEED);
+	poisoned(BACKING_MAPPING_ANON, WAY_DONTNEED);
 }
 
 static bool is_back(void *arg)
@@ -123,20 +123,20 @@ static bool is_back(void *arg)
 static void given_back_before_given_up(void **state)
 {
 	(void)state;
-	for (enum place place = 0; place < PLACES; place++) {
-		bool whole = place >= PLACES_SMALL;
+	for (enum backing backing = 0; backing < BACKINGS; backing++) {
+		bool whole = backing >= BACKINGS_SMALL;
 		struct waiter reader;
 		struct trial t;
 
-		if (place == PLACE_HUGETLB_1G || !begin(&t, place, "fails after the discard",
-							HGM_REGION_NO_FILL, HGM_RETRY_NEVER))
+		if (backing == BACKING_HUGETLB_1G || !begin(&t, backing, "fails after the discard",
+							    HGM_REGION_NO_FILL, HGM_RETRY_NEVER))
 			continue;
 		atomic_store(&t.ledger.keep, true);
 		assert_ok(hgm_start(t.h));
-		waiter_start(&reader, t.f.addr + BAD * PAGE);
+		waiter_start(&reader, t.ram.addr + BAD * PAGE);
 		while (!ledger_keeps(&t.ledger, BAD))
 			nap_us(500);
-		discard_by(WAY_CALL, &t.f, whole ? 0 : BAD * PAGE, whole ? 2 * MIB : PAGE);
+		discard_by(WAY_CALL, &t.ram, whole ? 0 : BAD * PAGE, whole ? 2 * MIB : PAGE);
 		atomic_store(&t.ledger.bad_page, BAD);
 		atomic_store(&t.ledger.bad_pages, BADS);
 		atomic_store(&t.ledger.keep, false);
@@ -146,8 +146,8 @@ static void given_back_before_given_up(void **state)
 		waiter_join(&reader);
 		assert_int_equal(reader.signal, 0);
 		assert_int_equal(reader.value, 0);
-		assert_zeroes(t.f.addr + BAD * PAGE, PAGE, t.what);
-		assert_int_equal(info_of(t.f.region).poisoned_bytes, 0);
+		assert_zeroes(t.ram.addr + BAD * PAGE, PAGE, t.what);
+		assert_int_equal(info_of(t.ram.region).poisoned_bytes, 0);
 		end(&t);
 	}
 }
@@ -164,8 +164,8 @@ static const char *pool_make(struct pool *p)
 	strcpy(p->path, "/tmp/hgm-pool-XXXXXX");
 	p->taken = NULL;
 	p->theirs = -1;
-	if (place_lacking(PLACE_FD_HUGETLB_2M, 6 * MIB))
-		return place_lacking(PLACE_FD_HUGETLB_2M, 6 * MIB);
+	if (backing_lacking(BACKING_FD_HUGETLB_2M, 6 * MIB))
+		return backing_lacking(BACKING_FD_HUGETLB_2M, 6 * MIB);
 	if (!mkdtemp(p->path))
 		return "no directory can be made";
 	if (mount("none", p->path, "hugetlbfs", 0, "pagesize=2M,size=6M")) {
@@ -216,16 +216,16 @@ static void pool_region(struct trial *t, struct pool *p, const char *how, uint32
 	};
 
 	memset(t, 0, sizeof(*t));
-	t->place = PLACE_FD_HUGETLB_2M;
+	t->backing = BACKING_FD_HUGETLB_2M;
 	snprintf(t->what, sizeof(t->what), "%s", how);
 	watch(t->what, 60);
 	ledger_make(&t->ledger, &contents, LENGTH);
 	t->h = engine(2);
 	o.source = t->ledger.source;
 	o.fd = pool_file(p, "memory", LENGTH);
-	t->f = (struct field){ .fd = o.fd, .length = LENGTH };
-	assert_ok(hgm_region_create(&t->f.region, t->h, &o));
-	t->f.addr = hgm_region_addr(t->f.region);
+	t->ram = (struct ram){ .fd = o.fd, .length = LENGTH };
+	assert_ok(hgm_region_create(&t->ram.region, t->h, &o));
+	t->ram.addr = hgm_region_addr(t->ram.region);
 	assert_ok(hgm_start(t->h));
 }
 
@@ -234,7 +234,7 @@ static void assert_served_later(struct trial *t, struct pool *p, uint64_t offset
 {
 	struct waiter reader;
 
-	waiter_start(&reader, t->f.addr + offset);
+	waiter_start(&reader, t->ram.addr + offset);
 	nap_us(50000);
 	assert_int_equal(atomic_load(&reader.signal), -1);
 	pool_refill(p);
@@ -243,11 +243,11 @@ static void assert_served_later(struct trial *t, struct pool *p, uint64_t offset
 	waiter_join(&reader);
 	assert_int_equal(reader.signal, 0);
 	assert_int_equal(reader.value, 0);
-	assert_int_equal(info_of(t->f.region).poisoned_bytes, 0);
-	assert_zeroes(t->f.addr, 2 * MIB, t->what);
-	memset(t->f.addr, 0x5a, 2 * MIB);
-	assert_pages(&contents, BLOCK, BLOCK, t->f.addr + 2 * MIB);
-	assert_int_equal(t->f.addr[2 * MIB - 1], 0x5a);
+	assert_int_equal(info_of(t->ram.region).poisoned_bytes, 0);
+	assert_zeroes(t->ram.addr, 2 * MIB, t->what);
+	memset(t->ram.addr, 0x5a, 2 * MIB);
+	assert_pages(&contents, BLOCK, BLOCK, t->ram.addr + 2 * MIB);
+	assert_int_equal(t->ram.addr[2 * MIB - 1], 0x5a);
 }
 
 static void the_pool_is_empty_for_a_moment(void **state)
@@ -261,11 +261,11 @@ static void the_pool_is_empty_for_a_moment(void **state)
 	if (lacking)
 		test_skip("%s", lacking);
 	for (enum way way = 0; way < WAYS; way++) {
-		if (!way_drops(way, PLACE_FD_HUGETLB_2M))
+		if (!way_drops(way, BACKING_FD_HUGETLB_2M))
 			continue;
 		pool_region(&t, &p, way_names[way], 0);
 		assert_ok(hgm_wait(t.h, WAIT_MS));
-		discard_by(way, &t.f, 0, 2 * MIB);
+		discard_by(way, &t.ram, 0, 2 * MIB);
 		pool_empty(&p);
 		assert_served_later(&t, &p, 100 * PAGE);
 		end(&t);
@@ -293,14 +293,14 @@ static void the_answer_finds_no_memory(void **state)
 	for (enum way way = 0; way < WAYS; way++) {
 		pthread_t giver;
 
-		if (!way_drops(way, PLACE_FD_HUGETLB_2M))
+		if (!way_drops(way, BACKING_FD_HUGETLB_2M))
 			continue;
 		pool_region(&t, &p, way_names[way], HGM_REGION_NO_FILL);
 		atomic_store(&t.ledger.keep, true);
-		assert_ok(hgm_region_prefetch(t.f.region, 0, LENGTH));
+		assert_ok(hgm_region_prefetch(t.ram.region, 0, LENGTH));
 		while (!ledger_keeps(&t.ledger, 1))
 			nap_us(500);
-		discard_by(way, &t.f, 0, 2 * MIB);
+		discard_by(way, &t.ram, 0, 2 * MIB);
 		pool_empty(&p);
 		atomic_store(&t.ledger.keep, false);
 		assert_int_equal(pthread_create(&giver, NULL, give_all, &t.ledger), 0);
@@ -321,25 +321,25 @@ static void the_answer_finds_no_memory(void **state)
 static const struct hgm_sys *kernel;
 
 static struct {
-	_Atomic(const struct field *) f; /* NULL: no punching */
+	_Atomic(const struct ram *) ram; /* NULL: no punching */
 	_Atomic unsigned int left;	 /* how often it will be dropped if it is there */
 	_Atomic bool wrong;
 } puncher;
 
-static bool punch(const struct field *f)
+static bool punch(const struct ram *ram)
 {
-	uint64_t before = held_bytes(f, PLACE_FD_HUGETLB_2M);
+	uint64_t before = held_bytes(ram, BACKING_FD_HUGETLB_2M);
 
-	if (kernel->punch_hole(f->fd, 0, BLOCK * PAGE))
+	if (kernel->punch_hole(ram->fd, 0, BLOCK * PAGE))
 		atomic_store(&puncher.wrong, true);
-	return held_bytes(f, PLACE_FD_HUGETLB_2M) < before;
+	return held_bytes(ram, BACKING_FD_HUGETLB_2M) < before;
 }
 
 static int punched_continue(int fd, void *addr, uint64_t len, uint64_t mode, int64_t *done)
 {
-	const struct field *f = atomic_load(&puncher.f);
+	const struct ram *ram = atomic_load(&puncher.ram);
 
-	if (f && addr == f->addr && atomic_load(&puncher.left) && punch(f))
+	if (ram && addr == ram->addr && atomic_load(&puncher.left) && punch(ram))
 		atomic_fetch_sub(&puncher.left, 1);
 	return kernel->uffd_continue(fd, addr, len, mode, done);
 }
@@ -358,23 +358,23 @@ static bool dropped_again(enum mapped mapped)
 	struct waiter waiter;
 	struct trial t;
 
-	if (!begin(&t, PLACE_FD_HUGETLB_2M, names[mapped],
+	if (!begin(&t, BACKING_FD_HUGETLB_2M, names[mapped],
 		   mapped == MAPPED_BY_FILL ? 0 : HGM_REGION_NO_FILL, HGM_RETRY_NEVER))
 		return false;
 	atomic_store(&puncher.left, PUNCHES);
 	if (mapped != MAPPED_WHEN_DISCARDED)
-		atomic_store(&puncher.f, &t.f);
+		atomic_store(&puncher.ram, &t.ram);
 	assert_ok(hgm_start(t.h));
 	if (mapped == MAPPED_WHEN_DISCARDED)
-		assert_ok(hgm_region_prefetch(t.f.region, 0, LENGTH));
+		assert_ok(hgm_region_prefetch(t.ram.region, 0, LENGTH));
 	if (mapped != MAPPED_FOR_A_WAITER)
 		assert_ok(hgm_wait(t.h, WAIT_MS));
 	assert_int_equal(atomic_load(&puncher.left), PUNCHES - (mapped == MAPPED_BY_FILL));
 	if (mapped == MAPPED_WHEN_DISCARDED) {
-		assert_true(punch(&t.f));
-		atomic_store(&puncher.f, &t.f);
+		assert_true(punch(&t.ram));
+		atomic_store(&puncher.ram, &t.ram);
 	}
-	waiter_start(&waiter, t.f.addr + 100 * PAGE);
+	waiter_start(&waiter, t.ram.addr + 100 * PAGE);
 	if (!eventually(is_back, &waiter, 5000))
 		fail_msg("%s: the reader is left asleep", t.what);
 	waiter_join(&waiter);
@@ -382,16 +382,16 @@ static bool dropped_again(enum mapped mapped)
 		fail_msg("%s: signal %d, byte %#x", t.what, waiter.signal, waiter.value);
 	if (atomic_load(&puncher.left))
 		fail_msg("%s: was dropped %u times too few", t.what, atomic_load(&puncher.left));
-	atomic_store(&puncher.f, NULL);
+	atomic_store(&puncher.ram, NULL);
 	assert_false(atomic_load(&puncher.wrong));
-	assert_zeroes(t.f.addr, BLOCK * PAGE, t.what);
-	memset(t.f.addr, 0x5a, BLOCK * PAGE);
-	assert_ok(hgm_region_prefetch(t.f.region, 0, LENGTH));
+	assert_zeroes(t.ram.addr, BLOCK * PAGE, t.what);
+	memset(t.ram.addr, 0x5a, BLOCK * PAGE);
+	assert_ok(hgm_region_prefetch(t.ram.region, 0, LENGTH));
 	assert_ok(hgm_wait(t.h, WAIT_MS));
-	assert_int_equal(t.f.addr[BLOCK * PAGE - 1], 0x5a);
-	assert_pages(&contents, BLOCK, PAGES - BLOCK, t.f.addr + BLOCK * PAGE);
+	assert_int_equal(t.ram.addr[BLOCK * PAGE - 1], 0x5a);
+	assert_pages(&contents, BLOCK, PAGES - BLOCK, t.ram.addr + BLOCK * PAGE);
 	assert_int_equal(stats_of(t.h).poisoned_pages, 0);
-	assert_int_equal(info_of(t.f.region).poisoned_bytes, 0);
+	assert_int_equal(info_of(t.ram.region).poisoned_bytes, 0);
 	assert_int_equal(progress_of(t.h).last_error, 0);
 	end(&t);
 	return true;
@@ -411,7 +411,7 @@ static void dropped_again_before_it_is_mapped(void **state)
 		done = dropped_again(mapped);
 	hgm_sys = kernel;
 	if (!done)
-		test_skip("%s", place_lacking(PLACE_FD_HUGETLB_2M, LENGTH));
+		test_skip("%s", backing_lacking(BACKING_FD_HUGETLB_2M, LENGTH));
 }
 
 static void arguments_are_looked_at(void **state)
@@ -421,11 +421,11 @@ static void arguments_are_looked_at(void **state)
 	(void)state;
 	assert_error(hgm_region_discard(NULL, 0, PAGE), -EINVAL);
 	assert_error(hgm_region_before_write(NULL, 0, PAGE), -EINVAL);
-	assert_true(begin(&t, PLACE_SHMEM, "arguments", 0, 1));
+	assert_true(begin(&t, BACKING_SHMEM, "arguments", 0, 1));
 	for (unsigned int i = 0; i < 2; i++) {
 		int (*call)(struct hgm_region *, uint64_t, uint64_t) =
 			i ? hgm_region_before_write : hgm_region_discard;
-		struct hgm_region *r = t.f.region;
+		struct hgm_region *r = t.ram.region;
 
 		assert_error(call(r, 1, PAGE), -EINVAL);
 		assert_error(call(r, 0, PAGE + 1), -EINVAL);
@@ -440,7 +440,7 @@ static void arguments_are_looked_at(void **state)
 	}
 	assert_ok(hgm_start(t.h));
 	assert_ok(hgm_wait(t.h, WAIT_MS));
-	assert_pages(&contents, 0, PAGES, t.f.addr);
+	assert_pages(&contents, 0, PAGES, t.ram.addr);
 	end(&t);
 }
 
@@ -455,8 +455,8 @@ static void call_inside(struct caller *c)
 {
 	if (atomic_exchange(&c->once, true))
 		return;
-	c->discard = hgm_region_discard(c->t->f.region, 2 * MIB, 2 * MIB);
-	c->before_write = hgm_region_before_write(c->t->f.region, 2 * MIB, 2 * MIB);
+	c->discard = hgm_region_discard(c->t->ram.region, 2 * MIB, 2 * MIB);
+	c->before_write = hgm_region_before_write(c->t->ram.region, 2 * MIB, 2 * MIB);
 }
 
 static void inside_the_source(void *user, const struct hgm_io *io)
@@ -483,38 +483,38 @@ static void not_from_inside(void **state)
 
 	(void)state;
 	for (unsigned int i = 0; i < 2; i++) {
-		enum place place = i ? PLACE_ANON : PLACE_SHMEM;
+		enum backing backing = i ? BACKING_ANON : BACKING_SHMEM;
 
 		/* On a fault thread, and on a thread that makes the request itself. */
-		assert_true(begin(&t, place, "from the source", HGM_REGION_NO_FILL, 1));
+		assert_true(begin(&t, backing, "from the source", HGM_REGION_NO_FILL, 1));
 		atomic_store(&t.ledger.user, &c);
 		atomic_store(&t.ledger.before, inside_the_source);
 		assert_ok(hgm_start(t.h));
 		atomic_store(&c.once, false);
-		assert_int_equal(touch(t.f.addr, &value), 0);
+		assert_int_equal(touch(t.ram.addr, &value), 0);
 		assert_int_equal(c.discard, -EDEADLK);
 		assert_int_equal(c.before_write, -EDEADLK);
 		/* A worker may call them. */
 		atomic_store(&c.once, false);
-		assert_ok(hgm_region_prefetch(t.f.region, MIB, MIB));
+		assert_ok(hgm_region_prefetch(t.ram.region, MIB, MIB));
 		assert_ok(hgm_wait(t.h, WAIT_MS));
 		assert_int_equal(c.discard, 0);
 		assert_int_equal(c.before_write, 0);
-		assert_zeroes(t.f.addr + 2 * MIB, 2 * MIB, t.what);
+		assert_zeroes(t.ram.addr + 2 * MIB, 2 * MIB, t.what);
 		atomic_store(&t.ledger.before, NULL);
 
-		assert_ok(hgm_region_watch(t.f.region, &o));
-		assert_ok(hgm_region_protect(t.f.region, 0, 2 * MIB, 0, NULL));
+		assert_ok(hgm_region_watch(t.ram.region, &o));
+		assert_ok(hgm_region_protect(t.ram.region, 0, 2 * MIB, 0, NULL));
 		atomic_store(&c.once, false);
-		t.f.addr[0] = 1;
+		t.ram.addr[0] = 1;
 		assert_int_equal(c.discard, -EDEADLK);
 		assert_int_equal(c.before_write, -EDEADLK);
 		/* The calling thread, which also runs the write function. */
 		atomic_store(&c.once, false);
 		c.discard = 0;
-		assert_ok(hgm_region_discard(t.f.region, MIB, PAGE));
+		assert_ok(hgm_region_discard(t.ram.region, MIB, PAGE));
 		assert_int_equal(c.discard, -EDEADLK);
-		assert_ok(hgm_region_unwatch(t.f.region));
+		assert_ok(hgm_region_unwatch(t.ram.region));
 		end(&t);
 	}
 }
@@ -591,7 +591,7 @@ static void synchronous_signals_are_not_blocked(void **state)
 	struct trial t = { 0 };
 
 	(void)state;
-	assert_true(begin(&t, PLACE_SHMEM, "signals", 0, 1));
+	assert_true(begin(&t, BACKING_SHMEM, "signals", 0, 1));
 	assert_ok(hgm_start(t.h));
 	sink_clear(&sink, LENGTH);
 	s = snapshot_of(t.h, &(struct hgm_snapshot_opts){ .write = sink_write, .user = &sink });

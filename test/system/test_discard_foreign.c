@@ -18,43 +18,44 @@
 #define ARRIVES 1200 /* pages below it arrive, pages from it on never do */
 
 static const struct contents contents = { .seed = 239 };
-static const enum place places[] = { PLACE_SHMEM,   PLACE_SHMEM_LAZY,	PLACE_ANON,
-				     PLACE_MAPPING, PLACE_MAPPING_LAZY, PLACE_MAPPING_ANON,
-				     PLACE_FD,	    PLACE_HUGETLB_2M };
+static const enum backing backings[] = { BACKING_SHMEM,	       BACKING_SHMEM_LAZY,
+					 BACKING_ANON,	       BACKING_MAPPING,
+					 BACKING_MAPPING_LAZY, BACKING_MAPPING_ANON,
+					 BACKING_FD,	       BACKING_HUGETLB_2M };
 
-#define EACH_PLACE (sizeof(places) / sizeof(places[0]))
+#define EACH_BACKING (sizeof(backings) / sizeof(backings[0]))
 
 struct trial {
-	enum place place;
+	enum backing backing;
 	char what[100];
-	struct feed *feed;
+	struct provider *provider;
 	struct hgm *h;
-	struct field f;
+	struct ram ram;
 	uint64_t first, pages; /* no longer the region's */
 	char *theirs;	       /* what is mapped there now */
 };
 
-static bool begin(struct trial *t, enum place place, const char *how)
+static bool begin(struct trial *t, enum backing backing, const char *how)
 {
-	if (place_lacking(place, LENGTH))
+	if (backing_lacking(backing, LENGTH))
 		return false;
 	memset(t, 0, sizeof(*t));
-	t->place = place;
-	snprintf(t->what, sizeof(t->what), "%s, %s", place_names[place], how);
+	t->backing = backing;
+	snprintf(t->what, sizeof(t->what), "%s, %s", backing_names[backing], how);
 	watch(t->what, 60);
-	t->feed = feed_make(FEED_NEVER, &contents, LENGTH);
-	feed_answer_below(t->feed, ARRIVES);
+	t->provider = provider_make(PROVIDER_NEVER, &contents, LENGTH);
+	provider_answer_below(t->provider, ARRIVES);
 	t->h = engine(2);
-	field_make(&t->f, t->h, place, LENGTH, feed_source(t->feed), HGM_REGION_NO_FILL);
-	t->first = place >= PLACES_SMALL ? BLOCK : BLOCK + 16;
-	t->pages = place >= PLACES_SMALL ? BLOCK : 8;
-	t->theirs = t->f.addr + t->first * PAGE;
+	ram_make(&t->ram, t->h, backing, LENGTH, provider_source(t->provider), HGM_REGION_NO_FILL);
+	t->first = backing >= BACKINGS_SMALL ? BLOCK : BLOCK + 16;
+	t->pages = backing >= BACKINGS_SMALL ? BLOCK : 8;
+	t->theirs = t->ram.addr + t->first * PAGE;
 	return true;
 }
 
 static bool is_callers(const struct trial *t)
 {
-	return t->f.mapping;
+	return t->ram.mapping;
 }
 
 static void map_over(struct trial *t)
@@ -78,9 +79,9 @@ static void assert_theirs(const struct trial *t)
 static void assert_neighbours(const struct trial *t)
 {
 	assert_pages(&contents, t->first - 1, 1, t->theirs - PAGE);
-	if (t->place < PLACES_SMALL) /* for the others the next block never arrives */
+	if (t->backing < BACKINGS_SMALL) /* for the others the next block never arrives */
 		assert_pages(&contents, t->first + t->pages, 1, t->theirs + t->pages * PAGE);
-	assert_pages(&contents, 5, 1, t->f.addr + 5 * PAGE);
+	assert_pages(&contents, 5, 1, t->ram.addr + 5 * PAGE);
 }
 
 /* After an incomplete region has ended: as documented, without poison nothing is accessible. */
@@ -94,7 +95,7 @@ static void assert_ended(const struct trial *t)
 	}
 	assert_int_equal(touch(t->theirs - PAGE, &value), SIGSEGV);
 	assert_int_equal(touch(t->theirs + t->pages * PAGE, &value), SIGSEGV);
-	assert_int_equal(touch(t->f.addr + 5 * PAGE, &value), SIGSEGV);
+	assert_int_equal(touch(t->ram.addr + 5 * PAGE, &value), SIGSEGV);
 }
 
 struct asleep {
@@ -104,17 +105,17 @@ struct asleep {
 
 static bool both_wait(void *arg)
 {
-	return feed_kept(((struct asleep *)arg)->t->feed) >= 2;
+	return provider_kept(((struct asleep *)arg)->t->provider) >= 2;
 }
 
 /* Two threads that wait for pages that never arrive: after the foreign part and at the end. */
 static void fall_asleep(struct asleep *a, struct trial *t)
 {
 	a->t = t;
-	waiter_start(&a->w[0], t->f.addr + (ARRIVES + 1) * PAGE);
-	waiter_start(&a->w[1], t->f.addr + (PAGES - 1) * PAGE);
+	waiter_start(&a->w[0], t->ram.addr + (ARRIVES + 1) * PAGE);
+	waiter_start(&a->w[1], t->ram.addr + (PAGES - 1) * PAGE);
 	if (!eventually(both_wait, a, 5000))
-		fail_msg("%s: the source is asked %u times", t->what, feed_kept(t->feed));
+		fail_msg("%s: the source is asked %u times", t->what, provider_kept(t->provider));
 }
 
 static void assert_released(struct asleep *a)
@@ -133,21 +134,21 @@ static void end(struct trial *t)
 	char *theirs = t->theirs;
 	bool callers = is_callers(t);
 
-	field_release(&t->f);
+	ram_release(&t->ram);
 	hgm_destroy(t->h);
-	feed_free(t->feed);
+	provider_free(t->provider);
 	if (!callers)
 		munmap(theirs, t->pages * PAGE);
 	calm();
 }
 
-static void mapped_over(enum place place, bool started)
+static void mapped_over(enum backing backing, bool started)
 {
 	struct asleep asleep;
 	struct trial t;
 	uint8_t value;
 
-	if (!begin(&t, place, started ? "mapped over" : "mapped over before the start"))
+	if (!begin(&t, backing, started ? "mapped over" : "mapped over before the start"))
 		return;
 	if (!started)
 		map_over(&t);
@@ -157,35 +158,35 @@ static void mapped_over(enum place place, bool started)
 		map_over(&t);
 	}
 	assert_neighbours(&t);
-	assert_ok(hgm_region_prefetch(t.f.region, 0, 3 * MIB / 2)); /* fill skips it */
+	assert_ok(hgm_region_prefetch(t.ram.region, 0, 3 * MIB / 2)); /* fill skips it */
 	nap_us(5000);
 	assert_theirs(&t);
 	fall_asleep(&asleep, &t);
-	hgm_region_destroy(t.f.region);
+	hgm_region_destroy(t.ram.region);
 	assert_released(&asleep);
 	assert_theirs(&t);
 	assert_ended(&t);
-	assert_int_not_equal(touch(t.f.addr + (PAGES - 7) * PAGE, &value), 0);
+	assert_int_not_equal(touch(t.ram.addr + (PAGES - 7) * PAGE, &value), 0);
 	end(&t);
 }
 
 static void what_is_mapped_over_it_stays(void **state)
 {
 	(void)state;
-	for (size_t i = 0; i < EACH_PLACE; i++) {
-		mapped_over(places[i], true);
-		mapped_over(places[i], false);
+	for (size_t i = 0; i < EACH_BACKING; i++) {
+		mapped_over(backings[i], true);
+		mapped_over(backings[i], false);
 	}
 }
 
 /* Begins with all contents present. */
-static bool begin_complete(struct trial *t, enum place place, const char *how)
+static bool begin_complete(struct trial *t, enum backing backing, const char *how)
 {
-	if (!begin(t, place, how))
+	if (!begin(t, backing, how))
 		return false;
-	feed_answer_below(t->feed, PAGES);
+	provider_answer_below(t->provider, PAGES);
 	assert_ok(hgm_start(t->h));
-	assert_ok(hgm_region_prefetch(t->f.region, 0, LENGTH));
+	assert_ok(hgm_region_prefetch(t->ram.region, 0, LENGTH));
 	assert_ok(hgm_wait(t->h, WAIT_MS));
 	map_over(t);
 	assert_neighbours(t);
@@ -193,18 +194,18 @@ static bool begin_complete(struct trial *t, enum place place, const char *how)
 }
 
 /* Collapsing again does not affect the foreign mapping. */
-static void mapped_over_later(enum place place)
+static void mapped_over_later(enum backing backing)
 {
 	struct trial t;
 
-	if (!begin_complete(&t, place, "mapped over later"))
+	if (!begin_complete(&t, backing, "mapped over later"))
 		return;
-	if (place_can_be_huge(place))
-		assert_ok(hgm_region_collapse(t.f.region));
+	if (backing_can_be_huge(backing))
+		assert_ok(hgm_region_collapse(t.ram.region));
 	nap_us(20000);
 	assert_neighbours(&t);
 	assert_theirs(&t);
-	hgm_region_destroy(t.f.region);
+	hgm_region_destroy(t.ram.region);
 	assert_theirs(&t);
 	if (is_callers(&t))
 		assert_neighbours(&t);
@@ -214,8 +215,8 @@ static void mapped_over_later(enum place place)
 static void mapped_over_when_all_is_there(void **state)
 {
 	(void)state;
-	for (size_t i = 0; i < EACH_PLACE; i++)
-		mapped_over_later(places[i]);
+	for (size_t i = 0; i < EACH_BACKING; i++)
+		mapped_over_later(backings[i]);
 }
 
 /* All other threads sleep, so none is about to map something into a hole. */
@@ -253,8 +254,8 @@ static void unmapped_then_used_by_others(void **state)
 	uint8_t value;
 
 	(void)state;
-	for (size_t i = 0; i < EACH_PLACE; i++) {
-		if (!begin(&t, places[i], "unmapped"))
+	for (size_t i = 0; i < EACH_BACKING; i++) {
+		if (!begin(&t, backings[i], "unmapped"))
 			continue;
 		assert_ok(hgm_start(t.h));
 		assert_true(eventually(others_sleep, NULL, WAIT_MS));
@@ -263,7 +264,7 @@ static void unmapped_then_used_by_others(void **state)
 		assert_neighbours(&t);
 		map_over(&t);
 		fall_asleep(&asleep, &t);
-		hgm_region_destroy(t.f.region);
+		hgm_region_destroy(t.ram.region);
 		assert_released(&asleep);
 		assert_theirs(&t);
 		end(&t);
@@ -272,7 +273,7 @@ static void unmapped_then_used_by_others(void **state)
 
 static void discard_all(struct trial *t, const char *what)
 {
-	int rc = hgm_region_discard(t->f.region, 0, LENGTH);
+	int rc = hgm_region_discard(t->ram.region, 0, LENGTH);
 
 	if (rc)
 		fail_msg("%s, %s: %s", t->what, what, hgm_errmsg());
@@ -284,12 +285,12 @@ static void discarded_with_the_rest(void **state)
 	struct trial t;
 
 	(void)state;
-	for (size_t i = 0; i < 2 * EACH_PLACE; i++) {
+	for (size_t i = 0; i < 2 * EACH_BACKING; i++) {
 		bool complete = i % 2;
-		enum place place = places[i / 2];
+		enum backing backing = backings[i / 2];
 
-		if (complete ? !begin_complete(&t, place, "discarded when all is there")
-			     : !begin(&t, place, "discarded"))
+		if (complete ? !begin_complete(&t, backing, "discarded when all is there")
+			     : !begin(&t, backing, "discarded"))
 			continue;
 		if (!complete) {
 			assert_ok(hgm_start(t.h));
@@ -297,21 +298,21 @@ static void discarded_with_the_rest(void **state)
 		}
 		discard_all(&t, "mapped over");
 		assert_theirs(&t);
-		assert_zeroes(t.f.addr, t.first * PAGE, t.what);
+		assert_zeroes(t.ram.addr, t.first * PAGE, t.what);
 		assert_zeroes(t.theirs + t.pages * PAGE, (PAGES - t.first - t.pages) * PAGE,
 			      t.what);
-		hgm_region_destroy(t.f.region);
+		hgm_region_destroy(t.ram.region);
 		assert_theirs(&t);
 		end(&t);
 
-		if (!begin(&t, place, "unmapped, discarded"))
+		if (!begin(&t, backing, "unmapped, discarded"))
 			continue;
 		assert_ok(hgm_start(t.h));
 		assert_int_equal(munmap(t.theirs, t.pages * PAGE), 0);
 		discard_all(&t, "unmapped");
 		map_over(&t);
-		assert_zeroes(t.f.addr, t.first * PAGE, t.what);
-		hgm_region_destroy(t.f.region);
+		assert_zeroes(t.ram.addr, t.first * PAGE, t.what);
+		hgm_region_destroy(t.ram.region);
 		assert_theirs(&t);
 		end(&t);
 	}
@@ -325,21 +326,21 @@ static void made_inaccessible(void **state)
 	uint8_t value;
 
 	(void)state;
-	for (size_t i = 0; i < EACH_PLACE; i++) {
-		if (!begin(&t, places[i], "PROT_NONE"))
+	for (size_t i = 0; i < EACH_BACKING; i++) {
+		if (!begin(&t, backings[i], "PROT_NONE"))
 			continue;
 		assert_ok(hgm_start(t.h));
 		assert_int_equal(mprotect(t.theirs, t.pages * PAGE, PROT_NONE), 0);
 		assert_int_equal(touch(t.theirs, &value), SIGSEGV);
 		assert_neighbours(&t);
-		assert_ok(hgm_region_discard(t.f.region, t.first * PAGE, t.pages * PAGE));
+		assert_ok(hgm_region_discard(t.ram.region, t.first * PAGE, t.pages * PAGE));
 		/* Plugged in again. */
 		assert_int_equal(mprotect(t.theirs, t.pages * PAGE, PROT_READ | PROT_WRITE), 0);
 		assert_zeroes(t.theirs, t.pages * PAGE, t.what);
 		memset(t.theirs, 0x77, t.pages * PAGE);
 		assert_int_equal(mprotect(t.theirs, t.pages * PAGE, PROT_NONE), 0);
 		fall_asleep(&asleep, &t);
-		hgm_region_destroy(t.f.region);
+		hgm_region_destroy(t.ram.region);
 		assert_released(&asleep);
 		assert_int_equal(touch(t.theirs, &value), SIGSEGV);
 		if (is_callers(&t)) {
@@ -351,18 +352,18 @@ static void made_inaccessible(void **state)
 }
 
 /* Pages that have arrived move along. The rest is unknown now, and raises SIGBUS. */
-static void moved(enum place place)
+static void moved(enum backing backing)
 {
 	struct trial t;
 	uint8_t value;
 	char *to, *at;
 
-	if (!begin(&t, place, "moved"))
+	if (!begin(&t, backing, "moved"))
 		return;
 	assert_ok(hgm_start(t.h));
 	t.first = BLOCK;
 	t.pages = BLOCK;
-	t.theirs = t.f.addr + t.first * PAGE;
+	t.theirs = t.ram.addr + t.first * PAGE;
 	assert_pages(&contents, t.first, 1, t.theirs);
 	to = mmap(NULL, 2 * BLOCK * PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
 		  -1, 0);
@@ -377,7 +378,7 @@ static void moved(enum place place)
 	assert_int_equal(touch(t.theirs, &value), SIGSEGV);
 	assert_neighbours(&t);
 	map_over(&t);
-	hgm_region_destroy(t.f.region);
+	hgm_region_destroy(t.ram.region);
 	assert_int_equal(touch(at + 310 * PAGE, &value), SIGBUS);
 	assert_pages(&contents, t.first, 1, at);
 	assert_theirs(&t);
@@ -389,9 +390,9 @@ static void moved_memory_is_no_zeroes(void **state)
 {
 	(void)state;
 	skip_unless(KERNEL_POISON);
-	for (size_t i = 0; i < EACH_PLACE; i++)
-		if (places[i] < PLACES_SMALL)
-			moved(places[i]);
+	for (size_t i = 0; i < EACH_BACKING; i++)
+		if (backings[i] < BACKINGS_SMALL)
+			moved(backings[i]);
 }
 
 static bool is_set(const uint64_t *bitmap, uint64_t page)
@@ -406,7 +407,7 @@ static void tracked(struct trial *t, uint32_t flags)
 	uint64_t bitmap[PAGES / 64];
 	struct hgm_dirty *d;
 
-	assert_ok(hgm_dirty_start(&d, t->f.region, &opts));
+	assert_ok(hgm_dirty_start(&d, t->ram.region, &opts));
 	assert_ok(hgm_dirty_collect(d, 0, PAGES, bitmap, NULL));
 	assert_ok(hgm_dirty_collect(d, 0, PAGES, bitmap, NULL));
 	for (size_t i = 0; i < 3; i++)
@@ -414,14 +415,14 @@ static void tracked(struct trial *t, uint32_t flags)
 			fail_msg("%s: page %llu is dirty before it was written to", t->what,
 				 (unsigned long long)written[i]);
 	for (size_t i = 0; i < 3; i++)
-		*(volatile char *)(t->f.addr + written[i] * PAGE) += 1;
+		*(volatile char *)(t->ram.addr + written[i] * PAGE) += 1;
 	memset(t->theirs, 0x77, t->pages * PAGE);
 	assert_ok(hgm_dirty_collect(d, 0, PAGES, bitmap, NULL));
 	for (size_t i = 0; i < 3; i++) {
 		if (!is_set(bitmap, written[i]))
 			fail_msg("%s: page %llu was written to and is not dirty", t->what,
 				 (unsigned long long)written[i]);
-		*(volatile char *)(t->f.addr + written[i] * PAGE) -= 1;
+		*(volatile char *)(t->ram.addr + written[i] * PAGE) -= 1;
 	}
 	hgm_dirty_stop(d);
 }
@@ -453,11 +454,11 @@ static void saved(struct trial *t)
 		     image + (t->first + t->pages) * PAGE);
 }
 
-static void mapped_over_and_watched(enum place place)
+static void mapped_over_and_watched(enum backing backing)
 {
 	struct trial t;
 
-	if (!begin_complete(&t, place, "mapped over and watched"))
+	if (!begin_complete(&t, backing, "mapped over and watched"))
 		return;
 	tracked(&t, HGM_DIRTY_SYNC);
 	tracked(&t, 0);
@@ -470,8 +471,8 @@ static void mapped_over_and_watched(enum place place)
 static void the_rest_is_watched(void **state)
 {
 	(void)state;
-	for (size_t i = 0; i < EACH_PLACE; i++)
-		mapped_over_and_watched(places[i]);
+	for (size_t i = 0; i < EACH_BACKING; i++)
+		mapped_over_and_watched(backings[i]);
 }
 
 static const struct CMUnitTest tests[] = {

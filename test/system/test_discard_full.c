@@ -5,7 +5,7 @@
  */
 #include "discarding.h"
 
-#include "crew.h"
+#include "snapshotting.h"
 #include "kernel/sys.h"
 
 #include <errno.h>
@@ -29,7 +29,7 @@ struct trial {
 	char what[100];
 	struct ledger ledger;
 	struct hgm *h;
-	struct field f;
+	struct ram ram;
 	int theirs; /* the other file */
 };
 
@@ -81,18 +81,18 @@ static const char *begin(struct trial *t, const char *what, enum way way)
 	ledger_make(&t->ledger, &contents, LENGTH);
 	t->h = engine(2);
 	o.source = t->ledger.source;
-	t->f = (struct field){ .fd = o.fd, .length = LENGTH };
-	assert_ok(hgm_region_create(&t->f.region, t->h, &o));
-	t->f.addr = hgm_region_addr(t->f.region);
+	t->ram = (struct ram){ .fd = o.fd, .length = LENGTH };
+	assert_ok(hgm_region_create(&t->ram.region, t->h, &o));
+	t->ram.addr = hgm_region_addr(t->ram.region);
 	assert_ok(hgm_start(t->h));
 	return NULL;
 }
 
 static void end(struct trial *t)
 {
-	assert_int_equal(info_of(t->f.region).poisoned_bytes, 0);
+	assert_int_equal(info_of(t->ram.region).poisoned_bytes, 0);
 	assert_int_equal(stats_of(t->h).poisoned_pages, 0);
-	field_end(&t->f);
+	ram_end(&t->ram);
 	hgm_destroy(t->h);
 	ledger_free(&t->ledger);
 	close(t->theirs);
@@ -173,36 +173,37 @@ static void go_on_without(struct trial *t)
 	uint8_t value[PAGE];
 	struct waiter reader, other;
 
-	waiter_start(&reader, t->f.addr + (FROM + 3) * PAGE);
+	waiter_start(&reader, t->ram.addr + (FROM + 3) * PAGE);
 	if (!eventually(lacks_space, NULL, WAIT_MS))
 		fail_msg("%s: nobody asks for space", t->what);
 	contents_write(&contents, APART, 1, value);
-	waiter_start(&other, t->f.addr + APART * PAGE);
+	waiter_start(&other, t->ram.addr + APART * PAGE);
 	assert_read(t, &other, value[0], "without space");
 	assert_snapshot(t);
 	assert_int_equal(atomic_load(&reader.signal), -1);
-	assert_int_equal(held_bytes(&t->f, PLACE_FD), LENGTH - GONE * PAGE);
+	assert_int_equal(held_bytes(&t->ram, BACKING_FD), LENGTH - GONE * PAGE);
 	give_space_back(t);
 	assert_read(t, &reader, 0, "with space again");
 }
 
 static void assert_right(struct trial *t)
 {
-	assert_zeroes(t->f.addr + FROM * PAGE, GONE * PAGE, t->what);
-	t->f.addr[(FROM + 3) * PAGE] = 0x5a;
-	assert_ok(hgm_region_prefetch(t->f.region, 0, LENGTH));
+	assert_zeroes(t->ram.addr + FROM * PAGE, GONE * PAGE, t->what);
+	t->ram.addr[(FROM + 3) * PAGE] = 0x5a;
+	assert_ok(hgm_region_prefetch(t->ram.region, 0, LENGTH));
 	assert_ok(hgm_wait(t->h, WAIT_MS));
-	assert_int_equal(t->f.addr[(FROM + 3) * PAGE], 0x5a);
-	assert_zeroes(t->f.addr + (FROM + 3) * PAGE + 1, (GONE - 3) * PAGE - 1, t->what);
-	assert_pages(&contents, 0, FROM, t->f.addr);
-	assert_pages(&contents, FROM + GONE, PAGES - FROM - GONE, t->f.addr + (FROM + GONE) * PAGE);
+	assert_int_equal(t->ram.addr[(FROM + 3) * PAGE], 0x5a);
+	assert_zeroes(t->ram.addr + (FROM + 3) * PAGE + 1, (GONE - 3) * PAGE - 1, t->what);
+	assert_pages(&contents, 0, FROM, t->ram.addr);
+	assert_pages(&contents, FROM + GONE, PAGES - FROM - GONE,
+		     t->ram.addr + (FROM + GONE) * PAGE);
 }
 
 static void discard(struct trial *t, enum way way)
 {
 	assert_int_equal(take_space(t), 0);
 	atomic_store(&refused, 0);
-	discard_by(way, &t->f, FROM * PAGE, GONE * PAGE);
+	discard_by(way, &t->ram, FROM * PAGE, GONE * PAGE);
 	assert_int_equal(take_space(t), GONE);
 }
 
@@ -227,7 +228,7 @@ static const char *before_the_answer(enum way way)
 	if (lacking)
 		return lacking;
 	atomic_store(&t.ledger.keep, true);
-	assert_ok(hgm_region_prefetch(t.f.region, 0, ASKED * PAGE));
+	assert_ok(hgm_region_prefetch(t.ram.region, 0, ASKED * PAGE));
 	assert_true(eventually(is_asked_for, &t.ledger, WAIT_MS));
 	discard(&t, way);
 	atomic_store(&t.ledger.keep, false);
@@ -247,7 +248,7 @@ static const char *behind_the_answer(enum way way)
 
 	if (lacking)
 		return lacking;
-	assert_ok(hgm_region_prefetch(t.f.region, 0, LENGTH));
+	assert_ok(hgm_region_prefetch(t.ram.region, 0, LENGTH));
 	assert_ok(hgm_wait(t.h, WAIT_MS));
 	discard(&t, way);
 	go_on_without(&t);
@@ -266,7 +267,7 @@ static void each(const char *(*one)(enum way way))
 	counting.uffd_zeropage = count_refused;
 	hgm_sys = &counting;
 	for (enum way way = 0; way < WAYS && !lacking; way++)
-		lacking = way_drops(way, PLACE_FD) ? one(way) : NULL;
+		lacking = way_drops(way, BACKING_FD) ? one(way) : NULL;
 	hgm_sys = kernel;
 	if (lacking)
 		test_skip("%s", lacking);

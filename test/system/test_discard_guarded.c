@@ -6,7 +6,7 @@
  */
 #include "discarding.h"
 
-#include "crew.h"
+#include "snapshotting.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -20,32 +20,32 @@
 #define HOLE	(2 * MIB) /* a whole block, because of hugetlb */
 
 static const struct contents contents = { .seed = 229 };
-static const enum place places[] = {
-	PLACE_SHMEM,   PLACE_SHMEM_LAZY, PLACE_ANON,	     PLACE_FD,
-	PLACE_FD_LAZY, PLACE_MAPPING,	 PLACE_MAPPING_ANON, PLACE_FD_HUGETLB_2M,
+static const enum backing backings[] = {
+	BACKING_SHMEM,	 BACKING_SHMEM_LAZY, BACKING_ANON,	   BACKING_FD,
+	BACKING_FD_LAZY, BACKING_MAPPING,    BACKING_MAPPING_ANON, BACKING_FD_HUGETLB_2M,
 };
 
-#define EACH_PLACE (sizeof(places) / sizeof(places[0]))
+#define EACH_BACKING (sizeof(backings) / sizeof(backings[0]))
 
 struct trial {
-	enum place place;
+	enum backing backing;
 	char what[100];
-	struct feed *feed;
+	struct provider *provider;
 	struct hgm *h;
-	struct field f;
+	struct ram ram;
 };
 
-static bool begin(struct trial *t, enum place place, const char *how)
+static bool begin(struct trial *t, enum backing backing, const char *how)
 {
-	if (place_lacking(place, LENGTH))
+	if (backing_lacking(backing, LENGTH))
 		return false;
 	memset(t, 0, sizeof(*t));
-	t->place = place;
-	snprintf(t->what, sizeof(t->what), "%s, %s", place_names[place], how);
+	t->backing = backing;
+	snprintf(t->what, sizeof(t->what), "%s, %s", backing_names[backing], how);
 	watch(t->what, 60);
-	t->feed = feed_make(FEED_NOW, &contents, LENGTH);
+	t->provider = provider_make(PROVIDER_NOW, &contents, LENGTH);
 	t->h = engine(2);
-	field_make(&t->f, t->h, place, LENGTH, feed_source(t->feed), 0);
+	ram_make(&t->ram, t->h, backing, LENGTH, provider_source(t->provider), 0);
 	assert_ok(hgm_start(t->h));
 	assert_ok(hgm_wait(t->h, WAIT_MS));
 	return true;
@@ -54,9 +54,9 @@ static bool begin(struct trial *t, enum place place, const char *how)
 static void end(struct trial *t)
 {
 	assert_int_equal(progress_of(t->h).poisoned_bytes, 0);
-	field_end(&t->f);
+	ram_end(&t->ram);
 	hgm_destroy(t->h);
-	feed_free(t->feed);
+	provider_free(t->provider);
 	calm();
 }
 
@@ -69,7 +69,7 @@ static void assert_reads_zero(const struct trial *t, uint64_t offset)
 {
 	struct waiter w;
 
-	waiter_start(&w, t->f.addr + offset);
+	waiter_start(&w, t->ram.addr + offset);
 	if (!eventually(is_back, &w, 3000))
 		fail_msg("%s: who reads discarded memory is left asleep", t->what);
 	waiter_join(&w);
@@ -78,32 +78,32 @@ static void assert_reads_zero(const struct trial *t, uint64_t offset)
 }
 
 /* Writers of protected memory wait. Readers of a hole in it do not. */
-static void wait_verdict(enum place place, enum way way, bool before)
+static void wait_verdict(enum backing backing, enum way way, bool before)
 {
 	struct hgm_watch_opts o = { .size = sizeof(o), .verdict = HGM_WRITE_WAIT };
 	struct poker poker;
 	struct trial t;
 
-	if (!begin(&t, place, way_names[way]))
+	if (!begin(&t, backing, way_names[way]))
 		return;
 	if (before)
-		discard_by(way, &t.f, HOLE, 2 * MIB);
-	assert_ok(hgm_region_watch(t.f.region, &o));
-	assert_ok(hgm_region_protect(t.f.region, 0, LENGTH, 0, NULL));
+		discard_by(way, &t.ram, HOLE, 2 * MIB);
+	assert_ok(hgm_region_watch(t.ram.region, &o));
+	assert_ok(hgm_region_protect(t.ram.region, 0, LENGTH, 0, NULL));
 	if (!before)
-		discard_by(way, &t.f, HOLE, 2 * MIB);
+		discard_by(way, &t.ram, HOLE, 2 * MIB);
 	assert_reads_zero(&t, HOLE + 40 * PAGE);
 	assert_reads_zero(&t, HOLE + 41 * PAGE);
-	poker_start(&poker, t.f.addr + HOLE + 40 * PAGE);
+	poker_start(&poker, t.ram.addr + HOLE + 40 * PAGE);
 	nap_us(20000);
 	if (poker_done(&poker))
 		fail_msg("%s: a write to what was discarded is not asked for", t.what);
-	assert_ok(hgm_region_unprotect(t.f.region, 0, LENGTH, 0, NULL));
+	assert_ok(hgm_region_unprotect(t.ram.region, 0, LENGTH, 0, NULL));
 	assert_true(eventually(poker_done, &poker, 5000));
 	pthread_join(poker.thread, NULL);
-	assert_int_equal(t.f.addr[HOLE + 40 * PAGE], 1);
-	assert_ok(hgm_region_unwatch(t.f.region));
-	assert_zeroes(t.f.addr + HOLE + 41 * PAGE, 2 * MIB - 41 * PAGE, t.what);
+	assert_int_equal(t.ram.addr[HOLE + 40 * PAGE], 1);
+	assert_ok(hgm_region_unwatch(t.ram.region));
+	assert_zeroes(t.ram.addr + HOLE + 41 * PAGE, 2 * MIB - 41 * PAGE, t.what);
 	end(&t);
 }
 
@@ -112,14 +112,14 @@ static void readers_do_not_wait_for_writers(void **state)
 	unsigned int turn = 0;
 
 	(void)state;
-	for (size_t i = 0; i < EACH_PLACE; i++) {
+	for (size_t i = 0; i < EACH_BACKING; i++) {
 		for (enum way way = 0; way < WAYS; way++) {
-			if (!way_drops(way, places[i]))
+			if (!way_drops(way, backings[i]))
 				continue;
 			if (turn_of(&turn, 4))
-				wait_verdict(places[i], way, true);
+				wait_verdict(backings[i], way, true);
 			if (way != WAY_CALL && turn_of(&turn, 4)) /* the call is refused */
-				wait_verdict(places[i], way, false);
+				wait_verdict(backings[i], way, false);
 		}
 	}
 }
@@ -130,22 +130,22 @@ static void refused_by_a_watch(void **state)
 	struct trial t;
 
 	(void)state;
-	for (size_t i = 0; i < EACH_PLACE; i++) {
-		if (!begin(&t, places[i], "under a watch"))
+	for (size_t i = 0; i < EACH_BACKING; i++) {
+		if (!begin(&t, backings[i], "under a watch"))
 			continue;
-		assert_ok(hgm_region_watch(t.f.region, &o));
-		assert_ok(hgm_region_protect(t.f.region, 2 * MIB, 2 * MIB, 0, NULL));
-		assert_error(hgm_region_discard(t.f.region, 0, LENGTH), -EBUSY);
-		assert_error(hgm_region_discard(t.f.region, 3 * MIB, PAGE), -EBUSY);
-		assert_error(hgm_region_before_write(t.f.region, 3 * MIB, PAGE), -EBUSY);
-		assert_pages(&contents, 0, PAGES, t.f.addr);
-		assert_ok(hgm_region_before_write(t.f.region, 0, 2 * MIB));
-		assert_ok(hgm_region_discard(t.f.region, 0, 2 * MIB));
+		assert_ok(hgm_region_watch(t.ram.region, &o));
+		assert_ok(hgm_region_protect(t.ram.region, 2 * MIB, 2 * MIB, 0, NULL));
+		assert_error(hgm_region_discard(t.ram.region, 0, LENGTH), -EBUSY);
+		assert_error(hgm_region_discard(t.ram.region, 3 * MIB, PAGE), -EBUSY);
+		assert_error(hgm_region_before_write(t.ram.region, 3 * MIB, PAGE), -EBUSY);
+		assert_pages(&contents, 0, PAGES, t.ram.addr);
+		assert_ok(hgm_region_before_write(t.ram.region, 0, 2 * MIB));
+		assert_ok(hgm_region_discard(t.ram.region, 0, 2 * MIB));
 		assert_reads_zero(&t, PAGE);
-		assert_ok(hgm_region_unprotect(t.f.region, 0, LENGTH, 0, NULL));
-		assert_ok(hgm_region_discard(t.f.region, 2 * MIB, 2 * MIB));
-		assert_ok(hgm_region_unwatch(t.f.region));
-		assert_zeroes(t.f.addr, LENGTH, t.what);
+		assert_ok(hgm_region_unprotect(t.ram.region, 0, LENGTH, 0, NULL));
+		assert_ok(hgm_region_discard(t.ram.region, 2 * MIB, 2 * MIB));
+		assert_ok(hgm_region_unwatch(t.ram.region));
+		assert_zeroes(t.ram.addr, LENGTH, t.what);
 		end(&t);
 	}
 }
@@ -168,21 +168,21 @@ static void asked_by_the_calls(void **state)
 	struct trial t;
 
 	(void)state;
-	for (size_t i = 0; i < EACH_PLACE; i++) {
-		unsigned int units = places[i] >= PLACES_SMALL ? 1 : 4;
+	for (size_t i = 0; i < EACH_BACKING; i++) {
+		unsigned int units = backings[i] >= BACKINGS_SMALL ? 1 : 4;
 
-		if (!begin(&t, places[i], "asked"))
+		if (!begin(&t, backings[i], "asked"))
 			continue;
-		assert_ok(hgm_region_watch(t.f.region, &o));
-		assert_ok(hgm_region_protect(t.f.region, 0, LENGTH, 0, NULL));
+		assert_ok(hgm_region_watch(t.ram.region, &o));
+		assert_ok(hgm_region_protect(t.ram.region, 0, LENGTH, 0, NULL));
 		atomic_store(&asked, 0);
-		assert_ok(hgm_region_before_write(t.f.region, 100 * PAGE, 4 * PAGE));
+		assert_ok(hgm_region_before_write(t.ram.region, 100 * PAGE, 4 * PAGE));
 		assert_int_equal(atomic_load(&asked), units);
-		assert_ok(hgm_region_discard(t.f.region, HOLE, 2 * MIB));
+		assert_ok(hgm_region_discard(t.ram.region, HOLE, 2 * MIB));
 		assert_int_equal(atomic_load(&asked), units + (units > 1 ? 512 : 1));
-		assert_ok(hgm_region_unwatch(t.f.region));
-		assert_zeroes(t.f.addr + HOLE, 2 * MIB, t.what);
-		assert_pages(&contents, 0, HOLE / PAGE, t.f.addr);
+		assert_ok(hgm_region_unwatch(t.ram.region));
+		assert_zeroes(t.ram.addr + HOLE, 2 * MIB, t.what);
+		assert_pages(&contents, 0, HOLE / PAGE, t.ram.addr);
 		end(&t);
 	}
 }
@@ -212,18 +212,18 @@ static void what_was_there_at_the_instant(void **state)
 	struct trial t;
 
 	(void)state;
-	for (size_t i = 0; i < EACH_PLACE; i++) {
-		if (!begin(&t, places[i], "under a snapshot"))
+	for (size_t i = 0; i < EACH_BACKING; i++) {
+		if (!begin(&t, backings[i], "under a snapshot"))
 			continue;
 		s = held_snapshot(&t, &sink);
 		assert_ok(hgm_snapshot_begin(s));
-		assert_ok(hgm_region_discard(t.f.region, HOLE, 2 * MIB));
+		assert_ok(hgm_region_discard(t.ram.region, HOLE, 2 * MIB));
 		assert_reads_zero(&t, HOLE + 5 * PAGE);
-		t.f.addr[HOLE + 6 * PAGE] = 1;
+		t.ram.addr[HOLE + 6 * PAGE] = 1;
 		end_snapshot(s, &sink);
 		assert_pages(&contents, 0, PAGES, sink.got);
-		assert_int_equal(t.f.addr[HOLE + 6 * PAGE], 1);
-		assert_zeroes(t.f.addr + HOLE + 7 * PAGE, 2 * MIB - 7 * PAGE, t.what);
+		assert_int_equal(t.ram.addr[HOLE + 6 * PAGE], 1);
+		assert_zeroes(t.ram.addr + HOLE + 7 * PAGE, 2 * MIB - 7 * PAGE, t.what);
 		end(&t);
 	}
 	free(sink.got);
@@ -235,32 +235,33 @@ static void dropped_before_the_instant(void **state)
 	struct sink sink = { 0 };
 
 	(void)state;
-	for (size_t i = 0; i < EACH_PLACE; i++) {
-		struct feed *feed = feed_make(FEED_NOW, &contents, LENGTH);
-		enum way way = way_drops(WAY_REMOVE, places[i]) ? WAY_REMOVE : WAY_DONTNEED;
+	for (size_t i = 0; i < EACH_BACKING; i++) {
+		struct provider *provider = provider_make(PROVIDER_NOW, &contents, LENGTH);
+		enum way way = way_drops(WAY_REMOVE, backings[i]) ? WAY_REMOVE : WAY_DONTNEED;
 		struct hgm_snapshot *s;
 		struct hgm *h;
-		struct field f;
+		struct ram ram;
 
-		if (places[i] < PLACES_SMALL) { /* for hugetlb only a touch reveals it */
-			watch(place_names[places[i]], 60);
+		if (backings[i] < BACKINGS_SMALL) { /* for hugetlb only a touch reveals it */
+			watch(backing_names[backings[i]], 60);
 			h = engine(2);
-			field_make(&f, h, places[i], LENGTH, feed_source(feed), HGM_REGION_NO_FILL);
+			ram_make(&ram, h, backings[i], LENGTH, provider_source(provider),
+				 HGM_REGION_NO_FILL);
 			assert_ok(hgm_start(h));
 			sink_clear(&sink, LENGTH);
 			s = snapshot_of(h, &(struct hgm_snapshot_opts){ .write = sink_write,
 									.user = &sink });
-			discard_by(way, &f, HOLE, 2 * MIB);
+			discard_by(way, &ram, HOLE, 2 * MIB);
 			assert_ok(hgm_snapshot_begin(s));
 			assert_ok(hgm_snapshot_wait(s, WAIT_MS));
 			hgm_snapshot_destroy(s);
 			assert_pages(&contents, 0, HOLE / PAGE, sink.got);
-			assert_zeroes(sink.got + HOLE, 2 * MIB, place_names[places[i]]);
-			field_end(&f);
+			assert_zeroes(sink.got + HOLE, 2 * MIB, backing_names[backings[i]]);
+			ram_end(&ram);
 			hgm_destroy(h);
 			calm();
 		}
-		feed_free(feed);
+		provider_free(provider);
 	}
 	free(sink.got);
 }
@@ -273,7 +274,7 @@ struct pinned {
 	struct trial *t;
 	struct ledger ledger;
 	struct hgm *h;
-	struct field from;
+	struct ram from;
 	uint64_t offset;
 	pthread_t thread;
 };
@@ -284,7 +285,7 @@ static void *store(void *arg)
 {
 	struct pinned *p = arg;
 	struct iovec from = { .iov_base = p->from.addr, .iov_len = PAGE };
-	struct iovec to = { .iov_base = p->t->f.addr + p->offset, .iov_len = PAGE };
+	struct iovec to = { .iov_base = p->t->ram.addr + p->offset, .iov_len = PAGE };
 
 	assert_int_equal(process_vm_writev(getpid(), &from, 1, &to, 1, 0), PAGE);
 	return NULL;
@@ -303,7 +304,7 @@ static void pin(struct pinned *p, struct trial *t, uint64_t offset)
 	ledger_make(&p->ledger, &stored, 2 * MIB);
 	atomic_store(&p->ledger.keep, true);
 	p->h = engine(1);
-	field_make(&p->from, p->h, PLACE_ANON, 2 * MIB, p->ledger.source, HGM_REGION_NO_FILL);
+	ram_make(&p->from, p->h, BACKING_ANON, 2 * MIB, p->ledger.source, HGM_REGION_NO_FILL);
 	assert_ok(hgm_start(p->h));
 	assert_int_equal(pthread_create(&p->thread, NULL, store, p), 0);
 	assert_true(eventually(is_pinned, p, 5000));
@@ -314,8 +315,8 @@ static void let_it_store(struct pinned *p)
 	atomic_store(&p->ledger.keep, false);
 	ledger_give(&p->ledger, LEDGER_REQUESTS);
 	pthread_join(p->thread, NULL);
-	assert_pages(&stored, 0, 1, p->t->f.addr + p->offset);
-	field_end(&p->from);
+	assert_pages(&stored, 0, 1, p->t->ram.addr + p->offset);
+	ram_end(&p->from);
 	hgm_destroy(p->h);
 	ledger_free(&p->ledger);
 }
@@ -328,13 +329,13 @@ static void announced_to_a_snapshot(void **state)
 	struct trial t;
 
 	(void)state;
-	for (size_t i = 0; i < EACH_PLACE; i++) {
-		if (!begin(&t, places[i], "a store into pinned pages"))
+	for (size_t i = 0; i < EACH_BACKING; i++) {
+		if (!begin(&t, backings[i], "a store into pinned pages"))
 			continue;
 		s = held_snapshot(&t, &sink);
 		pin(&p, &t, 3 * MIB);
 		assert_ok(hgm_snapshot_begin(s));
-		assert_ok(hgm_region_before_write(t.f.region, 3 * MIB, PAGE));
+		assert_ok(hgm_region_before_write(t.ram.region, 3 * MIB, PAGE));
 		let_it_store(&p);
 		end_snapshot(s, &sink);
 		assert_pages(&contents, 0, PAGES, sink.got);
@@ -359,12 +360,12 @@ static void told_to_dirty_tracking(void **state)
 	struct trial t;
 
 	(void)state;
-	for (size_t i = 0; i < 2 * EACH_PLACE; i++) {
+	for (size_t i = 0; i < 2 * EACH_BACKING; i++) {
 		struct hgm_dirty_opts o = { .size = sizeof(o), .flags = ways[i % 2] };
 
-		if (!begin(&t, places[i / 2], i % 2 ? "told, sync" : "told"))
+		if (!begin(&t, backings[i / 2], i % 2 ? "told, sync" : "told"))
 			continue;
-		assert_ok(hgm_dirty_start(&d, t.f.region, &o));
+		assert_ok(hgm_dirty_start(&d, t.ram.region, &o));
 		is_dirty(d, 0);
 		pin(&p, &t, 3 * MIB);
 		is_dirty(d, 0);
@@ -384,8 +385,8 @@ static void marks_are_collected_once(void **state)
 	struct hgm_dirty *d;
 
 	(void)state;
-	assert_true(begin(&t, PLACE_SHMEM, "marks"));
-	assert_ok(hgm_dirty_start(&d, t.f.region, NULL));
+	assert_true(begin(&t, BACKING_SHMEM, "marks"));
+	assert_ok(hgm_dirty_start(&d, t.ram.region, NULL));
 	assert_ok(hgm_dirty_collect(d, 0, PAGES, bitmap, &dirty));
 	assert_ok(hgm_dirty_mark(d, 0, 0));
 	assert_ok(hgm_dirty_mark(d, PAGE - 1, 2));
@@ -408,21 +409,21 @@ static void marks_are_collected_once(void **state)
 }
 
 /* For all memory and each way of tracking, discarded memory counts as changed. */
-static void discards_are_dirty(enum place place, enum way way, uint32_t tracking)
+static void discards_are_dirty(enum backing backing, enum way way, uint32_t tracking)
 {
 	struct hgm_dirty_opts o = { .size = sizeof(o), .flags = tracking };
 	uint64_t bitmap[PAGES / 64];
 	struct hgm_dirty *d;
 	struct trial t;
 
-	if (!begin(&t, place, way_names[way]))
+	if (!begin(&t, backing, way_names[way]))
 		return;
-	assert_ok(hgm_dirty_start(&d, t.f.region, &o));
+	assert_ok(hgm_dirty_start(&d, t.ram.region, &o));
 	for (unsigned int round = 0; round < SMALLER(3, 2); round++) {
 		is_dirty(d, 0);
 		is_dirty(d, 0);
 		assert_false(is_dirty(d, HOLE / PAGE));
-		discard_by(way, &t.f, HOLE, 2 * MIB);
+		discard_by(way, &t.ram, HOLE, 2 * MIB);
 		assert_ok(hgm_dirty_collect(d, 0, PAGES, bitmap, NULL));
 		for (uint64_t page = HOLE / PAGE; page < PAGES; page++)
 			if (!(bitmap[page / 64] >> page % 64 & 1))
@@ -433,7 +434,7 @@ static void discards_are_dirty(enum place place, enum way way, uint32_t tracking
 		assert_reads_zero(&t, HOLE + PAGE);
 		is_dirty(d, 0);
 		assert_false(is_dirty(d, HOLE / PAGE));
-		memset(t.f.addr + HOLE, 0x5a, 2 * MIB);
+		memset(t.ram.addr + HOLE, 0x5a, 2 * MIB);
 		assert_true(is_dirty(d, HOLE / PAGE));
 	}
 	hgm_dirty_stop(d);
@@ -446,13 +447,13 @@ static void what_was_discarded_is_dirty(void **state)
 	unsigned int turn = 0;
 
 	(void)state;
-	for (size_t i = 0; i < EACH_PLACE; i++) {
+	for (size_t i = 0; i < EACH_BACKING; i++) {
 		for (enum way way = 0; way < WAYS; way++) {
-			if (!way_drops(way, places[i]) || way == WAY_PUNCH)
+			if (!way_drops(way, backings[i]) || way == WAY_PUNCH)
 				continue;
 			for (size_t k = 0; k < 3; k++)
-				if ((k != 1 || places[i] < PLACES_SMALL) && turn_of(&turn, 7))
-					discards_are_dirty(places[i], way, tracking[k]);
+				if ((k != 1 || backings[i] < BACKINGS_SMALL) && turn_of(&turn, 7))
+					discards_are_dirty(backings[i], way, tracking[k]);
 		}
 	}
 }

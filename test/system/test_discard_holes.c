@@ -25,42 +25,42 @@ static const struct contents contents = { .seed = 227 };
 static const struct hgm_sys *kernel;
 
 struct trial {
-	enum place place;
+	enum backing backing;
 	char what[100];
-	struct feed *feed;
+	struct provider *provider;
 	struct hgm *h;
-	struct field f;
+	struct ram ram;
 	uint64_t wanted; /* bytes */
 };
 
-static void begin(struct trial *t, enum place place, enum way way)
+static void begin(struct trial *t, enum backing backing, enum way way)
 {
 	memset(t, 0, sizeof(*t));
-	t->place = place;
-	snprintf(t->what, sizeof(t->what), "%s, %s", place_names[place], way_names[way]);
+	t->backing = backing;
+	snprintf(t->what, sizeof(t->what), "%s, %s", backing_names[backing], way_names[way]);
 	watch(t->what, 100);
-	t->feed = feed_make(FEED_NOW, &contents, LENGTH);
+	t->provider = provider_make(PROVIDER_NOW, &contents, LENGTH);
 	t->h = engine(2);
-	field_make(&t->f, t->h, place, LENGTH, feed_source(t->feed), 0);
+	ram_make(&t->ram, t->h, backing, LENGTH, provider_source(t->provider), 0);
 	assert_ok(hgm_start(t->h));
 	assert_ok(hgm_wait(t->h, WAIT_MS));
-	assert_huge(&t->f, place);
-	assert_int_equal(held_bytes(&t->f, place), LENGTH);
+	assert_huge(&t->ram, backing);
+	assert_int_equal(held_bytes(&t->ram, backing), LENGTH);
 }
 
 static void end(struct trial *t)
 {
 	assert_int_equal(progress_of(t->h).poisoned_bytes, 0);
-	field_end(&t->f);
+	ram_end(&t->ram);
 	hgm_destroy(t->h);
-	feed_free(t->feed);
+	provider_free(t->provider);
 	calm();
 }
 
 static void give_back_halves(struct trial *t, enum way way)
 {
 	for (uint64_t block = 0; block < BLOCKS; block++)
-		discard_by(way, &t->f, (block * BLOCK + FROM) * PAGE, HOLES * PAGE);
+		discard_by(way, &t->ram, (block * BLOCK + FROM) * PAGE, HOLES * PAGE);
 }
 
 static bool is_hole(uint64_t page)
@@ -72,7 +72,7 @@ static bool is_hole(uint64_t page)
 static void assert_held(const struct trial *t, uint64_t bytes, const char *when)
 {
 	for (unsigned int i = 0; i < 10; i++) {
-		uint64_t held = held_bytes(&t->f, t->place);
+		uint64_t held = held_bytes(&t->ram, t->backing);
 
 		if (held != bytes)
 			fail_msg("%s, %s: the host holds %llu KiB instead of %llu", t->what, when,
@@ -85,7 +85,7 @@ static void assert_held(const struct trial *t, uint64_t bytes, const char *when)
 static void run_on(struct trial *t)
 {
 	for (uint64_t page = 0; page < PAGES; page++) {
-		volatile char *at = t->f.addr + page * PAGE;
+		volatile char *at = t->ram.addr + page * PAGE;
 
 		if (!is_hole(page))
 			*at = *at;
@@ -98,7 +98,7 @@ static void track(struct trial *t, uint32_t way)
 	uint64_t bitmap[PAGES / 64];
 	struct hgm_dirty *d;
 
-	assert_ok(hgm_dirty_start(&d, t->f.region, &o));
+	assert_ok(hgm_dirty_start(&d, t->ram.region, &o));
 	run_on(t);
 	assert_ok(hgm_dirty_collect(d, 0, PAGES, bitmap, NULL));
 	run_on(t);
@@ -109,7 +109,7 @@ static bool nothing_is_huge(void *arg)
 {
 	struct trial *t = arg;
 
-	return info_of(t->f.region).huge_bytes == t->wanted;
+	return info_of(t->ram.region).huge_bytes == t->wanted;
 }
 
 /* Waits until this much is huge. */
@@ -118,7 +118,7 @@ static void wait_for_huge(struct trial *t, uint64_t bytes, const char *when)
 	t->wanted = bytes;
 	if (!eventually(nothing_is_huge, t, 5000))
 		fail_msg("%s, %s: huge are %llu KiB instead of %llu", t->what, when,
-			 (unsigned long long)info_of(t->f.region).huge_bytes >> 10,
+			 (unsigned long long)info_of(t->ram.region).huge_bytes >> 10,
 			 (unsigned long long)bytes >> 10);
 }
 
@@ -126,13 +126,13 @@ static void use_holes(struct trial *t)
 {
 	for (uint64_t page = 0; page < PAGES; page++)
 		if (is_hole(page))
-			memset(t->f.addr + page * PAGE, (int)(page % 251 + 1), PAGE);
+			memset(t->ram.addr + page * PAGE, (int)(page % 251 + 1), PAGE);
 }
 
 static void assert_used(const struct trial *t)
 {
 	for (uint64_t page = 0; page < PAGES; page++) {
-		const char *at = t->f.addr + page * PAGE;
+		const char *at = t->ram.addr + page * PAGE;
 
 		if (!is_hole(page))
 			assert_pages(&contents, page, 1, at);
@@ -141,19 +141,19 @@ static void assert_used(const struct trial *t)
 	}
 }
 
-static void given_back(enum place place, enum way way)
+static void given_back(enum backing backing, enum way way)
 {
 	uint64_t half = LENGTH / BLOCK * (BLOCK - HOLES);
 	struct trial t;
 
-	begin(&t, place, way);
+	begin(&t, backing, way);
 	give_back_halves(&t, way);
 	assert_held(&t, half, "after the discard");
 	run_on(&t);
 	assert_held(&t, half, "after touches");
 	wait_for_huge(&t, 0, "after the discard");
-	assert_int_equal(huge_in_smaps(t.f.addr, LENGTH), 0);
-	assert_ok(hgm_region_collapse(t.f.region));
+	assert_int_equal(huge_in_smaps(t.ram.addr, LENGTH), 0);
+	assert_ok(hgm_region_collapse(t.ram.region));
 	assert_held(&t, half, "after hgm_region_collapse()");
 	track(&t, HGM_DIRTY_SYNC);
 	assert_held(&t, half, "after synchronous tracking");
@@ -164,29 +164,30 @@ static void given_back(enum place place, enum way way)
 
 	/* The guest uses one hole of each block. */
 	for (uint64_t block = 0; block < BLOCKS; block++)
-		t.f.addr[(block * BLOCK + FROM + 3) * PAGE] = 1;
+		t.ram.addr[(block * BLOCK + FROM + 3) * PAGE] = 1;
 	assert_held(&t, half + BLOCKS * PAGE, "with a hole used");
-	assert_int_equal(info_of(t.f.region).huge_bytes, 0);
+	assert_int_equal(info_of(t.ram.region).huge_bytes, 0);
 
 	use_holes(&t);
-	assert_huge(&t.f, place);
+	assert_huge(&t.ram, backing);
 	wait_for_huge(&t, LENGTH, "after the holes were used");
-	assert_int_equal(info_of(t.f.region).left_split, 0);
+	assert_int_equal(info_of(t.ram.region).left_split, 0);
 	assert_used(&t);
 	end(&t);
 }
 
-static const enum place places[] = { PLACE_SHMEM,   PLACE_SHMEM_LAZY, PLACE_ANON,	 PLACE_FD,
-				     PLACE_FD_LAZY, PLACE_MAPPING,    PLACE_MAPPING_ANON };
+static const enum backing backings[] = { BACKING_SHMEM,	      BACKING_SHMEM_LAZY, BACKING_ANON,
+					 BACKING_FD,	      BACKING_FD_LAZY,	  BACKING_MAPPING,
+					 BACKING_MAPPING_ANON };
 
-static void each(void (*one)(enum place place, enum way way))
+static void each(void (*one)(enum backing backing, enum way way))
 {
 	unsigned int turn = 0;
 
-	for (size_t i = 0; i < sizeof(places) / sizeof(places[0]); i++)
+	for (size_t i = 0; i < sizeof(backings) / sizeof(backings[0]); i++)
 		for (enum way way = 0; way < WAYS; way++)
-			if (way_drops(way, places[i]) && turn_of(&turn, 4))
-				one(places[i], way);
+			if (way_drops(way, backings[i]) && turn_of(&turn, 4))
+				one(backings[i], way);
 }
 
 static void stays_given_back_until_it_is_used(void **state)
@@ -231,7 +232,7 @@ static bool all_were_looked_at(void *arg)
 	const struct trial *t = arg;
 
 	for (uint64_t block = 0; block < BLOCKS; block++)
-		if (atomic_load(&t->f.region->collapse->state[block]) !=
+		if (atomic_load(&t->ram.region->collapse->state[block]) !=
 		    (block < WITH_HOLES ? HGM_BLOCK_HOLES : HGM_BLOCK_HUGE))
 			return tries_of(0, WITH_HOLES);
 	return true;
@@ -247,8 +248,8 @@ static void assert_left_alone(struct trial *t, const char *when)
 		fail_msg("%s, %s: %u tries at blocks with holes", t->what, when,
 			 tries_of(0, WITH_HOLES));
 	assert_held(t, held, when);
-	assert_int_equal(info_of(t->f.region).huge_bytes, BLOCK * PAGE);
-	assert_int_equal(info_of(t->f.region).left_split, 0);
+	assert_int_equal(info_of(t->ram.region).huge_bytes, BLOCK * PAGE);
+	assert_int_equal(info_of(t->ram.region).left_split, 0);
 }
 
 static int64_t drops(void *user, const void *buf, uint64_t length, uint64_t offset)
@@ -270,18 +271,18 @@ static void take_snapshot(struct trial *t)
 }
 
 /* Each look at a block that is left alone for its holes hands it to the collapser again. */
-static void a_snapshot_in_between(enum place place, enum way way)
+static void a_snapshot_in_between(enum backing backing, enum way way)
 {
 	unsigned int last;
 	uint64_t before;
 	struct trial t;
 
-	begin(&t, place, way);
+	begin(&t, backing, way);
 	memset(&tries.of, 0, sizeof(tries.of));
-	tries.addr = t.f.addr;
+	tries.addr = t.ram.addr;
 	before = stats_of(t.h).collapse_tries;
 	for (uint64_t block = 0; block < WITH_HOLES; block++)
-		discard_by(way, &t.f, (block * BLOCK + FROM) * PAGE, HOLES * PAGE);
+		discard_by(way, &t.ram, (block * BLOCK + FROM) * PAGE, HOLES * PAGE);
 	assert_left_alone(&t, "after the discard");
 	track(&t, 0);
 	assert_left_alone(&t, "after asynchronous tracking");
@@ -294,21 +295,21 @@ static void a_snapshot_in_between(enum place place, enum way way)
 	assert_left_alone(&t, "after a snapshot");
 	assert_true(tries_of(WITH_HOLES, 1) > last);
 	for (unsigned int look = 0; look < 3; look++) {
-		assert_ok(hgm_region_collapse(t.f.region));
+		assert_ok(hgm_region_collapse(t.ram.region));
 		assert_left_alone(&t, "after hgm_region_collapse()");
 	}
 	assert_int_equal(stats_of(t.h).collapse_tries - before, tries_of(0, BLOCKS));
 	for (uint64_t page = 0; page < PAGES; page++)
 		if (is_hole(page) && page < WITH_HOLES * BLOCK)
-			assert_zeroes(t.f.addr + page * PAGE, PAGE, t.what);
+			assert_zeroes(t.ram.addr + page * PAGE, PAGE, t.what);
 		else
-			assert_pages(&contents, page, 1, t.f.addr + page * PAGE);
+			assert_pages(&contents, page, 1, t.ram.addr + page * PAGE);
 	end(&t);
 }
 
 static void nothing_is_tried_in_vain(void **state)
 {
-	static const enum place of[] = { PLACE_SHMEM, PLACE_SHMEM_LAZY, PLACE_ANON };
+	static const enum backing of[] = { BACKING_SHMEM, BACKING_SHMEM_LAZY, BACKING_ANON };
 	static struct hgm_sys counting;
 
 	(void)state;
@@ -323,27 +324,27 @@ static void nothing_is_tried_in_vain(void **state)
 	hgm_sys = kernel;
 }
 
-static void a_whole_block(enum place place, enum way way)
+static void a_whole_block(enum backing backing, enum way way)
 {
 	struct trial t;
 
-	begin(&t, place, way);
+	begin(&t, backing, way);
 	for (unsigned int round = 0; round < SMALLER(3, 2); round++) {
-		discard_by(way, &t.f, 2 * MIB, 2 * MIB);
+		discard_by(way, &t.ram, 2 * MIB, 2 * MIB);
 		assert_held(&t, LENGTH - 2 * MIB, "without a block");
 		/* No event reports a punched hole. The library finds it when it looks for it. */
 		if (way == WAY_PUNCH)
-			assert_ok(hgm_region_collapse(t.f.region));
+			assert_ok(hgm_region_collapse(t.ram.region));
 		wait_for_huge(&t, LENGTH - 2 * MIB, "without a block");
 		assert_held(&t, LENGTH - 2 * MIB, "after another look");
-		assert_zeroes(t.f.addr + 2 * MIB, PAGE, t.what);
-		memset(t.f.addr + 2 * MIB, 0x5a, 2 * MIB);
-		assert_huge(&t.f, place);
+		assert_zeroes(t.ram.addr + 2 * MIB, PAGE, t.what);
+		memset(t.ram.addr + 2 * MIB, 0x5a, 2 * MIB);
+		assert_huge(&t.ram, backing);
 		wait_for_huge(&t, LENGTH, "after the block was used");
-		assert_int_equal(info_of(t.f.region).left_split, 0);
+		assert_int_equal(info_of(t.ram.region).left_split, 0);
 	}
-	assert_pages(&contents, 0, BLOCK, t.f.addr);
-	assert_pages(&contents, 2 * BLOCK, PAGES - 2 * BLOCK, t.f.addr + 4 * MIB);
+	assert_pages(&contents, 0, BLOCK, t.ram.addr);
+	assert_pages(&contents, 2 * BLOCK, PAGES - 2 * BLOCK, t.ram.addr + 4 * MIB);
 	end(&t);
 }
 
@@ -389,9 +390,9 @@ static void on_an_old_kernel(void **state)
 	lesser.uffd_api = old_api;
 	hgm_sys = &lesser;
 	for (enum way way = 0; way < WAYS; way++)
-		if (way_drops(way, PLACE_FD))
-			a_whole_block(PLACE_FD, way);
-	given_back(PLACE_SHMEM, WAY_CALL);
+		if (way_drops(way, BACKING_FD))
+			a_whole_block(BACKING_FD, way);
+	given_back(BACKING_SHMEM, WAY_CALL);
 	hgm_sys = kernel;
 }
 
@@ -405,22 +406,22 @@ static void looks_again_when_asked(void **state)
 	(void)state;
 	memset(page, 0x33, sizeof(page));
 	for (size_t i = 0; i < 2; i++) {
-		enum place place = i ? PLACE_FD_LAZY : PLACE_FD;
+		enum backing backing = i ? BACKING_FD_LAZY : BACKING_FD;
 		struct trial t;
 
-		begin(&t, place, WAY_CALL);
+		begin(&t, backing, WAY_CALL);
 		give_back_halves(&t, WAY_CALL);
 		wait_for_huge(&t, 0, "after the discard");
 		for (uint64_t p = 0; p < PAGES; p++)
 			if (is_hole(p))
-				assert_int_equal(pwrite(t.f.fd, page, PAGE, (off_t)(p * PAGE)),
+				assert_int_equal(pwrite(t.ram.fd, page, PAGE, (off_t)(p * PAGE)),
 						 PAGE);
 		nap_us(50000);
-		assert_int_equal(info_of(t.f.region).huge_bytes, 0);
-		assert_ok(hgm_region_collapse(t.f.region));
-		assert_huge(&t.f, place);
+		assert_int_equal(info_of(t.ram.region).huge_bytes, 0);
+		assert_ok(hgm_region_collapse(t.ram.region));
+		assert_huge(&t.ram, backing);
 		wait_for_huge(&t, LENGTH, "after another look");
-		assert_int_equal(t.f.addr[(FROM + 1) * PAGE], 0x33);
+		assert_int_equal(t.ram.addr[(FROM + 1) * PAGE], 0x33);
 		end(&t);
 	}
 }
@@ -431,27 +432,28 @@ static void huge_pages_of_the_pool(void **state)
 	struct trial t;
 
 	(void)state;
-	if (place_lacking(PLACE_FD_HUGETLB_2M, LENGTH))
-		test_skip("%s", place_lacking(PLACE_FD_HUGETLB_2M, LENGTH));
+	if (backing_lacking(BACKING_FD_HUGETLB_2M, LENGTH))
+		test_skip("%s", backing_lacking(BACKING_FD_HUGETLB_2M, LENGTH));
 	for (enum way way = 0; way < WAYS; way++) {
-		if (!way_drops(way, PLACE_FD_HUGETLB_2M))
+		if (!way_drops(way, BACKING_FD_HUGETLB_2M))
 			continue;
 		memset(&t, 0, sizeof(t));
-		t.place = PLACE_FD_HUGETLB_2M;
-		snprintf(t.what, sizeof(t.what), "%s, %s", place_names[t.place], way_names[way]);
+		t.backing = BACKING_FD_HUGETLB_2M;
+		snprintf(t.what, sizeof(t.what), "%s, %s", backing_names[t.backing],
+			 way_names[way]);
 		watch(t.what, 60);
-		t.feed = feed_make(FEED_NOW, &contents, LENGTH);
+		t.provider = provider_make(PROVIDER_NOW, &contents, LENGTH);
 		t.h = engine(2);
-		field_make(&t.f, t.h, t.place, LENGTH, feed_source(t.feed), 0);
+		ram_make(&t.ram, t.h, t.backing, LENGTH, provider_source(t.provider), 0);
 		assert_ok(hgm_start(t.h));
 		assert_ok(hgm_wait(t.h, WAIT_MS));
 		wait_for_huge(&t, LENGTH, "when it had come");
-		discard_by(way, &t.f, 2 * MIB, 2 * MIB);
+		discard_by(way, &t.ram, 2 * MIB, 2 * MIB);
 		assert_held(&t, LENGTH - 2 * MIB, "without a block");
 		if (way != WAY_PUNCH)
 			wait_for_huge(&t, LENGTH - 2 * MIB, "without a block");
-		assert_zeroes(t.f.addr + 2 * MIB, 2 * MIB, t.what);
-		t.f.addr[3 * MIB] = 1;
+		assert_zeroes(t.ram.addr + 2 * MIB, 2 * MIB, t.what);
+		t.ram.addr[3 * MIB] = 1;
 		wait_for_huge(&t, LENGTH, "after the block was used");
 		assert_held(&t, LENGTH, "after the block was used");
 		end(&t);

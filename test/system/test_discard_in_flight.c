@@ -5,7 +5,7 @@
  */
 #include "discarding.h"
 
-#include "crew.h"
+#include "snapshotting.h"
 #include "install/installs.h"
 #include "kernel/sys.h"
 #include "region/hgm.h"
@@ -25,26 +25,26 @@
 static const struct contents contents = { .seed = 223 };
 
 struct trial {
-	enum place place;
+	enum backing backing;
 	char what[100];
 	struct ledger ledger;
 	struct hgm *h;
-	struct field f;
+	struct ram ram;
 	_Atomic uint64_t wanted; /* a page that must be on its way */
 };
 
-static bool begin(struct trial *t, enum place place, enum way way, uint32_t flags, bool keep)
+static bool begin(struct trial *t, enum backing backing, enum way way, uint32_t flags, bool keep)
 {
-	if (place_lacking(place, LENGTH))
+	if (backing_lacking(backing, LENGTH))
 		return false;
 	memset(t, 0, sizeof(*t));
-	t->place = place;
-	snprintf(t->what, sizeof(t->what), "%s, %s", place_names[place], way_names[way]);
+	t->backing = backing;
+	snprintf(t->what, sizeof(t->what), "%s, %s", backing_names[backing], way_names[way]);
 	watch(t->what, 60);
 	ledger_make(&t->ledger, &contents, LENGTH);
 	atomic_store(&t->ledger.keep, keep);
 	t->h = engine(2);
-	field_make(&t->f, t->h, place, LENGTH, t->ledger.source, flags);
+	ram_make(&t->ram, t->h, backing, LENGTH, t->ledger.source, flags);
 	assert_ok(hgm_start(t->h));
 	return true;
 }
@@ -53,7 +53,7 @@ static void end(struct trial *t)
 {
 	assert_int_equal(progress_of(t->h).poisoned_bytes, 0);
 	assert_int_equal(progress_of(t->h).last_error, 0);
-	field_end(&t->f);
+	ram_end(&t->ram);
 	hgm_destroy(t->h);
 	ledger_free(&t->ledger);
 	calm();
@@ -162,7 +162,7 @@ static void assert_poked(struct trial *t, struct poker *p)
 static void assert_one_byte(const struct trial *t, uint64_t first, uint64_t pages, uint64_t page)
 {
 	uint64_t at = page * PAGE + 100;
-	char *addr = t->f.addr;
+	char *addr = t->ram.addr;
 
 	if (addr[at] != 1)
 		fail_msg("%s: the guest's write is lost: its byte is %#x", t->what,
@@ -175,33 +175,33 @@ static void assert_one_byte(const struct trial *t, uint64_t first, uint64_t page
  * Demand: a thread waits for a page since before the discard. Another thread writes to the page
  * after the discard, while the answer is still outstanding.
  */
-static void demanded(enum place place, enum way way)
+static void demanded(enum backing backing, enum way way)
 {
-	uint64_t unit = place >= PLACES_SMALL ? BLOCK : 8;
+	uint64_t unit = backing >= BACKINGS_SMALL ? BLOCK : 8;
 	uint64_t page = BLOCK + 100, first = page / unit * unit;
 	struct waiter reader;
 	struct poker writer;
 	struct trial t;
 
-	if (!begin(&t, place, way, HGM_REGION_NO_FILL, true))
+	if (!begin(&t, backing, way, HGM_REGION_NO_FILL, true))
 		return;
-	waiter_start(&reader, t.f.addr + page * PAGE);
+	waiter_start(&reader, t.ram.addr + page * PAGE);
 	wait_until_asked(&t, page);
-	discard_by(way, &t.f, first * PAGE, unit * PAGE);
-	poker_start(&writer, t.f.addr + page * PAGE + 100);
+	discard_by(way, &t.ram, first * PAGE, unit * PAGE);
+	poker_start(&writer, t.ram.addr + page * PAGE + 100);
 	nap_us(2000); /* usually it then finds the page on its way */
 	atomic_store(&t.ledger.keep, false);
 	ledger_give(&t.ledger, LEDGER_REQUESTS);
 	assert_read(&t, &reader, 0);
 	assert_poked(&t, &writer);
 	assert_one_byte(&t, first, unit, page);
-	assert_ok(hgm_region_prefetch(t.f.region, 0, LENGTH));
+	assert_ok(hgm_region_prefetch(t.ram.region, 0, LENGTH));
 	assert_ok(hgm_wait(t.h, WAIT_MS));
 	nap_us(20000); /* the collapser works on it */
 	assert_one_byte(&t, first, unit, page);
-	assert_pages(&contents, 0, first, t.f.addr);
+	assert_pages(&contents, 0, first, t.ram.addr);
 	assert_pages(&contents, first + unit, PAGES - first - unit,
-		     t.f.addr + (first + unit) * PAGE);
+		     t.ram.addr + (first + unit) * PAGE);
 	end(&t);
 }
 
@@ -209,18 +209,18 @@ static void demanded(enum place place, enum way way)
  * Fill: no thread waits. One call that is aligned to pages only discards all of the block: pages
  * that have arrived, pages on their way, and pages that were not requested yet.
  */
-static void filled(enum place place, enum way way)
+static void filled(enum backing backing, enum way way)
 {
-	uint64_t first = place >= PLACES_SMALL ? 0 : 3;
-	uint64_t pages = place >= PLACES_SMALL ? BLOCK : BLOCK - 50;
+	uint64_t first = backing >= BACKINGS_SMALL ? 0 : 3;
+	uint64_t pages = backing >= BACKINGS_SMALL ? BLOCK : BLOCK - 50;
 	struct poker writer;
 	struct trial t;
 
-	if (!begin(&t, place, way, 0, true))
+	if (!begin(&t, backing, way, 0, true))
 		return;
 	wait_until_asked(&t, 100);
-	discard_by(way, &t.f, first * PAGE, pages * PAGE);
-	poker_start(&writer, t.f.addr + 100 * PAGE + 100);
+	discard_by(way, &t.ram, first * PAGE, pages * PAGE);
+	poker_start(&writer, t.ram.addr + 100 * PAGE + 100);
 	nap_us(2000);
 	atomic_store(&t.ledger.keep, false);
 	ledger_give(&t.ledger, LEDGER_REQUESTS);
@@ -229,18 +229,18 @@ static void filled(enum place place, enum way way)
 	assert_ok(hgm_wait(t.h, WAIT_MS));
 	nap_us(20000);
 	assert_one_byte(&t, first, pages, 100);
-	assert_pages(&contents, 0, first, t.f.addr);
+	assert_pages(&contents, 0, first, t.ram.addr);
 	assert_pages(&contents, first + pages, PAGES - first - pages,
-		     t.f.addr + (first + pages) * PAGE);
+		     t.ram.addr + (first + pages) * PAGE);
 	end(&t);
 }
 
-static void each(void (*one)(enum place, enum way))
+static void each(void (*one)(enum backing, enum way))
 {
-	for (enum place place = 0; place < PLACES; place++)
+	for (enum backing backing = 0; backing < BACKINGS; backing++)
 		for (enum way way = 0; way < WAYS; way++)
-			if (place != PLACE_HUGETLB_1G && way_shows(way, place))
-				one(place, way);
+			if (backing != BACKING_HUGETLB_1G && way_shows(way, backing))
+				one(backing, way);
 }
 
 static void the_answer_to_demand_is_dropped(void **state)
@@ -256,37 +256,37 @@ static void the_answer_to_fill_is_dropped(void **state)
 }
 
 /* Half of a block's contents have arrived, and a thread waits for the whole block. */
-static void half_of_a_huge_page(enum place place, enum way way)
+static void half_of_a_huge_page(enum backing backing, enum way way)
 {
 	struct waiter reader;
 	struct trial t;
 
-	if (place < PLACES_SMALL || !begin(&t, place, way, HGM_REGION_NO_FILL, true))
+	if (backing < BACKINGS_SMALL || !begin(&t, backing, way, HGM_REGION_NO_FILL, true))
 		return;
-	waiter_start(&reader, t.f.addr + 500 * PAGE);
+	waiter_start(&reader, t.ram.addr + 500 * PAGE);
 	wait_until_asked(&t, 500);
 	ledger_give(&t.ledger, 4);
-	discard_by(way, &t.f, 0, BLOCK * PAGE);
+	discard_by(way, &t.ram, 0, BLOCK * PAGE);
 	ledger_give(&t.ledger, 1);
-	discard_by(way, &t.f, 0, BLOCK * PAGE);
+	discard_by(way, &t.ram, 0, BLOCK * PAGE);
 	atomic_store(&t.ledger.keep, false);
 	ledger_give(&t.ledger, LEDGER_REQUESTS);
 	assert_read(&t, &reader, 0);
-	assert_zeroes(t.f.addr, BLOCK * PAGE, t.what);
-	memset(t.f.addr, 0x5a, BLOCK * PAGE);
-	assert_ok(hgm_region_prefetch(t.f.region, 0, LENGTH));
+	assert_zeroes(t.ram.addr, BLOCK * PAGE, t.what);
+	memset(t.ram.addr, 0x5a, BLOCK * PAGE);
+	assert_ok(hgm_region_prefetch(t.ram.region, 0, LENGTH));
 	assert_ok(hgm_wait(t.h, WAIT_MS));
 	for (uint64_t i = 0; i < BLOCK * PAGE; i++)
-		assert_int_equal(t.f.addr[i], 0x5a);
-	assert_pages(&contents, BLOCK, BLOCK, t.f.addr + BLOCK * PAGE);
+		assert_int_equal(t.ram.addr[i], 0x5a);
+	assert_pages(&contents, BLOCK, BLOCK, t.ram.addr + BLOCK * PAGE);
 	end(&t);
 }
 
 static void half_of_a_huge_page_has_come(void **state)
 {
 	(void)state;
-	if (place_lacking(PLACE_HUGETLB_2M, LENGTH))
-		test_skip("%s", place_lacking(PLACE_HUGETLB_2M, LENGTH));
+	if (backing_lacking(BACKING_HUGETLB_2M, LENGTH))
+		test_skip("%s", backing_lacking(BACKING_HUGETLB_2M, LENGTH));
 	each(half_of_a_huge_page);
 }
 
@@ -297,32 +297,33 @@ static void punch_under_the_source(void *user, const struct hgm_io *io)
 	uint64_t first = io->offset / PAGE, page = atomic_load(&t->wanted);
 
 	if (page - first < io->length / PAGE)
-		discard_by(WAY_PUNCH, &t->f, page / BLOCK * BLOCK * PAGE, BLOCK * PAGE);
+		discard_by(WAY_PUNCH, &t->ram, page / BLOCK * BLOCK * PAGE, BLOCK * PAGE);
 }
 
 /* The source writes into memory that is dropped meanwhile. None of these contents stay. */
 static void dropped_while_the_source_writes(void **state)
 {
-	static const enum place places[] = { PLACE_FD, PLACE_MAPPING, PLACE_FD_HUGETLB_2M };
+	static const enum backing backings[] = { BACKING_FD, BACKING_MAPPING,
+						 BACKING_FD_HUGETLB_2M };
 
 	(void)state;
-	for (size_t i = 0; i < 2 * sizeof(places) / sizeof(places[0]); i++) {
+	for (size_t i = 0; i < 2 * sizeof(backings) / sizeof(backings[0]); i++) {
 		struct trial t;
 
-		if (!begin(&t, places[i / 2], WAY_PUNCH, HGM_REGION_NO_FILL, false))
+		if (!begin(&t, backings[i / 2], WAY_PUNCH, HGM_REGION_NO_FILL, false))
 			continue;
 		t.wanted = BLOCK + 77;
 		atomic_store(&t.ledger.user, &t);
 		atomic_store(&t.ledger.before, punch_under_the_source);
 		if (i % 2)
-			assert_ok(hgm_region_prefetch(t.f.region, 0, LENGTH));
-		assert_int_equal(t.f.addr[t.wanted * PAGE], 0);
-		t.f.addr[t.wanted * PAGE] = 1;
-		assert_ok(hgm_region_prefetch(t.f.region, 0, LENGTH));
+			assert_ok(hgm_region_prefetch(t.ram.region, 0, LENGTH));
+		assert_int_equal(t.ram.addr[t.wanted * PAGE], 0);
+		t.ram.addr[t.wanted * PAGE] = 1;
+		assert_ok(hgm_region_prefetch(t.ram.region, 0, LENGTH));
 		assert_ok(hgm_wait(t.h, WAIT_MS));
-		assert_int_equal(t.f.addr[t.wanted * PAGE], 1);
-		assert_zeroes(t.f.addr + t.wanted * PAGE + 1, PAGE - 1, t.what);
-		assert_pages(&contents, 0, BLOCK, t.f.addr);
+		assert_int_equal(t.ram.addr[t.wanted * PAGE], 1);
+		assert_zeroes(t.ram.addr + t.wanted * PAGE + 1, PAGE - 1, t.what);
+		assert_pages(&contents, 0, BLOCK, t.ram.addr);
 		end(&t);
 	}
 }
@@ -335,7 +336,7 @@ static struct hgm_sys sys;
  */
 static struct {
 	_Atomic bool armed;
-	const struct field *f;
+	const struct ram *ram;
 	enum way way;
 	uint64_t page;
 	pthread_t thread;
@@ -344,7 +345,7 @@ static struct {
 static void *ambusher(void *arg)
 {
 	(void)arg;
-	discard_by(ambush.way, ambush.f, ambush.page * PAGE, 4 * PAGE);
+	discard_by(ambush.way, ambush.ram, ambush.page * PAGE, 4 * PAGE);
 	return NULL;
 }
 
@@ -352,8 +353,8 @@ static int odd_copy(int fd, void *dst, const void *src, uint64_t len, uint64_t m
 {
 	uint64_t at = (uintptr_t)dst;
 
-	if (atomic_load(&ambush.armed) && at <= (uintptr_t)ambush.f->addr + ambush.page * PAGE &&
-	    at + len > (uintptr_t)ambush.f->addr + ambush.page * PAGE &&
+	if (atomic_load(&ambush.armed) && at <= (uintptr_t)ambush.ram->addr + ambush.page * PAGE &&
+	    at + len > (uintptr_t)ambush.ram->addr + ambush.page * PAGE &&
 	    atomic_exchange(&ambush.armed, false)) {
 		pthread_create(&ambush.thread, NULL, ambusher, NULL);
 		nap_us(20000); /* let it get as far as it can */
@@ -379,20 +380,21 @@ static int ambush_tear_down(void **state)
 }
 
 /* A memory source: discards the page that a fault thread, or a worker, is just copying. */
-static void ambushed(enum place place, enum way way, bool fill)
+static void ambushed(enum backing backing, enum way way, bool fill)
 {
-	struct feed *feed = feed_make(FEED_MEMORY, &contents, LENGTH);
+	struct provider *provider = provider_make(PROVIDER_MEMORY, &contents, LENGTH);
 	char what[100];
 	struct hgm *h;
-	struct field f;
+	struct ram ram;
 	uint8_t value;
 
-	snprintf(what, sizeof(what), "%s, %s, %s", place_names[place], way_names[way],
+	snprintf(what, sizeof(what), "%s, %s, %s", backing_names[backing], way_names[way],
 		 fill ? "fill" : "demand");
 	watch(what, 60);
 	h = engine(1);
-	field_make(&f, h, place, LENGTH, feed_source(feed), fill ? 0 : HGM_REGION_NO_FILL);
-	ambush.f = &f;
+	ram_make(&ram, h, backing, LENGTH, provider_source(provider),
+		 fill ? 0 : HGM_REGION_NO_FILL);
+	ambush.ram = &ram;
 	ambush.way = way;
 	ambush.page = BLOCK + 40;
 	atomic_store(&ambush.armed, true);
@@ -400,36 +402,36 @@ static void ambushed(enum place place, enum way way, bool fill)
 	if (fill) {
 		assert_ok(hgm_wait(h, WAIT_MS));
 	} else {
-		assert_int_equal(touch(f.addr + ambush.page * PAGE, &value), 0);
+		assert_int_equal(touch(ram.addr + ambush.page * PAGE, &value), 0);
 	}
 	pthread_join(ambush.thread, NULL);
-	assert_zeroes(f.addr + ambush.page * PAGE, 4 * PAGE, what);
-	memset(f.addr + ambush.page * PAGE, 0x5a, PAGE);
-	assert_ok(hgm_region_prefetch(f.region, 0, LENGTH));
+	assert_zeroes(ram.addr + ambush.page * PAGE, 4 * PAGE, what);
+	memset(ram.addr + ambush.page * PAGE, 0x5a, PAGE);
+	assert_ok(hgm_region_prefetch(ram.region, 0, LENGTH));
 	assert_ok(hgm_wait(h, WAIT_MS));
-	assert_int_equal(f.addr[ambush.page * PAGE + 9], 0x5a);
-	assert_zeroes(f.addr + (ambush.page + 1) * PAGE, 3 * PAGE, what);
-	assert_pages(&contents, 0, ambush.page, f.addr);
+	assert_int_equal(ram.addr[ambush.page * PAGE + 9], 0x5a);
+	assert_zeroes(ram.addr + (ambush.page + 1) * PAGE, 3 * PAGE, what);
+	assert_pages(&contents, 0, ambush.page, ram.addr);
 	assert_pages(&contents, ambush.page + 4, PAGES - ambush.page - 4,
-		     f.addr + (ambush.page + 4) * PAGE);
-	field_end(&f);
+		     ram.addr + (ambush.page + 4) * PAGE);
+	ram_end(&ram);
 	hgm_destroy(h);
-	feed_free(feed);
+	provider_free(provider);
 	calm();
 }
 
 static void discarded_while_it_is_copied(void **state)
 {
-	static const enum place places[] = { PLACE_ANON, PLACE_MAPPING_ANON, PLACE_SHMEM_LAZY,
-					     PLACE_FD_LAZY };
+	static const enum backing backings[] = { BACKING_ANON, BACKING_MAPPING_ANON,
+						 BACKING_SHMEM_LAZY, BACKING_FD_LAZY };
 
 	(void)state;
-	for (size_t i = 0; i < sizeof(places) / sizeof(places[0]); i++) {
+	for (size_t i = 0; i < sizeof(backings) / sizeof(backings[0]); i++) {
 		for (enum way way = 0; way < WAYS; way++) {
-			if (!way_shows(way, places[i]))
+			if (!way_shows(way, backings[i]))
 				continue;
-			ambushed(places[i], way, false);
-			ambushed(places[i], way, true);
+			ambushed(backings[i], way, false);
+			ambushed(backings[i], way, true);
 		}
 	}
 }
@@ -448,26 +450,26 @@ static bool is_in_no_table(void *h)
 /* The source writes into a hole of a region that ends. The end of the region waits for it. */
 static void answered_while_the_region_ends(void **state)
 {
-	static const enum place places[] = { PLACE_SHMEM, PLACE_FD, PLACE_MAPPING,
-					     PLACE_HUGETLB_2M };
+	static const enum backing backings[] = { BACKING_SHMEM, BACKING_FD, BACKING_MAPPING,
+						 BACKING_HUGETLB_2M };
 
 	(void)state;
-	for (size_t i = 0; i < sizeof(places) / sizeof(places[0]); i++) {
+	for (size_t i = 0; i < sizeof(backings) / sizeof(backings[0]); i++) {
 		struct waiter waiter;
 		pthread_t thread;
 		struct trial t;
 
-		if (!begin(&t, places[i], WAY_CALL, HGM_REGION_NO_FILL, true))
+		if (!begin(&t, backings[i], WAY_CALL, HGM_REGION_NO_FILL, true))
 			continue;
-		waiter_start(&waiter, t.f.addr + 3 * PAGE);
+		waiter_start(&waiter, t.ram.addr + 3 * PAGE);
 		wait_until_asked(&t, 3);
-		assert_ok(hgm_region_discard(t.f.region, 0, LENGTH));
-		assert_int_equal(pthread_create(&thread, NULL, destroy, t.f.region), 0);
+		assert_ok(hgm_region_discard(t.ram.region, 0, LENGTH));
+		assert_int_equal(pthread_create(&thread, NULL, destroy, t.ram.region), 0);
 		assert_true(eventually(is_in_no_table, t.h, WAIT_MS));
 		ledger_give(&t.ledger, UINT_MAX);
 		pthread_join(thread, NULL);
 		waiter_join(&waiter);
-		field_release(&t.f);
+		ram_release(&t.ram);
 		hgm_destroy(t.h);
 		ledger_free(&t.ledger);
 		calm();
@@ -477,21 +479,21 @@ static void answered_while_the_region_ends(void **state)
 /* At the snapshot's instant the memory is zero, whatever the source has for it. */
 static void a_snapshot_meanwhile(void **state)
 {
-	static const enum place places[] = { PLACE_SHMEM, PLACE_SHMEM_LAZY, PLACE_ANON, PLACE_FD,
-					     PLACE_HUGETLB_2M };
+	static const enum backing backings[] = { BACKING_SHMEM, BACKING_SHMEM_LAZY, BACKING_ANON,
+						 BACKING_FD, BACKING_HUGETLB_2M };
 	struct sink sink = { 0 };
 
 	(void)state;
-	for (size_t i = 0; i < sizeof(places) / sizeof(places[0]); i++) {
+	for (size_t i = 0; i < sizeof(backings) / sizeof(backings[0]); i++) {
 		struct hgm_snapshot *s;
 		struct waiter waiter;
 		struct trial t;
 
-		if (!begin(&t, places[i], WAY_CALL, HGM_REGION_NO_FILL, true))
+		if (!begin(&t, backings[i], WAY_CALL, HGM_REGION_NO_FILL, true))
 			continue;
-		waiter_start(&waiter, t.f.addr + 3 * PAGE);
+		waiter_start(&waiter, t.ram.addr + 3 * PAGE);
 		wait_until_asked(&t, 3);
-		assert_ok(hgm_region_discard(t.f.region, 3 * PAGE, PAGE));
+		assert_ok(hgm_region_discard(t.ram.region, 3 * PAGE, PAGE));
 		atomic_store(&t.ledger.keep, false);
 		sink_clear(&sink, LENGTH);
 		s = snapshot_of(t.h,
@@ -515,24 +517,24 @@ static void a_snapshot_meanwhile(void **state)
  */
 static void entries_are_dropped_meanwhile(void **state)
 {
-	static const enum place places[] = { PLACE_SHMEM, PLACE_FD, PLACE_MAPPING };
+	static const enum backing backings[] = { BACKING_SHMEM, BACKING_FD, BACKING_MAPPING };
 
 	(void)state;
-	for (size_t i = 0; i < sizeof(places) / sizeof(places[0]); i++) {
+	for (size_t i = 0; i < sizeof(backings) / sizeof(backings[0]); i++) {
 		struct waiter waiter;
 		struct trial t;
 
-		if (!begin(&t, places[i], WAY_DONTNEED, HGM_REGION_NO_FILL, true))
+		if (!begin(&t, backings[i], WAY_DONTNEED, HGM_REGION_NO_FILL, true))
 			continue;
-		waiter_start(&waiter, t.f.addr + 3 * PAGE);
+		waiter_start(&waiter, t.ram.addr + 3 * PAGE);
 		wait_until_asked(&t, 3);
-		assert_ok(hgm_region_discard(t.f.region, 3 * PAGE, PAGE));
-		assert_int_equal(madvise(t.f.addr, 1 * MIB, MADV_DONTNEED), 0);
+		assert_ok(hgm_region_discard(t.ram.region, 3 * PAGE, PAGE));
+		assert_int_equal(madvise(t.ram.addr, 1 * MIB, MADV_DONTNEED), 0);
 		ledger_give(&t.ledger, UINT_MAX);
 		assert_read(&t, &waiter, 0);
 		atomic_store(&t.ledger.keep, false);
 		ledger_give(&t.ledger, UINT_MAX);
-		assert_pages(&contents, 200, PAGES - 200, t.f.addr + 200 * PAGE);
+		assert_pages(&contents, 200, PAGES - 200, t.ram.addr + 200 * PAGE);
 		end(&t);
 	}
 }
@@ -540,7 +542,7 @@ static void entries_are_dropped_meanwhile(void **state)
 /* A thread of the engine that has read the event of dropped pages, and is stopped there. */
 static struct {
 	_Atomic bool armed, there, go;
-	const struct field *f;
+	const struct ram *ram;
 	enum way way;
 	uint64_t page, pages;
 } reader;
@@ -561,7 +563,7 @@ static ssize_t held_read(int fd, void *buf, size_t len)
 
 static void *dropper(void *arg)
 {
-	discard_by(reader.way, reader.f, reader.page * PAGE, reader.pages * PAGE);
+	discard_by(reader.way, reader.ram, reader.page * PAGE, reader.pages * PAGE);
 	return arg;
 }
 
@@ -577,11 +579,11 @@ static void hold_reader(void)
 }
 
 /* The kernel has dropped four pages, and only one thread of the engine knows that. */
-static void drop_unnoted(const struct field *f, enum way way)
+static void drop_unnoted(const struct ram *ram, enum way way)
 {
 	pthread_t thread;
 
-	reader.f = f;
+	reader.ram = ram;
 	reader.way = way;
 	reader.page = BLOCK + 40;
 	reader.pages = 4;
@@ -595,26 +597,26 @@ static void drop_unnoted(const struct field *f, enum way way)
 /* The region drops other pages, after those of an event that was read but not handled yet. */
 static void an_event_is_noted_late(void **state)
 {
-	struct feed *feed = feed_make(FEED_MEMORY, &contents, LENGTH);
-	struct field f;
+	struct provider *provider = provider_make(PROVIDER_MEMORY, &contents, LENGTH);
+	struct ram ram;
 	struct hgm *h;
 
 	(void)state;
 	watch("an event that is noted late", 60);
 	hold_reader();
 	h = engine(1);
-	field_make(&f, h, PLACE_FD_LAZY, LENGTH, feed_source(feed), HGM_REGION_NO_FILL);
+	ram_make(&ram, h, BACKING_FD_LAZY, LENGTH, provider_source(provider), HGM_REGION_NO_FILL);
 	assert_ok(hgm_start(h));
-	drop_unnoted(&f, WAY_REMOVE);
-	assert_ok(hgm_region_discard(f.region, 0, PAGE));
+	drop_unnoted(&ram, WAY_REMOVE);
+	assert_ok(hgm_region_discard(ram.region, 0, PAGE));
 	atomic_store(&reader.go, true);
-	assert_zeroes(f.addr + reader.page * PAGE, reader.pages * PAGE, "an event noted late");
-	assert_zeroes(f.addr, PAGE, "the region's own");
-	assert_pages(&contents, 1, 4, f.addr + PAGE);
-	field_end(&f);
+	assert_zeroes(ram.addr + reader.page * PAGE, reader.pages * PAGE, "an event noted late");
+	assert_zeroes(ram.addr, PAGE, "the region's own");
+	assert_pages(&contents, 1, 4, ram.addr + PAGE);
+	ram_end(&ram);
 	hgm_destroy(h);
 	hgm_sys = kernel;
-	feed_free(feed);
+	provider_free(provider);
 	calm();
 }
 
@@ -691,9 +693,9 @@ static int start_on(pthread_t *thread, int cpu, int policy, void *(*fn)(void *),
 static void dropped_late(void **state)
 {
 	int last = (int)sysconf(_SC_NPROCESSORS_ONLN) - 1;
-	struct feed *feed;
+	struct provider *provider;
 	pthread_t owner, hogs;
-	struct field f;
+	struct ram ram;
 	struct hgm *h;
 	int rc;
 
@@ -703,30 +705,31 @@ static void dropped_late(void **state)
 	watch("dropped late", 60);
 	hold_reader();
 	sys.read = read_when_hogged;
-	feed = feed_make(FEED_MEMORY, &contents, LENGTH);
+	provider = provider_make(PROVIDER_MEMORY, &contents, LENGTH);
 	h = engine(1);
-	field_make(&f, h, PLACE_SHMEM_LAZY, LENGTH, feed_source(feed), HGM_REGION_NO_FILL);
+	ram_make(&ram, h, BACKING_SHMEM_LAZY, LENGTH, provider_source(provider),
+		 HGM_REGION_NO_FILL);
 	assert_ok(hgm_start(h));
 	atomic_store(&late.hogging, false);
 	atomic_store(&late.back, false);
 	atomic_store(&late.held, true);
-	assert_int_equal(start_on(&owner, last, SCHED_OTHER, drop_late, &f), 0);
+	assert_int_equal(start_on(&owner, last, SCHED_OTHER, drop_late, &ram), 0);
 	assert_true(eventually(waits_for_reader, h->space.uffd[0], WAIT_MS));
 	rc = start_on(&hogs, last, SCHED_FIFO, hog, NULL);
 	if (!rc) {
-		assert_true(eventually(has_suspects, f.region, WAIT_MS));
+		assert_true(eventually(has_suspects, ram.region, WAIT_MS));
 		nap_us(HOG_US);
 		atomic_store(&late.hogging, false);
 		pthread_join(hogs, NULL);
 	}
 	atomic_store(&late.held, false);
 	pthread_join(owner, NULL);
-	assert_zeroes(f.addr + MIB, 4 * PAGE, "dropped late");
-	assert_pages(&contents, 0, 10, f.addr);
-	field_end(&f);
+	assert_zeroes(ram.addr + MIB, 4 * PAGE, "dropped late");
+	assert_pages(&contents, 0, 10, ram.addr);
+	ram_end(&ram);
 	hgm_destroy(h);
 	hgm_sys = kernel;
-	feed_free(feed);
+	provider_free(provider);
 	calm();
 	if (rc)
 		test_skip("%s", "no real-time priority here");
@@ -759,8 +762,8 @@ static bool was_told_no(void *arg)
  */
 static void dropped_after_the_kernel_has_said_so(void **state)
 {
-	struct feed *feed;
-	struct field f;
+	struct provider *provider;
+	struct ram ram;
 	struct hgm *h;
 
 	(void)state;
@@ -771,22 +774,22 @@ static void dropped_after_the_kernel_has_said_so(void **state)
 	hgm_sys = &sys;
 	atomic_store(&changes.changing, true);
 	atomic_store(&changes.told_no, 0);
-	feed = feed_make(FEED_MEMORY, &contents, LENGTH);
+	provider = provider_make(PROVIDER_MEMORY, &contents, LENGTH);
 	h = engine(1);
-	field_make(&f, h, PLACE_FD_LAZY, LENGTH, feed_source(feed), HGM_REGION_NO_FILL);
+	ram_make(&ram, h, BACKING_FD_LAZY, LENGTH, provider_source(provider), HGM_REGION_NO_FILL);
 	assert_ok(hgm_start(h));
-	assert_int_equal(madvise(f.addr + MIB, 4 * PAGE, MADV_DONTNEED), 0);
-	assert_true(eventually(has_suspects, f.region, WAIT_MS));
+	assert_int_equal(madvise(ram.addr + MIB, 4 * PAGE, MADV_DONTNEED), 0);
+	assert_true(eventually(has_suspects, ram.region, WAIT_MS));
 	nap_us(HOG_US);
 	atomic_store(&changes.changing, false);
 	assert_true(eventually(was_told_no, NULL, WAIT_MS));
-	discard_by(WAY_PUNCH, &f, MIB, 4 * PAGE);
-	assert_zeroes(f.addr + MIB, 4 * PAGE, "dropped after the kernel has said so");
-	assert_pages(&contents, 0, 10, f.addr);
-	field_end(&f);
+	discard_by(WAY_PUNCH, &ram, MIB, 4 * PAGE);
+	assert_zeroes(ram.addr + MIB, 4 * PAGE, "dropped after the kernel has said so");
+	assert_pages(&contents, 0, 10, ram.addr);
+	ram_end(&ram);
 	hgm_destroy(h);
 	hgm_sys = kernel;
-	feed_free(feed);
+	provider_free(provider);
 	calm();
 }
 
@@ -809,7 +812,7 @@ static void given_up_before_it_is_noted(void **state)
 {
 	struct hgm_source *src;
 	struct waiter waiter;
-	struct field f;
+	struct ram ram;
 	struct hgm *h;
 
 	(void)state;
@@ -818,18 +821,18 @@ static void given_up_before_it_is_noted(void **state)
 	hold_reader();
 	assert_ok(hgm_source_fn(&src, keep_one, NULL, NULL));
 	h = engine_with((struct hgm_opts){ .fault_threads = 1, .retries = HGM_RETRY_NEVER });
-	field_make(&f, h, PLACE_ANON, LENGTH, src, HGM_REGION_NO_FILL);
+	ram_make(&ram, h, BACKING_ANON, LENGTH, src, HGM_REGION_NO_FILL);
 	assert_ok(hgm_start(h));
-	waiter_start(&waiter, f.addr + (BLOCK + 41) * PAGE);
+	waiter_start(&waiter, ram.addr + (BLOCK + 41) * PAGE);
 	while (!atomic_load(&unanswered.asked))
 		nap_us(100);
-	drop_unnoted(&f, WAY_DONTNEED);
+	drop_unnoted(&ram, WAY_DONTNEED);
 	assert_ok(hgm_io_done(&unanswered.io, -EIO)); /* a worker does the rest */
 	nap_us(50000);				      /* let it get as far as it can */
 	atomic_store(&reader.go, true);
 	waiter_join(&waiter);
-	assert_zeroes(f.addr + reader.page * PAGE, reader.pages * PAGE, "given up");
-	field_end(&f);
+	assert_zeroes(ram.addr + reader.page * PAGE, reader.pages * PAGE, "given up");
+	ram_end(&ram);
 	hgm_destroy(h);
 	hgm_source_destroy(src);
 	hgm_sys = kernel;
@@ -868,18 +871,18 @@ static pthread_t releaser;
 static int copy_behind_the_drop(int fd, void *dst, const void *src, uint64_t len, uint64_t mode,
 				int64_t *done)
 {
-	uint64_t at = (uintptr_t)dst, page = (uintptr_t)ambush.f->addr + ambush.page * PAGE;
+	uint64_t at = (uintptr_t)dst, page = (uintptr_t)ambush.ram->addr + ambush.page * PAGE;
 
 	if (at <= page && page < at + len && atomic_exchange(&ambush.armed, false)) {
-		drop_unnoted(ambush.f, ambush.way);
+		drop_unnoted(ambush.ram, ambush.way);
 		pthread_create(&releaser, NULL, let_reader_go, NULL);
 	}
 	return kernel->uffd_copy(fd, dst, src, len, mode, done);
 }
 
 /* An engine whose worker is going to copy pages that are dropped meanwhile. */
-static struct hgm *start_behind_the_drop(struct field *f, enum place place, enum way way,
-					 struct feed *feed)
+static struct hgm *start_behind_the_drop(struct ram *ram, enum backing backing, enum way way,
+					 struct provider *provider)
 {
 	struct hgm *h;
 
@@ -888,8 +891,8 @@ static struct hgm *start_behind_the_drop(struct field *f, enum place place, enum
 	sys.pread = pread_pending;
 	sys.uffd_copy = copy_behind_the_drop;
 	h = engine(1);
-	field_make(f, h, place, LENGTH, feed_source(feed), 0);
-	ambush.f = f;
+	ram_make(ram, h, backing, LENGTH, provider_source(provider), 0);
+	ambush.ram = ram;
 	ambush.way = way;
 	ambush.page = BLOCK + 40;
 	atomic_store(&ambush.armed, true);
@@ -898,54 +901,54 @@ static struct hgm *start_behind_the_drop(struct field *f, enum place place, enum
 }
 
 /* A worker copies pages that it found not discarded, but the kernel had dropped them before. */
-static void copied_behind_the_drop(enum place place, enum way way)
+static void copied_behind_the_drop(enum backing backing, enum way way)
 {
-	struct feed *feed = feed_make(FEED_MEMORY, &contents, LENGTH);
-	struct field f;
+	struct provider *provider = provider_make(PROVIDER_MEMORY, &contents, LENGTH);
+	struct ram ram;
 	struct hgm *h;
 
-	watch(place_names[place], 60);
-	h = start_behind_the_drop(&f, place, way, feed);
+	watch(backing_names[backing], 60);
+	h = start_behind_the_drop(&ram, backing, way, provider);
 	assert_ok(hgm_wait(h, WAIT_MS));
 	pthread_join(releaser, NULL);
-	assert_zeroes(f.addr + reader.page * PAGE, reader.pages * PAGE, place_names[place]);
-	assert_pages(&contents, 0, reader.page, f.addr);
+	assert_zeroes(ram.addr + reader.page * PAGE, reader.pages * PAGE, backing_names[backing]);
+	assert_pages(&contents, 0, reader.page, ram.addr);
 	assert_pages(&contents, reader.page + 4, PAGES - reader.page - 4,
-		     f.addr + (reader.page + 4) * PAGE);
-	field_end(&f);
+		     ram.addr + (reader.page + 4) * PAGE);
+	ram_end(&ram);
 	hgm_destroy(h);
 	hgm_sys = kernel;
-	feed_free(feed);
+	provider_free(provider);
 	calm();
 }
 
 /* The same, but the region ends before the event is handled, and its memory stays. */
 static void a_region_ends_behind_the_event(void **state)
 {
-	struct feed *feed = feed_make(FEED_MEMORY, &contents, LENGTH);
-	struct field f;
+	struct provider *provider = provider_make(PROVIDER_MEMORY, &contents, LENGTH);
+	struct ram ram;
 	struct hgm *h;
 
 	(void)state;
 	skip_unless(KERNEL_POISON);
 	watch("a region ends behind the event", 60);
-	h = start_behind_the_drop(&f, PLACE_MAPPING_ANON, WAY_DONTNEED, feed);
+	h = start_behind_the_drop(&ram, BACKING_MAPPING_ANON, WAY_DONTNEED, provider);
 	while (!atomic_load(&reader.there))
 		nap_us(100);
-	hgm_region_destroy(f.region);
+	hgm_region_destroy(ram.region);
 	pthread_join(releaser, NULL);
-	assert_zeroes(f.addr + reader.page * PAGE, reader.pages * PAGE, "after its end");
-	field_release(&f);
+	assert_zeroes(ram.addr + reader.page * PAGE, reader.pages * PAGE, "after its end");
+	ram_release(&ram);
 	hgm_destroy(h);
 	hgm_sys = kernel;
-	feed_free(feed);
+	provider_free(provider);
 	calm();
 }
 
 static int poison_behind_the_drop(int fd, void *addr, uint64_t len, uint64_t mode, int64_t *done)
 {
 	if (atomic_exchange(&ambush.armed, false)) {
-		drop_unnoted(ambush.f, ambush.way);
+		drop_unnoted(ambush.ram, ambush.way);
 		pthread_create(&releaser, NULL, let_reader_go, NULL);
 	}
 	return kernel->uffd_poison(fd, addr, len, mode, done);
@@ -963,7 +966,7 @@ static void poisoned_behind_the_drop(void **state)
 {
 	struct hgm_source *src;
 	struct waiter waiter;
-	struct field f;
+	struct ram ram;
 	struct hgm *h;
 
 	(void)state;
@@ -976,21 +979,21 @@ static void poisoned_behind_the_drop(void **state)
 	atomic_store(&unanswered.asked, false);
 	assert_ok(hgm_source_fn(&src, keep_one, NULL, NULL));
 	h = engine_with((struct hgm_opts){ .fault_threads = 1, .retries = HGM_RETRY_NEVER });
-	field_make(&f, h, PLACE_ANON, LENGTH, src, HGM_REGION_NO_FILL);
-	ambush.f = &f;
+	ram_make(&ram, h, BACKING_ANON, LENGTH, src, HGM_REGION_NO_FILL);
+	ambush.ram = &ram;
 	ambush.way = WAY_DONTNEED;
 	assert_ok(hgm_start(h));
-	waiter_start(&waiter, f.addr + (BLOCK + 41) * PAGE);
+	waiter_start(&waiter, ram.addr + (BLOCK + 41) * PAGE);
 	while (!atomic_load(&unanswered.asked))
 		nap_us(100);
 	atomic_store(&ambush.armed, true);
 	assert_ok(hgm_io_done(&unanswered.io, -EIO)); /* a worker does the rest */
 	waiter_join(&waiter);
 	pthread_join(releaser, NULL);
-	assert_true(eventually(can_be_read, f.addr + (BLOCK + 41) * PAGE, 2000));
-	assert_zeroes(f.addr + reader.page * PAGE, reader.pages * PAGE, "given up");
+	assert_true(eventually(can_be_read, ram.addr + (BLOCK + 41) * PAGE, 2000));
+	assert_zeroes(ram.addr + reader.page * PAGE, reader.pages * PAGE, "given up");
 	assert_int_equal(progress_of(h).poisoned_bytes, 0);
-	field_end(&f);
+	ram_end(&ram);
 	hgm_destroy(h);
 	hgm_source_destroy(src);
 	hgm_sys = kernel;
@@ -1000,8 +1003,8 @@ static void poisoned_behind_the_drop(void **state)
 static void an_event_is_read_instead_of_a_fault(void **state)
 {
 	(void)state;
-	copied_behind_the_drop(PLACE_ANON, WAY_DONTNEED);
-	copied_behind_the_drop(PLACE_SHMEM_LAZY, WAY_REMOVE);
+	copied_behind_the_drop(BACKING_ANON, WAY_DONTNEED);
+	copied_behind_the_drop(BACKING_SHMEM_LAZY, WAY_REMOVE);
 }
 
 /*
@@ -1124,18 +1127,18 @@ static bool is_asleep(void *h)
 	return stats_of(h).sleeps;
 }
 
-static void refused_for_a_while(enum place place, enum way way, uint32_t flags)
+static void refused_for_a_while(enum backing backing, enum way way, uint32_t flags)
 {
-	struct feed *feed = feed_make(FEED_NOW, &contents, LENGTH);
+	struct provider *provider = provider_make(PROVIDER_NOW, &contents, LENGTH);
 	struct hgm_fill_opts paused = { .size = sizeof(paused), .flags = HGM_FILL_PAUSED };
-	struct field f[REGIONS];
+	struct ram ram[REGIONS];
 	pthread_t thread;
 	struct hgm *h;
 
-	watch(place_names[place], 60);
+	watch(backing_names[backing], 60);
 	h = engine_with((struct hgm_opts){ .fault_threads = 1, .workers = WORKERS });
 	for (unsigned int i = 0; i < REGIONS; i++)
-		field_make(&f[i], h, place, LENGTH, feed_source(feed), flags);
+		ram_make(&ram[i], h, backing, LENGTH, provider_source(provider), flags);
 	assert_ok(hgm_set_fill(h, &paused));
 	assert_ok(hgm_start(h));
 	assert_true(eventually(is_asleep, h, WAIT_MS));
@@ -1144,7 +1147,7 @@ static void refused_for_a_while(enum place place, enum way way, uint32_t flags)
 	atomic_store(&unread.there, false);
 	atomic_store(&unread.go, false);
 	atomic_store(&unread.armed, true);
-	reader.f = &f[0];
+	reader.ram = &ram[0];
 	reader.way = way;
 	reader.page = BLOCK + 40;
 	reader.pages = 4;
@@ -1152,23 +1155,24 @@ static void refused_for_a_while(enum place place, enum way way, uint32_t flags)
 	assert_true(eventually(event_is_there, NULL, WAIT_MS));
 	assert_ok(hgm_set_fill(h, NULL));
 	if (!eventually(is_refused_often, NULL, WAIT_MS))
-		fail_msg("%s: %u ranges are refused, %u times at most", place_names[place],
+		fail_msg("%s: %u ranges are refused, %u times at most", backing_names[backing],
 			 unread.ranges, unread.most);
 	atomic_store(&unread.go, true);
 	pthread_join(thread, NULL);
 	assert_ok(hgm_wait(h, WAIT_MS));
-	assert_tried_ever_later(place_names[place]);
+	assert_tried_ever_later(backing_names[backing]);
 	for (unsigned int i = 0; i < REGIONS; i++) {
 		uint64_t gone = i ? 0 : reader.pages;
 
-		assert_zeroes(f[i].addr + reader.page * PAGE, gone * PAGE, place_names[place]);
-		assert_pages(&contents, 0, reader.page, f[i].addr);
+		assert_zeroes(ram[i].addr + reader.page * PAGE, gone * PAGE,
+			      backing_names[backing]);
+		assert_pages(&contents, 0, reader.page, ram[i].addr);
 		assert_pages(&contents, reader.page + gone, PAGES - reader.page - gone,
-			     f[i].addr + (reader.page + gone) * PAGE);
-		field_end(&f[i]);
+			     ram[i].addr + (reader.page + gone) * PAGE);
+		ram_end(&ram[i]);
 	}
 	hgm_destroy(h);
-	feed_free(feed);
+	provider_free(provider);
 	calm();
 }
 
@@ -1181,9 +1185,9 @@ static void nobody_spins_while_an_event_is_unread(void **state)
 	sys.uffd_copy = refused_copy;
 	sys.uffd_continue = refused_continue;
 	hgm_sys = &sys;
-	refused_for_a_while(PLACE_ANON, WAY_DONTNEED, 0);
-	refused_for_a_while(PLACE_SHMEM_LAZY, WAY_REMOVE, 0);
-	refused_for_a_while(PLACE_SHMEM, WAY_REMOVE, HGM_REGION_NO_COLLAPSE);
+	refused_for_a_while(BACKING_ANON, WAY_DONTNEED, 0);
+	refused_for_a_while(BACKING_SHMEM_LAZY, WAY_REMOVE, 0);
+	refused_for_a_while(BACKING_SHMEM, WAY_REMOVE, HGM_REGION_NO_COLLAPSE);
 	hgm_sys = kernel;
 }
 

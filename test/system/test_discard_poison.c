@@ -35,11 +35,11 @@ static struct hgm_sys *odd_kernel(void)
 
 struct scene {
 	struct hgm *h;
-	struct field f;
+	struct ram ram;
 };
 
 /* A region in which @bads pages from BAD on fail for good. */
-static void begin(struct scene *s, const char *what, enum place place, uint64_t bads,
+static void begin(struct scene *s, const char *what, enum backing backing, uint64_t bads,
 		  struct hgm_opts opts, uint32_t flags)
 {
 	watch(what, 60);
@@ -47,13 +47,13 @@ static void begin(struct scene *s, const char *what, enum place place, uint64_t 
 	atomic_store(&ledger.bad_page, BAD);
 	atomic_store(&ledger.bad_pages, bads);
 	s->h = engine_with(opts);
-	field_make(&s->f, s->h, place, LENGTH, ledger.source, flags);
+	ram_make(&s->ram, s->h, backing, LENGTH, ledger.source, flags);
 	assert_ok(hgm_start(s->h));
 }
 
 static void end(struct scene *s)
 {
-	field_end(&s->f);
+	ram_end(&s->ram);
 	hgm_destroy(s->h);
 	if (kernel)
 		hgm_sys = kernel;
@@ -61,18 +61,18 @@ static void end(struct scene *s)
 	calm();
 }
 
-static int touched(const struct field *f, uint64_t page)
+static int touched(const struct ram *ram, uint64_t page)
 {
 	struct waiter w;
 
-	waiter_start(&w, f->addr + page * PAGE);
+	waiter_start(&w, ram->addr + page * PAGE);
 	waiter_join(&w);
 	return w.signal;
 }
 
 static void parts_of_a_block(void **state)
 {
-	static const enum place places[] = { PLACE_HUGETLB_2M, PLACE_FD_HUGETLB_2M };
+	static const enum backing backings[] = { BACKING_HUGETLB_2M, BACKING_FD_HUGETLB_2M };
 	unsigned int played = 0;
 
 	(void)state;
@@ -80,25 +80,25 @@ static void parts_of_a_block(void **state)
 	for (unsigned int i = 0; i < 2; i++) {
 		struct scene s;
 
-		if (place_lacking(places[i], LENGTH))
+		if (backing_lacking(backings[i], LENGTH))
 			continue;
-		begin(&s, place_names[places[i]], places[i], BADS,
+		begin(&s, backing_names[backings[i]], backings[i], BADS,
 		      (struct hgm_opts){ .retries = 1 }, HGM_REGION_NO_FILL);
-		assert_int_equal(touched(&s.f, 0), SIGBUS);
-		assert_ok(hgm_region_discard(s.f.region, BAD * PAGE, PAGE));
-		assert_int_equal(touched(&s.f, 0), SIGBUS);
-		assert_ok(hgm_region_discard(s.f.region, (BAD + 1) * PAGE, (BADS - 1) * PAGE));
-		assert_int_equal(touched(&s.f, 0), 0);
-		assert_pages(&contents, 0, BAD, s.f.addr);
-		assert_zeroes(s.f.addr + BAD * PAGE, BADS * PAGE, place_names[places[i]]);
+		assert_int_equal(touched(&s.ram, 0), SIGBUS);
+		assert_ok(hgm_region_discard(s.ram.region, BAD * PAGE, PAGE));
+		assert_int_equal(touched(&s.ram, 0), SIGBUS);
+		assert_ok(hgm_region_discard(s.ram.region, (BAD + 1) * PAGE, (BADS - 1) * PAGE));
+		assert_int_equal(touched(&s.ram, 0), 0);
+		assert_pages(&contents, 0, BAD, s.ram.addr);
+		assert_zeroes(s.ram.addr + BAD * PAGE, BADS * PAGE, backing_names[backings[i]]);
 		assert_pages(&contents, BAD + BADS, PAGES - BAD - BADS,
-			     s.f.addr + (BAD + BADS) * PAGE);
+			     s.ram.addr + (BAD + BADS) * PAGE);
 		assert_int_equal(progress_of(s.h).poisoned_bytes, 0);
 		end(&s);
 		played++;
 	}
 	if (!played)
-		test_skip("%s", place_lacking(PLACE_HUGETLB_2M, LENGTH));
+		test_skip("%s", backing_lacking(BACKING_HUGETLB_2M, LENGTH));
 }
 
 #define RETRIES SMALLER(300, 50)
@@ -110,17 +110,17 @@ static void fails_again_at_once(void **state)
 
 	(void)state;
 	skip_unless(KERNEL_POISON);
-	if (place_lacking(PLACE_HUGETLB_2M, LENGTH))
-		test_skip("%s", place_lacking(PLACE_HUGETLB_2M, LENGTH));
-	begin(&s, "fails again at once", PLACE_HUGETLB_2M, BADS,
+	if (backing_lacking(BACKING_HUGETLB_2M, LENGTH))
+		test_skip("%s", backing_lacking(BACKING_HUGETLB_2M, LENGTH));
+	begin(&s, "fails again at once", BACKING_HUGETLB_2M, BADS,
 	      (struct hgm_opts){ .fault_threads = 1, .retries = HGM_RETRY_NEVER },
 	      HGM_REGION_NO_FILL);
 	for (unsigned int i = 0; i < RETRIES; i++) {
 		struct waiter w[2];
 
 		for (unsigned int n = 0; n < 2; n++)
-			waiter_start(&w[n], s.f.addr + (n ? BAD + 200 : 0) * PAGE);
-		assert_ok(hgm_region_retry(s.f.region));
+			waiter_start(&w[n], s.ram.addr + (n ? BAD + 200 : 0) * PAGE);
+		assert_ok(hgm_region_retry(s.ram.region));
 		for (unsigned int n = 0; n < 2; n++) {
 			waiter_join(&w[n]);
 			assert_int_equal(w[n].signal, SIGBUS);
@@ -145,18 +145,18 @@ static void had_again_in_part(void **state)
 
 	(void)state;
 	skip_unless(KERNEL_POISON);
-	if (place_lacking(PLACE_HUGETLB_2M, LENGTH))
-		test_skip("%s", place_lacking(PLACE_HUGETLB_2M, LENGTH));
+	if (backing_lacking(BACKING_HUGETLB_2M, LENGTH))
+		test_skip("%s", backing_lacking(BACKING_HUGETLB_2M, LENGTH));
 	odd_kernel()->madvise = second_drop_fails;
-	begin(&s, "had again in part", PLACE_HUGETLB_2M, BADS, NEVER, HGM_REGION_NO_FILL);
-	assert_int_equal(touched(&s.f, 0), SIGBUS);
+	begin(&s, "had again in part", BACKING_HUGETLB_2M, BADS, NEVER, HGM_REGION_NO_FILL);
+	assert_int_equal(touched(&s.ram, 0), SIGBUS);
 	atomic_store(&ledger.bad_pages, 0);
 	atomic_store(&drops, 0);
-	assert_int_equal(hgm_region_retry(s.f.region), -ENOMEM);
-	assert_int_equal(touched(&s.f, 0), SIGBUS);
-	assert_ok(hgm_region_retry(s.f.region));
-	assert_int_equal(touched(&s.f, 0), 0);
-	assert_pages(&contents, 0, PAGES, s.f.addr);
+	assert_int_equal(hgm_region_retry(s.ram.region), -ENOMEM);
+	assert_int_equal(touched(&s.ram, 0), SIGBUS);
+	assert_ok(hgm_region_retry(s.ram.region));
+	assert_int_equal(touched(&s.ram, 0), 0);
+	assert_pages(&contents, 0, PAGES, s.ram.addr);
 	end(&s);
 }
 
@@ -167,14 +167,14 @@ static void outlives_its_entry(void **state)
 
 	(void)state;
 	skip_unless(KERNEL_POISON);
-	begin(&s, "poison that is unmapped", PLACE_MAPPING, 1, NEVER, 0);
-	assert_int_equal(touched(&s.f, BAD), SIGBUS);
+	begin(&s, "poison that is unmapped", BACKING_MAPPING, 1, NEVER, 0);
+	assert_int_equal(touched(&s.ram, BAD), SIGBUS);
 	hgm_wait(s.h, -1);
-	assert_int_equal(madvise(s.f.addr, LENGTH, MADV_DONTNEED), 0);
-	hgm_region_destroy(s.f.region);
-	s.f.region = NULL;
-	assert_int_equal(touched(&s.f, BAD), SIGBUS);
-	assert_pages(&contents, BAD + 1, PAGES - BAD - 1, s.f.addr + (BAD + 1) * PAGE);
+	assert_int_equal(madvise(s.ram.addr, LENGTH, MADV_DONTNEED), 0);
+	hgm_region_destroy(s.ram.region);
+	s.ram.region = NULL;
+	assert_int_equal(touched(&s.ram, BAD), SIGBUS);
+	assert_pages(&contents, BAD + 1, PAGES - BAD - 1, s.ram.addr + (BAD + 1) * PAGE);
 	end(&s);
 }
 
@@ -197,51 +197,52 @@ static void a_region_ends(void **state)
 	(void)state;
 	skip_unless(KERNEL_POISON);
 	odd_kernel()->uffd_poison = odd_poison;
-	begin(&s, "an end under refusals", PLACE_MAPPING_LAZY, BADS, NEVER, HGM_REGION_NO_FILL);
+	begin(&s, "an end under refusals", BACKING_MAPPING_LAZY, BADS, NEVER, HGM_REGION_NO_FILL);
 	for (uint64_t page = BAD; page < BAD + BADS; page++)
-		assert_int_equal(touched(&s.f, page), SIGBUS);
-	hgm_region_destroy(s.f.region);
-	s.f.region = NULL;
-	assert_int_equal(touched(&s.f, BAD), SIGBUS);
-	assert_int_equal(touched(&s.f, PAGES - 1), SIGBUS);
+		assert_int_equal(touched(&s.ram, page), SIGBUS);
+	hgm_region_destroy(s.ram.region);
+	s.ram.region = NULL;
+	assert_int_equal(touched(&s.ram, BAD), SIGBUS);
+	assert_int_equal(touched(&s.ram, PAGES - 1), SIGBUS);
 	end(&s);
 }
 
 /* Other pages that are dropped while hgm_region_retry() removes poison. */
 static struct {
 	_Atomic bool armed;
-	const struct field *f;
+	const struct ram *ram;
 	enum way way;
 	uint64_t page, pages;
 } besides;
 
 static int drops_besides(void *addr, uint64_t len, int advice)
 {
-	if (addr == besides.f->addr + BAD * PAGE && atomic_exchange(&besides.armed, false))
-		discard_by(besides.way, besides.f, besides.page * PAGE, besides.pages * PAGE);
+	if (addr == besides.ram->addr + BAD * PAGE && atomic_exchange(&besides.armed, false))
+		discard_by(besides.way, besides.ram, besides.page * PAGE, besides.pages * PAGE);
 	return kernel->madvise(addr, len, advice);
 }
 
 /* The caller drops them at the same time. They are zero, and the pages around them arrive. */
-static void discarded_during_a_retry(enum place place, enum way way, uint64_t page, uint64_t pages)
+static void discarded_during_a_retry(enum backing backing, enum way way, uint64_t page,
+				     uint64_t pages)
 {
 	struct scene s;
 
 	odd_kernel()->madvise = drops_besides;
-	besides.f = &s.f;
+	besides.ram = &s.ram;
 	besides.way = way;
 	besides.page = page;
 	besides.pages = pages;
-	begin(&s, "a discard during a retry", place, 8, NEVER, HGM_REGION_NO_FILL);
+	begin(&s, "a discard during a retry", backing, 8, NEVER, HGM_REGION_NO_FILL);
 	for (uint64_t p = BAD; p < BAD + 8; p++)
-		assert_int_equal(touched(&s.f, p), SIGBUS);
+		assert_int_equal(touched(&s.ram, p), SIGBUS);
 	atomic_store(&ledger.bad_pages, 0);
 	atomic_store(&besides.armed, true);
-	assert_ok(hgm_region_retry(s.f.region));
+	assert_ok(hgm_region_retry(s.ram.region));
 	assert_false(atomic_load(&besides.armed));
-	assert_zeroes(s.f.addr + page * PAGE, pages * PAGE, "discarded during a retry");
-	assert_pages(&contents, 0, page, s.f.addr);
-	assert_pages(&contents, page + pages, 20, s.f.addr + (page + pages) * PAGE);
+	assert_zeroes(s.ram.addr + page * PAGE, pages * PAGE, "discarded during a retry");
+	assert_pages(&contents, 0, page, s.ram.addr);
+	assert_pages(&contents, page + pages, 20, s.ram.addr + (page + pages) * PAGE);
 	end(&s);
 }
 
@@ -249,12 +250,12 @@ static void had_again_and_discarded(void **state)
 {
 	(void)state;
 	skip_unless(KERNEL_POISON);
-	discarded_during_a_retry(PLACE_ANON, WAY_DONTNEED, BAD + 2, 3);
-	discarded_during_a_retry(PLACE_ANON, WAY_DONTNEED, BAD, 1);
-	discarded_during_a_retry(PLACE_ANON, WAY_DONTNEED, BAD, 8);
-	discarded_during_a_retry(PLACE_ANON, WAY_DONTNEED, BAD - 3, 14);
-	discarded_during_a_retry(PLACE_SHMEM_LAZY, WAY_REMOVE, BAD, 1);
-	discarded_during_a_retry(PLACE_SHMEM_LAZY, WAY_REMOVE, BAD, 8);
+	discarded_during_a_retry(BACKING_ANON, WAY_DONTNEED, BAD + 2, 3);
+	discarded_during_a_retry(BACKING_ANON, WAY_DONTNEED, BAD, 1);
+	discarded_during_a_retry(BACKING_ANON, WAY_DONTNEED, BAD, 8);
+	discarded_during_a_retry(BACKING_ANON, WAY_DONTNEED, BAD - 3, 14);
+	discarded_during_a_retry(BACKING_SHMEM_LAZY, WAY_REMOVE, BAD, 1);
+	discarded_during_a_retry(BACKING_SHMEM_LAZY, WAY_REMOVE, BAD, 8);
 }
 
 /* The pages belong to several memory areas now. One event for each of them proves nothing. */
@@ -264,13 +265,13 @@ static void had_again_of_several_areas(void **state)
 
 	(void)state;
 	skip_unless(KERNEL_POISON);
-	begin(&s, "several areas", PLACE_ANON, 8, NEVER, HGM_REGION_NO_FILL);
+	begin(&s, "several areas", BACKING_ANON, 8, NEVER, HGM_REGION_NO_FILL);
 	for (uint64_t p = BAD; p < BAD + 8; p++)
-		assert_int_equal(touched(&s.f, p), SIGBUS);
-	assert_int_equal(madvise(s.f.addr + (BAD + 3) * PAGE, 2 * PAGE, MADV_DONTDUMP), 0);
+		assert_int_equal(touched(&s.ram, p), SIGBUS);
+	assert_int_equal(madvise(s.ram.addr + (BAD + 3) * PAGE, 2 * PAGE, MADV_DONTDUMP), 0);
 	atomic_store(&ledger.bad_pages, 0);
-	assert_ok(hgm_region_retry(s.f.region));
-	assert_pages(&contents, 0, 20, s.f.addr);
+	assert_ok(hgm_region_retry(s.ram.region));
+	assert_pages(&contents, 0, 20, s.ram.addr);
 	end(&s);
 }
 
@@ -286,20 +287,20 @@ static int late_poison(int fd, void *addr, uint64_t len, uint64_t mode, int64_t 
 /* A thread that gets SIGBUS asks for the page again at once, and gets it. */
 static void had_again_at_once(void **state)
 {
-	static const enum place places[] = { PLACE_ANON, PLACE_SHMEM, PLACE_SHMEM_LAZY };
+	static const enum backing backings[] = { BACKING_ANON, BACKING_SHMEM, BACKING_SHMEM_LAZY };
 
 	(void)state;
 	skip_unless(KERNEL_POISON);
-	for (unsigned int i = 0; i < sizeof(places) / sizeof(places[0]); i++) {
+	for (unsigned int i = 0; i < sizeof(backings) / sizeof(backings[0]); i++) {
 		struct scene s;
 
 		odd_kernel()->uffd_poison = late_poison;
-		begin(&s, place_names[places[i]], places[i], 1, NEVER, HGM_REGION_NO_FILL);
-		assert_int_equal(touched(&s.f, BAD), SIGBUS);
+		begin(&s, backing_names[backings[i]], backings[i], 1, NEVER, HGM_REGION_NO_FILL);
+		assert_int_equal(touched(&s.ram, BAD), SIGBUS);
 		atomic_store(&ledger.bad_pages, 0);
-		assert_ok(hgm_region_retry(s.f.region));
-		assert_int_equal(touched(&s.f, BAD), 0);
-		assert_pages(&contents, BAD, 1, s.f.addr + BAD * PAGE);
+		assert_ok(hgm_region_retry(s.ram.region));
+		assert_int_equal(touched(&s.ram, BAD), 0);
+		assert_pages(&contents, BAD, 1, s.ram.addr + BAD * PAGE);
 		end(&s);
 	}
 }

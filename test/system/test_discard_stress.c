@@ -34,9 +34,9 @@ static _Atomic uint64_t shadow[PAGES];
 static _Atomic uint64_t generation;
 static _Atomic bool stop;
 static _Atomic uint64_t discards, checks, writes;
-static struct field field;
+static struct ram ram;
 static struct hgm *engine_now;
-static enum place place_now;
+static enum backing backing_now;
 
 struct worker {
 	pthread_t thread;
@@ -64,7 +64,7 @@ static bool holds(uint64_t page, uint64_t what, const uint64_t *in, char why[200
 		if (in[i] == want[i])
 			continue;
 		snprintf(why, 200, "%s: page %llu, word %u: %016llx instead of %016llx (%s)",
-			 place_names[place_now], (unsigned long long)page, i,
+			 backing_names[backing_now], (unsigned long long)page, i,
 			 (unsigned long long)in[i], (unsigned long long)want[i],
 			 what == SOURCE ? "source"
 			 : what == ZERO ? "discarded"
@@ -81,7 +81,7 @@ static void read_page(struct worker *w, uint64_t page)
 
 	if (before & BUSY)
 		return;
-	memcpy(copy, field.addr + page * PAGE, PAGE);
+	memcpy(copy, ram.addr + page * PAGE, PAGE);
 	atomic_thread_fence(memory_order_seq_cst);
 	if (atomic_load(&shadow[page]) != before)
 		return;
@@ -97,7 +97,7 @@ static void write_page(uint64_t page)
 
 	if (before & BUSY || !atomic_compare_exchange_strong(&shadow[page], &before, BUSY))
 		return;
-	written(page, gen, (uint64_t *)(field.addr + page * PAGE));
+	written(page, gen, (uint64_t *)(ram.addr + page * PAGE));
 	atomic_store(&shadow[page], gen);
 	atomic_fetch_add(&writes, 1);
 }
@@ -122,11 +122,11 @@ static void *toucher(void *arg)
 
 static int drop(struct worker *w, uint64_t offset, uint64_t length)
 {
-	uint64_t block = place_block(place_now);
+	uint64_t block = backing_block(backing_now);
 	bool whole = offset % block == 0 && length % block == 0;
-	bool hugetlb = place_now >= PLACES_SMALL;
-	bool anon = place_now == PLACE_ANON || place_now == PLACE_MAPPING_ANON;
-	bool lazy = place_now == PLACE_SHMEM_LAZY;
+	bool hugetlb = backing_now >= BACKINGS_SMALL;
+	bool anon = backing_now == BACKING_ANON || backing_now == BACKING_MAPPING_ANON;
+	bool lazy = backing_now == BACKING_SHMEM_LAZY;
 	bool arrived = progress_of(engine_now).present_bytes == LENGTH;
 	int rc;
 
@@ -140,18 +140,17 @@ static int drop(struct worker *w, uint64_t offset, uint64_t length)
 			 */
 			if (!anon && !lazy && !hugetlb && !arrived)
 				break;
-			rc = madvise(field.addr + offset, length,
-				     anon ? MADV_DONTNEED : MADV_REMOVE);
+			rc = madvise(ram.addr + offset, length, anon ? MADV_DONTNEED : MADV_REMOVE);
 			return rc ? -errno : 0;
 		case 1: /* no event reports this before arrival */
-			if (field.fd < 0 || !arrived)
+			if (ram.fd < 0 || !arrived)
 				break;
-			rc = fallocate(field.fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+			rc = fallocate(ram.fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
 				       (off_t)offset, (off_t)length);
 			return rc ? -errno : 0;
 		}
 	}
-	return hgm_region_discard(field.region, offset, length);
+	return hgm_region_discard(ram.region, offset, length);
 }
 
 static void *discard(void *arg)
@@ -162,7 +161,7 @@ static void *discard(void *arg)
 		uint64_t most = UINT64_C(1) << random_of(&w->random) % 15; /* 64 MiB at most */
 		uint64_t pages = 1 + random_of(&w->random) % most;
 		uint64_t first = random_of(&w->random) % PAGES;
-		uint64_t block = place_block(place_now) / PAGE;
+		uint64_t block = backing_block(backing_now) / PAGE;
 		int rc;
 
 		if (random_of(&w->random) % 4 == 0) {
@@ -183,7 +182,7 @@ static void *discard(void *arg)
 		if (rc) {
 			snprintf(w->why, sizeof(w->why),
 				 "%s: discarding %llu pages at %llu: %s: %s",
-				 place_names[place_now], (unsigned long long)pages,
+				 backing_names[backing_now], (unsigned long long)pages,
 				 (unsigned long long)first, strerrorname_np(-rc), hgm_errmsg());
 			atomic_store(&stop, true);
 		}
@@ -227,9 +226,9 @@ static void track_once(struct worker *w)
 	uint64_t bitmap[PAGES / 64], dirty;
 	struct hgm_dirty *d;
 
-	if (place_now >= PLACES_SMALL)
+	if (backing_now >= BACKINGS_SMALL)
 		o.flags &= ~HGM_DIRTY_EXACT;
-	if (hgm_dirty_start(&d, field.region, &o))
+	if (hgm_dirty_start(&d, ram.region, &o))
 		return;
 	for (int i = 0; i < 3; i++) {
 		nap_us(2000);
@@ -248,7 +247,7 @@ static void *protect(void *arg)
 			track_once(w);
 		else
 			snapshot_once(w);
-		hgm_region_collapse(field.region);
+		hgm_region_collapse(ram.region);
 	}
 	return NULL;
 }
@@ -268,15 +267,16 @@ static void check_all(void)
 
 	for (uint64_t page = 0; page < PAGES; page++)
 		if (!holds(page, atomic_load(&shadow[page]),
-			   (const uint64_t *)(field.addr + page * PAGE), why))
+			   (const uint64_t *)(ram.addr + page * PAGE), why))
 			fail_msg("in the end: %s", why);
 }
 
 static void one_round(uint64_t seed)
 {
-	static const enum feed_kind kinds[] = { FEED_LATER, FEED_MEMORY, FEED_NOW, FEED_MIXED };
+	static const enum provider_kind kinds[] = { PROVIDER_LATER, PROVIDER_MEMORY, PROVIDER_NOW,
+						    PROVIDER_MIXED };
 	static const uint32_t flags[] = { 0, 0, HGM_REGION_NO_FILL, HGM_REGION_NO_COLLAPSE };
-	struct feed *feed = feed_make(kinds[seed % 4], &contents, LENGTH);
+	struct provider *provider = provider_make(kinds[seed % 4], &contents, LENGTH);
 	struct hgm_opts opts = { .size = sizeof(opts), .fault_threads = 2, .spin_us = 20 };
 	struct worker w[TOUCHERS + DISCARDERS + 1] = { 0 };
 	unsigned int n = TOUCHERS + DISCARDERS + 1;
@@ -285,7 +285,8 @@ static void one_round(uint64_t seed)
 		atomic_store(&shadow[page], SOURCE);
 	atomic_store(&stop, false);
 	assert_ok(hgm_create(&engine_now, &opts));
-	field_make(&field, engine_now, place_now, LENGTH, feed_source(feed), flags[seed / 4 % 4]);
+	ram_make(&ram, engine_now, backing_now, LENGTH, provider_source(provider),
+		 flags[seed / 4 % 4]);
 	assert_ok(hgm_start(engine_now));
 	watch("discards", 60);
 	for (unsigned int i = 0; i < n; i++) {
@@ -305,9 +306,9 @@ static void one_round(uint64_t seed)
 	check_all();
 	assert_int_equal(progress_of(engine_now).poisoned_bytes, 0);
 	calm();
-	field_end(&field);
+	ram_end(&ram);
 	hgm_destroy(engine_now);
-	feed_free(feed);
+	provider_free(provider);
 }
 
 static unsigned int seconds(void)
@@ -317,16 +318,16 @@ static unsigned int seconds(void)
 	return text ? (unsigned int)atoi(text) : 2;
 }
 
-static void on(enum place place)
+static void on(enum backing backing)
 {
 	uint64_t end = now_us() + seconds() * UINT64_C(1000000);
-	const char *lacking = place_lacking(place, LENGTH);
+	const char *lacking = backing_lacking(backing, LENGTH);
 	const char *text = getenv("HGM_TEST_SEED");
 	uint64_t seed = text ? strtoull(text, NULL, 0) : now_us();
 
 	if (lacking)
 		test_skip("%s", lacking);
-	place_now = place;
+	backing_now = backing;
 	printf("HGM_TEST_SEED=%llu\n", (unsigned long long)seed);
 	atomic_store(&discards, 0);
 	atomic_store(&checks, 0);
@@ -334,25 +335,25 @@ static void on(enum place place)
 	do
 		one_round(seed++);
 	while (now_us() < end);
-	printf("%s: %llu discards, %llu reads checked, %llu writes\n", place_names[place],
+	printf("%s: %llu discards, %llu reads checked, %llu writes\n", backing_names[backing],
 	       (unsigned long long)discards, (unsigned long long)checks,
 	       (unsigned long long)writes);
 	assert_true(atomic_load(&discards) && atomic_load(&checks) && atomic_load(&writes));
 }
 
-#define ON(name, place)                \
+#define ON(name, backing)              \
 	static void name(void **state) \
 	{                              \
 		(void)state;           \
-		on(place);             \
+		on(backing);           \
 	}
 
-ON(shmem, PLACE_SHMEM)
-ON(shmem_lazy, PLACE_SHMEM_LAZY)
-ON(anon, PLACE_ANON)
-ON(callers_file, PLACE_FD)
-ON(callers_mapping, PLACE_MAPPING)
-ON(hugetlb, PLACE_FD_HUGETLB_2M)
+ON(shmem, BACKING_SHMEM)
+ON(shmem_lazy, BACKING_SHMEM_LAZY)
+ON(anon, BACKING_ANON)
+ON(callers_file, BACKING_FD)
+ON(callers_mapping, BACKING_MAPPING)
+ON(hugetlb, BACKING_FD_HUGETLB_2M)
 
 static const struct CMUnitTest tests[] = {
 	cmocka_unit_test(shmem),

@@ -15,7 +15,7 @@
 
 #define WAIT_MS SMALLER(10000, 60000)
 #define LENGTH	(6 * MIB)
-#define CROWD	4
+#define WAITERS 4
 
 static const struct contents contents = { .seed = 73 };
 static const struct hgm_sys *kernel; /* the one that runs, or a model */
@@ -87,37 +87,37 @@ static int tear_down(void **state)
 }
 
 struct trial {
-	struct feed *feed;
+	struct provider *provider;
 	struct hgm *h;
-	struct field f;
+	struct ram ram;
 };
 
-static void begin(struct trial *t, enum place place, uint32_t flags)
+static void begin(struct trial *t, enum backing backing, uint32_t flags)
 {
-	t->feed = feed_make(FEED_NOW, &contents, LENGTH);
+	t->provider = provider_make(PROVIDER_NOW, &contents, LENGTH);
 	t->h = engine(2);
-	field_make(&t->f, t->h, place, LENGTH, feed_source(t->feed), flags);
+	ram_make(&t->ram, t->h, backing, LENGTH, provider_source(t->provider), flags);
 	assert_ok(hgm_start(t->h));
 	assert_ok(hgm_wait(t->h, WAIT_MS));
-	assert_pages(&contents, 0, LENGTH / PAGE, t->f.addr);
+	assert_pages(&contents, 0, LENGTH / PAGE, t->ram.addr);
 }
 
 static void end(struct trial *t)
 {
-	field_end(&t->f);
+	ram_end(&t->ram);
 	hgm_destroy(t->h);
-	feed_free(t->feed);
+	provider_free(t->provider);
 }
 
 static void discard(const struct trial *t, uint64_t offset, uint64_t length)
 {
 	int rc;
 
-	if (t->f.fd >= 0)
-		rc = fallocate(t->f.fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)offset,
+	if (t->ram.fd >= 0)
+		rc = fallocate(t->ram.fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)offset,
 			       (off_t)length);
 	else
-		rc = madvise(t->f.addr + offset, length, MADV_DONTNEED);
+		rc = madvise(t->ram.addr + offset, length, MADV_DONTNEED);
 	if (rc)
 		fail_msg("discarding: %s", strerrorname_np(errno));
 }
@@ -131,19 +131,20 @@ static uint64_t cpu_ms(void)
 }
 
 /* Several threads at once, each on its own page in the discarded part. */
-static void crowd_reads_zero(struct trial *t, enum place place, uint64_t offset, uint64_t length)
+static void batch_reads_zero(struct trial *t, enum backing backing, uint64_t offset,
+			     uint64_t length)
 {
 	uint64_t faults = stats_of(t->h).faults;
 	uint64_t cpu = cpu_ms();
-	struct waiter waiter[CROWD];
+	struct waiter waiter[WAITERS];
 
-	for (unsigned int i = 0; i < CROWD; i++)
-		waiter_start(&waiter[i], t->f.addr + offset + i * (length / CROWD));
-	for (unsigned int i = 0; i < CROWD; i++) {
+	for (unsigned int i = 0; i < WAITERS; i++)
+		waiter_start(&waiter[i], t->ram.addr + offset + i * (length / WAITERS));
+	for (unsigned int i = 0; i < WAITERS; i++) {
 		if (!eventually(is_back, &waiter[i], 3000))
 			fail_msg("%s: who reads discarded memory is left asleep: %llu faults, %llu "
 				 "ms of CPU time",
-				 place_names[place],
+				 backing_names[backing],
 				 (unsigned long long)(stats_of(t->h).faults - faults),
 				 (unsigned long long)(cpu_ms() - cpu));
 		waiter_join(&waiter[i]);
@@ -152,7 +153,7 @@ static void crowd_reads_zero(struct trial *t, enum place place, uint64_t offset,
 	}
 	/* Each thread faults once. A thread that was woken may fault once more. */
 	nap_us(50000);
-	assert_uint_in_range(stats_of(t->h).faults - faults, 0, 4 * CROWD);
+	assert_uint_in_range(stats_of(t->h).faults - faults, 0, 4 * WAITERS);
 	assert_true(cpu_ms() - cpu < SMALLER(500, 5000));
 }
 
@@ -164,22 +165,22 @@ static void assert_zero(const char *addr, uint64_t length)
 				 (unsigned int)(uint8_t)addr[i]);
 }
 
-static void reads_as_zero(enum place place, uint64_t offset, uint64_t length, uint32_t flags)
+static void reads_as_zero(enum backing backing, uint64_t offset, uint64_t length, uint32_t flags)
 {
 	struct trial t;
 
-	begin(&t, place, flags);
+	begin(&t, backing, flags);
 	for (unsigned int round = 0; round < 3; round++) {
 		discard(&t, offset, length);
-		crowd_reads_zero(&t, place, offset, length);
-		assert_zero(t.f.addr + offset, length);
+		batch_reads_zero(&t, backing, offset, length);
+		assert_zero(t.ram.addr + offset, length);
 		/* Memory that is written now is memory like any other. */
-		memset(t.f.addr + offset, 0x5a, length);
-		assert_int_equal(t.f.addr[offset + length - 1], 0x5a);
+		memset(t.ram.addr + offset, 0x5a, length);
+		assert_int_equal(t.ram.addr[offset + length - 1], 0x5a);
 	}
-	assert_pages(&contents, 0, offset / PAGE, t.f.addr);
+	assert_pages(&contents, 0, offset / PAGE, t.ram.addr);
 	assert_pages(&contents, (offset + length) / PAGE, (LENGTH - offset - length) / PAGE,
-		     t.f.addr + offset + length);
+		     t.ram.addr + offset + length);
 	assert_int_equal(progress_of(t.h).poisoned_bytes, 0);
 	assert_int_equal(progress_of(t.h).last_error, 0);
 	assert_ok(hgm_wait(t.h, WAIT_MS));
@@ -189,30 +190,31 @@ static void reads_as_zero(enum place place, uint64_t offset, uint64_t length, ui
 static void hugetlb(void **state)
 {
 	(void)state;
-	if (place_lacking(PLACE_FD_HUGETLB_2M, LENGTH))
-		test_skip("%s", place_lacking(PLACE_FD_HUGETLB_2M, LENGTH));
-	reads_as_zero(PLACE_FD_HUGETLB_2M, 2 * MIB, 2 * MIB, 0);
-	reads_as_zero(PLACE_FD_HUGETLB_2M, 0, 2 * MIB, HGM_REGION_NO_COLLAPSE);
+	if (backing_lacking(BACKING_FD_HUGETLB_2M, LENGTH))
+		test_skip("%s", backing_lacking(BACKING_FD_HUGETLB_2M, LENGTH));
+	reads_as_zero(BACKING_FD_HUGETLB_2M, 2 * MIB, 2 * MIB, 0);
+	reads_as_zero(BACKING_FD_HUGETLB_2M, 0, 2 * MIB, HGM_REGION_NO_COLLAPSE);
 }
 
 static void hugetlb_without_poison(void **state)
 {
 	(void)state;
-	if (place_lacking(PLACE_FD_HUGETLB_2M, LENGTH))
-		test_skip("%s", place_lacking(PLACE_FD_HUGETLB_2M, LENGTH));
+	if (backing_lacking(BACKING_FD_HUGETLB_2M, LENGTH))
+		test_skip("%s", backing_lacking(BACKING_FD_HUGETLB_2M, LENGTH));
 	no_poison = true;
-	reads_as_zero(PLACE_FD_HUGETLB_2M, 2 * MIB, 2 * MIB, 0);
+	reads_as_zero(BACKING_FD_HUGETLB_2M, 2 * MIB, 2 * MIB, 0);
 }
 
 static void small_pages(void **state)
 {
-	static const enum place places[] = { PLACE_FD,	 PLACE_FD_LAZY,	     PLACE_MAPPING,
-					     PLACE_ANON, PLACE_MAPPING_LAZY, PLACE_MAPPING_ANON };
+	static const enum backing backings[] = { BACKING_FD,	       BACKING_FD_LAZY,
+						 BACKING_MAPPING,      BACKING_ANON,
+						 BACKING_MAPPING_LAZY, BACKING_MAPPING_ANON };
 
 	(void)state;
-	for (size_t i = 0; i < sizeof(places) / sizeof(places[0]); i++) {
-		reads_as_zero(places[i], 300 * PAGE, 8 * PAGE, HGM_REGION_NO_COLLAPSE);
-		reads_as_zero(places[i], 2 * MIB, 2 * MIB, 0);
+	for (size_t i = 0; i < sizeof(backings) / sizeof(backings[0]); i++) {
+		reads_as_zero(backings[i], 300 * PAGE, 8 * PAGE, HGM_REGION_NO_COLLAPSE);
+		reads_as_zero(backings[i], 2 * MIB, 2 * MIB, 0);
 	}
 }
 
@@ -220,8 +222,8 @@ static void small_pages_without_poison(void **state)
 {
 	(void)state;
 	no_poison = true;
-	reads_as_zero(PLACE_FD, 300 * PAGE, 8 * PAGE, HGM_REGION_NO_COLLAPSE);
-	reads_as_zero(PLACE_ANON, 300 * PAGE, 8 * PAGE, HGM_REGION_NO_COLLAPSE);
+	reads_as_zero(BACKING_FD, 300 * PAGE, 8 * PAGE, HGM_REGION_NO_COLLAPSE);
+	reads_as_zero(BACKING_ANON, 300 * PAGE, 8 * PAGE, HGM_REGION_NO_COLLAPSE);
 }
 
 /*
@@ -230,57 +232,59 @@ static void small_pages_without_poison(void **state)
  */
 static void not_what_the_file_held_before(void **state)
 {
-	static const enum place places[] = { PLACE_FD_LAZY, PLACE_MAPPING_LAZY };
+	static const enum backing backings[] = { BACKING_FD_LAZY, BACKING_MAPPING_LAZY };
 	const uint64_t first = MIB / PAGE, pages = 2 * MIB / PAGE;
 
 	(void)state;
 	for (unsigned int i = 0; i < 2; i++) {
-		struct feed *feed = feed_make(FEED_NOW, &contents, LENGTH);
+		struct provider *provider = provider_make(PROVIDER_NOW, &contents, LENGTH);
 		struct hgm *h = engine(2);
-		struct field f;
+		struct ram ram;
 
-		field_make(&f, h, places[i], LENGTH, feed_source(feed), HGM_REGION_NO_FILL);
+		ram_make(&ram, h, backings[i], LENGTH, provider_source(provider),
+			 HGM_REGION_NO_FILL);
 		assert_ok(hgm_start(h));
-		assert_int_equal(madvise(f.addr + first * PAGE, pages * PAGE, MADV_DONTNEED), 0);
+		assert_int_equal(madvise(ram.addr + first * PAGE, pages * PAGE, MADV_DONTNEED), 0);
 		assert_int_equal(
-			fallocate(f.fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, PAGE), 0);
+			fallocate(ram.fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, PAGE), 0);
 		for (uint64_t page = first; page < first + pages; page++) {
-			const uint64_t *word = (uint64_t *)(f.addr + page * PAGE);
+			const uint64_t *word = (uint64_t *)(ram.addr + page * PAGE);
 
 			if (*word) /* it was not taken for a discard */
 				assert_pages(&contents, page, 1, word);
 		}
-		field_end(&f);
+		ram_end(&ram);
 		hgm_destroy(h);
-		feed_free(feed);
+		provider_free(provider);
 	}
 }
 
 /* A page that is being discarded proves nothing about pages whose entries were dropped. */
 static void not_of_its_neighbours(void **state)
 {
-	static const enum place places[] = { PLACE_SHMEM, PLACE_FD, PLACE_MAPPING };
+	static const enum backing backings[] = { BACKING_SHMEM, BACKING_FD, BACKING_MAPPING };
 
 	(void)state;
 	for (unsigned int i = 0; i < 3; i++) {
-		struct feed *feed = feed_make(FEED_NOW, &contents, LENGTH);
+		struct provider *provider = provider_make(PROVIDER_NOW, &contents, LENGTH);
 		struct hgm *h = engine(2);
-		struct field f;
+		struct ram ram;
 
-		field_make(&f, h, places[i], LENGTH, feed_source(feed), HGM_REGION_NO_FILL);
+		ram_make(&ram, h, backings[i], LENGTH, provider_source(provider),
+			 HGM_REGION_NO_FILL);
 		assert_ok(hgm_start(h));
-		assert_int_equal(madvise(f.addr, 64 * PAGE, MADV_DONTNEED), 0);
-		hole.addr = f.addr + 8 * PAGE;
-		assert_ok(hgm_region_discard(f.region, 8 * PAGE, PAGE));
+		assert_int_equal(madvise(ram.addr, 64 * PAGE, MADV_DONTNEED), 0);
+		hole.addr = ram.addr + 8 * PAGE;
+		assert_ok(hgm_region_discard(ram.region, 8 * PAGE, PAGE));
 		assert_null(hole.addr);
 		waiter_join(&hole.waiter);
 		assert_int_equal(hole.waiter.signal, 0);
 		assert_int_equal(hole.waiter.value, 0);
-		assert_pages(&contents, 0, 8, f.addr);
-		assert_pages(&contents, 9, 55, f.addr + 9 * PAGE);
-		field_end(&f);
+		assert_pages(&contents, 0, 8, ram.addr);
+		assert_pages(&contents, 9, 55, ram.addr + 9 * PAGE);
+		ram_end(&ram);
 		hgm_destroy(h);
-		feed_free(feed);
+		provider_free(provider);
 	}
 }
 

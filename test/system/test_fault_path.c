@@ -441,7 +441,7 @@ static void *walker(void *arg)
 	return NULL;
 }
 
-/* Like the answers of feed.c, but from threads that count as the test's own. */
+/* Like the answers of provider.c, but from threads that count as the test's own. */
 struct answers {
 	pthread_mutex_t lock;
 	struct hgm_io io[1024];
@@ -512,29 +512,29 @@ static void assert_dropped(const char *addr)
 			assert_memory_equal(addr + page * PAGE, zeroes, PAGE);
 }
 
-static void serve(enum place place, bool later, uint32_t flags, bool drops)
+static void serve(enum backing backing, bool later, uint32_t flags, bool drops)
 {
 	struct hgm_source_fn_opts opts = { .size = sizeof(opts), .length = LENGTH };
-	bool anon = place == PLACE_ANON || place == PLACE_MAPPING_ANON;
+	bool anon = backing == BACKING_ANON || backing == BACKING_MAPPING_ANON;
 	struct walker w[3] = { { .start = 0 } };
 	struct dropper d = { .wrong = 0 };
 	struct hgm_source *src;
 	struct hgm *h = engine(2);
-	struct field f;
+	struct ram ram;
 
 	atomic_store(&own_count, 1); /* the first is this thread */
 	atomic_store(&answers.stop, false);
 	for (int i = 0; later && i < 2; i++)
 		pthread_create(&answers.thread[i], NULL, answerer, NULL);
 	assert_ok(hgm_source_fn(&src, later ? read_later : read_now, NULL, &opts));
-	field_make(&f, h, place, LENGTH, src, flags);
+	ram_make(&ram, h, backing, LENGTH, src, flags);
 	start(h);
 	atomic_store(&armed, true);
-	d.addr = f.addr;
+	d.addr = ram.addr;
 	if (drops)
 		pthread_create(&d.thread, NULL, dropper, &d);
 	for (unsigned int i = 0; i < 3; i++) {
-		w[i].addr = f.addr;
+		w[i].addr = ram.addr;
 		w[i].drops = drops;
 		w[i].start = anon ? UINT32_MAX : i * 300;
 		pthread_create(&w[i].thread, NULL, walker, &w[i]);
@@ -548,10 +548,10 @@ static void serve(enum place place, bool later, uint32_t flags, bool drops)
 	atomic_store(&armed, false);
 	assert_int_equal(d.wrong, 0);
 	if (drops)
-		assert_dropped(f.addr);
+		assert_dropped(ram.addr);
 	for (unsigned int i = 0; i < 3; i++)
 		assert_int_equal(w[i].wrong, 0);
-	field_end(&f);
+	ram_end(&ram);
 	hgm_destroy(h);
 	atomic_store(&answers.stop, true);
 	for (int i = 0; later && i < 2; i++)
@@ -581,12 +581,12 @@ static void the_rule_holds(void **state)
 	unsigned int turn = 0;
 
 	(void)state;
-	for (int place = 0; place < PLACES_SMALL; place++) {
+	for (int backing = 0; backing < BACKINGS_SMALL; backing++) {
 		for (int i = 0; i < 4; i++)
 			if (turn_of(&turn, 3))
-				serve((enum place)place, i / 2, i % 2 ? HGM_REGION_NO_FILL : 0,
+				serve((enum backing)backing, i / 2, i % 2 ? HGM_REGION_NO_FILL : 0,
 				      false);
-		check(place_names[place]);
+		check(backing_names[backing]);
 	}
 }
 
@@ -596,20 +596,20 @@ static void the_rule_holds(void **state)
  */
 static void the_rule_holds_for_events(void **state)
 {
-	static const enum place places[] = { PLACE_ANON, PLACE_MAPPING_ANON };
+	static const enum backing backings[] = { BACKING_ANON, BACKING_MAPPING_ANON };
 	unsigned int turn = 0, served;
 
 	(void)state;
-	for (size_t place = 0; place < sizeof(places) / sizeof(places[0]); place++) {
+	for (size_t backing = 0; backing < sizeof(backings) / sizeof(backings[0]); backing++) {
 		atomic_store(&removes, 0);
 		served = 0;
 		for (int i = 0; i < 4; i++) {
 			if (!turn_of(&turn, 3))
 				continue;
-			serve(places[place], i / 2, i % 2 ? HGM_REGION_NO_FILL : 0, true);
+			serve(backings[backing], i / 2, i % 2 ? HGM_REGION_NO_FILL : 0, true);
 			served++;
 		}
-		check(place_names[places[place]]);
+		check(backing_names[backings[backing]]);
 		assert_true(atomic_load(&removes) >= served * DROPS_LEAST);
 	}
 }
@@ -617,10 +617,10 @@ static void the_rule_holds_for_events(void **state)
 static void the_rule_holds_for_hugetlb(void **state)
 {
 	(void)state;
-	if (place_lacking(PLACE_HUGETLB_2M, LENGTH))
-		test_skip("%s", place_lacking(PLACE_HUGETLB_2M, LENGTH));
+	if (backing_lacking(BACKING_HUGETLB_2M, LENGTH))
+		test_skip("%s", backing_lacking(BACKING_HUGETLB_2M, LENGTH));
 	for (unsigned int i = 0; i < 8; i++)
-		serve(PLACE_HUGETLB_2M, i % 2, i & 2 ? HGM_REGION_NO_FILL : 0, false);
+		serve(BACKING_HUGETLB_2M, i % 2, i & 2 ? HGM_REGION_NO_FILL : 0, false);
 	faults += 501; /* whole blocks, so there are only few */
 	checked_calls += 501;
 	check("hugetlb");
@@ -668,17 +668,17 @@ static void break_the_rule(hgm_read_fn read, uint32_t source_flags)
 	struct hgm_source_fn_opts opts = { .size = sizeof(opts), .flags = source_flags };
 	struct hgm_source *src;
 	struct hgm *h = engine(1);
-	struct field f;
+	struct ram ram;
 	uint8_t value;
 
 	assert_ok(hgm_source_fn(&src, read, NULL, &opts));
-	field_make(&f, h, PLACE_SHMEM, LENGTH, src, HGM_REGION_NO_FILL);
-	registered = f.addr;
+	ram_make(&ram, h, BACKING_SHMEM, LENGTH, src, HGM_REGION_NO_FILL);
+	registered = ram.addr;
 	start(h);
 	atomic_store(&armed, true);
-	assert_int_equal(touch(f.addr, &value), 0);
+	assert_int_equal(touch(ram.addr, &value), 0);
 	atomic_store(&armed, false);
-	field_end(&f);
+	ram_end(&ram);
 	hgm_destroy(h);
 	hgm_source_destroy(src);
 }

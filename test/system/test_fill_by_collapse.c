@@ -29,15 +29,15 @@ static bool may_be_unmapped(uint64_t page, uint64_t pages)
 }
 
 /* Every page is mapped, so reading all of them causes no fault for the library. */
-static void assert_mapped(const struct field *f, struct hgm *h, const char *what)
+static void assert_mapped(const struct ram *ram, struct hgm *h, const char *what)
 {
-	uint64_t huge = huge_in_smaps(f->addr, f->length), all = f->length / PAGE;
+	uint64_t huge = huge_in_smaps(ram->addr, ram->length), all = ram->length / PAGE;
 
 	for (uint64_t page = 0; page < all; page += BLOCK_PAGES) {
 		uint64_t pages = all - page < BLOCK_PAGES ? all - page : BLOCK_PAGES;
 		uint64_t faults = stats_of(h).faults;
 
-		assert_pages(&contents, page, pages, f->addr + page * PAGE);
+		assert_pages(&contents, page, pages, ram->addr + page * PAGE);
 		faults = stats_of(h).faults - faults;
 		if (faults && !may_be_unmapped(page, pages))
 			fail_msg("%s: %llu faults of block %llu, all of which had arrived, with "
@@ -56,11 +56,11 @@ static void assert_continued(uint64_t block, uint64_t want, const char *what)
 			 (unsigned long long)want);
 }
 
-static void fill(struct field *f, struct hgm *h, enum place place, uint64_t length,
-		 const struct feed *feed, uint32_t flags)
+static void fill(struct ram *ram, struct hgm *h, enum backing backing, uint64_t length,
+		 const struct provider *provider, uint32_t flags)
 {
-	field_make(f, h, place, length, feed_source(feed), flags);
-	collapsing_watch(f);
+	ram_make(ram, h, backing, length, provider_source(provider), flags);
+	collapsing_watch(ram);
 	assert_ok(hgm_start(h));
 	assert_ok(hgm_wait(h, WAIT_MS));
 }
@@ -68,60 +68,61 @@ static void fill(struct field *f, struct hgm *h, enum place place, uint64_t leng
 /* An incomplete last block cannot be huge, and is mapped. The library's own is rounded up. */
 static void maps_whole_blocks_by_collapse(void **state)
 {
-	static const enum place places[] = { PLACE_SHMEM, PLACE_FD, PLACE_MAPPING };
-	static const enum feed_kind kinds[] = { FEED_MEMORY, FEED_LATER, FEED_SHORT };
+	static const enum backing backings[] = { BACKING_SHMEM, BACKING_FD, BACKING_MAPPING };
+	static const enum provider_kind kinds[] = { PROVIDER_MEMORY, PROVIDER_LATER,
+						    PROVIDER_SHORT };
 	const uint64_t tail_pages = 100, length = 6 * MIB + tail_pages * PAGE;
 
 	(void)state;
 	for (unsigned int i = 0; i < 3 * 3; i++) {
-		enum place place = places[i / 3];
-		bool rounded = place == PLACE_SHMEM;
+		enum backing backing = backings[i / 3];
+		bool rounded = backing == BACKING_SHMEM;
 		uint64_t mapped = rounded ? 0 : tail_pages;
-		struct feed *feed = feed_make(kinds[i % 3], &contents, length);
+		struct provider *provider = provider_make(kinds[i % 3], &contents, length);
 		struct hgm *h = engine(1);
-		struct field f;
+		struct ram ram;
 
-		fill(&f, h, place, length, feed, 0);
+		fill(&ram, h, backing, length, provider, 0);
 		for (uint64_t block = 0; block < 3; block++)
-			assert_continued(block, 0, place_names[place]);
-		assert_continued(3, mapped, place_names[place]);
+			assert_continued(block, 0, backing_names[backing]);
+		assert_continued(3, mapped, backing_names[backing]);
 		assert_int_equal(stats_of(h).installed_pages, mapped);
-		assert_int_equal(info_of(f.region).huge_bytes, rounded ? length : 6 * MIB);
-		assert_mapped(&f, h, place_names[place]);
-		assert_int_equal(huge_in_smaps(f.addr, length), rounded ? 8 * MIB : 6 * MIB);
-		field_end(&f);
+		assert_int_equal(info_of(ram.region).huge_bytes, rounded ? length : 6 * MIB);
+		assert_mapped(&ram, h, backing_names[backing]);
+		assert_int_equal(huge_in_smaps(ram.addr, length), rounded ? 8 * MIB : 6 * MIB);
+		ram_end(&ram);
 		hgm_destroy(h);
-		feed_free(feed);
+		provider_free(provider);
 	}
 }
 
 /* A block is mapped once its collapse is given up, not sooner. Its neighbours are collapsed. */
 static void maps_what_is_left_split(void **state)
 {
-	static const enum place places[] = { PLACE_SHMEM, PLACE_FD, PLACE_MAPPING };
+	static const enum backing backings[] = { BACKING_SHMEM, BACKING_FD, BACKING_MAPPING };
 	static const int errors[] = { -EINVAL, -EAGAIN, -ENOMEM };
 
 	(void)state;
 	for (unsigned int i = 0; i < 3; i++) {
-		struct feed *feed = feed_make(FEED_MEMORY, &contents, 6 * MIB);
+		struct provider *provider = provider_make(PROVIDER_MEMORY, &contents, 6 * MIB);
 		struct hgm *h = engine(1);
-		struct field f;
+		struct ram ram;
 
-		field_make(&f, h, places[i], 6 * MIB, feed_source(feed), 0);
-		collapsing_watch(&f);
+		ram_make(&ram, h, backings[i], 6 * MIB, provider_source(provider), 0);
+		collapsing_watch(&ram);
 		collapsing_refuse(1 << 1, errors[i], 1);
 		assert_ok(hgm_start(h));
 		assert_ok(hgm_wait(h, WAIT_MS));
-		assert_int_equal(info_of(f.region).left_split, 1);
-		assert_int_equal(info_of(f.region).collapse_error, errors[i]);
-		assert_int_equal(info_of(f.region).huge_bytes, 4 * MIB);
-		assert_continued(0, 0, place_names[places[i]]);
-		assert_continued(1, BLOCK_PAGES, place_names[places[i]]);
-		assert_continued(2, 0, place_names[places[i]]);
-		assert_mapped(&f, h, place_names[places[i]]);
-		field_end(&f);
+		assert_int_equal(info_of(ram.region).left_split, 1);
+		assert_int_equal(info_of(ram.region).collapse_error, errors[i]);
+		assert_int_equal(info_of(ram.region).huge_bytes, 4 * MIB);
+		assert_continued(0, 0, backing_names[backings[i]]);
+		assert_continued(1, BLOCK_PAGES, backing_names[backings[i]]);
+		assert_continued(2, 0, backing_names[backings[i]]);
+		assert_mapped(&ram, h, backing_names[backings[i]]);
+		ram_end(&ram);
 		hgm_destroy(h);
-		feed_free(feed);
+		provider_free(provider);
 	}
 }
 
@@ -129,39 +130,39 @@ static void maps_what_is_left_split(void **state)
 static void makes_a_table(void **state)
 {
 	const uint64_t length = 16 * MIB;
-	struct feed *feed = feed_make(FEED_MEMORY, &contents, length);
+	struct provider *provider = provider_make(PROVIDER_MEMORY, &contents, length);
 	struct hgm *h = engine(1);
 	uint64_t pages = 0;
-	struct field f;
+	struct ram ram;
 
 	(void)state;
-	field_make(&f, h, PLACE_SHMEM, length, feed_source(feed), 0);
-	collapsing_watch(&f);
+	ram_make(&ram, h, BACKING_SHMEM, length, provider_source(provider), 0);
+	collapsing_watch(&ram);
 	collapsing_needs_a_page();
 	assert_ok(hgm_start(h));
 	assert_ok(hgm_wait(h, WAIT_MS));
 	for (uint64_t block = 0; block < length / (2 * MIB); block++)
 		pages += collapsing_continued(block);
 	assert_int_equal(pages, 1);
-	assert_int_equal(info_of(f.region).left_split, 0);
-	assert_int_equal(info_of(f.region).huge_bytes, length);
-	assert_mapped(&f, h, "no table");
-	field_end(&f);
+	assert_int_equal(info_of(ram.region).left_split, 0);
+	assert_int_equal(info_of(ram.region).huge_bytes, length);
+	assert_mapped(&ram, h, "no table");
+	ram_end(&ram);
 	hgm_destroy(h);
-	feed_free(feed);
+	provider_free(provider);
 }
 
 /* The same with the kernel's own rule: nothing else lies within 1 GiB of the region. */
 static void collapses_far_from_all_else(void **state)
 {
 	const uint64_t length = 16 * MIB, gib = UINT64_C(1) << 30;
-	struct feed *feed = feed_make(FEED_MEMORY, &contents, length);
+	struct provider *provider = provider_make(PROVIDER_MEMORY, &contents, length);
 	char *room =
 		mmap(NULL, 3 * gib, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	char *at = (char *)(((uintptr_t)room + 2 * gib - 1) & ~(gib - 1));
 	struct hgm_region_opts opts = { .size = sizeof(opts),
 					.length = length,
-					.source = feed_source(feed),
+					.source = provider_source(provider),
 					.backing = HGM_BACKING_MAPPING,
 					.fd = memfd_create("far", MFD_CLOEXEC),
 					.addr = at };
@@ -179,7 +180,7 @@ static void collapses_far_from_all_else(void **state)
 	assert_int_equal(info_of(r).huge_bytes, length);
 	assert_pages(&contents, 0, length / PAGE, at);
 	hgm_destroy(h);
-	feed_free(feed);
+	provider_free(provider);
 	munmap(room, 3 * gib);
 	close(opts.fd);
 }
@@ -191,23 +192,23 @@ static void maps_what_is_not_to_collapse(void **state)
 
 	(void)state;
 	for (unsigned int i = 0; i < 2; i++) {
-		struct feed *feed = feed_make(FEED_NOW, &contents, 4 * MIB);
+		struct provider *provider = provider_make(PROVIDER_NOW, &contents, 4 * MIB);
 		struct hgm *h = engine(1);
-		struct field f;
+		struct ram ram;
 
-		fill(&f, h, PLACE_SHMEM, 4 * MIB, feed, flags[i]);
+		fill(&ram, h, BACKING_SHMEM, 4 * MIB, provider, flags[i]);
 		assert_continued(0, BLOCK_PAGES, "not to collapse");
 		assert_continued(1, BLOCK_PAGES, "not to collapse");
-		assert_int_equal(huge_in_smaps(f.addr, 4 * MIB), 0);
-		assert_mapped(&f, h, "not to collapse");
+		assert_int_equal(huge_in_smaps(ram.addr, 4 * MIB), 0);
+		assert_mapped(&ram, h, "not to collapse");
 		if (flags[i] == HGM_REGION_DEFER_COLLAPSE) {
-			assert_ok(hgm_region_collapse(f.region));
+			assert_ok(hgm_region_collapse(ram.region));
 			assert_ok(hgm_wait(h, WAIT_MS));
-			assert_huge(&f, PLACE_SHMEM);
+			assert_huge(&ram, BACKING_SHMEM);
 		}
-		field_end(&f);
+		ram_end(&ram);
 		hgm_destroy(h);
-		feed_free(feed);
+		provider_free(provider);
 	}
 }
 
@@ -235,10 +236,10 @@ static bool is_mapped(void *arg)
 static void maps_for_system_calls(void **state)
 {
 	static struct hgm_sys lesser;
-	struct feed *feed = feed_make(FEED_NEVER, &contents, 2 * MIB);
+	struct provider *provider = provider_make(PROVIDER_NEVER, &contents, 2 * MIB);
 	int fd = memfd_create("written", 0);
 	uint64_t words[PAGE / sizeof(uint64_t)];
-	struct field f;
+	struct ram ram;
 	struct hgm *h;
 
 	(void)state;
@@ -248,20 +249,20 @@ static void maps_for_system_calls(void **state)
 	lesser.userfaultfd = user_mode_only;
 	hgm_sys = &lesser;
 	h = engine_with((struct hgm_opts){ .fault_threads = 1, .flags = HGM_ALLOW_USER_MODE_ONLY });
-	feed_answer_below(feed, ARRIVED);
-	field_make(&f, h, PLACE_SHMEM, 2 * MIB, feed_source(feed), 0);
-	collapsing_watch(&f);
-	assert_int_equal(info_of(f.region).user_mode_only, 1);
+	provider_answer_below(provider, ARRIVED);
+	ram_make(&ram, h, BACKING_SHMEM, 2 * MIB, provider_source(provider), 0);
+	collapsing_watch(&ram);
+	assert_int_equal(info_of(ram.region).user_mode_only, 1);
 	assert_ok(hgm_start(h));
 	assert_true(eventually(is_mapped, NULL, SOON_MS));
 	for (uint64_t page = 0; page < ARRIVED; page++) {
-		assert_int_equal(pwrite(fd, f.addr + page * PAGE, PAGE, 0), PAGE);
+		assert_int_equal(pwrite(fd, ram.addr + page * PAGE, PAGE, 0), PAGE);
 		assert_int_equal(pread(fd, words, PAGE, 0), PAGE);
 		assert_pages(&contents, page, 1, words);
 	}
-	field_end(&f);
+	ram_end(&ram);
 	hgm_destroy(h);
-	feed_free(feed);
+	provider_free(provider);
 	close(fd);
 	hgm_sys = kernel;
 }

@@ -18,29 +18,29 @@
 static const struct contents contents = { .seed = 83 };
 
 struct scene {
-	struct feed *feed;
+	struct provider *provider;
 	struct hgm *h;
-	struct field f;
+	struct ram ram;
 };
 
-static void begin(struct scene *s, enum place place, enum feed_kind kind)
+static void begin(struct scene *s, enum backing backing, enum provider_kind kind)
 {
-	watch(place_names[place], 100);
-	s->feed = feed_make(kind, &contents, LENGTH);
+	watch(backing_names[backing], 100);
+	s->provider = provider_make(kind, &contents, LENGTH);
 	s->h = engine(1);
-	field_make(&s->f, s->h, place, LENGTH, feed_source(s->feed), 0);
+	ram_make(&s->ram, s->h, backing, LENGTH, provider_source(s->provider), 0);
 }
 
 static void end(struct scene *s)
 {
 	assert_ok(hgm_set_fill(s->h, NULL));
-	assert_ok(hgm_region_set_fill(s->f.region, NULL));
+	assert_ok(hgm_region_set_fill(s->ram.region, NULL));
 	assert_ok(hgm_wait(s->h, WAIT_MS));
-	assert_pages(&contents, 0, PAGES, s->f.addr);
+	assert_pages(&contents, 0, PAGES, s->ram.addr);
 	assert_int_equal(progress_of(s->h).remaining_us, 0);
-	field_end(&s->f);
+	ram_end(&s->ram);
 	hgm_destroy(s->h);
-	feed_free(s->feed);
+	provider_free(s->provider);
 	calm();
 }
 
@@ -54,22 +54,22 @@ static struct hgm_fill_opts opts_of(uint32_t flags, uint32_t order, uint64_t rat
 
 static uint64_t present(const struct scene *s)
 {
-	return info_of(s->f.region).present_bytes;
+	return info_of(s->ram.region).present_bytes;
 }
 
 /* Sets the options for the region, or for all regions. */
 static void set(struct scene *s, bool all, struct hgm_fill_opts o)
 {
-	assert_ok(all ? hgm_set_fill(s->h, &o) : hgm_region_set_fill(s->f.region, &o));
+	assert_ok(all ? hgm_set_fill(s->h, &o) : hgm_region_set_fill(s->ram.region, &o));
 }
 
-static void goes_at_a_rate(enum place place, enum feed_kind kind, bool all)
+static void goes_at_a_rate(enum backing backing, enum provider_kind kind, bool all)
 {
 	struct hgm_progress p;
 	uint64_t start, us;
 	struct scene s;
 
-	begin(&s, place, kind);
+	begin(&s, backing, kind);
 	set(&s, all, opts_of(0, 0, RATE));
 	start = now_us();
 	assert_ok(hgm_start(s.h));
@@ -78,7 +78,7 @@ static void goes_at_a_rate(enum place place, enum feed_kind kind, bool all)
 
 		us = now_us() - start;
 		if (bytes > us * RATE / 1000000 + BURST)
-			fail_msg("%s: %llu bytes after %llu us", place_names[place],
+			fail_msg("%s: %llu bytes after %llu us", backing_names[backing],
 				 (unsigned long long)bytes, (unsigned long long)us);
 		nap_us(2000);
 	}
@@ -91,9 +91,9 @@ static void goes_at_a_rate(enum place place, enum feed_kind kind, bool all)
 static void at_a_rate(void **state)
 {
 	(void)state;
-	goes_at_a_rate(PLACE_SHMEM, FEED_MEMORY, false);
-	goes_at_a_rate(PLACE_ANON, FEED_LATER, true);
-	goes_at_a_rate(PLACE_SHMEM, FEED_BLOCKING, true);
+	goes_at_a_rate(BACKING_SHMEM, PROVIDER_MEMORY, false);
+	goes_at_a_rate(BACKING_ANON, PROVIDER_LATER, true);
+	goes_at_a_rate(BACKING_SHMEM, PROVIDER_BLOCKING, true);
 }
 
 /* Only pages that a thread waits for arrive. */
@@ -102,13 +102,13 @@ static void stands_still(bool all)
 	struct scene s;
 	uint8_t value;
 
-	begin(&s, PLACE_SHMEM, FEED_NOW);
+	begin(&s, BACKING_SHMEM, PROVIDER_NOW);
 	set(&s, all, opts_of(HGM_FILL_PAUSED, 0, 0));
 	assert_ok(hgm_start(s.h));
 	nap_us(50000);
 	assert_int_equal(present(&s), 0);
 	assert_int_equal(progress_of(s.h).remaining_us, UINT64_MAX);
-	assert_int_equal(touch(s.f.addr + 77 * PAGE, &value), 0);
+	assert_int_equal(touch(s.ram.addr + 77 * PAGE, &value), 0);
 	assert_int_equal(present(&s), PAGE);
 	assert_error(hgm_wait(s.h, 50), -ETIMEDOUT);
 	assert_int_equal(present(&s), PAGE);
@@ -149,17 +149,17 @@ static void near_the_faults(void **state)
 		uint64_t leaf = faults[i] / LEAF_PAGES * LEAF_PAGES;
 		unsigned int inside = 0;
 		struct hgm *h = engine_with((struct hgm_opts){ .workers = 1 });
-		struct field f;
+		struct ram ram;
 		uint8_t value;
 
 		watch("near the faults", 60);
 		atomic_store(&order.count, 0);
-		field_make(&f, h, PLACE_SHMEM, LENGTH, src, 0);
-		assert_ok(hgm_region_set_fill(f.region, &o));
+		ram_make(&ram, h, BACKING_SHMEM, LENGTH, src, 0);
+		assert_ok(hgm_region_set_fill(ram.region, &o));
 		assert_ok(hgm_start(h));
-		assert_int_equal(touch(f.addr + faults[i] * PAGE, &value), 0);
+		assert_int_equal(touch(ram.addr + faults[i] * PAGE, &value), 0);
 		o.flags = 0;
-		assert_ok(hgm_region_set_fill(f.region, &o));
+		assert_ok(hgm_region_set_fill(ram.region, &o));
 		assert_ok(hgm_wait(h, WAIT_MS));
 		assert_int_equal(atomic_load(&order.count), PAGES - 1);
 		for (unsigned int n = 0; n < LEAF_PAGES - 1; n++)
@@ -169,7 +169,7 @@ static void near_the_faults(void **state)
 			assert_true(atomic_load(&order.page[n]) > atomic_load(&order.page[n - 1]));
 		if (faults[i] + 1 < PAGES)
 			assert_int_equal(atomic_load(&order.page[0]), faults[i] + 1);
-		field_end(&f);
+		ram_end(&ram);
 		hgm_destroy(h);
 		calm();
 	}
@@ -182,15 +182,15 @@ static void bad_input(void **state)
 	struct scene s;
 
 	(void)state;
-	begin(&s, PLACE_SHMEM, FEED_NOW);
+	begin(&s, BACKING_SHMEM, PROVIDER_NOW);
 	assert_ok(hgm_start(s.h));
 	assert_error(hgm_region_set_fill(NULL, &o), -EINVAL);
 	assert_error(hgm_set_fill(NULL, &o), -EINVAL);
 	o.flags = 2;
-	assert_error(hgm_region_set_fill(s.f.region, &o), -EINVAL);
+	assert_error(hgm_region_set_fill(s.ram.region, &o), -EINVAL);
 	assert_error(hgm_set_fill(s.h, &o), -EINVAL);
 	o = opts_of(0, HGM_FILL_NEAR_FAULTS + 1, 0);
-	assert_error(hgm_region_set_fill(s.f.region, &o), -EINVAL);
+	assert_error(hgm_region_set_fill(s.ram.region, &o), -EINVAL);
 	o = opts_of(0, HGM_FILL_NEAR_FAULTS, 0);
 	assert_error(hgm_set_fill(s.h, &o), -EINVAL);
 	struct {
@@ -199,12 +199,12 @@ static void bad_input(void **state)
 	} newer = { .o = opts_of(0, 0, 0), .of_a_newer_release = 1 };
 
 	newer.o.size = sizeof(newer);
-	assert_error(hgm_region_set_fill(s.f.region, &newer.o), -E2BIG);
+	assert_error(hgm_region_set_fill(s.ram.region, &newer.o), -E2BIG);
 	assert_error(hgm_set_fill(s.h, &newer.o), -E2BIG);
 	o.size = 3;
-	assert_error(hgm_region_set_fill(s.f.region, &o), -EINVAL);
+	assert_error(hgm_region_set_fill(s.ram.region, &o), -EINVAL);
 	o = opts_of(0, 0, 1); /* a byte per second; the end lifts the limit */
-	assert_ok(hgm_region_set_fill(s.f.region, &o));
+	assert_ok(hgm_region_set_fill(s.ram.region, &o));
 	end(&s);
 }
 

@@ -5,7 +5,7 @@
  */
 #include "collapse/blocks.h"
 #include "collapsing.h"
-#include "crew.h"
+#include "snapshotting.h"
 #include "kernel/sys.h"
 #include "random.h"
 #include "region/hgm.h"
@@ -55,9 +55,9 @@ struct scene {
 	struct random random;
 	enum guard guard;
 	uint64_t arrived; /* pages that have arrived when the wp owner begins */
-	struct feed *feed;
+	struct provider *provider;
 	struct hgm *h;
-	struct field f;
+	struct ram ram;
 	struct hgm_dirty *d;
 	struct hgm_snapshot *snapshot;
 	struct sink sink;
@@ -97,12 +97,12 @@ static void guard(struct scene *s)
 		assert_ok(hgm_snapshot_begin(s->snapshot));
 		return;
 	case WATCH:
-		assert_ok(hgm_region_watch(s->f.region, &w));
-		assert_ok(hgm_region_protect(s->f.region, 0, LENGTH, 0, NULL));
+		assert_ok(hgm_region_watch(s->ram.region, &w));
+		assert_ok(hgm_region_protect(s->ram.region, 0, LENGTH, 0, NULL));
 		return;
 	default:
 		o.flags = dirty_flags[s->guard];
-		assert_ok(hgm_dirty_start(&s->d, s->f.region, &o));
+		assert_ok(hgm_dirty_start(&s->d, s->ram.region, &o));
 	}
 }
 
@@ -154,7 +154,7 @@ static void unguard(struct scene *s)
 		assert_ok(hgm_snapshot_wait(s->snapshot, WAIT_MS));
 		hgm_snapshot_destroy(s->snapshot);
 	} else if (s->guard == WATCH) {
-		assert_ok(hgm_region_unwatch(s->f.region));
+		assert_ok(hgm_region_unwatch(s->ram.region));
 	} else {
 		hgm_dirty_stop(s->d);
 	}
@@ -167,11 +167,11 @@ static void use(struct scene *s, uint64_t pages, unsigned int slot)
 		uint64_t page = random_below(&s->random, pages);
 
 		if (random_one_in(&s->random, 3)) {
-			page_mark(page, s->f.addr + page * PAGE, slot);
+			page_mark(page, s->ram.addr + page * PAGE, slot);
 			page_mark(page, s->want + page * PAGE, slot);
 			s->written[page / 64] |= UINT64_C(1) << page % 64;
 		} else {
-			assert_same(s->f.addr + page * PAGE, s->want + page * PAGE, 1, "a look");
+			assert_same(s->ram.addr + page * PAGE, s->want + page * PAGE, 1, "a look");
 		}
 	}
 }
@@ -183,26 +183,26 @@ static bool has_come(void *arg)
 	return progress_of(s->h).present_bytes >= s->arrived * PAGE;
 }
 
-static void make(struct scene *s, enum place place, enum guard kind)
+static void make(struct scene *s, enum backing backing, enum guard kind)
 {
 	memset(s, 0, sizeof(*s));
 	s->random.state = random_seed();
 	s->guard = kind;
-	s->feed = feed_make(FEED_NEVER, &contents, LENGTH);
+	s->provider = provider_make(PROVIDER_NEVER, &contents, LENGTH);
 	s->h = engine(2);
 	s->want = malloc(LENGTH);
 	s->instant = malloc(LENGTH);
 	contents_write(&contents, 0, PAGES, s->want);
 	sink_clear(&s->sink, LENGTH);
-	field_make(&s->f, s->h, place, LENGTH, feed_source(s->feed), 0);
-	collapsing_watch(&s->f);
+	ram_make(&s->ram, s->h, backing, LENGTH, provider_source(s->provider), 0);
+	collapsing_watch(&s->ram);
 }
 
 static void end(struct scene *s)
 {
-	field_end(&s->f);
+	ram_end(&s->ram);
 	hgm_destroy(s->h);
-	feed_free(s->feed);
+	provider_free(s->provider);
 	free(s->sink.got);
 	free(s->want);
 	free(s->instant);
@@ -213,7 +213,7 @@ static void assert_all_mapped(struct scene *s)
 {
 	uint64_t faults = stats_of(s->h).faults;
 
-	assert_same(s->f.addr, s->want, PAGES, guard_names[s->guard]);
+	assert_same(s->ram.addr, s->want, PAGES, guard_names[s->guard]);
 	faults = stats_of(s->h).faults - faults;
 	if (s->guard != SNAPSHOT && kernel_has(KERNEL_PAGEMAP_SCAN) && faults)
 		fail_msg("%s: %llu faults on pages that have arrived", guard_names[s->guard],
@@ -221,14 +221,14 @@ static void assert_all_mapped(struct scene *s)
 }
 
 /* @refused: blocks that are not collapsed before it has ended */
-static void begins(enum place place, enum guard kind, uint64_t arrived, uint64_t refused)
+static void begins(enum backing backing, enum guard kind, uint64_t arrived, uint64_t refused)
 {
 	struct scene s;
 
-	make(&s, place, kind);
+	make(&s, backing, kind);
 	s.arrived = arrived;
 	collapsing_refuse(refused, -EAGAIN, 1);
-	feed_answer_below(s.feed, arrived);
+	provider_answer_below(s.provider, arrived);
 	assert_ok(hgm_start(s.h));
 	assert_true(eventually(has_come, &s, SOON_MS));
 	if (arrived == HALF) /* only half of the block has arrived */
@@ -240,8 +240,8 @@ static void begins(enum place place, enum guard kind, uint64_t arrived, uint64_t
 	memset(s.written, 0, sizeof(s.written));
 	use(&s, arrived, 1);
 	collect(&s);
-	feed_answer_below(s.feed, PAGES);
-	feed_give(s.feed);
+	provider_answer_below(s.provider, PAGES);
+	provider_give(s.provider);
 	use(&s, PAGES, 2);
 	assert_ok(hgm_wait(s.h, WAIT_MS));
 	assert_all_mapped(&s);
@@ -253,31 +253,31 @@ static void begins(enum place place, enum guard kind, uint64_t arrived, uint64_t
 	if (kind == SNAPSHOT)
 		assert_same(s.sink.got, s.instant, PAGES, "the snapshot");
 	collapsing_refuse(0, 0, 1);
-	assert_huge(&s.f, place);
-	assert_same(s.f.addr, s.want, PAGES, guard_names[kind]);
+	assert_huge(&s.ram, backing);
+	assert_same(s.ram.addr, s.want, PAGES, guard_names[kind]);
 	end(&s);
 }
 
-static void each_guard(enum place place, uint64_t arrived)
+static void each_guard(enum backing backing, uint64_t arrived)
 {
 	static const uint64_t refused[] = { 0, COLLAPSING_ALL_BLOCKS, 1 << 1 };
 
 	for (unsigned int kind = 0; kind < GUARDS; kind++)
 		for (unsigned int i = 0; i < 3; i++)
-			begins(place, (enum guard)kind, arrived, refused[i]);
+			begins(backing, (enum guard)kind, arrived, refused[i]);
 }
 
 static void guard_begins_in_the_midst(void **state)
 {
 	(void)state;
-	each_guard(PLACE_SHMEM, HALF);
+	each_guard(BACKING_SHMEM, HALF);
 }
 
 /* All pages have arrived, and some are unmapped. The kernel may then record the writes. */
 static void guard_begins_at_the_end(void **state)
 {
 	(void)state;
-	each_guard(PLACE_FD, PAGES);
+	each_guard(BACKING_FD, PAGES);
 }
 
 /* All pages have arrived, and their blocks wait for a collapser that is busy with the first. */
@@ -287,10 +287,10 @@ static void guard_begins_while_blocks_wait(void **state)
 	for (unsigned int kind = 0; kind < SNAPSHOT; kind++) {
 		struct scene s;
 
-		make(&s, PLACE_FD, (enum guard)kind);
+		make(&s, BACKING_FD, (enum guard)kind);
 		s.arrived = PAGES;
 		collapsing_take_us(50000);
-		feed_answer_below(s.feed, PAGES);
+		provider_answer_below(s.provider, PAGES);
 		assert_ok(hgm_start(s.h));
 		assert_true(eventually(has_come, &s, SOON_MS));
 		guard(&s);
@@ -303,8 +303,8 @@ static void guard_begins_while_blocks_wait(void **state)
 		assert_found(&s);
 		collapsing_take_us(0);
 		unguard(&s);
-		assert_huge(&s.f, PLACE_FD);
-		assert_same(s.f.addr, s.want, PAGES, guard_names[kind]);
+		assert_huge(&s.ram, BACKING_FD);
+		assert_same(s.ram.addr, s.want, PAGES, guard_names[kind]);
 		end(&s);
 	}
 }
@@ -319,8 +319,8 @@ static void guard_begins_before_fill(void **state)
 		uint64_t faults;
 		struct scene s;
 
-		make(&s, PLACE_SHMEM, (enum guard)kind);
-		feed_answer_below(s.feed, PAGES);
+		make(&s, BACKING_SHMEM, (enum guard)kind);
+		provider_answer_below(s.provider, PAGES);
 		guard(&s);
 		assert_ok(hgm_start(s.h));
 		assert_ok(hgm_wait(s.h, WAIT_MS));
@@ -328,14 +328,14 @@ static void guard_begins_before_fill(void **state)
 			assert_int_equal(collapsing_continued(block), BLOCK_PAGES);
 		assert_int_equal(collapsing_continued(3), PAGES % BLOCK_PAGES);
 		faults = stats_of(s.h).faults;
-		assert_same(s.f.addr, s.want, PAGES, guard_names[kind]);
+		assert_same(s.ram.addr, s.want, PAGES, guard_names[kind]);
 		assert_int_equal(stats_of(s.h).faults, faults);
 		use(&s, PAGES, 1);
 		collect(&s);
 		assert_found(&s);
 		unguard(&s);
-		assert_huge(&s.f, PLACE_SHMEM);
-		assert_same(s.f.addr, s.want, PAGES, guard_names[kind]);
+		assert_huge(&s.ram, BACKING_SHMEM);
+		assert_same(s.ram.addr, s.want, PAGES, guard_names[kind]);
 		end(&s);
 	}
 }
@@ -366,7 +366,7 @@ static int doubted_scan(int fd, const void *start, const void *end, uint64_t cat
 static bool is_doubted(void *arg)
 {
 	const struct scene *s = arg;
-	const struct hgm_region *r = s->f.region;
+	const struct hgm_region *r = s->ram.region;
 
 	return stats_of(s->h).collapsed_blocks >= 2 && /* the other blocks */
 	       hgm_collapse_may_be_huge(r, doubted.block);
@@ -388,10 +388,10 @@ static void guard_begins_while_a_block_is_in_doubt(void **state)
 	for (unsigned int kind = 0; kind < SNAPSHOT; kind++) {
 		struct scene s;
 
-		make(&s, PLACE_SHMEM, (enum guard)kind);
+		make(&s, BACKING_SHMEM, (enum guard)kind);
 		s.arrived = PAGES;
-		atomic_store(&doubted.r, s.f.region);
-		feed_answer_below(s.feed, PAGES);
+		atomic_store(&doubted.r, s.ram.region);
+		provider_answer_below(s.provider, PAGES);
 		assert_ok(hgm_start(s.h));
 		assert_true(eventually(is_doubted, &s, WAIT_MS));
 		guard(&s);
@@ -399,8 +399,8 @@ static void guard_begins_while_a_block_is_in_doubt(void **state)
 		assert_all_mapped(&s);
 		atomic_store(&doubted.r, NULL);
 		unguard(&s);
-		assert_huge(&s.f, PLACE_SHMEM);
-		assert_same(s.f.addr, s.want, PAGES, guard_names[kind]);
+		assert_huge(&s.ram, BACKING_SHMEM);
+		assert_same(s.ram.addr, s.want, PAGES, guard_names[kind]);
 		end(&s);
 	}
 	hgm_sys = doubted.kernel;
@@ -459,32 +459,32 @@ static bool one_stays(void *arg)
 /* Callers see that all is present, and dirty tracking sees it too. */
 static void guard_begins_before_the_last_is_counted(void **state)
 {
-	struct feed *feed;
+	struct provider *provider;
 	struct hgm_dirty_info info = { .size = sizeof(info) };
 	static struct hgm_sys sys;
 	struct hgm_dirty *d;
-	struct field f;
+	struct ram ram;
 	struct hgm *h;
 
 	(void)state;
 	if (!kernel_has(KERNEL_PAGEMAP_SCAN))
 		return; /* all tracking is synchronous, so there is no difference */
-	feed = feed_make(FEED_NEVER, &contents, 4 * MIB);
+	provider = provider_make(PROVIDER_NEVER, &contents, 4 * MIB);
 	last.kernel = hgm_sys;
 	sys = *hgm_sys;
 	sys.uffd_wake = staying_wake;
 	hgm_sys = &sys;
 	h = engine(1);
-	field_make(&f, h, PLACE_SHMEM, 4 * MIB, feed_source(feed), 0);
+	ram_make(&ram, h, BACKING_SHMEM, 4 * MIB, provider_source(provider), 0);
 	last.stays = last.let_go = false;
-	atomic_store(&last.r, f.region);
-	feed_answer_below(feed, 4 * MIB / PAGE);
+	atomic_store(&last.r, ram.region);
+	provider_answer_below(provider, 4 * MIB / PAGE);
 	assert_ok(hgm_start(h));
 	assert_true(eventually(one_stays, NULL, WAIT_MS));
-	assert_int_equal(info_of(f.region).present_bytes, 4 * MIB);
-	assert_false(is_counted_off(f.region));
+	assert_int_equal(info_of(ram.region).present_bytes, 4 * MIB);
+	assert_false(is_counted_off(ram.region));
 	is_starting = true;
-	assert_ok(hgm_dirty_start(&d, f.region, NULL));
+	assert_ok(hgm_dirty_start(&d, ram.region, NULL));
 	is_starting = false;
 	atomic_store(&last.let_go, true);
 	assert_ok(hgm_dirty_get_info(d, &info));
@@ -492,11 +492,11 @@ static void guard_begins_before_the_last_is_counted(void **state)
 		fail_msg("all is present, and dirty tracking is %s", info.sentence);
 	assert_ok(hgm_wait(h, WAIT_MS));
 	hgm_dirty_stop(d);
-	assert_pages(&contents, 0, 4 * MIB / PAGE, f.addr);
+	assert_pages(&contents, 0, 4 * MIB / PAGE, ram.addr);
 	atomic_store(&last.r, NULL);
-	field_end(&f);
+	ram_end(&ram);
 	hgm_destroy(h);
-	feed_free(feed);
+	provider_free(provider);
 	hgm_sys = last.kernel;
 }
 

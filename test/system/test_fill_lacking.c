@@ -68,11 +68,11 @@ static void miser_gives(struct miser *m, unsigned int i)
 struct scene {
 	struct miser miser;
 	struct hgm *h;
-	struct field f;
+	struct ram ram;
 	uint64_t there; /* bytes that must have arrived */
 };
 
-static void begin(struct scene *s, enum place place, bool sleeps)
+static void begin(struct scene *s, enum backing backing, bool sleeps)
 {
 	struct hgm_source_fn_opts o = { .size = sizeof(o), .length = 4 * MIB };
 
@@ -82,14 +82,14 @@ static void begin(struct scene *s, enum place place, bool sleeps)
 		o.flags = HGM_SOURCE_BLOCKING;
 	assert_ok(hgm_source_fn(&s->miser.src, read_miser, &s->miser, &o));
 	s->h = engine_with((struct hgm_opts){ .fault_threads = 1, .workers = 8 });
-	field_make(&s->f, s->h, place, 4 * MIB, s->miser.src, 0);
-	collapsing_watch(&s->f);
+	ram_make(&s->ram, s->h, backing, 4 * MIB, s->miser.src, 0);
+	collapsing_watch(&s->ram);
 	assert_ok(hgm_start(s->h));
 }
 
 static void end(struct scene *s)
 {
-	field_end(&s->f);
+	ram_end(&s->ram);
 	hgm_destroy(s->h);
 	hgm_source_destroy(s->miser.src);
 }
@@ -146,14 +146,14 @@ static void serves_a_block_that_lacks_pages(void **state)
 	struct scene s;
 
 	(void)state;
-	begin(&s, PLACE_SHMEM, false);
+	begin(&s, BACKING_SHMEM, false);
 	await_the_rest(&s);
 	assert_int_equal(collapsing_continued(0), 0);
-	assert_pages(&contents, 0, kept_pages[0], s.f.addr);
+	assert_pages(&contents, 0, kept_pages[0], s.ram.addr);
 	for (unsigned int i = 0; i < KEPT; i++) {
 		uint64_t from = kept_end(&s, i), to = i + 1 < KEPT ? kept_pages[i + 1] : 512;
 
-		assert_pages(&contents, from, to - from, s.f.addr + from * PAGE);
+		assert_pages(&contents, from, to - from, s.ram.addr + from * PAGE);
 	}
 	assert_true(eventually(are_counted, &s, SOON_MS));
 	stats = stats_of(s.h);
@@ -165,9 +165,9 @@ static void serves_a_block_that_lacks_pages(void **state)
 	miser_gives(&s.miser, 0);
 	miser_gives(&s.miser, 1);
 	assert_ok(hgm_wait(s.h, WAIT_MS));
-	assert_int_equal(info_of(s.f.region).huge_bytes, 4 * MIB);
-	assert_huge(&s.f, PLACE_SHMEM);
-	assert_pages(&contents, 0, 2 * BLOCK_PAGES, s.f.addr);
+	assert_int_equal(info_of(s.ram.region).huge_bytes, 4 * MIB);
+	assert_huge(&s.ram, BACKING_SHMEM);
+	assert_pages(&contents, 0, 2 * BLOCK_PAGES, s.ram.addr);
 	assert_asked_once(&s);
 	end(&s);
 }
@@ -191,16 +191,16 @@ static void wakes_who_waits_for_fill(bool sleeps)
 	struct waiter w[3];
 	struct scene s;
 
-	begin(&s, PLACE_SHMEM, sleeps);
+	begin(&s, BACKING_SHMEM, sleeps);
 	await_the_rest(&s);
 	for (unsigned int i = 0; i < 3; i++)
-		waiter_start(&w[i], s.f.addr + (kept_pages[0] + 3 * i) * PAGE);
+		waiter_start(&w[i], s.ram.addr + (kept_pages[0] + 3 * i) * PAGE);
 	assert_true(eventually(are_known, s.h, SOON_MS));
 	for (unsigned int i = 0; i < 3; i++)
 		assert_int_equal(atomic_load(&w[i].signal), -1);
 	miser_gives(&s.miser, 0);
 	for (unsigned int i = 0; i < 3; i++) {
-		uint64_t page = ((const char *)w[i].addr - s.f.addr) / PAGE;
+		uint64_t page = ((const char *)w[i].addr - s.ram.addr) / PAGE;
 		uint64_t words[BLOCK_PAGES];
 
 		if (!eventually(is_back, &w[i], SOON_MS))
@@ -214,8 +214,8 @@ static void wakes_who_waits_for_fill(bool sleeps)
 	assert_int_equal(progress_of(s.h).present_bytes, 4 * MIB - s.miser.kept[1].length);
 	miser_gives(&s.miser, 1);
 	assert_ok(hgm_wait(s.h, WAIT_MS));
-	assert_huge(&s.f, PLACE_SHMEM);
-	assert_pages(&contents, 0, 2 * BLOCK_PAGES, s.f.addr);
+	assert_huge(&s.ram, BACKING_SHMEM);
+	assert_pages(&contents, 0, 2 * BLOCK_PAGES, s.ram.addr);
 	assert_asked_once(&s);
 	end(&s);
 }
@@ -252,24 +252,24 @@ static void maps_around_a_bad_page(void **state)
 	struct hgm_source *src;
 	uint64_t faults;
 	uint8_t value;
-	struct field f;
+	struct ram ram;
 
 	(void)state;
 	skip_unless(KERNEL_POISON);
 	assert_ok(hgm_source_fn(&src, read_but_bad, NULL, NULL));
-	field_make(&f, h, PLACE_SHMEM, 6 * MIB, src, 0);
-	collapsing_watch(&f);
+	ram_make(&ram, h, BACKING_SHMEM, 6 * MIB, src, 0);
+	collapsing_watch(&ram);
 	assert_ok(hgm_start(h));
-	assert_true(eventually(all_but_one_came, f.region, WAIT_MS));
-	assert_int_equal(touch(f.addr + BAD * PAGE, &value), SIGBUS);
+	assert_true(eventually(all_but_one_came, ram.region, WAIT_MS));
+	assert_int_equal(touch(ram.addr + BAD * PAGE, &value), SIGBUS);
 	assert_int_equal(hgm_wait(h, WAIT_MS), -EIO);
-	assert_int_equal(info_of(f.region).huge_bytes, 4 * MIB);
+	assert_int_equal(info_of(ram.region).huge_bytes, 4 * MIB);
 	assert_int_equal(collapsing_continued(1), 511);
 	faults = stats_of(h).faults;
-	assert_pages(&contents, 0, BAD, f.addr);
-	assert_pages(&contents, BAD + 1, 6 * MIB / PAGE - BAD - 1, f.addr + (BAD + 1) * PAGE);
+	assert_pages(&contents, 0, BAD, ram.addr);
+	assert_pages(&contents, BAD + 1, 6 * MIB / PAGE - BAD - 1, ram.addr + (BAD + 1) * PAGE);
 	assert_int_equal(stats_of(h).faults, faults);
-	field_end(&f);
+	ram_end(&ram);
 	hgm_destroy(h);
 	hgm_source_destroy(src);
 }

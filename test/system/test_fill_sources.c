@@ -21,13 +21,13 @@ static bool is_present(void *arg)
 	return info_of(arg).present_bytes == LENGTH;
 }
 
-static void assert_filled(const struct field *f, const char *what)
+static void assert_filled(const struct ram *ram, const char *what)
 {
-	if (!eventually(is_present, f->region, WAIT_MS))
+	if (!eventually(is_present, ram->region, WAIT_MS))
 		fail_msg("%s: %llu of %llu bytes are there", what,
-			 (unsigned long long)info_of(f->region).present_bytes,
+			 (unsigned long long)info_of(ram->region).present_bytes,
 			 (unsigned long long)LENGTH);
-	assert_pages(&contents, 0, LENGTH / PAGE, f->addr);
+	assert_pages(&contents, 0, LENGTH / PAGE, ram->addr);
 }
 
 /* Answers from its own thread, in order. It can lose one request on demand. */
@@ -135,22 +135,22 @@ static void a_lost_request(uint64_t window, uint64_t at)
 	struct hgm *h = engine_with((struct hgm_opts){ .fill_window_bytes = window });
 	struct server *s = server_start(at, false);
 	struct lacking lacking = { .server = s };
-	struct field f;
+	struct ram ram;
 
 	watch("a lost request", 120);
-	field_make(&f, h, PLACE_SHMEM, LENGTH, s->source, 0);
-	lacking.region = f.region;
+	ram_make(&ram, h, BACKING_SHMEM, LENGTH, s->source, 0);
+	lacking.region = ram.region;
 	assert_ok(hgm_start(h));
 	if (!eventually(all_but_one, &lacking, WAIT_MS))
 		fail_msg("a request for %llu bytes at %llu is lost, and fill stops at %llu of %llu",
 			 (unsigned long long)s->lost_bytes, (unsigned long long)at,
-			 (unsigned long long)info_of(f.region).present_bytes,
+			 (unsigned long long)info_of(ram.region).present_bytes,
 			 (unsigned long long)LENGTH);
 	/* Now the lost answer comes after all. */
 	give(&s->lost);
 	assert_ok(hgm_wait(h, WAIT_MS));
-	assert_pages(&contents, 0, LENGTH / PAGE, f.addr);
-	field_end(&f);
+	assert_pages(&contents, 0, LENGTH / PAGE, ram.addr);
+	ram_end(&ram);
 	hgm_destroy(h);
 	server_end(s);
 	calm();
@@ -198,23 +198,24 @@ static bool is_asleep(void *arg)
 	return atomic_load(&((struct sleeper *)arg)->asleep);
 }
 
-static const enum feed_kind good_kinds[] = { FEED_MEMORY, FEED_NOW, FEED_LATER, FEED_BLOCKING };
+static const enum provider_kind good_kinds[] = { PROVIDER_MEMORY, PROVIDER_NOW, PROVIDER_LATER,
+						 PROVIDER_BLOCKING };
 
 #define GOOD (sizeof(good_kinds) / sizeof(good_kinds[0]))
 
-static void good_make(struct hgm *h, struct feed *feed[GOOD], struct field field[GOOD])
+static void good_make(struct hgm *h, struct provider *provider[GOOD], struct ram ram[GOOD])
 {
 	for (size_t i = 0; i < GOOD; i++) {
-		feed[i] = feed_make(good_kinds[i], &contents, LENGTH);
-		field_make(&field[i], h, PLACE_SHMEM, LENGTH, feed_source(feed[i]), 0);
+		provider[i] = provider_make(good_kinds[i], &contents, LENGTH);
+		ram_make(&ram[i], h, BACKING_SHMEM, LENGTH, provider_source(provider[i]), 0);
 	}
 }
 
-static void good_end(struct feed *feed[GOOD], struct field field[GOOD])
+static void good_end(struct provider *provider[GOOD], struct ram ram[GOOD])
 {
 	for (size_t i = 0; i < GOOD; i++) {
-		field_end(&field[i]);
-		feed_free(feed[i]);
+		ram_end(&ram[i]);
+		provider_free(provider[i]);
 	}
 }
 
@@ -222,22 +223,22 @@ static void good_end(struct feed *feed[GOOD], struct field field[GOOD])
 static void beside_a_silent_source(uint32_t workers)
 {
 	struct hgm *h = engine_with((struct hgm_opts){ .workers = workers });
-	struct feed *silent = feed_make(FEED_NEVER, &contents, LENGTH), *feed[GOOD];
-	struct field dead, field[GOOD];
+	struct provider *silent = provider_make(PROVIDER_NEVER, &contents, LENGTH), *provider[GOOD];
+	struct ram dead, ram[GOOD];
 
 	watch("beside a silent source", 240);
-	field_make(&dead, h, PLACE_SHMEM, LENGTH, feed_source(silent), 0);
+	ram_make(&dead, h, BACKING_SHMEM, LENGTH, provider_source(silent), 0);
 	assert_ok(hgm_start(h));
-	while (!feed_kept(silent))
+	while (!provider_kept(silent))
 		nap_us(1000);
-	good_make(h, feed, field);
+	good_make(h, provider, ram);
 	for (size_t i = 0; i < GOOD; i++)
-		assert_filled(&field[i], feed_names[good_kinds[i]]);
+		assert_filled(&ram[i], provider_names[good_kinds[i]]);
 	assert_int_equal(info_of(dead.region).present_bytes, 0);
-	good_end(feed, field);
-	field_end(&dead);
+	good_end(provider, ram);
+	ram_end(&dead);
 	hgm_destroy(h);
-	feed_free(silent);
+	provider_free(silent);
 	calm();
 }
 
@@ -252,29 +253,29 @@ static void a_silent_source_stops_no_other(void **state)
 static void beside_a_sleeping_source(uint32_t workers)
 {
 	struct hgm *h = engine_with((struct hgm_opts){ .workers = workers });
-	struct feed *feed[GOOD];
-	struct field dead, field[GOOD];
+	struct provider *provider[GOOD];
+	struct ram dead, ram[GOOD];
 	struct sleeper sleeper;
 	uint8_t value;
 
 	watch("beside a sleeping source", 240);
 	sleeper_make(&sleeper);
-	field_make(&dead, h, PLACE_SHMEM, LENGTH, sleeper.source, 0);
+	ram_make(&dead, h, BACKING_SHMEM, LENGTH, sleeper.source, 0);
 	assert_ok(hgm_start(h));
 	assert_true(eventually(is_asleep, &sleeper, WAIT_MS));
-	good_make(h, feed, field);
+	good_make(h, provider, ram);
 	/* The last worker also serves threads that wait. */
 
 	for (size_t i = 0; i < GOOD; i++)
-		assert_int_equal(touch(field[i].addr + LENGTH - PAGE, &value), 0);
+		assert_int_equal(touch(ram[i].addr + LENGTH - PAGE, &value), 0);
 	for (size_t i = 0; i < GOOD; i++)
-		assert_filled(&field[i], feed_names[good_kinds[i]]);
+		assert_filled(&ram[i], provider_names[good_kinds[i]]);
 	assert_int_equal(info_of(dead.region).present_bytes, 0);
 	/* The source is used again. */
 	atomic_store(&sleeper.go, true);
 	assert_filled(&dead, "the one that slept");
-	good_end(feed, field);
-	field_end(&dead);
+	good_end(provider, ram);
+	ram_end(&dead);
 	hgm_destroy(h);
 	hgm_source_destroy(sleeper.source);
 	calm();
@@ -296,16 +297,16 @@ static void costly_requests_are_large(void **state)
 {
 	struct hgm *h = engine(1);
 	struct server *s = server_start(UINT64_MAX, true);
-	struct field f;
+	struct ram ram;
 
 	(void)state;
 	watch("costly requests", 120);
-	field_make(&f, h, PLACE_SHMEM, 8 * LENGTH, s->source, HGM_REGION_NO_COLLAPSE);
+	ram_make(&ram, h, BACKING_SHMEM, 8 * LENGTH, s->source, HGM_REGION_NO_COLLAPSE);
 	assert_ok(hgm_start(h));
 	assert_ok(hgm_wait(h, WAIT_MS));
 	/* Requests have at least 32 KiB on average, including those that it takes to find out. */
 	assert_uint_in_range(stats_of(h).fill_requests, 1, 8 * LENGTH / (32 << 10));
-	field_end(&f);
+	ram_end(&ram);
 	hgm_destroy(h);
 	server_end(s);
 	calm();
@@ -326,22 +327,22 @@ static void what_is_delivered_counts(void **state)
 	struct hgm *h = engine(1);
 	struct hgm_fill_window window;
 	struct hgm_source *src;
-	struct field f;
+	struct ram ram;
 
 	(void)state;
 	watch("a source that delivers little", 120);
 	assert_ok(hgm_source_fn(&src, one_page, NULL, &opts));
-	field_make(&f, h, PLACE_SHMEM, LENGTH, src, HGM_REGION_NO_COLLAPSE);
+	ram_make(&ram, h, BACKING_SHMEM, LENGTH, src, HGM_REGION_NO_COLLAPSE);
 	assert_ok(hgm_start(h));
-	assert_filled(&f, "one page at a time");
+	assert_filled(&ram, "one page at a time");
 	assert_true(stats_of(h).source_short > 0);
 	pthread_mutex_lock(&h->work->lock);
-	window = f.region->fill->feed->window;
+	window = ram.region->fill->feed->window;
 	pthread_mutex_unlock(&h->work->lock);
 	assert_true(window.least_ns[0] > 0);
 	for (unsigned int order = 1; order < HGM_FILL_WINDOW_ORDERS; order++)
 		assert_int_equal(window.least_ns[order] + window.least_before_ns[order], 0);
-	field_end(&f);
+	ram_end(&ram);
 	hgm_destroy(h);
 	hgm_source_destroy(src);
 	calm();
@@ -355,12 +356,12 @@ static int64_t computing(void *user, const struct hgm_io *io)
 	return (int64_t)io->length;
 }
 
-static bool takes_a_cpu(struct hgm *h, const struct field *f)
+static bool takes_a_cpu(struct hgm *h, const struct ram *ram)
 {
 	bool is;
 
 	pthread_mutex_lock(&h->work->lock);
-	is = f->region->fill->feed->computes;
+	is = ram->region->fill->feed->computes;
 	pthread_mutex_unlock(&h->work->lock);
 	return is;
 }
@@ -372,21 +373,21 @@ static void who_takes_a_cpu_and_who_time(void **state)
 						 .flags = HGM_SOURCE_BLOCKING };
 	struct hgm *h = engine_with((struct hgm_opts){ .fault_threads = 1, .workers = 1 });
 	struct hgm_source *cpu, *time;
-	struct field a, b;
+	struct ram a, b;
 
 	(void)state;
 	watch("a CPU, or time", 120);
 	assert_ok(hgm_source_fn(&cpu, computing, NULL, &opts));
 	assert_ok(hgm_source_fn(&time, computing, h, &opts));
-	field_make(&a, h, PLACE_SHMEM, LENGTH, cpu, HGM_REGION_NO_COLLAPSE);
-	field_make(&b, h, PLACE_SHMEM, LENGTH, time, HGM_REGION_NO_COLLAPSE);
+	ram_make(&a, h, BACKING_SHMEM, LENGTH, cpu, HGM_REGION_NO_COLLAPSE);
+	ram_make(&b, h, BACKING_SHMEM, LENGTH, time, HGM_REGION_NO_COLLAPSE);
 	assert_ok(hgm_start(h));
 	assert_filled(&a, "what takes a CPU");
 	assert_filled(&b, "what takes time");
 	assert_true(takes_a_cpu(h, &a));
 	assert_false(takes_a_cpu(h, &b));
-	field_end(&a);
-	field_end(&b);
+	ram_end(&a);
+	ram_end(&b);
 	hgm_destroy(h);
 	hgm_source_destroy(cpu);
 	hgm_source_destroy(time);

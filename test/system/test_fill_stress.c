@@ -5,7 +5,7 @@
  * discarded, wp owners that come and go, and an early end. Every byte is right.
  */
 #include "collapsing.h"
-#include "crew.h"
+#include "snapshotting.h"
 #include "random.h"
 
 #include <errno.h>
@@ -23,9 +23,9 @@ static const struct contents contents = { .seed = 124, .holes = true };
 
 struct scene {
 	struct random random;
-	struct feed *feed;
+	struct provider *provider;
 	struct hgm *h;
-	struct field f;
+	struct ram ram;
 	struct sink sink;
 	uint64_t *discarded; /* bitmap of the last whole block */
 };
@@ -33,13 +33,13 @@ struct scene {
 static void dirty(struct scene *s)
 {
 	struct hgm_dirty_opts o = { .size = sizeof(o), .flags = HGM_DIRTY_SYNC };
-	uint64_t pages = s->f.length / PAGE;
+	uint64_t pages = s->ram.length / PAGE;
 	uint64_t *bitmap = calloc(pages / 64 + 1, sizeof(*bitmap));
 	struct hgm_dirty *d;
 
 	if (random_one_in(&s->random, 2))
 		o.flags = 0;
-	assert_ok(hgm_dirty_start(&d, s->f.region, &o));
+	assert_ok(hgm_dirty_start(&d, s->ram.region, &o));
 	nap_us((unsigned int)random_below(&s->random, 2000));
 	assert_ok(hgm_dirty_collect(d, 0, pages, bitmap, NULL));
 	hgm_dirty_stop(d);
@@ -48,13 +48,13 @@ static void dirty(struct scene *s)
 
 static void protect(struct scene *s)
 {
-	uint64_t first = random_below(&s->random, s->f.length / PAGE);
-	uint64_t pages = 1 + random_below(&s->random, s->f.length / PAGE - first);
+	uint64_t first = random_below(&s->random, s->ram.length / PAGE);
+	uint64_t pages = 1 + random_below(&s->random, s->ram.length / PAGE - first);
 
-	assert_ok(hgm_region_watch(s->f.region, NULL));
-	assert_ok(hgm_region_protect(s->f.region, first * PAGE, pages * PAGE, 0, NULL));
+	assert_ok(hgm_region_watch(s->ram.region, NULL));
+	assert_ok(hgm_region_protect(s->ram.region, first * PAGE, pages * PAGE, 0, NULL));
 	nap_us((unsigned int)random_below(&s->random, 2000));
-	assert_ok(hgm_region_unwatch(s->f.region));
+	assert_ok(hgm_region_unwatch(s->ram.region));
 }
 
 /* The touchers continue to write, so the contents of the snapshot are not checked here. */
@@ -74,10 +74,10 @@ static void snapshot(struct scene *s)
 /* The pages are still present, and are mapped again. */
 static void unmap(struct scene *s)
 {
-	uint64_t first = random_below(&s->random, s->f.length / PAGE);
-	uint64_t pages = 1 + random_below(&s->random, s->f.length / PAGE - first);
+	uint64_t first = random_below(&s->random, s->ram.length / PAGE);
+	uint64_t pages = 1 + random_below(&s->random, s->ram.length / PAGE - first);
 
-	assert_int_equal(madvise(s->f.addr + first * PAGE, pages * PAGE, MADV_DONTNEED), 0);
+	assert_int_equal(madvise(s->ram.addr + first * PAGE, pages * PAGE, MADV_DONTNEED), 0);
 }
 
 /* Discards pages of the last whole block, which no other thread uses. They are zero then. */
@@ -89,9 +89,9 @@ static void discard(struct scene *s)
 
 	if (page + pages > BLOCK_PAGES)
 		pages = BLOCK_PAGES - page;
-	assert_ok(hgm_region_export(s->f.region, first, BLOCK_PAGES, there));
+	assert_ok(hgm_region_export(s->ram.region, first, BLOCK_PAGES, there));
 	for (uint64_t p = page; p < page + pages; p++) {
-		char *at = s->f.addr + (first + p) * PAGE;
+		char *at = s->ram.addr + (first + p) * PAGE;
 
 		if (!(there[p / 64] >> p % 64 & 1))
 			continue;
@@ -118,7 +118,7 @@ static void assert_discarded_or_right(const struct scene *s)
 	uint64_t first = (BLOCKS - 1) * BLOCK_PAGES;
 
 	for (uint64_t p = 0; p < BLOCK_PAGES; p++) {
-		const char *at = s->f.addr + (first + p) * PAGE;
+		const char *at = s->ram.addr + (first + p) * PAGE;
 
 		if (!(s->discarded[p / 64] >> p % 64 & 1))
 			assert_pages(&contents, first + p, 1, at);
@@ -129,7 +129,7 @@ static void assert_discarded_or_right(const struct scene *s)
 	}
 }
 
-static void one_life(enum place place, enum feed_kind kind, bool whole)
+static void one_life(enum backing backing, enum provider_kind kind, bool whole)
 {
 	uint64_t discarded[BLOCK_PAGES / 64] = { 0 };
 	struct scene s = { .random = { .state = random_seed() }, .discarded = discarded };
@@ -140,12 +140,12 @@ static void one_life(enum place place, enum feed_kind kind, bool whole)
 	struct touchers touchers;
 	unsigned int steps = STEPS;
 
-	s.feed = feed_make(kind, &contents, LENGTH);
+	s.provider = provider_make(kind, &contents, LENGTH);
 	s.h = engine_with((struct hgm_opts){ .fault_threads = 2, .fill_window_bytes = MIB / 2 });
 	sink_clear(&s.sink, LENGTH);
-	field_make(&s.f, s.h, place, LENGTH, feed_source(s.feed), 0);
-	collapsing_watch(&s.f);
-	plan.addr = s.f.addr;
+	ram_make(&s.ram, s.h, backing, LENGTH, provider_source(s.provider), 0);
+	collapsing_watch(&s.ram);
+	plan.addr = s.ram.addr;
 	plan.stop = &stop;
 	assert_ok(hgm_start(s.h));
 	if (random_one_in(&s.random, 3)) /* fill alone for a while */
@@ -160,26 +160,26 @@ static void one_life(enum place place, enum feed_kind kind, bool whole)
 	if (whole) {
 		collapsing_refuse(0, 0, 1);
 		assert_ok(hgm_wait(s.h, WAIT_MS));
-		assert_pages(&contents, 0, plan.pages, s.f.addr);
+		assert_pages(&contents, 0, plan.pages, s.ram.addr);
 		assert_discarded_or_right(&s);
 		assert_pages(&contents, BLOCKS * BLOCK_PAGES, LENGTH / PAGE - BLOCKS * BLOCK_PAGES,
-			     s.f.addr + BLOCKS * 2 * MIB);
-		assert_int_equal(info_of(s.f.region).poisoned_bytes, 0);
+			     s.ram.addr + BLOCKS * 2 * MIB);
+		assert_int_equal(info_of(s.ram.region).poisoned_bytes, 0);
 	}
-	field_end(&s.f);
+	ram_end(&s.ram);
 	hgm_destroy(s.h);
-	feed_free(s.feed);
+	provider_free(s.provider);
 	free(s.sink.got);
 }
 
 static void lives(bool whole)
 {
-	static const enum place places[] = { PLACE_SHMEM, PLACE_FD, PLACE_MAPPING };
-	static const enum feed_kind kinds[] = { FEED_BLOCKING, FEED_LATER, FEED_SHORT,
-						FEED_MEMORY };
+	static const enum backing backings[] = { BACKING_SHMEM, BACKING_FD, BACKING_MAPPING };
+	static const enum provider_kind kinds[] = { PROVIDER_BLOCKING, PROVIDER_LATER,
+						    PROVIDER_SHORT, PROVIDER_MEMORY };
 
 	for (unsigned int i = 0; i < ROUNDS; i++)
-		one_life(places[i % 3], kinds[i % 4], whole);
+		one_life(backings[i % 3], kinds[i % 4], whole);
 }
 
 static void all_is_right(void **state)

@@ -49,56 +49,57 @@ static void read_and_exit(const char *addr)
 
 static void children_do_not_have_the_memory(void **state)
 {
-	enum place places[] = { PLACE_SHMEM, PLACE_SHMEM_LAZY, PLACE_ANON, PLACE_FD };
-	struct feed *feed = feed_make(FEED_NOW, &contents, 2 * MIB);
+	enum backing backings[] = { BACKING_SHMEM, BACKING_SHMEM_LAZY, BACKING_ANON, BACKING_FD };
+	struct provider *provider = provider_make(PROVIDER_NOW, &contents, 2 * MIB);
 	struct hgm *h = engine(1);
 
 	(void)state;
 	assert_ok(hgm_start(h));
-	for (size_t i = 0; i < sizeof(places) / sizeof(places[0]); i++) {
-		struct field f;
+	for (size_t i = 0; i < sizeof(backings) / sizeof(backings[0]); i++) {
+		struct ram ram;
 		uint8_t value;
 		int status;
 		pid_t pid;
 
-		field_make(&f, h, places[i], 2 * MIB, feed_source(feed), HGM_REGION_NO_FILL);
-		assert_int_equal(touch(f.addr, &value), 0);
+		ram_make(&ram, h, backings[i], 2 * MIB, provider_source(provider),
+			 HGM_REGION_NO_FILL);
+		assert_int_equal(touch(ram.addr, &value), 0);
 		pid = fork();
 		if (!pid)
-			read_and_exit(f.addr);
+			read_and_exit(ram.addr);
 		status = status_of(pid);
 		assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGSEGV);
 		pid = fork();
 		if (!pid)
-			read_and_exit(f.addr + MIB); /* it has not arrived */
+			read_and_exit(ram.addr + MIB); /* it has not arrived */
 		status = status_of(pid);
 		assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGSEGV);
-		assert_pages(&contents, 0, f.length / PAGE, f.addr);
-		field_end(&f);
+		assert_pages(&contents, 0, ram.length / PAGE, ram.addr);
+		ram_end(&ram);
 	}
 	hgm_destroy(h);
-	feed_free(feed);
+	provider_free(provider);
 }
 
 /* As hgm/engine.h promises, the copy of a caller's mapping has the pages that had arrived. */
 static void a_callers_mapping_is_copied(void **state)
 {
-	struct feed *feed = feed_make(FEED_NOW, &contents, 2 * MIB);
+	struct provider *provider = provider_make(PROVIDER_NOW, &contents, 2 * MIB);
 	struct hgm *h = engine(1);
-	struct field f;
+	struct ram ram;
 	int status;
 	pid_t pid;
 
 	(void)state;
 	assert_ok(hgm_start(h));
-	field_make(&f, h, PLACE_MAPPING_ANON, 2 * MIB, feed_source(feed), 0);
+	ram_make(&ram, h, BACKING_MAPPING_ANON, 2 * MIB, provider_source(provider), 0);
 	assert_ok(hgm_wait(h, 30000));
 	pid = fork();
 	if (!pid) {
 		char why[160];
 
-		for (uint64_t p = 0; p < f.length / PAGE; p++)
-			if (!words_right(&contents, p, (const uint64_t *)(f.addr + p * PAGE), -1,
+		for (uint64_t p = 0; p < ram.length / PAGE; p++)
+			if (!words_right(&contents, p, (const uint64_t *)(ram.addr + p * PAGE), -1,
 					 why))
 				_exit(1);
 		_exit(0);
@@ -106,24 +107,24 @@ static void a_callers_mapping_is_copied(void **state)
 	status = status_of(pid);
 	assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);
 	hgm_destroy(h);
-	field_release(&f);
-	feed_free(feed);
+	ram_release(&ram);
+	provider_free(provider);
 }
 
 static void the_parent_is_served_on(void **state)
 {
-	struct feed *feed = feed_make(FEED_LATER, &contents, 16 * MIB);
+	struct provider *provider = provider_make(PROVIDER_LATER, &contents, 16 * MIB);
 	_Atomic bool stop = false;
 	struct touchers touchers;
 	struct hgm *h = engine(2);
-	struct field f;
+	struct ram ram;
 	struct plan plan;
 
 	(void)state;
 	assert_ok(hgm_start(h));
-	field_make(&f, h, PLACE_SHMEM, 16 * MIB, feed_source(feed), HGM_REGION_NO_FILL);
+	ram_make(&ram, h, BACKING_SHMEM, 16 * MIB, provider_source(provider), HGM_REGION_NO_FILL);
 	plan = (struct plan){
-		.contents = &contents, .addr = f.addr, .pages = f.length / PAGE, .stop = &stop
+		.contents = &contents, .addr = ram.addr, .pages = ram.length / PAGE, .stop = &stop
 	};
 	touchers_start(&touchers, 2, &plan);
 	for (int i = 0; i < FORKS; i++) {
@@ -137,10 +138,10 @@ static void the_parent_is_served_on(void **state)
 	atomic_store(&stop, true);
 	touchers_join(&touchers);
 	assert_ok(hgm_wait(h, 30000));
-	assert_pages(&contents, 0, f.length / PAGE, f.addr);
-	field_end(&f);
+	assert_pages(&contents, 0, ram.length / PAGE, ram.addr);
+	ram_end(&ram);
 	hgm_destroy(h);
-	feed_free(feed);
+	provider_free(provider);
 }
 
 #define LOOK "HGM_TEST_LOOK"
@@ -187,15 +188,15 @@ __attribute__((constructor)) static void look(void)
 /* A program that the child executes finds none of the library's descriptors. */
 static void nothing_survives_exec(void **state)
 {
-	struct feed *feed = feed_make(FEED_FILE, &contents, 2 * MIB);
+	struct provider *provider = provider_make(PROVIDER_FILE, &contents, 2 * MIB);
 	struct hgm *h = engine(2);
-	struct field shmem, anon;
+	struct ram shmem, anon;
 	pid_t pid;
 
 	(void)state;
 	assert_ok(hgm_start(h));
-	field_make(&shmem, h, PLACE_SHMEM, 2 * MIB, feed_source(feed), 0);
-	field_make(&anon, h, PLACE_ANON, 2 * MIB, feed_source(feed), 0);
+	ram_make(&shmem, h, BACKING_SHMEM, 2 * MIB, provider_source(provider), 0);
+	ram_make(&anon, h, BACKING_ANON, 2 * MIB, provider_source(provider), 0);
 	assert_uint_in_range(count_of_the_library(), 4, 99);
 	pid = fork();
 	if (!pid) {
@@ -204,10 +205,10 @@ static void nothing_survives_exec(void **state)
 		_exit(127);
 	}
 	assert_int_equal(status_of(pid), 0);
-	field_end(&shmem);
-	field_end(&anon);
+	ram_end(&shmem);
+	ram_end(&anon);
 	hgm_destroy(h);
-	feed_free(feed);
+	provider_free(provider);
 }
 
 static const struct CMUnitTest tests[] = {

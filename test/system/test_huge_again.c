@@ -20,29 +20,29 @@
 #define COLLAPSE_US 3000
 
 static const struct contents contents = { .seed = 20 };
-static const enum place places[] = { PLACE_SHMEM, PLACE_SHMEM_LAZY, PLACE_ANON };
+static const enum backing backings[] = { BACKING_SHMEM, BACKING_SHMEM_LAZY, BACKING_ANON };
 
 struct trial {
-	struct feed *feed;
+	struct provider *provider;
 	struct hgm *h;
-	struct field f;
+	struct ram ram;
 };
 
-static void begin(struct trial *t, enum place place)
+static void begin(struct trial *t, enum backing backing)
 {
-	t->feed = feed_make(FEED_NOW, &contents, LENGTH);
+	t->provider = provider_make(PROVIDER_NOW, &contents, LENGTH);
 	t->h = engine(1);
-	field_make(&t->f, t->h, place, LENGTH, feed_source(t->feed), 0);
-	collapsing_watch(&t->f);
+	ram_make(&t->ram, t->h, backing, LENGTH, provider_source(t->provider), 0);
+	collapsing_watch(&t->ram);
 	assert_ok(hgm_start(t->h));
 }
 
 static void end(struct trial *t)
 {
-	assert_pages(&contents, 0, PAGES, t->f.addr);
-	field_end(&t->f);
+	assert_pages(&contents, 0, PAGES, t->ram.addr);
+	ram_end(&t->ram);
 	hgm_destroy(t->h);
-	feed_free(t->feed);
+	provider_free(t->provider);
 }
 
 static void by_dirty_tracking(struct trial *t)
@@ -50,7 +50,7 @@ static void by_dirty_tracking(struct trial *t)
 	struct hgm_dirty_opts o = { .size = sizeof(o), .flags = HGM_DIRTY_EXACT };
 	struct hgm_dirty *d;
 
-	assert_ok(hgm_dirty_start(&d, t->f.region, &o));
+	assert_ok(hgm_dirty_start(&d, t->ram.region, &o));
 	assert_ok(hgm_wait(t->h, WAIT_MS)); /* does not wait while it is tracked */
 	hgm_dirty_stop(d);
 }
@@ -74,17 +74,17 @@ static void by_snapshot(struct trial *t)
 
 static void waits(void (*split)(struct trial *t))
 {
-	for (size_t i = 0; i < sizeof(places) / sizeof(places[0]); i++) {
+	for (size_t i = 0; i < sizeof(backings) / sizeof(backings[0]); i++) {
 		struct trial t;
 
-		begin(&t, places[i]);
+		begin(&t, backings[i]);
 		assert_ok(hgm_wait(t.h, WAIT_MS));
 		assert_int_equal(progress_of(t.h).huge_bytes, LENGTH);
 		collapsing_take_us(COLLAPSE_US); /* so that none is huge before the check */
 		split(&t);
 		assert_ok(hgm_wait(t.h, WAIT_MS));
 		assert_int_equal(progress_of(t.h).huge_bytes, LENGTH);
-		assert_int_equal(info_of(t.f.region).left_split, 0);
+		assert_int_equal(info_of(t.ram.region).left_split, 0);
 		end(&t);
 	}
 }
@@ -119,25 +119,25 @@ static void minute_is_over(struct hgm *h)
 static void shortage_passes(void **state)
 {
 	(void)state;
-	for (size_t i = 0; i < sizeof(places) / sizeof(places[0]); i++) {
+	for (size_t i = 0; i < sizeof(backings) / sizeof(backings[0]); i++) {
 		struct trial t;
 
-		t.feed = feed_make(FEED_NOW, &contents, LENGTH);
+		t.provider = provider_make(PROVIDER_NOW, &contents, LENGTH);
 		t.h = engine(1);
-		field_make(&t.f, t.h, places[i], LENGTH, feed_source(t.feed), 0);
-		collapsing_watch(&t.f);
+		ram_make(&t.ram, t.h, backings[i], LENGTH, provider_source(t.provider), 0);
+		collapsing_watch(&t.ram);
 		collapsing_refuse(COLLAPSING_ALL_BLOCKS, -ENOMEM, 1);
 		assert_ok(hgm_start(t.h));
 		assert_ok(hgm_wait(t.h, WAIT_MS));
-		assert_int_equal(info_of(t.f.region).left_split, LENGTH / (2 * MIB));
-		assert_int_equal(info_of(t.f.region).collapse_error, -ENOMEM);
+		assert_int_equal(info_of(t.ram.region).left_split, LENGTH / (2 * MIB));
+		assert_int_equal(info_of(t.ram.region).collapse_error, -ENOMEM);
 		collapsing_refuse(0, 0, 1);
 		minute_is_over(t.h);
 		if (!eventually(is_huge, t.h, WAIT_MS))
 			fail_msg("%s: memory is free again, and %llu bytes are huge",
-				 place_names[places[i]],
+				 backing_names[backings[i]],
 				 (unsigned long long)progress_of(t.h).huge_bytes);
-		assert_int_equal(info_of(t.f.region).left_split, 0);
+		assert_int_equal(info_of(t.ram.region).left_split, 0);
 		end(&t);
 	}
 }
@@ -165,21 +165,21 @@ static void imported(void **state)
 			assert_int_equal(pwrite(o.fd, page, PAGE, (off_t)(p * PAGE)), PAGE);
 		}
 		free(page);
-		t.feed = feed_make(FEED_NOW, &contents, LENGTH);
+		t.provider = provider_make(PROVIDER_NOW, &contents, LENGTH);
 		t.h = engine(1);
-		o.source = feed_source(t.feed);
-		assert_ok(hgm_region_create(&t.f.region, t.h, &o));
-		t.f.addr = hgm_region_addr(t.f.region);
-		t.f.length = LENGTH;
-		t.f.fd = o.fd;
-		t.f.mapping = NULL;
-		collapsing_watch(&t.f);
+		o.source = provider_source(t.provider);
+		assert_ok(hgm_region_create(&t.ram.region, t.h, &o));
+		t.ram.addr = hgm_region_addr(t.ram.region);
+		t.ram.length = LENGTH;
+		t.ram.fd = o.fd;
+		t.ram.mapping = NULL;
+		collapsing_watch(&t.ram);
 		collapsing_needs_a_page();
-		assert_ok(hgm_region_import(t.f.region, 0, PAGES, map));
+		assert_ok(hgm_region_import(t.ram.region, 0, PAGES, map));
 		assert_ok(hgm_start(t.h));
-		assert_ok(hgm_region_collapse(t.f.region));
+		assert_ok(hgm_region_collapse(t.ram.region));
 		assert_ok(hgm_wait(t.h, WAIT_MS));
-		assert_int_equal(info_of(t.f.region).left_split, 0);
+		assert_int_equal(info_of(t.ram.region).left_split, 0);
 		assert_int_equal(progress_of(t.h).huge_bytes, LENGTH);
 		end(&t);
 	}

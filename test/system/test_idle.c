@@ -63,19 +63,19 @@ static void work_is_seen(void **state)
 	struct hgm *h = engine_with((struct hgm_opts){ .fault_threads = 1, .retries = 1000000 });
 	struct hgm_source *src;
 	struct waiter waiter;
-	struct field f;
+	struct ram ram;
 	uint64_t before;
 
 	(void)state;
 	watch("an engine that works", 60);
 	assert_ok(hgm_source_fn(&src, burns, NULL, NULL));
-	field_make(&f, h, PLACE_SHMEM, LENGTH, src, 0);
+	ram_make(&ram, h, BACKING_SHMEM, LENGTH, src, 0);
 	assert_ok(hgm_start(h));
-	waiter_start(&waiter, f.addr);
+	waiter_start(&waiter, ram.addr);
 	before = cpu_us();
 	nap_us(300000);
 	assert_true((cpu_us() - before) * 100 >= 300000);
-	field_end(&f);
+	ram_end(&ram);
 	waiter_join(&waiter);
 	hgm_destroy(h);
 	hgm_source_destroy(src);
@@ -84,58 +84,59 @@ static void work_is_seen(void **state)
 
 static void idle_when_complete(void **state)
 {
-	struct feed *feed = feed_make(FEED_LATER, &contents, LENGTH);
+	struct provider *provider = provider_make(PROVIDER_LATER, &contents, LENGTH);
 	struct hgm *h = engine(4);
-	struct field f;
+	struct ram ram;
 
 	(void)state;
 	watch("idle when complete", 60);
-	field_make(&f, h, PLACE_SHMEM, LENGTH, feed_source(feed), 0);
+	ram_make(&ram, h, BACKING_SHMEM, LENGTH, provider_source(provider), 0);
 	assert_ok(hgm_start(h));
-	assert_pages(&contents, 0, LENGTH / PAGE, f.addr);
+	assert_pages(&contents, 0, LENGTH / PAGE, ram.addr);
 	assert_ok(hgm_wait(h, WAIT_MS));
 	assert_idle(h, "complete");
-	field_end(&f);
+	ram_end(&ram);
 	hgm_destroy(h);
-	feed_free(feed);
+	provider_free(provider);
 	calm();
 }
 
 /* An engine that was started and touched, without fill, and a request that a source keeps. */
 static void idle_without_fill(void **state)
 {
-	struct feed *feed = feed_make(FEED_NEVER, &contents, LENGTH);
+	struct provider *provider = provider_make(PROVIDER_NEVER, &contents, LENGTH);
 	struct hgm *h = engine(4);
 	struct waiter waiter;
-	struct field f;
+	struct ram ram;
 
 	(void)state;
 	watch("idle without fill", 60);
-	feed_answer_below(feed, 200);
-	field_make(&f, h, PLACE_SHMEM_LAZY, LENGTH, feed_source(feed), HGM_REGION_NO_FILL);
+	provider_answer_below(provider, 200);
+	ram_make(&ram, h, BACKING_SHMEM_LAZY, LENGTH, provider_source(provider),
+		 HGM_REGION_NO_FILL);
 	assert_ok(hgm_start(h));
-	assert_pages(&contents, 0, 200, f.addr);
+	assert_pages(&contents, 0, 200, ram.addr);
 	assert_idle(h, "without fill");
-	waiter_start(&waiter, f.addr + MIB);
+	waiter_start(&waiter, ram.addr + MIB);
 	assert_idle(h, "while a source takes its time");
 	assert_int_equal(waiter.signal, -1);
-	field_end(&f);
+	ram_end(&ram);
 	waiter_join(&waiter);
 	assert_int_equal(waiter.signal, SIGSEGV);
 	hgm_destroy(h);
-	feed_free(feed);
+	provider_free(provider);
 	calm();
 }
 
 static bool is_huge_again(void *arg)
 {
-	const struct field *f = arg;
+	const struct ram *ram = arg;
 	uint64_t huge;
 
-	if (hgm_mapped_huge(f->addr, LENGTH, &huge))
-		huge = huge_in_smaps(f->addr, LENGTH);
+	if (hgm_mapped_huge(ram->addr, LENGTH, &huge))
+		huge = huge_in_smaps(ram->addr, LENGTH);
 	/* The library must know it, too. It may take a block that is split before that for huge. */
-	return huge >= LENGTH * 95 / 100 && info_of(f->region).huge_bytes >= LENGTH * 95 / 100;
+	return huge >= LENGTH * 95 / 100 && info_of(ram->region).huge_bytes >= LENGTH * 95 / 100;
 }
 
 enum blow {
@@ -145,13 +146,13 @@ enum blow {
 };
 
 /* Splits huge mappings as the kernel and callers do, and touches everything again. */
-static void strike(const struct field *f, enum blow blow)
+static void strike(const struct ram *ram, enum blow blow)
 {
 	for (uint64_t at = 0; at < LENGTH; at += 2 * MIB) {
-		char *page = f->addr + at + 9 * PAGE;
+		char *page = ram->addr + at + 9 * PAGE;
 
 		if (blow == DONTNEED_ALL) {
-			assert_int_equal(madvise(f->addr + at, 2 * MIB, MADV_DONTNEED), 0);
+			assert_int_equal(madvise(ram->addr + at, 2 * MIB, MADV_DONTNEED), 0);
 		} else if (blow == DONTNEED_PAGES) {
 			assert_int_equal(madvise(page, PAGE, MADV_DONTNEED), 0);
 		} else {
@@ -159,34 +160,34 @@ static void strike(const struct field *f, enum blow blow)
 			assert_int_equal(mprotect(page, PAGE, PROT_READ | PROT_WRITE), 0);
 		}
 	}
-	assert_pages(&contents, 0, LENGTH / PAGE, f->addr);
+	assert_pages(&contents, 0, LENGTH / PAGE, ram->addr);
 }
 
-static void falls_apart_and_heals(enum place place)
+static void falls_apart_and_heals(enum backing backing)
 {
-	struct feed *feed = feed_make(FEED_NOW, &contents, LENGTH);
+	struct provider *provider = provider_make(PROVIDER_NOW, &contents, LENGTH);
 	struct plan plan = { .contents = &contents, .pages = LENGTH / PAGE };
 	_Atomic bool stop = false;
 	struct touchers touchers;
 	struct hgm *h = engine(2);
-	struct field f;
+	struct ram ram;
 	uint64_t asked;
 
 	watch("blocks that fall apart", 60);
-	field_make(&f, h, place, LENGTH, feed_source(feed), 0);
-	plan.addr = f.addr;
+	ram_make(&ram, h, backing, LENGTH, provider_source(provider), 0);
+	plan.addr = ram.addr;
 	plan.stop = &stop;
 	assert_ok(hgm_start(h));
 	assert_ok(hgm_wait(h, WAIT_MS));
-	assert_huge(&f, place);
+	assert_huge(&ram, backing);
 	asked = stats_of(h).fill_requests + stats_of(h).faults_demand;
 	touchers_start(&touchers, 2, &plan);
 	for (int i = 0; i < 6; i++) {
-		strike(&f, (enum blow)(i % 3));
-		if (!eventually(is_huge_again, &f, 5000))
+		strike(&ram, (enum blow)(i % 3));
+		if (!eventually(is_huge_again, &ram, 5000))
 			fail_msg("%s: after blow %d of kind %d not huge again: %llu kB in smaps",
-				 place_names[place], i, i % 3,
-				 (unsigned long long)huge_in_smaps(f.addr, LENGTH) >> 10);
+				 backing_names[backing], i, i % 3,
+				 (unsigned long long)huge_in_smaps(ram.addr, LENGTH) >> 10);
 	}
 	atomic_store(&stop, true);
 	touchers_join(&touchers);
@@ -194,24 +195,24 @@ static void falls_apart_and_heals(enum place place)
 	/* Pages are mapped again, but never fetched again. */
 	assert_int_equal(stats_of(h).fill_requests + stats_of(h).faults_demand, asked);
 	assert_true(stats_of(h).faults_present > 0);
-	assert_int_equal(info_of(f.region).left_split, 0);
+	assert_int_equal(info_of(ram.region).left_split, 0);
 	assert_idle(h, "after blocks fell apart");
-	field_end(&f);
+	ram_end(&ram);
 	hgm_destroy(h);
-	feed_free(feed);
+	provider_free(provider);
 	calm();
 }
 
 static void shmem_heals(void **state)
 {
 	(void)state;
-	falls_apart_and_heals(PLACE_SHMEM);
+	falls_apart_and_heals(BACKING_SHMEM);
 }
 
 static void lazy_shmem_heals(void **state)
 {
 	(void)state;
-	falls_apart_and_heals(PLACE_SHMEM_LAZY);
+	falls_apart_and_heals(BACKING_SHMEM_LAZY);
 }
 
 static const struct CMUnitTest tests[] = {

@@ -21,7 +21,7 @@ static const unsigned int nths[] = { 0, 1, 7 };
 #define KNOWN_STEP 4
 
 /* The place, the call and the result that are tried at the moment. */
-static const struct inject_site *place;
+static const struct inject_site *backing;
 static unsigned int nth;
 static int result;
 static unsigned int runs, made, told;
@@ -57,7 +57,7 @@ static void in_due_form(int rc, const char *call)
 
 static void arm(void)
 {
-	inject_arm(place, nth, result);
+	inject_arm(backing, nth, result);
 }
 
 static void inject(const struct life *life)
@@ -65,7 +65,7 @@ static void inject(const struct life *life)
 	struct remains r = remains_take();
 
 	snprintf(lives_hooks.what, sizeof(lives_hooks.what), "%s: call %u of %s at %#llx: %s",
-		 life->name, nth, place->verb->name, (unsigned long long)inject_place(place),
+		 life->name, nth, backing->verb->name, (unsigned long long)inject_backing(backing),
 		 inject_result_name(result));
 	watch(lives_hooks.what, 240);
 	catch_faults();
@@ -136,12 +136,12 @@ static void live(const struct life *life)
 	for (unsigned int i = 0; i < count; i++) {
 		step = slow * (life->every ? life->every : 1);
 		step *= is_known(&sites[i]) && life->every ? KNOWN_STEP : 1;
-		place = &sites[i];
-		for (const int *error = place->verb->results; *error; error++)
-			for (unsigned int k = 0; k < NTHS && nths[k] < place->calls; k++) {
+		backing = &sites[i];
+		for (const int *error = backing->verb->results; *error; error++)
+			for (unsigned int k = 0; k < NTHS && nths[k] < backing->calls; k++) {
 				result = *error;
 				nth = nths[k];
-				if (at++ % step == 0 && !is_deadly(place, result))
+				if (at++ % step == 0 && !is_deadly(backing, result))
 					inject(life);
 			}
 	}

@@ -47,56 +47,56 @@ static int unlock_all(void **state)
 }
 
 /* No page is mapped before it is served. Each page faults, and each holds its contents. */
-static void on_demand(enum place place, uint32_t flags)
+static void on_demand(enum backing backing, uint32_t flags)
 {
-	struct feed *feed = feed_make(FEED_NOW, &contents, LENGTH);
+	struct provider *provider = provider_make(PROVIDER_NOW, &contents, LENGTH);
 	struct plan plan = { .contents = &contents, .pages = LENGTH / PAGE, .write = true };
 	struct touchers touchers;
 	struct hgm *h = engine(2);
-	struct field f;
+	struct ram ram;
 
-	field_make(&f, h, place, LENGTH, feed_source(feed), HGM_REGION_NO_FILL | flags);
-	plan.addr = f.addr;
+	ram_make(&ram, h, backing, LENGTH, provider_source(provider), HGM_REGION_NO_FILL | flags);
+	plan.addr = ram.addr;
 	assert_ok(hgm_start(h));
 	touchers_start(&touchers, 2, &plan);
 	touchers_join(&touchers);
 	if (!stats_of(h).faults_demand)
-		fail_msg("%s: nothing faulted", place_names[place]);
-	assert_int_equal(info_of(f.region).present_bytes, LENGTH);
-	assert_pages(&contents, 0, LENGTH / PAGE, f.addr);
-	field_end(&f);
+		fail_msg("%s: nothing faulted", backing_names[backing]);
+	assert_int_equal(info_of(ram.region).present_bytes, LENGTH);
+	assert_pages(&contents, 0, LENGTH / PAGE, ram.addr);
+	ram_end(&ram);
 	hgm_destroy(h);
-	feed_free(feed);
+	provider_free(provider);
 }
 
 /* The same without a touch. Memory that hgm_wait() reports as complete is right. */
-static void by_fill(enum place place)
+static void by_fill(enum backing backing)
 {
-	struct feed *feed = feed_make(FEED_LATER, &contents, LENGTH);
+	struct provider *provider = provider_make(PROVIDER_LATER, &contents, LENGTH);
 	struct hgm *h = engine(1);
-	struct field f;
+	struct ram ram;
 
-	field_make(&f, h, place, LENGTH, feed_source(feed), 0);
+	ram_make(&ram, h, backing, LENGTH, provider_source(provider), 0);
 	assert_ok(hgm_start(h));
 	assert_ok(hgm_wait(h, WAIT_MS));
-	assert_pages(&contents, 0, LENGTH / PAGE, f.addr);
-	field_end(&f);
+	assert_pages(&contents, 0, LENGTH / PAGE, ram.addr);
+	ram_end(&ram);
 	hgm_destroy(h);
-	feed_free(feed);
+	provider_free(provider);
 }
 
-static void serves(enum place place)
+static void serves(enum backing backing)
 {
-	const char *lacking = place_lacking(place, LENGTH);
+	const char *lacking = backing_lacking(backing, LENGTH);
 
 	if (!lacking)
 		lacking = lock_all();
 	if (lacking)
 		test_skip("%s", lacking);
-	watch(place_names[place], 60);
-	on_demand(place, 0);
-	on_demand(place, HGM_REGION_NO_COLLAPSE);
-	by_fill(place);
+	watch(backing_names[backing], 60);
+	on_demand(backing, 0);
+	on_demand(backing, HGM_REGION_NO_COLLAPSE);
+	by_fill(backing);
 }
 
 /* The value of @key in /proc/self/status, in KiB of the process's memory. */
@@ -118,95 +118,95 @@ static uint64_t status_kib(const char *key)
  * Untouched memory is not allocated, however the process locks: neither guest memory nor the
  * library's own.
  */
-static void stays_lazy(enum place place, uint64_t most_kib)
+static void stays_lazy(enum backing backing, uint64_t most_kib)
 {
 	const uint64_t length = 256 * MIB;
-	struct feed *feed = feed_make(FEED_NOW, &contents, length);
+	struct provider *provider = provider_make(PROVIDER_NOW, &contents, length);
 	const char *lacking = lock_all();
 	uint64_t before, after;
 	struct hgm *h;
-	struct field f;
+	struct ram ram;
 
 	if (lacking)
 		test_skip("%s", lacking);
-	watch(place_names[place], 60);
+	watch(backing_names[backing], 60);
 	before = status_kib("RssAnon:") + status_kib("RssShmem:");
 	h = engine(2);
-	field_make(&f, h, place, length, feed_source(feed), HGM_REGION_NO_FILL);
+	ram_make(&ram, h, backing, length, provider_source(provider), HGM_REGION_NO_FILL);
 	assert_ok(hgm_start(h));
 	after = status_kib("RssAnon:") + status_kib("RssShmem:");
 	if (after > before + most_kib)
 		fail_msg("%s: %llu KiB came with a region of which nothing was touched",
-			 place_names[place], (unsigned long long)(after - before));
+			 backing_names[backing], (unsigned long long)(after - before));
 	/* Pages that have arrived are locked, as the process wants. */
 	before = status_kib("VmLck:");
-	assert_pages(&contents, 0, 1, f.addr);
+	assert_pages(&contents, 0, 1, ram.addr);
 	assert_true(before >= length >> 10);
-	field_end(&f);
+	ram_end(&ram);
 	hgm_destroy(h);
-	feed_free(feed);
+	provider_free(provider);
 }
 
 static void lazy_stays_lazy(void **state)
 {
 	(void)state;
 	/* The threads' stacks, liburcu's of RLIMIT_STACK among them. */
-	stays_lazy(PLACE_SHMEM_LAZY, 40 << 10);
-	stays_lazy(PLACE_ANON, 40 << 10);
+	stays_lazy(BACKING_SHMEM_LAZY, 40 << 10);
+	stays_lazy(BACKING_ANON, 40 << 10);
 }
 
 static void shmem(void **state)
 {
 	(void)state;
-	serves(PLACE_SHMEM);
+	serves(BACKING_SHMEM);
 }
 
 static void shmem_lazy(void **state)
 {
 	(void)state;
-	serves(PLACE_SHMEM_LAZY);
+	serves(BACKING_SHMEM_LAZY);
 }
 
 static void anon(void **state)
 {
 	(void)state;
-	serves(PLACE_ANON);
+	serves(BACKING_ANON);
 }
 
 static void hugetlb(void **state)
 {
 	(void)state;
-	serves(PLACE_HUGETLB_2M);
+	serves(BACKING_HUGETLB_2M);
 }
 
 static void callers_file(void **state)
 {
 	(void)state;
-	serves(PLACE_FD);
+	serves(BACKING_FD);
 }
 
 static void callers_file_lazy(void **state)
 {
 	(void)state;
-	serves(PLACE_FD_LAZY);
+	serves(BACKING_FD_LAZY);
 }
 
 static void callers_mapping(void **state)
 {
 	(void)state;
-	serves(PLACE_MAPPING);
+	serves(BACKING_MAPPING);
 }
 
 static void callers_anonymous_mapping(void **state)
 {
 	(void)state;
-	serves(PLACE_MAPPING_ANON);
+	serves(BACKING_MAPPING_ANON);
 }
 
 static void callers_hugetlb(void **state)
 {
 	(void)state;
-	serves(PLACE_FD_HUGETLB_2M);
+	serves(BACKING_FD_HUGETLB_2M);
 }
 
 #define CASE(fn) cmocka_unit_test_teardown(fn, unlock_all)

@@ -163,22 +163,22 @@ static struct hgm_source *source_of(struct bad *bad)
 
 static void regions_say_what_they_are(void **state)
 {
-	struct feed *feed = feed_make(FEED_NOW, &contents, LENGTH);
+	struct provider *provider = provider_make(PROVIDER_NOW, &contents, LENGTH);
 	struct hgm *h = engine_heard((struct hgm_opts){ .fault_threads = 1 });
 	const char *line = NULL;
-	struct field f;
+	struct ram ram;
 
 	(void)state;
 	assert_int_equal(lines_with(HGM_LOG_INFO, "1 fault threads", &line), 1);
-	field_make(&f, h, PLACE_SHMEM_LAZY, LENGTH, feed_source(feed), 0);
+	ram_make(&ram, h, BACKING_SHMEM_LAZY, LENGTH, provider_source(provider), 0);
 	assert_int_equal(lines_with(HGM_LOG_INFO, "region of 4096 KiB", &line), 1);
-	assert_non_null(strstr(line, info_of(f.region).sentence));
+	assert_non_null(strstr(line, info_of(ram.region).sentence));
 	assert_ok(hgm_start(h));
 	assert_ok(hgm_wait(h, 30000));
 	assert_int_equal(lines(), 2); /* all went well, so there are no more lines */
-	field_end(&f);
+	ram_end(&ram);
 	hgm_destroy(h);
-	feed_free(feed);
+	provider_free(provider);
 }
 
 /* The failure may be over before it is logged. */
@@ -195,10 +195,10 @@ static void levels_are_kept(void **state)
 	struct hgm *h =
 		engine_heard((struct hgm_opts){ .fault_threads = 1, .log_level = HGM_LOG_WARNING });
 	const char *line = NULL;
-	struct field f;
+	struct ram ram;
 
 	(void)state;
-	field_make(&f, h, PLACE_ANON, LENGTH, src, 0);
+	ram_make(&ram, h, BACKING_ANON, LENGTH, src, 0);
 	assert_ok(hgm_start(h));
 	assert_ok(hgm_wait(h, 30000));
 	assert_true(eventually(some_line, NULL, 5000));
@@ -206,18 +206,18 @@ static void levels_are_kept(void **state)
 	assert_int_equal(lines(), 1);
 	assert_non_null(strstr(line, "source: "));
 	assert_non_null(strstr(line, "try 1"));
-	field_end(&f);
+	ram_end(&ram);
 	hgm_destroy(h);
 	hgm_source_destroy(src);
 }
 
 /* Only a page that a thread waits for is given up. */
-static void touch_bad(const struct field *f)
+static void touch_bad(const struct ram *ram)
 {
 	uint8_t value;
 
 	for (uint64_t p = LENGTH / PAGE / 2; p < LENGTH / PAGE; p++)
-		assert_int_equal(touch(f->addr + p * PAGE, &value), SIGBUS);
+		assert_int_equal(touch(ram->addr + p * PAGE, &value), SIGBUS);
 }
 
 /* Hundreds of pages fail permanently. Each kind is logged once a second and counts the rest. */
@@ -230,13 +230,13 @@ static void failures_are_told_without_a_flood(void **state)
 		.retries = 1, .retry_first_us = 100, .outage_ms = HGM_OUTAGE_NEVER });
 	const char *line = NULL;
 	unsigned int n;
-	struct field f;
+	struct ram ram;
 
 	(void)state;
 	skip_unless(KERNEL_POISON);
-	field_make(&f, h, PLACE_SHMEM, LENGTH, src, 0);
+	ram_make(&ram, h, BACKING_SHMEM, LENGTH, src, 0);
 	assert_ok(hgm_start(h));
-	touch_bad(&f);
+	touch_bad(&ram);
 	n = lines_with(HGM_LOG_WARNING, "source: ECONNRESET", &line);
 	seconds = (now_us() - start) / 1000000;
 	assert_uint_in_range(n, 1, seconds + 1);
@@ -246,12 +246,12 @@ static void failures_are_told_without_a_flood(void **state)
 	assert_true(stats_of(h).poisoned_pages >= 256);
 	/* The next line reports those that were left out. */
 	nap_us(1100000);
-	hgm_region_destroy(f.region);
-	field_make(&f, h, PLACE_SHMEM, LENGTH, src, 0);
-	touch_bad(&f);
+	hgm_region_destroy(ram.region);
+	ram_make(&ram, h, BACKING_SHMEM, LENGTH, src, 0);
+	touch_bad(&ram);
 	assert_uint_in_range(lines_with(HGM_LOG_ERROR, "more like this since the last one)", &line),
 			     1, 100);
-	field_end(&f);
+	ram_end(&ram);
 	hgm_destroy(h);
 	hgm_source_destroy(src);
 }
@@ -274,20 +274,20 @@ static void impossible_answers_are_told(void **state)
 	struct hgm *h = engine_heard((struct hgm_opts){ .retry_first_us = 100 });
 	struct hgm_source *src;
 	const char *line = NULL;
-	struct field f;
+	struct ram ram;
 
 	(void)state;
 	atomic_store(&odd_answers, 0);
 	assert_ok(hgm_source_fn(&src, odd_read, NULL, NULL));
-	field_make(&f, h, PLACE_SHMEM, LENGTH, src, 0);
+	ram_make(&ram, h, BACKING_SHMEM, LENGTH, src, 0);
 	assert_ok(hgm_start(h));
 	assert_ok(hgm_wait(h, 60000));
-	assert_pages(&contents, 0, LENGTH / PAGE, f.addr);
+	assert_pages(&contents, 0, LENGTH / PAGE, ram.addr);
 	assert_int_equal(lines_with(HGM_LOG_ERROR,
 				    "source: 1 is not a valid answer to a request of ", &line),
 			 1);
 	assert_int_equal(lines_with(HGM_LOG_WARNING, "source: EIO", &line), 1);
-	field_end(&f);
+	ram_end(&ram);
 	hgm_destroy(h);
 	hgm_source_destroy(src);
 }
@@ -303,47 +303,47 @@ static void pages_that_stay_missing_are_told(void **state)
 	struct hgm_source *src = source_of(&bad);
 	const char *line = NULL;
 	struct waiter waiter;
-	struct field f;
+	struct ram ram;
 	struct hgm *h;
 
 	(void)state;
 	lesser.uffd_poison = no_poison;
 	h = engine_heard(
 		(struct hgm_opts){ .retries = HGM_RETRY_NEVER, .outage_ms = HGM_OUTAGE_NEVER });
-	field_make(&f, h, PLACE_SHMEM, LENGTH, src, 0);
+	ram_make(&ram, h, BACKING_SHMEM, LENGTH, src, 0);
 	assert_ok(hgm_start(h));
-	waiter_start(&waiter, f.addr + LENGTH - PAGE);
+	waiter_start(&waiter, ram.addr + LENGTH - PAGE);
 	assert_true(eventually(has_given_up, &line, 10000));
 	assert_non_null(strstr(line, "4 KiB"));
 	atomic_store(&bad.times, 0);
 	assert_ok(hgm_wait(h, 30000));
 	waiter_join(&waiter);
 	assert_int_equal(waiter.signal, 0);
-	field_end(&f);
+	ram_end(&ram);
 	hgm_destroy(h);
 	hgm_source_destroy(src);
 }
 
 static void blocks_that_stay_split_are_told(void **state)
 {
-	struct feed *feed = feed_make(FEED_NOW, &contents, LENGTH);
+	struct provider *provider = provider_make(PROVIDER_NOW, &contents, LENGTH);
 	const char *line = NULL;
-	struct field f;
+	struct ram ram;
 	struct hgm *h;
 
 	(void)state;
 	lesser.madvise = no_collapse;
 	h = engine_heard((struct hgm_opts){ .fault_threads = 1, .log_level = HGM_LOG_WARNING });
-	field_make(&f, h, PLACE_SHMEM_LAZY, LENGTH, feed_source(feed), 0);
+	ram_make(&ram, h, BACKING_SHMEM_LAZY, LENGTH, provider_source(provider), 0);
 	assert_ok(hgm_start(h));
 	assert_ok(hgm_wait(h, 30000));
-	assert_int_equal(info_of(f.region).left_split, 2);
+	assert_int_equal(info_of(ram.region).left_split, 2);
 	assert_uint_in_range(lines_with(HGM_LOG_WARNING, "block of 2 MiB", &line), 1, 2);
 	assert_non_null(strstr(line, "EINVAL"));
 	assert_int_equal(lines_with(HGM_LOG_INFO, "", &line), 0);
-	field_end(&f);
+	ram_end(&ram);
 	hgm_destroy(h);
-	feed_free(feed);
+	provider_free(provider);
 }
 
 static int64_t full_disk(void *user, const void *buf, uint64_t length, uint64_t offset)
@@ -357,16 +357,16 @@ static int64_t full_disk(void *user, const void *buf, uint64_t length, uint64_t 
 
 static void snapshots_that_fail_are_told(void **state)
 {
-	struct feed *feed = feed_make(FEED_NOW, &contents, LENGTH);
+	struct provider *provider = provider_make(PROVIDER_NOW, &contents, LENGTH);
 	struct hgm_snapshot_opts opts = { .size = sizeof(opts), .write = full_disk };
 	const char *line = NULL;
 	struct hgm_snapshot *s;
-	struct field f;
+	struct ram ram;
 	struct hgm *h;
 
 	(void)state;
 	h = engine_heard((struct hgm_opts){ .fault_threads = 1, .log_level = HGM_LOG_WARNING });
-	field_make(&f, h, PLACE_ANON, LENGTH, feed_source(feed), 0);
+	ram_make(&ram, h, BACKING_ANON, LENGTH, provider_source(provider), 0);
 	assert_ok(hgm_start(h));
 	assert_ok(hgm_wait(h, 30000));
 	for (unsigned int i = 0; i < 2; i++) { /* one fails; one is cancelled and not logged */
@@ -377,16 +377,16 @@ static void snapshots_that_fail_are_told(void **state)
 		assert_int_equal(lines_with(HGM_LOG_WARNING, "snapshot failed: ENOSPC", &line), 1);
 		assert_int_equal(lines(), 1);
 	}
-	field_end(&f);
+	ram_end(&ram);
 	hgm_destroy(h);
-	feed_free(feed);
+	provider_free(provider);
 }
 
 static void a_lesser_userfaultfd_is_told(void **state)
 {
-	struct feed *feed = feed_make(FEED_NOW, &contents, LENGTH);
+	struct provider *provider = provider_make(PROVIDER_NOW, &contents, LENGTH);
 	const char *line = NULL;
-	struct field f;
+	struct ram ram;
 	struct hgm *h;
 
 	(void)state;
@@ -398,12 +398,12 @@ static void a_lesser_userfaultfd_is_told(void **state)
 		h = engine_heard(
 			(struct hgm_opts){ .fault_threads = 1, .flags = HGM_ALLOW_USER_MODE_ONLY });
 		assert_int_equal(lines_with(HGM_LOG_WARNING, "user mode only", &line), lesser_one);
-		field_make(&f, h, PLACE_ANON, LENGTH, feed_source(feed), 0);
-		assert_int_equal(info_of(f.region).user_mode_only, lesser_one);
-		field_end(&f);
+		ram_make(&ram, h, BACKING_ANON, LENGTH, provider_source(provider), 0);
+		assert_int_equal(info_of(ram.region).user_mode_only, lesser_one);
+		ram_end(&ram);
 		hgm_destroy(h);
 	}
-	feed_free(feed);
+	provider_free(provider);
 }
 
 static void options_are_checked(void **state)

@@ -86,20 +86,20 @@ static bool some_fail(void *h)
 }
 
 /* Fill gives up no page, however long the outage takes. The source is asked only now and then. */
-static void fill_loses_nothing(enum place place, int error, bool later, uint32_t source_flags,
+static void fill_loses_nothing(enum backing backing, int error, bool later, uint32_t source_flags,
 			       bool prefetch)
 {
 	struct distant d = {
 		.away = true, .error = error, .from = 700, .later = later, .scribbles = later
 	};
 	struct hgm *h = engine_with((struct hgm_opts){ .retries = 1, .outage_ms = 1 });
-	struct field f;
+	struct ram ram;
 
 	watch("fill through an outage", 60);
 	distant_make(&d, source_flags);
-	field_make(&f, h, place, LENGTH, d.source, prefetch ? HGM_REGION_NO_FILL : 0);
+	ram_make(&ram, h, backing, LENGTH, d.source, prefetch ? HGM_REGION_NO_FILL : 0);
 	if (prefetch)
-		assert_ok(hgm_region_prefetch(f.region, 0, LENGTH));
+		assert_ok(hgm_region_prefetch(ram.region, 0, LENGTH));
 	assert_ok(hgm_start(h));
 	assert_true(eventually(has_failed, &d, 5000));
 	nap_us(150000);
@@ -114,8 +114,8 @@ static void fill_loses_nothing(enum place place, int error, bool later, uint32_t
 	assert_ok(hgm_wait(h, WAIT_MS));
 	assert_int_equal(progress_of(h).poisoned_bytes, 0);
 	assert_int_equal(progress_of(h).failing_requests, 0);
-	assert_pages(&contents, 0, LENGTH / PAGE, f.addr);
-	field_end(&f);
+	assert_pages(&contents, 0, LENGTH / PAGE, ram.addr);
+	ram_end(&ram);
 	hgm_destroy(h);
 	hgm_source_destroy(d.source);
 	calm();
@@ -124,21 +124,21 @@ static void fill_loses_nothing(enum place place, int error, bool later, uint32_t
 static void fill_rides_out(void **state)
 {
 	(void)state;
-	fill_loses_nothing(PLACE_SHMEM, -EIO, false, 0, false);
-	fill_loses_nothing(PLACE_SHMEM, -ENOTCONN, true, 0, false);
-	fill_loses_nothing(PLACE_SHMEM_LAZY, -EIO, false, HGM_SOURCE_BLOCKING, false);
-	fill_loses_nothing(PLACE_ANON, -ETIMEDOUT, true, 0, false);
-	fill_loses_nothing(PLACE_SHMEM, -EIO, false, 0, true);
-	fill_loses_nothing(PLACE_ANON, -EIO, true, 0, true);
+	fill_loses_nothing(BACKING_SHMEM, -EIO, false, 0, false);
+	fill_loses_nothing(BACKING_SHMEM, -ENOTCONN, true, 0, false);
+	fill_loses_nothing(BACKING_SHMEM_LAZY, -EIO, false, HGM_SOURCE_BLOCKING, false);
+	fill_loses_nothing(BACKING_ANON, -ETIMEDOUT, true, 0, false);
+	fill_loses_nothing(BACKING_SHMEM, -EIO, false, 0, true);
+	fill_loses_nothing(BACKING_ANON, -EIO, true, 0, true);
 }
 
 static void fill_rides_out_hugetlb(void **state)
 {
 	(void)state;
-	if (place_lacking(PLACE_HUGETLB_2M, LENGTH))
-		test_skip("%s", place_lacking(PLACE_HUGETLB_2M, LENGTH));
-	fill_loses_nothing(PLACE_HUGETLB_2M, -EIO, false, 0, false);
-	fill_loses_nothing(PLACE_HUGETLB_2M, -EIO, true, 0, false);
+	if (backing_lacking(BACKING_HUGETLB_2M, LENGTH))
+		test_skip("%s", backing_lacking(BACKING_HUGETLB_2M, LENGTH));
+	fill_loses_nothing(BACKING_HUGETLB_2M, -EIO, false, 0, false);
+	fill_loses_nothing(BACKING_HUGETLB_2M, -EIO, true, 0, false);
 }
 
 /*
@@ -160,20 +160,20 @@ static bool asks_again_soon(void *arg)
 }
 
 /* A thread waits through an outage that is longer than all retries. */
-static void demand_waits(enum place place, int error)
+static void demand_waits(enum backing backing, int error)
 {
 	struct distant d = { .away = true, .error = error };
 	struct hgm *h = engine_with((struct hgm_opts){
 		.fault_threads = 1, .retries = 1, .retry_first_us = 500, .outage_ms = 60000 });
 	struct waiter waiter;
-	struct field f;
+	struct ram ram;
 	uint64_t back;
 
 	watch("demand through an outage", 60);
 	distant_make(&d, 0);
-	field_make(&f, h, place, LENGTH, d.source, HGM_REGION_NO_FILL);
+	ram_make(&ram, h, backing, LENGTH, d.source, HGM_REGION_NO_FILL);
 	assert_ok(hgm_start(h));
-	waiter_start(&waiter, f.addr + 33 * PAGE);
+	waiter_start(&waiter, ram.addr + 33 * PAGE);
 	assert_true(eventually(has_failed_demand, &d, 5000));
 	assert_true(eventually(asks_again_soon, h, WAIT_MS));
 	assert_int_equal(atomic_load(&waiter.signal), -1);
@@ -182,10 +182,10 @@ static void demand_waits(enum place place, int error)
 	waiter_join(&waiter);
 	assert_int_equal(waiter.signal, 0);
 	if (now_us() - back > SOON_US)
-		fail_msg("%s: served %llu ms after the source was back", place_names[place],
+		fail_msg("%s: served %llu ms after the source was back", backing_names[backing],
 			 (unsigned long long)(now_us() - back) / 1000);
 	assert_int_equal(stats_of(h).poisoned_pages, 0);
-	field_end(&f);
+	ram_end(&ram);
 	hgm_destroy(h);
 	hgm_source_destroy(d.source);
 	calm();
@@ -194,9 +194,9 @@ static void demand_waits(enum place place, int error)
 static void demand_rides_out(void **state)
 {
 	(void)state;
-	demand_waits(PLACE_SHMEM, -ENOTCONN);
-	demand_waits(PLACE_ANON, -ETIMEDOUT);
-	demand_waits(PLACE_SHMEM_LAZY, -EAGAIN);
+	demand_waits(BACKING_SHMEM, -ENOTCONN);
+	demand_waits(BACKING_ANON, -ETIMEDOUT);
+	demand_waits(BACKING_SHMEM_LAZY, -EAGAIN);
 }
 
 /*
@@ -208,20 +208,20 @@ static void given_up_after(uint64_t outage_ms, uint64_t least_us)
 	struct distant d = { .away = true, .error = -ECONNRESET };
 	struct hgm *h = engine_with((struct hgm_opts){
 		.fault_threads = 1, .retries = 1, .retry_first_us = 500, .outage_ms = outage_ms });
-	struct field f;
+	struct ram ram;
 	uint64_t began;
 	uint8_t value;
 
 	watch("an outage too long", 60);
 	distant_make(&d, 0);
-	field_make(&f, h, PLACE_SHMEM, LENGTH, d.source, HGM_REGION_NO_FILL);
+	ram_make(&ram, h, BACKING_SHMEM, LENGTH, d.source, HGM_REGION_NO_FILL);
 	assert_ok(hgm_start(h));
 	began = now_us();
-	assert_int_equal(touch(f.addr + 5 * PAGE, &value), SIGBUS);
+	assert_int_equal(touch(ram.addr + 5 * PAGE, &value), SIGBUS);
 	assert_true(now_us() - began >= least_us);
 	if (!least_us)
 		assert_int_equal(atomic_load(&d.failed), 2);
-	field_end(&f);
+	ram_end(&ram);
 	hgm_destroy(h);
 	hgm_source_destroy(d.source);
 	calm();
@@ -261,27 +261,27 @@ static void a_good_answer_ends_all_waiting(void **state)
 	struct hgm *h =
 		engine_with((struct hgm_opts){ .fault_threads = 1, .retry_first_us = 1000000 });
 	struct waiter waiter;
-	struct field f;
+	struct ram ram;
 	uint64_t well;
 	uint8_t value;
 
 	(void)state;
 	watch("the source is well again", 60);
 	distant_make(&d, 0);
-	field_make(&f, h, PLACE_SHMEM, LENGTH, d.source, HGM_REGION_NO_FILL);
+	ram_make(&ram, h, BACKING_SHMEM, LENGTH, d.source, HGM_REGION_NO_FILL);
 	assert_ok(hgm_start(h));
-	waiter_start(&waiter, f.addr + 33 * PAGE);
+	waiter_start(&waiter, ram.addr + 33 * PAGE);
 	assert_true(eventually(has_failed_demand, &d, 5000));
 	nap_us(20000);
 	atomic_store(&d.away, false);
 	well = now_us();
-	assert_int_equal(touch(f.addr + 99 * PAGE, &value), 0);
+	assert_int_equal(touch(ram.addr + 99 * PAGE, &value), 0);
 	waiter_join(&waiter);
 	assert_int_equal(waiter.signal, 0);
 	if (now_us() - well > SOON_US)
 		fail_msg("served %llu ms after the source was seen to be well",
 			 (unsigned long long)(now_us() - well) / 1000);
-	field_end(&f);
+	ram_end(&ram);
 	hgm_destroy(h);
 	hgm_source_destroy(d.source);
 	calm();
@@ -293,32 +293,32 @@ static void a_good_answer_ends_all_waiting(void **state)
  */
 static void a_touch_of_what_fill_failed_for(void **state)
 {
-	static const enum place places[] = { PLACE_SHMEM, PLACE_SHMEM_LAZY, PLACE_ANON };
+	static const enum backing backings[] = { BACKING_SHMEM, BACKING_SHMEM_LAZY, BACKING_ANON };
 
 	(void)state;
 	for (unsigned int i = 0; i < 3; i++) {
 		struct distant d = { .away = true, .error = -EIO, .scribbles = true };
 		struct hgm *h = engine_with(
 			(struct hgm_opts){ .fault_threads = 1, .retry_first_us = 1000000 });
-		struct field f;
+		struct ram ram;
 		uint64_t began;
 		uint8_t value;
 
 		watch("a touch of what fill has failed for", 60);
 		distant_make(&d, 0);
-		field_make(&f, h, places[i], LENGTH, d.source, 0);
+		ram_make(&ram, h, backings[i], LENGTH, d.source, 0);
 		assert_ok(hgm_start(h));
 		assert_true(eventually(has_failed, &d, 5000));
 		nap_us(20000);
 		atomic_store(&d.away, false);
 		began = now_us();
-		assert_int_equal(touch(f.addr, &value), 0);
+		assert_int_equal(touch(ram.addr, &value), 0);
 		if (now_us() - began > SOON_US)
-			fail_msg("%s: a touch waited %llu ms for fill", place_names[places[i]],
+			fail_msg("%s: a touch waited %llu ms for fill", backing_names[backings[i]],
 				 (unsigned long long)(now_us() - began) / 1000);
 		assert_ok(hgm_wait(h, WAIT_MS));
-		assert_pages(&contents, 0, LENGTH / PAGE, f.addr);
-		field_end(&f);
+		assert_pages(&contents, 0, LENGTH / PAGE, ram.addr);
+		ram_end(&ram);
 		hgm_destroy(h);
 		hgm_source_destroy(d.source);
 		calm();
@@ -346,43 +346,43 @@ static void want_poison(struct hgm *h, uint64_t bytes)
 }
 
 /* Pages that were given up, some of them consecutive, are requested again. */
-static void had_again(enum place place, bool fills)
+static void had_again(enum backing backing, bool fills)
 {
 	static const uint64_t lost[] = { 3, 70, 71, 72, 511 };
 	struct distant d = { .away = true, .error = -EIO, .scribbles = true };
 	struct hgm *h = engine_with(
 		(struct hgm_opts){ .fault_threads = 1, .retries = 1, .retry_first_us = 100 });
-	bool whole = place >= PLACES_SMALL;
-	struct field f;
+	bool whole = backing >= BACKINGS_SMALL;
+	struct ram ram;
 	uint8_t value;
 
 	watch("pages that were given up", 60);
 	distant_make(&d, 0);
-	field_make(&f, h, place, LENGTH, d.source, fills ? 0 : HGM_REGION_NO_FILL);
+	ram_make(&ram, h, backing, LENGTH, d.source, fills ? 0 : HGM_REGION_NO_FILL);
 	assert_ok(hgm_start(h));
 	for (unsigned int i = 0; i < sizeof(lost) / sizeof(lost[0]); i++)
-		assert_int_equal(touch(f.addr + lost[i] * PAGE, &value), SIGBUS);
+		assert_int_equal(touch(ram.addr + lost[i] * PAGE, &value), SIGBUS);
 	want_poison(h,
 		    whole ? 2 * MIB : 5 * PAGE); /* all pages of the block, one after the other */
 	/* The source is still away. The retry loses nothing. */
-	assert_ok(hgm_region_retry(f.region));
+	assert_ok(hgm_region_retry(ram.region));
 	assert_int_equal(progress_of(h).poisoned_bytes, 0);
-	assert_int_equal(touch(f.addr + 70 * PAGE, &value), SIGBUS);
+	assert_int_equal(touch(ram.addr + 70 * PAGE, &value), SIGBUS);
 	want_poison(h, whole ? 2 * MIB : PAGE);
 	atomic_store(&d.away, false);
-	assert_int_equal(touch(f.addr + 70 * PAGE, &value), SIGBUS);
-	assert_ok(hgm_region_retry(f.region));
+	assert_int_equal(touch(ram.addr + 70 * PAGE, &value), SIGBUS);
+	assert_ok(hgm_region_retry(ram.region));
 	assert_int_equal(progress_of(h).poisoned_bytes, 0);
 	if (fills) {
 		assert_ok(hgm_wait(h, WAIT_MS));
-		assert_int_equal(info_of(f.region).present_bytes, LENGTH);
+		assert_int_equal(info_of(ram.region).present_bytes, LENGTH);
 	}
-	assert_pages(&contents, 0, LENGTH / PAGE, f.addr);
-	if (fills && place_can_be_huge(place))
-		assert_huge(&f, place);
+	assert_pages(&contents, 0, LENGTH / PAGE, ram.addr);
+	if (fills && backing_can_be_huge(backing))
+		assert_huge(&ram, backing);
 	assert_ok(hgm_wait(h, WAIT_MS));
-	assert_ok(hgm_region_retry(f.region)); /* nothing to do */
-	field_end(&f);
+	assert_ok(hgm_region_retry(ram.region)); /* nothing to do */
+	ram_end(&ram);
 	hgm_destroy(h);
 	hgm_source_destroy(d.source);
 	calm();
@@ -392,9 +392,9 @@ static void given_up_and_had_again(void **state)
 {
 	(void)state;
 	skip_unless(KERNEL_POISON);
-	for (int place = 0; place < PLACES_SMALL; place++) {
-		had_again((enum place)place, true);
-		had_again((enum place)place, false);
+	for (int backing = 0; backing < BACKINGS_SMALL; backing++) {
+		had_again((enum backing)backing, true);
+		had_again((enum backing)backing, false);
 	}
 }
 
@@ -402,10 +402,10 @@ static void given_up_and_had_again_hugetlb(void **state)
 {
 	(void)state;
 	skip_unless(KERNEL_POISON);
-	if (place_lacking(PLACE_HUGETLB_2M, LENGTH))
-		test_skip("%s", place_lacking(PLACE_HUGETLB_2M, LENGTH));
-	had_again(PLACE_HUGETLB_2M, false);
-	had_again(PLACE_FD_HUGETLB_2M, false);
+	if (backing_lacking(BACKING_HUGETLB_2M, LENGTH))
+		test_skip("%s", backing_lacking(BACKING_HUGETLB_2M, LENGTH));
+	had_again(BACKING_HUGETLB_2M, false);
+	had_again(BACKING_FD_HUGETLB_2M, false);
 }
 
 static const struct CMUnitTest tests[] = {

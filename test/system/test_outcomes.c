@@ -164,31 +164,31 @@ static int tear_down(void **state)
 	return 0;
 }
 
-static struct hgm_stats restore(enum place place, enum feed_kind kind, bool write)
+static struct hgm_stats restore(enum backing backing, enum provider_kind kind, bool write)
 {
-	struct feed *feed = feed_make(kind, &contents, LENGTH);
+	struct provider *provider = provider_make(kind, &contents, LENGTH);
 	struct plan plan = {
 		.contents = &contents, .pages = LENGTH / PAGE, .write = write, .passes = 2
 	};
 	struct touchers touchers;
 	struct hgm *h = engine(2);
 	struct hgm_stats stats;
-	struct field f;
+	struct ram ram;
 
 	/* With HGM_REGION_DEFER_COLLAPSE, fill installs all pages that it brings. */
-	field_make(&f, h, place, LENGTH, feed_source(feed), HGM_REGION_DEFER_COLLAPSE);
-	plan.addr = f.addr;
+	ram_make(&ram, h, backing, LENGTH, provider_source(provider), HGM_REGION_DEFER_COLLAPSE);
+	plan.addr = ram.addr;
 	assert_ok(hgm_start(h));
 	touchers_start(&touchers, 4, &plan);
 	touchers_join(&touchers);
-	assert_ok(hgm_region_collapse(f.region));
+	assert_ok(hgm_region_collapse(ram.region));
 	assert_ok(hgm_wait(h, WAIT_MS));
-	assert_pages(&contents, 0, LENGTH / PAGE, f.addr);
-	assert_huge(&f, place);
+	assert_pages(&contents, 0, LENGTH / PAGE, ram.addr);
+	assert_huge(&ram, backing);
 	stats = stats_of(h);
-	field_end(&f);
+	ram_end(&ram);
 	hgm_destroy(h);
-	feed_free(feed);
+	provider_free(provider);
 	if (!atomic_load(&injected))
 		fail_msg("nothing was injected");
 	return stats;
@@ -198,18 +198,18 @@ static void again(void **state)
 {
 	(void)state;
 	odds.again = 3;
-	assert_true(restore(PLACE_SHMEM, FEED_LATER, true).again > 0);
-	assert_true(restore(PLACE_SHMEM_LAZY, FEED_NOW, true).again > 0);
-	assert_true(restore(PLACE_ANON, FEED_LATER, true).again > 0);
+	assert_true(restore(BACKING_SHMEM, PROVIDER_LATER, true).again > 0);
+	assert_true(restore(BACKING_SHMEM_LAZY, PROVIDER_NOW, true).again > 0);
+	assert_true(restore(BACKING_ANON, PROVIDER_LATER, true).again > 0);
 }
 
 static void partial(void **state)
 {
 	(void)state;
 	odds.partial = 2;
-	assert_true(restore(PLACE_SHMEM, FEED_NOW, true).partial > 0);
-	assert_true(restore(PLACE_SHMEM_LAZY, FEED_LATER, true).partial > 0);
-	assert_true(restore(PLACE_ANON, FEED_NOW, true).partial > 0);
+	assert_true(restore(BACKING_SHMEM, PROVIDER_NOW, true).partial > 0);
+	assert_true(restore(BACKING_SHMEM_LAZY, PROVIDER_LATER, true).partial > 0);
+	assert_true(restore(BACKING_ANON, PROVIDER_NOW, true).partial > 0);
 }
 
 /*
@@ -220,8 +220,8 @@ static void exist(void **state)
 {
 	(void)state;
 	odds.exist = 3;
-	assert_true(restore(PLACE_SHMEM, FEED_LATER, true).exist > 0);
-	assert_true(restore(PLACE_SHMEM_LAZY, FEED_NOW, false).exist > 0);
+	assert_true(restore(BACKING_SHMEM, PROVIDER_LATER, true).exist > 0);
+	assert_true(restore(BACKING_SHMEM_LAZY, PROVIDER_NOW, false).exist > 0);
 }
 
 /*
@@ -230,12 +230,12 @@ static void exist(void **state)
  */
 static void allocated_before(void **state)
 {
-	struct feed *feed = feed_make(FEED_NOW, &contents, LENGTH);
+	struct provider *provider = provider_make(PROVIDER_NOW, &contents, LENGTH);
 	struct hgm_region_opts o = { .size = sizeof(o),
 				     .length = LENGTH,
 				     .backing = HGM_BACKING_FD,
 				     .flags = HGM_REGION_LAZY,
-				     .source = feed_source(feed) };
+				     .source = provider_source(provider) };
 	struct hgm *h = engine(1);
 	struct hgm_region *r;
 
@@ -249,7 +249,7 @@ static void allocated_before(void **state)
 	assert_true(stats_of(h).exist > 0);
 	hgm_destroy(h);
 	close(o.fd);
-	feed_free(feed);
+	provider_free(provider);
 }
 
 /*
@@ -258,12 +258,13 @@ static void allocated_before(void **state)
  */
 static void exist_not(void **state)
 {
-	static const enum place places[] = { PLACE_SHMEM, PLACE_SHMEM_LAZY, PLACE_ANON };
+	static const enum backing backings[] = { BACKING_SHMEM, BACKING_SHMEM_LAZY, BACKING_ANON };
 
 	(void)state;
 	odds.emptied = 2;
 	for (unsigned int i = 0; i < 3; i++) {
-		struct hgm_stats stats = restore(places[i], i % 2 ? FEED_NOW : FEED_LATER, true);
+		struct hgm_stats stats =
+			restore(backings[i], i % 2 ? PROVIDER_NOW : PROVIDER_LATER, true);
 
 		assert_int_equal(stats.poisoned_pages, 0);
 		assert_int_equal(stats.discarded_pages, 0);
@@ -286,16 +287,16 @@ static bool is_told(void *arg)
  */
 static void exist_on_anon(void **state)
 {
-	struct feed *feed = feed_make(FEED_NOW, &contents, LENGTH);
+	struct provider *provider = provider_make(PROVIDER_NOW, &contents, LENGTH);
 	struct hgm *h = engine(1);
 	struct waiter waiter;
-	struct field f;
+	struct ram ram;
 
 	(void)state;
-	field_make(&f, h, PLACE_ANON, LENGTH, feed_source(feed), HGM_REGION_NO_FILL);
+	ram_make(&ram, h, BACKING_ANON, LENGTH, provider_source(provider), HGM_REGION_NO_FILL);
 	assert_ok(hgm_start(h));
 	odds.exist = 1;
-	waiter_start(&waiter, f.addr + 3 * PAGE);
+	waiter_start(&waiter, ram.addr + 3 * PAGE);
 	if (kernel_has(KERNEL_POISON)) {
 		if (!eventually(is_back, &waiter, 2000))
 			fail_msg("after EEXIST on anonymous memory a waiter is left asleep");
@@ -303,28 +304,28 @@ static void exist_on_anon(void **state)
 		waiter_join(&waiter);
 		assert_int_equal(hgm_wait(h, WAIT_MS), -EIO);
 		assert_int_equal(stats_of(h).poisoned_pages, 1);
-		field_end(&f);
+		ram_end(&ram);
 	} else {
 		assert_true(eventually(is_told, h, 5000));
 		assert_int_equal(progress_of(h).last_error, -EEXIST);
 		assert_int_equal(hgm_wait(h, 100), -ETIMEDOUT);
 		assert_int_equal(waiter.signal, -1);
-		assert_int_equal(info_of(f.region).present_bytes, 0);
-		field_end(&f);
+		assert_int_equal(info_of(ram.region).present_bytes, 0);
+		ram_end(&ram);
 		waiter_join(&waiter);
 		assert_int_equal(waiter.signal, SIGSEGV);
 	}
 	hgm_destroy(h);
-	feed_free(feed);
+	provider_free(provider);
 }
 
 static void no_memory(void **state)
 {
 	(void)state;
 	odds.no_memory = 4;
-	assert_true(restore(PLACE_SHMEM, FEED_LATER, true).no_memory > 0);
-	assert_true(restore(PLACE_SHMEM_LAZY, FEED_NOW, true).no_memory > 0);
-	assert_true(restore(PLACE_ANON, FEED_SHORT, true).no_memory > 0);
+	assert_true(restore(BACKING_SHMEM, PROVIDER_LATER, true).no_memory > 0);
+	assert_true(restore(BACKING_SHMEM_LAZY, PROVIDER_NOW, true).no_memory > 0);
+	assert_true(restore(BACKING_ANON, PROVIDER_SHORT, true).no_memory > 0);
 }
 
 /*
@@ -337,100 +338,102 @@ static bool has_vanished(void *h)
 	return stats_of(h).vanished > 0;
 }
 
-static void vanish_for_a_while(enum place place)
+static void vanish_for_a_while(enum backing backing)
 {
 	/*
 	 * Without UFFDIO_POISON, the waiter of a page that is given up is released only at the end.
 	 */
-	bool comes_back = kernel_has(KERNEL_POISON) || place == PLACE_SHMEM;
-	struct feed *feed = feed_make(FEED_NOW, &contents, LENGTH);
+	bool comes_back = kernel_has(KERNEL_POISON) || backing == BACKING_SHMEM;
+	struct provider *provider = provider_make(PROVIDER_NOW, &contents, LENGTH);
 	struct hgm *h = engine(1);
 	struct waiter waiter;
-	struct field f;
+	struct ram ram;
 
-	field_make(&f, h, place, LENGTH, feed_source(feed), HGM_REGION_NO_FILL);
+	ram_make(&ram, h, backing, LENGTH, provider_source(provider), HGM_REGION_NO_FILL);
 	assert_ok(hgm_start(h));
 	odds.vanished = 1;
-	waiter_start(&waiter, f.addr + 3 * PAGE);
+	waiter_start(&waiter, ram.addr + 3 * PAGE);
 	assert_true(eventually(has_vanished, h, WAIT_MS));
 	odds.vanished = 0;
 	if (!eventually(is_back, &waiter, comes_back ? WAIT_MS : 2000)) {
 		if (comes_back)
-			fail_msg("%s: after ENOENT a waiter is left asleep", place_names[place]);
+			fail_msg("%s: after ENOENT a waiter is left asleep",
+				 backing_names[backing]);
 		assert_error(hgm_wait(h, WAIT_MS), -EIO);
 		assert_int_equal(progress_of(h).poisoned_bytes, PAGE);
-		field_end(&f);
+		ram_end(&ram);
 		waiter_join(&waiter);
 		assert_int_equal(waiter.signal, SIGSEGV);
 	} else {
 		waiter_join(&waiter);
 		if (!waiter.signal)
-			assert_pages(&contents, 3, 1, f.addr + 3 * PAGE);
-		field_end(&f);
+			assert_pages(&contents, 3, 1, ram.addr + 3 * PAGE);
+		ram_end(&ram);
 	}
 	hgm_destroy(h);
-	feed_free(feed);
+	provider_free(provider);
 }
 
 static void vanished_shmem(void **state)
 {
 	(void)state;
-	vanish_for_a_while(PLACE_SHMEM);
+	vanish_for_a_while(BACKING_SHMEM);
 }
 
 static void vanished_lazy(void **state)
 {
 	(void)state;
-	vanish_for_a_while(PLACE_SHMEM_LAZY);
+	vanish_for_a_while(BACKING_SHMEM_LAZY);
 }
 
 static void vanished_anon(void **state)
 {
 	(void)state;
-	vanish_for_a_while(PLACE_ANON);
+	vanish_for_a_while(BACKING_ANON);
 }
 
 static void all_together(void **state)
 {
-	static const enum place places[] = { PLACE_SHMEM, PLACE_ANON, PLACE_FD, PLACE_MAPPING };
+	static const enum backing backings[] = { BACKING_SHMEM, BACKING_ANON, BACKING_FD,
+						 BACKING_MAPPING };
 
 	(void)state;
 	odds.again = 8;
 	odds.partial = 8;
 	odds.no_memory = 16;
 	for (size_t i = 0; i < 4; i++) {
-		odds.exist = places[i] == PLACE_ANON ? 0 : 8;
-		for (int kind = 0; kind < FEED_KINDS; kind += 1 + SANITIZED)
-			restore(places[i], (enum feed_kind)kind, true);
+		odds.exist = backings[i] == BACKING_ANON ? 0 : 8;
+		for (int kind = 0; kind < PROVIDER_KINDS; kind += 1 + SANITIZED)
+			restore(backings[i], (enum provider_kind)kind, true);
 	}
 }
 
 static void hugetlb(void **state)
 {
-	struct feed *feed = feed_make(FEED_LATER, &contents, 4 * MIB);
+	struct provider *provider = provider_make(PROVIDER_LATER, &contents, 4 * MIB);
 	struct plan plan = { .contents = &contents, .pages = 1024, .write = true, .passes = 2 };
 	struct touchers touchers;
 	struct hgm *h = engine(1);
-	struct field f;
+	struct ram ram;
 
 	(void)state;
-	if (place_lacking(PLACE_HUGETLB_2M, 4 * MIB)) {
+	if (backing_lacking(BACKING_HUGETLB_2M, 4 * MIB)) {
 		hgm_destroy(h);
-		feed_free(feed);
-		test_skip("%s", place_lacking(PLACE_HUGETLB_2M, 4 * MIB));
+		provider_free(provider);
+		test_skip("%s", backing_lacking(BACKING_HUGETLB_2M, 4 * MIB));
 	}
 	odds.again = 2;
 	odds.no_memory = 3;
-	field_make(&f, h, PLACE_HUGETLB_2M, 4 * MIB, feed_source(feed), 0);
-	plan.addr = f.addr;
+	ram_make(&ram, h, BACKING_HUGETLB_2M, 4 * MIB, provider_source(provider), 0);
+	plan.addr = ram.addr;
 	assert_ok(hgm_start(h));
 	touchers_start(&touchers, 4, &plan);
 	touchers_join(&touchers);
 	assert_ok(hgm_wait(h, WAIT_MS));
-	assert_pages(&contents, 0, 1024, f.addr);
-	field_end(&f);
+	assert_pages(&contents, 0, 1024, ram.addr);
+	ram_end(&ram);
 	hgm_destroy(h);
-	feed_free(feed);
+	provider_free(provider);
 }
 
 /*
@@ -439,18 +442,18 @@ static void hugetlb(void **state)
  */
 static void refused_for_good(void **state)
 {
-	struct feed *feed = feed_make(FEED_NOW, &contents, LENGTH);
+	struct provider *provider = provider_make(PROVIDER_NOW, &contents, LENGTH);
 	bool poison = kernel_has(KERNEL_POISON);
 	struct hgm *h = engine(1);
 	struct waiter waiter;
-	struct field f;
+	struct ram ram;
 	uint8_t value;
 
 	(void)state;
-	field_make(&f, h, PLACE_SHMEM, LENGTH, feed_source(feed), HGM_REGION_NO_FILL);
+	ram_make(&ram, h, BACKING_SHMEM, LENGTH, provider_source(provider), HGM_REGION_NO_FILL);
 	assert_ok(hgm_start(h));
 	odds.wrong = 1;
-	waiter_start(&waiter, f.addr + 3 * PAGE);
+	waiter_start(&waiter, ram.addr + 3 * PAGE);
 	assert_true(eventually(is_told, h, 5000));
 	if (poison)
 		waiter_join(&waiter);
@@ -466,10 +469,10 @@ static void refused_for_good(void **state)
 		waiter_join(&waiter);
 	assert_int_equal(waiter.signal, poison ? SIGBUS : 0);
 	assert_int_equal(progress_of(h).last_error, -EIO);
-	assert_int_equal(touch(f.addr + 9 * PAGE, &value), 0);
-	field_end(&f);
+	assert_int_equal(touch(ram.addr + 9 * PAGE, &value), 0);
+	ram_end(&ram);
 	hgm_destroy(h);
-	feed_free(feed);
+	provider_free(provider);
 }
 
 #define CASE(fn) cmocka_unit_test_setup_teardown(fn, set_up, tear_down)

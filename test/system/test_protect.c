@@ -3,7 +3,7 @@
  * A caller's watch. No thread writes to protected memory before the caller allows it, whatever
  * happens to the memory meanwhile. All threads go on once the memory is no longer protected.
  */
-#include "crew.h"
+#include "snapshotting.h"
 #include "random.h"
 #include "region/hgm.h"
 
@@ -18,9 +18,9 @@
 static const struct contents contents = { .seed = 91, .holes = true };
 
 struct scene {
-	struct field f;
+	struct ram ram;
 	struct hgm *h;
-	struct feed *feed;
+	struct provider *provider;
 	uint64_t unit;
 	_Atomic unsigned int asked;
 	_Atomic uint64_t offset, length; /* of the last write that was asked about */
@@ -31,27 +31,27 @@ static enum hgm_write_verdict decide(void *user, struct hgm_region *r, const str
 {
 	struct scene *s = user;
 
-	assert_ptr_equal(r, s->f.region);
+	assert_ptr_equal(r, s->ram.region);
 	atomic_store(&s->offset, what->offset);
 	atomic_store(&s->length, what->length);
 	atomic_fetch_add(&s->asked, 1);
 	return (enum hgm_write_verdict)atomic_load(&s->verdict);
 }
 
-static void begin(struct scene *s, enum place place, enum feed_kind kind, bool complete)
+static void begin(struct scene *s, enum backing backing, enum provider_kind kind, bool complete)
 {
 	memset(s, 0, sizeof(*s));
-	watch(place_names[place], 60);
-	s->feed = feed_make(kind, &contents, LENGTH);
+	watch(backing_names[backing], 60);
+	s->provider = provider_make(kind, &contents, LENGTH);
 	s->h = engine(2);
-	field_make(&s->f, s->h, place, LENGTH, feed_source(s->feed), 0);
+	ram_make(&s->ram, s->h, backing, LENGTH, provider_source(s->provider), 0);
 	assert_ok(hgm_start(s->h));
 	if (complete)
 		assert_ok(hgm_wait(s->h, WAIT_MS));
-	s->unit = info_of(s->f.region).protect_bytes;
+	s->unit = info_of(s->ram.region).protect_bytes;
 	/* The unit of hugetlb is a page too, where that is proven to work. */
-	assert_true(s->unit == PAGE || (place >= PLACES_SMALL && s->unit == 2 * MIB));
-	assert_ok(hgm_region_watch(s->f.region,
+	assert_true(s->unit == PAGE || (backing >= BACKINGS_SMALL && s->unit == 2 * MIB));
+	assert_ok(hgm_region_watch(s->ram.region,
 				   &(struct hgm_watch_opts){ .size = sizeof(struct hgm_watch_opts),
 							     .write = decide,
 							     .user = s }));
@@ -59,15 +59,15 @@ static void begin(struct scene *s, enum place place, enum feed_kind kind, bool c
 
 static void end(struct scene *s)
 {
-	field_end(&s->f);
+	ram_end(&s->ram);
 	hgm_destroy(s->h);
-	feed_free(s->feed);
+	provider_free(s->provider);
 	calm();
 }
 
 static void poke(const struct scene *s, uint64_t offset)
 {
-	*(volatile uint64_t *)(s->f.addr + offset) += 1;
+	*(volatile uint64_t *)(s->ram.addr + offset) += 1;
 }
 
 static bool is_asked(void *arg)
@@ -75,30 +75,32 @@ static bool is_asked(void *arg)
 	return atomic_load(&((struct scene *)arg)->asked);
 }
 
-static const enum place places[] = { PLACE_SHMEM,   PLACE_SHMEM_LAZY,	PLACE_ANON,
-				     PLACE_FD_LAZY, PLACE_MAPPING_ANON, PLACE_HUGETLB_2M };
-#define EACH_PLACE (sizeof(places) / sizeof(places[0]))
+static const enum backing backings[] = {
+	BACKING_SHMEM,	 BACKING_SHMEM_LAZY,   BACKING_ANON,
+	BACKING_FD_LAZY, BACKING_MAPPING_ANON, BACKING_HUGETLB_2M
+};
+#define EACH_BACKING (sizeof(backings) / sizeof(backings[0]))
 
 static void asked_once_and_let_go(void **state)
 {
 	(void)state;
-	for (size_t i = 0; i < EACH_PLACE; i++) {
+	for (size_t i = 0; i < EACH_BACKING; i++) {
 		struct hgm_span what = { 0 };
 		struct scene s;
 
-		if (place_lacking(places[i], LENGTH))
-			test_skip("%s", place_lacking(places[i], LENGTH));
-		begin(&s, places[i], FEED_NOW, true);
-		assert_ok(hgm_region_protect(s.f.region, 4 * MIB, 2 * MIB, 0, &what));
+		if (backing_lacking(backings[i], LENGTH))
+			test_skip("%s", backing_lacking(backings[i], LENGTH));
+		begin(&s, backings[i], PROVIDER_NOW, true);
+		assert_ok(hgm_region_protect(s.ram.region, 4 * MIB, 2 * MIB, 0, &what));
 		assert_int_equal(what.offset, 4 * MIB);
 		assert_int_equal(what.length, 2 * MIB);
 		/* Protecting the same range again changes nothing. */
-		assert_ok(hgm_region_protect(s.f.region, 4 * MIB, 2 * MIB, 0, NULL));
+		assert_ok(hgm_region_protect(s.ram.region, 4 * MIB, 2 * MIB, 0, NULL));
 		poke(&s, 0);
 		poke(&s, 4 * MIB - 8);
 		poke(&s, 6 * MIB);
 		assert_int_equal(s.asked, 0);
-		assert_pages(&contents, 4 * MIB / PAGE + 1, 1, s.f.addr + 4 * MIB + PAGE);
+		assert_pages(&contents, 4 * MIB / PAGE + 1, 1, s.ram.addr + 4 * MIB + PAGE);
 		poke(&s, 5 * MIB + 16);
 		assert_int_equal(s.asked, 1);
 		assert_int_equal(s.offset, 5 * MIB / s.unit * s.unit);
@@ -109,12 +111,13 @@ static void asked_once_and_let_go(void **state)
 			poke(&s, 5 * MIB + PAGE);
 			assert_int_equal(s.asked, 2);
 		}
-		assert_ok(hgm_region_unprotect(s.f.region, 4 * MIB, MIB, HGM_PROTECT_ROUND, &what));
+		assert_ok(
+			hgm_region_unprotect(s.ram.region, 4 * MIB, MIB, HGM_PROTECT_ROUND, &what));
 		assert_int_equal(what.length, s.unit == PAGE ? MIB : 2 * MIB);
 		s.asked = 0;
 		poke(&s, 4 * MIB);
 		assert_int_equal(s.asked, 0);
-		assert_ok(hgm_region_unwatch(s.f.region));
+		assert_ok(hgm_region_unwatch(s.ram.region));
 		poke(&s, 6 * MIB - 8);
 		assert_int_equal(s.asked, 0);
 		end(&s);
@@ -129,28 +132,28 @@ enum way {
 	WAYS,
 };
 
-static void waits_until(enum place place, enum way way)
+static void waits_until(enum backing backing, enum way way)
 {
 	struct poker w;
 	struct scene s;
 
-	begin(&s, place, FEED_NOW, true);
+	begin(&s, backing, PROVIDER_NOW, true);
 	s.verdict = HGM_WRITE_WAIT;
-	assert_ok(hgm_region_protect(s.f.region, 2 * MIB, 2 * MIB, 0, NULL));
-	poker_start(&w, s.f.addr + 2 * MIB);
+	assert_ok(hgm_region_protect(s.ram.region, 2 * MIB, 2 * MIB, 0, NULL));
+	poker_start(&w, s.ram.addr + 2 * MIB);
 	assert_true(eventually(is_asked, &s, 5000));
 	nap_us(20000);
 	assert_false(w.done);
 	switch (way) {
 	case BY_UNPROTECT:
-		assert_ok(hgm_region_unprotect(s.f.region, 2 * MIB, 2 * MIB, 0, NULL));
+		assert_ok(hgm_region_unprotect(s.ram.region, 2 * MIB, 2 * MIB, 0, NULL));
 		break;
 	case BY_UNWATCH:
-		assert_ok(hgm_region_unwatch(s.f.region));
+		assert_ok(hgm_region_unwatch(s.ram.region));
 		break;
 	default: /* the caller's mapping stays */
-		hgm_region_destroy(s.f.region);
-		s.f.region = NULL;
+		hgm_region_destroy(s.ram.region);
+		s.ram.region = NULL;
 	}
 	pthread_join(w.thread, NULL);
 	assert_true(w.done);
@@ -160,12 +163,12 @@ static void waits_until(enum place place, enum way way)
 static void waits_until_let_go(void **state)
 {
 	(void)state;
-	for (size_t i = 0; i < EACH_PLACE; i++) {
-		waits_until(places[i], BY_UNPROTECT);
-		waits_until(places[i], BY_UNWATCH);
+	for (size_t i = 0; i < EACH_BACKING; i++) {
+		waits_until(backings[i], BY_UNPROTECT);
+		waits_until(backings[i], BY_UNWATCH);
 	}
-	waits_until(PLACE_MAPPING, BY_DESTROY);
-	waits_until(PLACE_MAPPING_ANON, BY_DESTROY);
+	waits_until(BACKING_MAPPING, BY_DESTROY);
+	waits_until(BACKING_MAPPING_ANON, BY_DESTROY);
 }
 
 /*
@@ -175,19 +178,19 @@ static void waits_until_let_go(void **state)
 static void survives(void **state)
 {
 	(void)state;
-	for (size_t i = 0; i < EACH_PLACE; i++) {
+	for (size_t i = 0; i < EACH_BACKING; i++) {
 		struct scene s;
 		bool asks_early;
 
-		if (place_lacking(places[i], LENGTH))
+		if (backing_lacking(backings[i], LENGTH))
 			continue;
-		begin(&s, places[i], FEED_NEVER, false);
-		assert_ok(hgm_region_protect(s.f.region, 0, LENGTH, 0, NULL));
-		feed_answer_below(s.feed, UINT64_MAX);
-		feed_give(s.feed);
+		begin(&s, backings[i], PROVIDER_NEVER, false);
+		assert_ok(hgm_region_protect(s.ram.region, 0, LENGTH, 0, NULL));
+		provider_answer_below(s.provider, UINT64_MAX);
+		provider_give(s.provider);
 		assert_ok(hgm_wait(s.h, WAIT_MS));
 		asks_early = s.asked; /* this kernel cannot map pages as protected */
-		assert_pages(&contents, 0, PAGES, s.f.addr);
+		assert_pages(&contents, 0, PAGES, s.ram.addr);
 		if (asks_early) {
 			end(&s);
 			continue;
@@ -195,11 +198,11 @@ static void survives(void **state)
 		assert_int_equal(s.asked, 0);
 		poke(&s, 100 * PAGE);
 		assert_int_equal(s.asked, 1);
-		if (place_can_be_huge(places[i]))
-			assert_int_equal(info_of(s.f.region).huge_bytes, 0);
-		if (places[i] == PLACE_SHMEM) {
-			assert_int_equal(madvise(s.f.addr + MIB, MIB, MADV_DONTNEED), 0);
-			assert_pages(&contents, MIB / PAGE, MIB / PAGE, s.f.addr + MIB);
+		if (backing_can_be_huge(backings[i]))
+			assert_int_equal(info_of(s.ram.region).huge_bytes, 0);
+		if (backings[i] == BACKING_SHMEM) {
+			assert_int_equal(madvise(s.ram.addr + MIB, MIB, MADV_DONTNEED), 0);
+			assert_pages(&contents, MIB / PAGE, MIB / PAGE, s.ram.addr + MIB);
 			assert_int_equal(s.asked, 1);
 			poke(&s, MIB + 5 * PAGE);
 			assert_int_equal(s.asked, 2);
@@ -207,7 +210,7 @@ static void survives(void **state)
 			 * A page whose write was allowed is not protected again by being mapped
 			 * again.
 			 */
-			assert_int_equal(madvise(s.f.addr + MIB, MIB, MADV_DONTNEED), 0);
+			assert_int_equal(madvise(s.ram.addr + MIB, MIB, MADV_DONTNEED), 0);
 			poke(&s, MIB + 5 * PAGE);
 			assert_int_equal(s.asked, 2);
 		}
@@ -217,12 +220,12 @@ static void survives(void **state)
 
 static bool six_are_huge(void *arg)
 {
-	return info_of(((struct scene *)arg)->f.region).huge_bytes == 6 * MIB;
+	return info_of(((struct scene *)arg)->ram.region).huge_bytes == 6 * MIB;
 }
 
 static bool all_are_huge(void *arg)
 {
-	return info_of(((struct scene *)arg)->f.region).huge_bytes == LENGTH;
+	return info_of(((struct scene *)arg)->ram.region).huge_bytes == LENGTH;
 }
 
 /*
@@ -231,34 +234,35 @@ static bool all_are_huge(void *arg)
  */
 static void huge_pages_around_it(void **state)
 {
-	static const enum place kinds[] = { PLACE_SHMEM, PLACE_ANON };
+	static const enum backing kinds[] = { BACKING_SHMEM, BACKING_ANON };
 
 	(void)state;
 	for (size_t i = 0; i < 2; i++) {
 		struct scene s;
 
-		begin(&s, kinds[i], FEED_NOW, true);
+		begin(&s, kinds[i], PROVIDER_NOW, true);
 		assert_true(all_are_huge(&s));
-		assert_ok(hgm_region_protect(s.f.region, 3 * MIB, 16 * PAGE, 0, NULL));
+		assert_ok(hgm_region_protect(s.ram.region, 3 * MIB, 16 * PAGE, 0, NULL));
 		assert_true(eventually(six_are_huge, &s, 5000));
 		for (uint64_t at = 0; at < LENGTH; at += PAGE)
 			if (at < 3 * MIB || at >= 3 * MIB + 16 * PAGE)
 				poke(&s, at);
 		assert_int_equal(s.asked, 0);
 		/* Only a part of the protected pages is unprotected. The block stays as it is. */
-		assert_ok(hgm_region_unprotect(s.f.region, 3 * MIB + 8 * PAGE, 8 * PAGE, 0, NULL));
+		assert_ok(
+			hgm_region_unprotect(s.ram.region, 3 * MIB + 8 * PAGE, 8 * PAGE, 0, NULL));
 		nap_us(50000);
 		poke(&s, 3 * MIB + PAGE);
 		assert_int_equal(s.asked, 1);
-		assert_ok(hgm_region_unprotect(s.f.region, 3 * MIB, 16 * PAGE, 0, NULL));
+		assert_ok(hgm_region_unprotect(s.ram.region, 3 * MIB, 16 * PAGE, 0, NULL));
 		if (!eventually(all_are_huge, &s, 5000))
 			fail_msg("%s: huge are %llu bytes, left split %llu, collapse error %d",
-				 place_names[kinds[i]],
-				 (unsigned long long)info_of(s.f.region).huge_bytes,
-				 (unsigned long long)info_of(s.f.region).left_split,
-				 info_of(s.f.region).collapse_error);
+				 backing_names[kinds[i]],
+				 (unsigned long long)info_of(s.ram.region).huge_bytes,
+				 (unsigned long long)info_of(s.ram.region).left_split,
+				 info_of(s.ram.region).collapse_error);
 		/* Protecting again works on memory that is already registered for it. */
-		assert_ok(hgm_region_protect(s.f.region, 3 * MIB, PAGE, 0, NULL));
+		assert_ok(hgm_region_protect(s.ram.region, 3 * MIB, PAGE, 0, NULL));
 		poke(&s, 3 * MIB);
 		assert_int_equal(s.asked, 2);
 		end(&s);
@@ -273,14 +277,14 @@ static void copy_words(void *to, const void *from, uint64_t length)
 }
 
 /* Nothing changes between protect and unprotect, although threads write as fast as they can. */
-static void nothing_changes_meanwhile(enum place place, bool complete)
+static void nothing_changes_meanwhile(enum backing backing, bool complete)
 {
 	struct random rnd = { random_seed() };
 	char *before = malloc(LENGTH), *after = malloc(LENGTH);
-	struct crew crew;
+	struct writers writers;
 	struct scene s;
 
-	begin(&s, place, complete ? FEED_NOW : FEED_LATER, complete);
+	begin(&s, backing, complete ? PROVIDER_NOW : PROVIDER_LATER, complete);
 	if (!complete && !s.h->abilities.can_continue_wp) { /* pages that arrive would wait too */
 		free(before);
 		free(after);
@@ -288,33 +292,33 @@ static void nothing_changes_meanwhile(enum place place, bool complete)
 		return;
 	}
 	s.verdict = HGM_WRITE_WAIT;
-	crew_start(&crew, &contents, s.f.addr, PAGES);
+	writers_start(&writers, &contents, s.ram.addr, PAGES);
 	for (unsigned int i = 0; i < SMALLER(60, 15); i++) {
 		uint64_t first = random_below(&rnd, PAGES);
 		uint64_t pages = 1 + random_below(&rnd, PAGES - first);
 		struct hgm_span what;
 
-		assert_ok(hgm_region_protect(s.f.region, first * PAGE, pages * PAGE,
+		assert_ok(hgm_region_protect(s.ram.region, first * PAGE, pages * PAGE,
 					     HGM_PROTECT_ROUND, &what));
 		assert_true(what.offset <= first * PAGE &&
 			    what.offset + what.length >= (first + pages) * PAGE);
-		copy_words(before, s.f.addr + what.offset, what.length);
+		copy_words(before, s.ram.addr + what.offset, what.length);
 		nap_us((unsigned int)random_below(&rnd, 1500));
-		copy_words(after, s.f.addr + what.offset, what.length);
+		copy_words(after, s.ram.addr + what.offset, what.length);
 		assert_memory_equal(before, after, what.length);
 		if (random_one_in(&rnd, 4)) {
-			assert_ok(hgm_region_unwatch(s.f.region));
+			assert_ok(hgm_region_unwatch(s.ram.region));
 			assert_ok(hgm_region_watch(
-				s.f.region,
+				s.ram.region,
 				&(struct hgm_watch_opts){ .size = sizeof(struct hgm_watch_opts),
 							  .verdict = HGM_WRITE_WAIT }));
 		} else {
-			assert_ok(hgm_region_unprotect(s.f.region, what.offset, what.length, 0,
+			assert_ok(hgm_region_unprotect(s.ram.region, what.offset, what.length, 0,
 						       NULL));
 		}
 	}
-	assert_true(crew_writes(&crew) > 0);
-	crew_end(&crew);
+	assert_true(writers_writes(&writers) > 0);
+	writers_end(&writers);
 	free(before);
 	free(after);
 	end(&s);
@@ -323,11 +327,11 @@ static void nothing_changes_meanwhile(enum place place, bool complete)
 static void protected_means_unchanged(void **state)
 {
 	(void)state;
-	for (size_t i = 0; i < EACH_PLACE; i++) {
-		if (place_lacking(places[i], LENGTH))
+	for (size_t i = 0; i < EACH_BACKING; i++) {
+		if (backing_lacking(backings[i], LENGTH))
 			continue;
-		nothing_changes_meanwhile(places[i], true);
-		nothing_changes_meanwhile(places[i], false);
+		nothing_changes_meanwhile(backings[i], true);
+		nothing_changes_meanwhile(backings[i], false);
 	}
 }
 
@@ -356,12 +360,12 @@ static void called_from_inside(void **state)
 	struct scene s;
 
 	(void)state;
-	begin(&s, PLACE_SHMEM, FEED_NOW, true);
-	assert_ok(hgm_region_unwatch(s.f.region));
-	assert_ok(hgm_region_watch(s.f.region,
+	begin(&s, BACKING_SHMEM, PROVIDER_NOW, true);
+	assert_ok(hgm_region_unwatch(s.ram.region));
+	assert_ok(hgm_region_watch(s.ram.region,
 				   &(struct hgm_watch_opts){ .size = sizeof(struct hgm_watch_opts),
 							     .write = calls_back }));
-	assert_ok(hgm_region_protect(s.f.region, 0, LENGTH, 0, NULL));
+	assert_ok(hgm_region_protect(s.ram.region, 0, LENGTH, 0, NULL));
 	for (unsigned int i = 0; i < 2; i++) {
 		memset(&from_inside, 0, sizeof(from_inside));
 		poke(&s, i * MIB);
@@ -371,7 +375,7 @@ static void called_from_inside(void **state)
 		assert_int_equal(from_inside.unprotect, -EDEADLK);
 		assert_true(from_inside.says);
 	}
-	assert_ok(hgm_region_unwatch(s.f.region));
+	assert_ok(hgm_region_unwatch(s.ram.region));
 	end(&s);
 }
 

@@ -3,7 +3,7 @@
  * Protecting fails, at each kernel call where it can fail. Then no page of the range is protected,
  * threads that waited to write to it go on, and memory outside of the range stays protected.
  */
-#include "crew.h"
+#include "snapshotting.h"
 #include "failing.h"
 
 #include <errno.h>
@@ -15,10 +15,10 @@
 static const struct contents contents = { .seed = 104 };
 
 struct scene {
-	enum place place;
-	struct feed *feed;
+	enum backing backing;
+	struct provider *provider;
 	struct hgm *h;
-	struct field f;
+	struct ram ram;
 	_Atomic unsigned int asked;
 	_Atomic int verdict;
 };
@@ -33,17 +33,17 @@ static enum hgm_write_verdict decide(void *user, struct hgm_region *r, const str
 	return (enum hgm_write_verdict)atomic_load(&s->verdict);
 }
 
-static void begin(struct scene *s, enum place place, uint32_t flags)
+static void begin(struct scene *s, enum backing backing, uint32_t flags)
 {
 	memset(s, 0, sizeof(*s));
-	s->place = place;
-	watch(place_names[place], 60);
-	s->feed = feed_make(FEED_NOW, &contents, LENGTH);
+	s->backing = backing;
+	watch(backing_names[backing], 60);
+	s->provider = provider_make(PROVIDER_NOW, &contents, LENGTH);
 	s->h = engine(2);
-	field_make(&s->f, s->h, place, LENGTH, feed_source(s->feed), flags);
+	ram_make(&s->ram, s->h, backing, LENGTH, provider_source(s->provider), flags);
 	assert_ok(hgm_start(s->h));
 	assert_ok(hgm_wait(s->h, WAIT_MS));
-	assert_ok(hgm_region_watch(s->f.region,
+	assert_ok(hgm_region_watch(s->ram.region,
 				   &(struct hgm_watch_opts){ .size = sizeof(struct hgm_watch_opts),
 							     .write = decide,
 							     .user = s }));
@@ -51,15 +51,15 @@ static void begin(struct scene *s, enum place place, uint32_t flags)
 
 static void end(struct scene *s)
 {
-	field_end(&s->f);
+	ram_end(&s->ram);
 	hgm_destroy(s->h);
-	feed_free(s->feed);
+	provider_free(s->provider);
 	calm();
 }
 
 static void poke(const struct scene *s, uint64_t offset)
 {
-	*(volatile char *)(s->f.addr + offset) += 1;
+	*(volatile char *)(s->ram.addr + offset) += 1;
 }
 
 static bool is_asked(void *arg)
@@ -68,7 +68,7 @@ static bool is_asked(void *arg)
 }
 
 /* True if the call that was to fail was made. */
-static bool protect_fails(enum place place, uint32_t flags, enum failing_verb verb,
+static bool protect_fails(enum backing backing, uint32_t flags, enum failing_verb verb,
 			  unsigned int nth)
 {
 	struct poker w;
@@ -76,21 +76,21 @@ static bool protect_fails(enum place place, uint32_t flags, enum failing_verb ve
 	bool failed;
 	int rc;
 
-	begin(&s, place, flags);
+	begin(&s, backing, flags);
 	atomic_store(&s.verdict, HGM_WRITE_WAIT);
-	assert_ok(hgm_region_protect(s.f.region, 0, 4 * MIB, 0, NULL));
-	poker_start(&w, s.f.addr + INSIDE);
+	assert_ok(hgm_region_protect(s.ram.region, 0, 4 * MIB, 0, NULL));
+	poker_start(&w, s.ram.addr + INSIDE);
 	assert_true(eventually(is_asked, &s, 5000));
 	failing_arm(verb, nth, -ENOMEM);
 	hgm_fail(0, "%s", "");
-	rc = hgm_region_protect(s.f.region, 2 * MIB, 4 * MIB, 0, NULL);
+	rc = hgm_region_protect(s.ram.region, 2 * MIB, 4 * MIB, 0, NULL);
 	failed = failing_disarm();
 	if (failed) {
 		assert_int_equal(rc, -ENOMEM);
 		assert_true(strlen(hgm_errmsg()) >= 15);
 		if (!eventually(poker_done, &w, 5000))
-			fail_msg("%s: %s fails at call %u: who waited waits on", place_names[place],
-				 failing_names[verb], nth);
+			fail_msg("%s: %s fails at call %u: who waited waits on",
+				 backing_names[backing], failing_names[verb], nth);
 		atomic_store(&s.asked, 0);
 		atomic_store(&s.verdict, HGM_WRITE_ALLOW);
 		for (uint64_t at = 2 * MIB; at < LENGTH; at += PAGE)
@@ -103,11 +103,11 @@ static bool protect_fails(enum place place, uint32_t flags, enum failing_verb ve
 		assert_false(w.done);
 	}
 	atomic_store(&s.verdict, HGM_WRITE_ALLOW);
-	assert_ok(hgm_region_unprotect(s.f.region, 0, LENGTH, 0, NULL));
+	assert_ok(hgm_region_unprotect(s.ram.region, 0, LENGTH, 0, NULL));
 	assert_true(eventually(poker_done, &w, 5000));
 	pthread_join(w.thread, NULL);
 	/* Protecting again works as if nothing had failed. */
-	assert_ok(hgm_region_protect(s.f.region, 0, LENGTH, 0, NULL));
+	assert_ok(hgm_region_protect(s.ram.region, 0, LENGTH, 0, NULL));
 	atomic_store(&s.asked, 0);
 	poke(&s, LENGTH - 1);
 	assert_int_equal(s.asked, 1);
@@ -115,8 +115,9 @@ static bool protect_fails(enum place place, uint32_t flags, enum failing_verb ve
 	return failed;
 }
 
-static const enum place places[] = { PLACE_SHMEM, PLACE_ANON, PLACE_FD_LAZY, PLACE_HUGETLB_2M };
-#define EACH_PLACE (sizeof(places) / sizeof(places[0]))
+static const enum backing backings[] = { BACKING_SHMEM, BACKING_ANON, BACKING_FD_LAZY,
+					 BACKING_HUGETLB_2M };
+#define EACH_BACKING (sizeof(backings) / sizeof(backings[0]))
 
 static void protecting(void **state)
 {
@@ -125,13 +126,13 @@ static void protecting(void **state)
 
 	(void)state;
 	failing_begin();
-	for (size_t i = 0; i < EACH_PLACE; i++) {
-		if (place_lacking(places[i], LENGTH))
+	for (size_t i = 0; i < EACH_BACKING; i++) {
+		if (backing_lacking(backings[i], LENGTH))
 			continue;
 		for (size_t k = 0; k < 3; k++) {
 			for (unsigned int nth = 0;
-			     nth < 8 && protect_fails(places[i], 0, verbs[k], nth); nth++)
-				protect_fails(places[i], HGM_REGION_NO_COLLAPSE, verbs[k], nth);
+			     nth < 8 && protect_fails(backings[i], 0, verbs[k], nth); nth++)
+				protect_fails(backings[i], HGM_REGION_NO_COLLAPSE, verbs[k], nth);
 		}
 	}
 	failing_end();
@@ -144,26 +145,26 @@ enum way {
 	WAYS,
 };
 
-static void let_go_fails(enum place place, enum way way, unsigned int nth)
+static void let_go_fails(enum backing backing, enum way way, unsigned int nth)
 {
 	struct poker w;
 	struct scene s;
 
-	begin(&s, place, 0);
+	begin(&s, backing, 0);
 	atomic_store(&s.verdict, way == BY_ALLOW ? HGM_WRITE_ALLOW : HGM_WRITE_WAIT);
-	assert_ok(hgm_region_protect(s.f.region, 0, LENGTH, 0, NULL));
+	assert_ok(hgm_region_protect(s.ram.region, 0, LENGTH, 0, NULL));
 	if (way == BY_ALLOW)
 		failing_arm(FAILING_WRITEPROTECT, nth, -ENOMEM);
-	poker_start(&w, s.f.addr + INSIDE);
+	poker_start(&w, s.ram.addr + INSIDE);
 	assert_true(eventually(is_asked, &s, 5000));
 	if (way != BY_ALLOW)
 		failing_arm(FAILING_WRITEPROTECT, nth, -ENOMEM);
 	if (way == BY_UNPROTECT)
-		assert_ok(hgm_region_unprotect(s.f.region, 0, LENGTH, 0, NULL));
+		assert_ok(hgm_region_unprotect(s.ram.region, 0, LENGTH, 0, NULL));
 	else if (way == BY_UNWATCH)
-		assert_ok(hgm_region_unwatch(s.f.region));
+		assert_ok(hgm_region_unwatch(s.ram.region));
 	if (!eventually(poker_done, &w, 5000))
-		fail_msg("%s, way %d: who waited to write waits on", place_names[place], way);
+		fail_msg("%s, way %d: who waited to write waits on", backing_names[backing], way);
 	pthread_join(w.thread, NULL);
 	failing_disarm();
 	atomic_store(&s.verdict, HGM_WRITE_ALLOW);
@@ -177,12 +178,12 @@ static void letting_go(void **state)
 {
 	(void)state;
 	failing_begin();
-	for (size_t i = 0; i < EACH_PLACE; i++) {
-		if (place_lacking(places[i], LENGTH))
+	for (size_t i = 0; i < EACH_BACKING; i++) {
+		if (backing_lacking(backings[i], LENGTH))
 			continue;
 		for (int way = 0; way < WAYS; way++)
 			for (unsigned int nth = 0; nth < 3; nth++)
-				let_go_fails(places[i], (enum way)way, nth);
+				let_go_fails(backings[i], (enum way)way, nth);
 	}
 	failing_end();
 }

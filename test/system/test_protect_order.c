@@ -32,11 +32,11 @@ static struct {
 	_Atomic(struct waiter *) from_registration;
 } held;
 
-static void hold(const _Atomic bool *place, const char *addr, uint64_t len)
+static void hold(const _Atomic bool *backing, const char *addr, uint64_t len)
 {
 	char *page = atomic_load(&held.page);
 
-	if (!page || !atomic_load(place) || addr > page || addr + len <= page ||
+	if (!page || !atomic_load(backing) || addr > page || addr + len <= page ||
 	    atomic_exchange(&held.in, true))
 		return;
 	nap_us(HELD_US);
@@ -101,18 +101,18 @@ static int odd_writeprotect(int fd, void *addr, uint64_t len, uint64_t mode)
 }
 
 struct scene {
-	struct feed *feed;
+	struct provider *provider;
 	struct hgm *h;
-	struct field f;
+	struct ram ram;
 	_Atomic unsigned int asked;
 	_Atomic bool inside; /* a thread is in the callback */
 };
 
-static void begin(struct scene *s, enum place place, bool complete)
+static void begin(struct scene *s, enum backing backing, bool complete)
 {
 	memset(s, 0, sizeof(*s));
 	memset(&held, 0, sizeof(held));
-	watch(place_names[place], 60);
+	watch(backing_names[backing], 60);
 	kernel = hgm_sys;
 	sys = *kernel;
 	sys.uffd_continue = odd_continue;
@@ -120,10 +120,10 @@ static void begin(struct scene *s, enum place place, bool complete)
 	sys.uffd_register = odd_register;
 	sys.uffd_writeprotect = odd_writeprotect;
 	hgm_sys = &sys;
-	s->feed = feed_make(FEED_NOW, &contents, LENGTH);
+	s->provider = provider_make(PROVIDER_NOW, &contents, LENGTH);
 	s->h = engine(2);
-	field_make(&s->f, s->h, place, LENGTH, feed_source(s->feed),
-		   HGM_REGION_NO_COLLAPSE | (complete ? 0 : HGM_REGION_NO_FILL));
+	ram_make(&s->ram, s->h, backing, LENGTH, provider_source(s->provider),
+		 HGM_REGION_NO_COLLAPSE | (complete ? 0 : HGM_REGION_NO_FILL));
 	assert_ok(hgm_start(s->h));
 	if (complete)
 		assert_ok(hgm_wait(s->h, WAIT_MS));
@@ -132,9 +132,9 @@ static void begin(struct scene *s, enum place place, bool complete)
 static void end(struct scene *s)
 {
 	atomic_store(&held.page, NULL);
-	field_end(&s->f);
+	ram_end(&s->ram);
 	hgm_destroy(s->h);
-	feed_free(s->feed);
+	provider_free(s->provider);
 	hgm_sys = kernel;
 	calm();
 }
@@ -149,15 +149,15 @@ static enum hgm_write_verdict count(void *user, struct hgm_region *r, const stru
 	return HGM_WRITE_ALLOW;
 }
 
-static void hold_at(struct scene *s, _Atomic bool *place)
+static void hold_at(struct scene *s, _Atomic bool *backing)
 {
-	atomic_store(&held.page, s->f.addr + P_AT);
-	atomic_store(place, true);
+	atomic_store(&held.page, s->ram.addr + P_AT);
+	atomic_store(backing, true);
 }
 
 static void poke(const struct scene *s)
 {
-	*(volatile char *)(s->f.addr + P_AT) += 1;
+	*(volatile char *)(s->ram.addr + P_AT) += 1;
 }
 
 static void *write_once(void *arg)
@@ -168,24 +168,24 @@ static void *write_once(void *arg)
 
 static void watch_it(struct scene *s)
 {
-	assert_ok(hgm_region_watch(s->f.region,
+	assert_ok(hgm_region_watch(s->ram.region,
 				   &(struct hgm_watch_opts){ .size = sizeof(struct hgm_watch_opts),
 							     .write = count,
 							     .user = s }));
 }
 
-static const enum place places[] = { PLACE_SHMEM, PLACE_SHMEM_LAZY, PLACE_ANON };
-#define EACH_PLACE (sizeof(places) / sizeof(places[0]))
+static const enum backing backings[] = { BACKING_SHMEM, BACKING_SHMEM_LAZY, BACKING_ANON };
+#define EACH_BACKING (sizeof(backings) / sizeof(backings[0]))
 
 /* The thread that was held back has gone on. The callback is still called for a write. */
-static void ends_asked(struct scene *s, struct waiter *reader, enum place place)
+static void ends_asked(struct scene *s, struct waiter *reader, enum backing backing)
 {
 	waiter_join(reader);
 	assert_true(eventually(is_true, &held.out, 5000));
 	/* Before 6.4 the callback may be called for the reader, too. */
 	poke(s);
 	if (!atomic_load(&s->asked))
-		fail_msg("%s: written unasked", place_names[place]);
+		fail_msg("%s: written unasked", backing_names[backing]);
 	end(s);
 }
 
@@ -196,17 +196,17 @@ static void ends_asked(struct scene *s, struct waiter *reader, enum place place)
 static void installed_meanwhile(void **state)
 {
 	(void)state;
-	for (size_t i = 0; i < EACH_PLACE; i++) {
+	for (size_t i = 0; i < EACH_BACKING; i++) {
 		struct waiter reader;
 		struct scene s;
 
-		begin(&s, places[i], false);
+		begin(&s, backings[i], false);
 		watch_it(&s);
 		hold_at(&s, &held.installing);
 		atomic_store(&held.from_registration, &reader);
-		assert_ok(hgm_region_protect(s.f.region, 0, LENGTH, 0, NULL));
+		assert_ok(hgm_region_protect(s.ram.region, 0, LENGTH, 0, NULL));
 		assert_true(atomic_load(&held.in));
-		ends_asked(&s, &reader, places[i]);
+		ends_asked(&s, &reader, backings[i]);
 	}
 }
 
@@ -217,17 +217,17 @@ static void installed_meanwhile(void **state)
 static void installed_since_before_the_watch(void **state)
 {
 	(void)state;
-	for (size_t i = 0; i < EACH_PLACE; i++) {
+	for (size_t i = 0; i < EACH_BACKING; i++) {
 		struct waiter reader;
 		struct scene s;
 
-		begin(&s, places[i], false);
+		begin(&s, backings[i], false);
 		hold_at(&s, &held.installing);
-		waiter_start(&reader, s.f.addr + P_AT);
+		waiter_start(&reader, s.ram.addr + P_AT);
 		assert_true(eventually(is_true, &held.in, 5000));
 		watch_it(&s);
-		assert_ok(hgm_region_protect(s.f.region, 0, LENGTH, 0, NULL));
-		ends_asked(&s, &reader, places[i]);
+		assert_ok(hgm_region_protect(s.ram.region, 0, LENGTH, 0, NULL));
+		ends_asked(&s, &reader, backings[i]);
 	}
 }
 
@@ -237,10 +237,10 @@ static void unmapped_right_afterwards(void **state)
 	struct scene s;
 
 	(void)state;
-	begin(&s, PLACE_SHMEM, true);
+	begin(&s, BACKING_SHMEM, true);
 	watch_it(&s);
 	hold_at(&s, &held.protected);
-	assert_ok(hgm_region_protect(s.f.region, 0, LENGTH, 0, NULL));
+	assert_ok(hgm_region_protect(s.ram.region, 0, LENGTH, 0, NULL));
 	assert_false(atomic_load(&held.protected));
 	poke(&s);
 	assert_true(atomic_load(&s.asked) > 0);
@@ -264,13 +264,13 @@ static void collected_while_let_go(void **state)
 	struct hgm_dirty_opts o = { .size = sizeof(o), .flags = HGM_DIRTY_SYNC };
 
 	(void)state;
-	for (size_t i = 0; i < EACH_PLACE; i++) {
+	for (size_t i = 0; i < EACH_BACKING; i++) {
 		struct hgm_dirty *d;
 		pthread_t writer;
 		struct scene s;
 
-		begin(&s, places[i], true);
-		assert_ok(hgm_dirty_start(&d, s.f.region, &o));
+		begin(&s, backings[i], true);
+		assert_ok(hgm_dirty_start(&d, s.ram.region, &o));
 		hold_at(&s, &held.unprotecting);
 		pthread_create(&writer, NULL, write_once, &s);
 		assert_true(eventually(is_true, &held.in, 5000));
@@ -280,7 +280,7 @@ static void collected_while_let_go(void **state)
 		is_dirty(d);
 		poke(&s);
 		if (!is_dirty(d))
-			fail_msg("%s: a write is lost", place_names[places[i]]);
+			fail_msg("%s: a write is lost", backing_names[backings[i]]);
 		hgm_dirty_stop(d);
 		end(&s);
 	}
@@ -296,10 +296,10 @@ static void started_while_installed(void **state)
 	struct scene s;
 
 	(void)state;
-	begin(&s, PLACE_SHMEM, false);
+	begin(&s, BACKING_SHMEM, false);
 	hold_at(&s, &held.installing);
 	atomic_store(&held.from_registration, &reader);
-	assert_ok(hgm_dirty_start(&d, s.f.region, &o));
+	assert_ok(hgm_dirty_start(&d, s.ram.region, &o));
 	assert_true(atomic_load(&held.in));
 	waiter_join(&reader);
 	assert_true(eventually(is_true, &held.out, 5000));
@@ -330,13 +330,13 @@ static void not_called_afterwards(void **state)
 	struct scene s;
 
 	(void)state;
-	begin(&s, PLACE_SHMEM, true);
+	begin(&s, BACKING_SHMEM, true);
 	o.user = &s;
-	assert_ok(hgm_region_watch(s.f.region, &o));
-	assert_ok(hgm_region_protect(s.f.region, 0, LENGTH, 0, NULL));
+	assert_ok(hgm_region_watch(s.ram.region, &o));
+	assert_ok(hgm_region_protect(s.ram.region, 0, LENGTH, 0, NULL));
 	pthread_create(&writer, NULL, write_once, &s);
 	assert_true(eventually(is_true, &s.inside, 5000));
-	assert_ok(hgm_region_unwatch(s.f.region));
+	assert_ok(hgm_region_unwatch(s.ram.region));
 	assert_false(atomic_load(&s.inside));
 	pthread_join(writer, NULL);
 	end(&s);

@@ -21,19 +21,19 @@ static const struct contents contents = { .seed = 271 };
 static char *expected;
 
 struct scene {
-	struct feed *feed;
+	struct provider *provider;
 	struct hgm *h;
-	struct field f;
+	struct ram ram;
 };
 
-static bool begin(struct scene *s, enum place place, enum feed_kind kind, uint32_t flags)
+static bool begin(struct scene *s, enum backing backing, enum provider_kind kind, uint32_t flags)
 {
-	if (place_lacking(place, LENGTH))
+	if (backing_lacking(backing, LENGTH))
 		return false;
-	watch(place_names[place], 100);
-	s->feed = feed_make(kind, &contents, LENGTH);
+	watch(backing_names[backing], 100);
+	s->provider = provider_make(kind, &contents, LENGTH);
 	s->h = engine(2);
-	field_make(&s->f, s->h, place, LENGTH, feed_source(s->feed), flags);
+	ram_make(&s->ram, s->h, backing, LENGTH, provider_source(s->provider), flags);
 	assert_ok(hgm_start(s->h));
 	return true;
 }
@@ -41,9 +41,9 @@ static bool begin(struct scene *s, enum place place, enum feed_kind kind, uint32
 static void end(struct scene *s)
 {
 	assert_int_equal(progress_of(s->h).poisoned_bytes, 0);
-	field_end(&s->f);
+	ram_end(&s->ram);
 	hgm_destroy(s->h);
-	feed_free(s->feed);
+	provider_free(s->provider);
 	calm();
 }
 
@@ -75,10 +75,10 @@ static void *put_all(void *arg)
 	return NULL;
 }
 
-static const enum place places[] = { PLACE_SHMEM,      PLACE_SHMEM_LAZY,  PLACE_ANON,
-				     PLACE_FD,	       PLACE_MAPPING,	  PLACE_FD_LAZY,
-				     PLACE_HUGETLB_2M, PLACE_MAPPING_ANON };
-#define KINDS (sizeof(places) / sizeof(places[0]))
+static const enum backing backings[] = { BACKING_SHMEM,	     BACKING_SHMEM_LAZY,  BACKING_ANON,
+					 BACKING_FD,	     BACKING_MAPPING,	  BACKING_FD_LAZY,
+					 BACKING_HUGETLB_2M, BACKING_MAPPING_ANON };
+#define KINDS (sizeof(backings) / sizeof(backings[0]))
 
 /*
  * The source never answers. All contents are put, and each page is taken once. Then threads touch
@@ -94,10 +94,10 @@ static void each_page_is_taken_once(void **state)
 		struct scene s;
 		int64_t taken = 0;
 
-		if (!begin(&s, places[i], FEED_NEVER, HGM_REGION_NO_FILL))
+		if (!begin(&s, backings[i], PROVIDER_NEVER, HGM_REGION_NO_FILL))
 			continue;
 		for (unsigned int n = 0; n < PUTTERS; n++) {
-			putter[n] = (struct putter){ .r = s.f.region, .seed = 1000 * i + n };
+			putter[n] = (struct putter){ .r = s.ram.region, .seed = 1000 * i + n };
 			assert_int_equal(
 				pthread_create(&putter[n].thread, NULL, put_all, &putter[n]), 0);
 		}
@@ -106,8 +106,8 @@ static void each_page_is_taken_once(void **state)
 			taken += putter[n].taken;
 		}
 		assert_int_equal(taken, LENGTH);
-		assert_int_equal(info_of(s.f.region).present_bytes, LENGTH);
-		plan.addr = s.f.addr;
+		assert_int_equal(info_of(s.ram.region).present_bytes, LENGTH);
+		plan.addr = s.ram.addr;
 		touchers_start(&touchers, 4, &plan);
 		touchers_join(&touchers);
 		end(&s);
@@ -127,16 +127,16 @@ static void beside_fill(void **state)
 		struct plan plan = { .contents = &contents, .pages = PAGES, .write = true };
 		struct scene s;
 
-		if (!begin(&s, places[i], i % 2 ? FEED_LATER : FEED_MEMORY, 0))
+		if (!begin(&s, backings[i], i % 2 ? PROVIDER_LATER : PROVIDER_MEMORY, 0))
 			continue;
-		putter.r = s.f.region;
-		plan.addr = s.f.addr;
+		putter.r = s.ram.region;
+		plan.addr = s.ram.addr;
 		assert_int_equal(pthread_create(&putter.thread, NULL, put_all, &putter), 0);
 		touchers_start(&touchers, 4, &plan);
 		touchers_join(&touchers);
 		pthread_join(putter.thread, NULL);
 		assert_ok(hgm_wait(s.h, WAIT_MS));
-		assert_int_equal(info_of(s.f.region).present_bytes, LENGTH);
+		assert_int_equal(info_of(s.ram.region).present_bytes, LENGTH);
 		end(&s);
 	}
 }
@@ -146,21 +146,23 @@ static void what_is_there_stays(void **state)
 {
 	(void)state;
 	for (size_t i = 0; i < KINDS; i++) {
-		uint64_t unit = places[i] >= PLACES_SMALL ? 512 : 8;
+		uint64_t unit = backings[i] >= BACKINGS_SMALL ? 512 : 8;
 		struct scene s;
 
-		if (!begin(&s, places[i], FEED_NEVER, HGM_REGION_NO_FILL))
+		if (!begin(&s, backings[i], PROVIDER_NEVER, HGM_REGION_NO_FILL))
 			continue;
-		assert_ok(hgm_region_discard(s.f.region, 0, unit * PAGE));
-		assert_int_equal(hgm_region_put(s.f.region, 0, expected, unit * PAGE), 0);
-		assert_int_equal(hgm_region_put(s.f.region, unit * PAGE, NULL, unit * PAGE),
+		assert_ok(hgm_region_discard(s.ram.region, 0, unit * PAGE));
+		assert_int_equal(hgm_region_put(s.ram.region, 0, expected, unit * PAGE), 0);
+		assert_int_equal(hgm_region_put(s.ram.region, unit * PAGE, NULL, unit * PAGE),
 				 unit * PAGE);
-		assert_int_equal(hgm_region_put(s.f.region, unit * PAGE, expected, 2 * unit * PAGE),
+		assert_int_equal(hgm_region_put(s.ram.region, unit * PAGE, expected,
+						2 * unit * PAGE),
 				 unit * PAGE);
-		assert_zeroes(s.f.addr, 2 * unit * PAGE, place_names[places[i]]);
-		assert_int_equal(
-			memcmp(s.f.addr + 2 * unit * PAGE, expected + unit * PAGE, unit * PAGE), 0);
-		assert_int_equal(hgm_region_put(s.f.region, LENGTH, expected, 0), 0);
+		assert_zeroes(s.ram.addr, 2 * unit * PAGE, backing_names[backings[i]]);
+		assert_int_equal(memcmp(s.ram.addr + 2 * unit * PAGE, expected + unit * PAGE,
+					unit * PAGE),
+				 0);
+		assert_int_equal(hgm_region_put(s.ram.region, LENGTH, expected, 0), 0);
 		end(&s);
 	}
 }
@@ -170,13 +172,13 @@ static void bad_input(void **state)
 	struct scene s = { .h = NULL };
 
 	(void)state;
-	assert_true(begin(&s, PLACE_SHMEM, FEED_NEVER, HGM_REGION_NO_FILL));
+	assert_true(begin(&s, BACKING_SHMEM, PROVIDER_NEVER, HGM_REGION_NO_FILL));
 	assert_error(hgm_region_put(NULL, 0, expected, PAGE), -EINVAL);
-	assert_error(hgm_region_put(s.f.region, 1, expected, PAGE), -EINVAL);
-	assert_error(hgm_region_put(s.f.region, 0, expected, PAGE + 1), -EINVAL);
-	assert_error(hgm_region_put(s.f.region, LENGTH, expected, PAGE), -EINVAL);
-	assert_error(hgm_region_put(s.f.region, PAGE, expected, UINT64_MAX - 4095), -EINVAL);
-	assert_int_equal(info_of(s.f.region).present_bytes, 0);
+	assert_error(hgm_region_put(s.ram.region, 1, expected, PAGE), -EINVAL);
+	assert_error(hgm_region_put(s.ram.region, 0, expected, PAGE + 1), -EINVAL);
+	assert_error(hgm_region_put(s.ram.region, LENGTH, expected, PAGE), -EINVAL);
+	assert_error(hgm_region_put(s.ram.region, PAGE, expected, UINT64_MAX - 4095), -EINVAL);
+	assert_int_equal(info_of(s.ram.region).present_bytes, 0);
 	end(&s);
 }
 
@@ -192,9 +194,9 @@ static void from_any_address(void **state)
 	if (buf != (void *)at)
 		test_skip("nothing can be mapped at %#llx here", (unsigned long long)at);
 	memcpy(buf, expected + at, PAGE);
-	assert_true(begin(&s, PLACE_SHMEM, FEED_NEVER, HGM_REGION_NO_FILL));
-	assert_int_equal(hgm_region_put(s.f.region, at, buf, PAGE), PAGE);
-	assert_pages(&contents, at / PAGE, 1, s.f.addr + at);
+	assert_true(begin(&s, BACKING_SHMEM, PROVIDER_NEVER, HGM_REGION_NO_FILL));
+	assert_int_equal(hgm_region_put(s.ram.region, at, buf, PAGE), PAGE);
+	assert_pages(&contents, at / PAGE, 1, s.ram.addr + at);
 	end(&s);
 	munmap(buf, PAGE);
 }
@@ -205,8 +207,9 @@ static void from_any_address(void **state)
  */
 static void into_a_truncated_file(void **state)
 {
-	static const enum place files[] = { PLACE_FD, PLACE_MAPPING, PLACE_FD_LAZY };
-	static const enum feed_kind kinds[] = { FEED_FILE, FEED_NEVER, FEED_MEMORY };
+	static const enum backing files[] = { BACKING_FD, BACKING_MAPPING, BACKING_FD_LAZY };
+	static const enum provider_kind kinds[] = { PROVIDER_FILE, PROVIDER_NEVER,
+						    PROVIDER_MEMORY };
 
 	(void)state;
 	for (size_t i = 0; i < 9; i++) {
@@ -214,16 +217,16 @@ static void into_a_truncated_file(void **state)
 		struct scene s = { .h = NULL };
 
 		assert_true(begin(&s, files[i % 3], kinds[i / 3], HGM_REGION_NO_FILL));
-		assert_int_equal(ftruncate(s.f.fd, LENGTH / 2), 0);
-		taken = hgm_region_put(s.f.region, LENGTH / 4, expected + LENGTH / 4, LENGTH / 2);
+		assert_int_equal(ftruncate(s.ram.fd, LENGTH / 2), 0);
+		taken = hgm_region_put(s.ram.region, LENGTH / 4, expected + LENGTH / 4, LENGTH / 2);
 		assert_true(taken >= (int64_t)LENGTH / 4);
-		assert_pages(&contents, PAGES / 4, PAGES / 4, s.f.addr + LENGTH / 4);
-		taken = hgm_region_put(s.f.region, 0, NULL, LENGTH);
+		assert_pages(&contents, PAGES / 4, PAGES / 4, s.ram.addr + LENGTH / 4);
+		taken = hgm_region_put(s.ram.region, 0, NULL, LENGTH);
 		assert_true(taken >= (int64_t)LENGTH / 4);
-		assert_zeroes(s.f.addr, LENGTH / 4, place_names[files[i % 3]]);
-		field_end(&s.f);
+		assert_zeroes(s.ram.addr, LENGTH / 4, backing_names[files[i % 3]]);
+		ram_end(&s.ram);
 		hgm_destroy(s.h);
-		feed_free(s.feed);
+		provider_free(s.provider);
 		calm();
 	}
 }
@@ -246,24 +249,24 @@ static int64_t puts_from_inside(void *user, const struct hgm_io *io)
 static void on_a_fault_thread(void **state)
 {
 	struct hgm_source *src;
-	struct field f;
+	struct ram ram;
 	struct hgm *h = engine(1);
 	uint8_t value;
 
 	(void)state;
 	assert_ok(hgm_source_fn(&src, puts_from_inside, NULL, NULL));
-	field_make(&f, h, PLACE_SHMEM, LENGTH, src, HGM_REGION_NO_FILL);
-	atomic_store(&asked.region, f.region);
-	assert_error(hgm_region_put(f.region, 0, expected, PAGE), -EINVAL); /* not started yet */
+	ram_make(&ram, h, BACKING_SHMEM, LENGTH, src, HGM_REGION_NO_FILL);
+	atomic_store(&asked.region, ram.region);
+	assert_error(hgm_region_put(ram.region, 0, expected, PAGE), -EINVAL); /* not started yet */
 	assert_ok(hgm_start(h));
-	assert_int_equal(touch(f.addr + 3 * PAGE, &value), 0);
+	assert_int_equal(touch(ram.addr + 3 * PAGE, &value), 0);
 	assert_int_equal(atomic_load(&asked.said), -EDEADLK);
 	/* A worker must not put either. */
 	atomic_store(&asked.said, 0);
-	assert_ok(hgm_region_prefetch(f.region, MIB, PAGE));
+	assert_ok(hgm_region_prefetch(ram.region, MIB, PAGE));
 	assert_ok(hgm_wait(h, WAIT_MS));
 	assert_int_equal(atomic_load(&asked.said), -EDEADLK);
-	field_end(&f);
+	ram_end(&ram);
 	hgm_destroy(h);
 	hgm_source_destroy(src);
 }
@@ -292,24 +295,24 @@ static void while_the_region_ends(void **state)
 {
 	struct hgm_source *src;
 	struct waiter waiter;
-	struct field f;
+	struct ram ram;
 	struct hgm *h = engine(1);
 	pthread_t thread;
 
 	(void)state;
 	watch("while the region ends", 60);
 	assert_ok(hgm_source_fn(&src, keep, NULL, NULL));
-	field_make(&f, h, PLACE_ANON, LENGTH, src, HGM_REGION_NO_FILL);
+	ram_make(&ram, h, BACKING_ANON, LENGTH, src, HGM_REGION_NO_FILL);
 	assert_ok(hgm_start(h));
-	waiter_start(&waiter, f.addr);
+	waiter_start(&waiter, ram.addr);
 	while (!atomic_load(&asked.asked))
 		nap_us(100);
-	assert_int_equal(pthread_create(&thread, NULL, destroy, f.region), 0);
-	assert_true(eventually(is_refused, f.region, 5000));
+	assert_int_equal(pthread_create(&thread, NULL, destroy, ram.region), 0);
+	assert_true(eventually(is_refused, ram.region, 5000));
 	assert_ok(hgm_io_done(&asked.kept, -ECANCELED));
 	pthread_join(thread, NULL);
 	waiter_join(&waiter);
-	field_release(&f);
+	ram_release(&ram);
 	hgm_destroy(h);
 	hgm_source_destroy(src);
 	calm();

@@ -151,26 +151,26 @@ static void keeper_make(struct keeper *k, bool blocks, bool hurries)
  * Fill has requested pages from 0 on. Some of them are touched and written to before the rest of
  * fill's answer comes.
  */
-static void asked_for_once_more(enum place place, bool blocks, uint64_t short_pages, int error)
+static void asked_for_once_more(enum backing backing, bool blocks, uint64_t short_pages, int error)
 {
 	struct hgm *h = engine_with((struct hgm_opts){
 		.fault_threads = 1, .retry_first_us = 100, .fill_window_bytes = LENGTH });
 	struct keeper *k = calloc(1, sizeof(*k));
 	unsigned int taken = 0;
-	struct field f;
+	struct ram ram;
 
 	watch("pages that fill has asked for", 60);
 	assert_non_null(k);
 	keeper_make(k, blocks, false);
-	field_make(&f, h, place, LENGTH, k->source, 0);
+	ram_make(&ram, h, backing, LENGTH, k->source, 0);
 	assert_ok(hgm_start(h));
 	assert_true(eventually(keeps_some, k, 5000));
 	nap_us(20000);
 	for (uint64_t p = 0; p < 130; p++) {
 		if (p % 64 > 2 && p % 64 != 30 && p % 64 != 31 && p % 64 != 63)
 			continue;
-		assert_pages(&contents, p, 1, f.addr + p * PAGE); /* fill has brought none */
-		page_mark(p, f.addr + p * PAGE, 3);
+		assert_pages(&contents, p, 1, ram.addr + p * PAGE); /* fill has brought none */
+		page_mark(p, ram.addr + p * PAGE, 3);
 		taken++;
 	}
 	assert_true(atomic_load(&k->demanded) >= taken);
@@ -181,12 +181,12 @@ static void asked_for_once_more(enum place place, bool blocks, uint64_t short_pa
 			p < 130 && (p % 64 <= 2 || p % 64 == 30 || p % 64 == 31 || p % 64 == 63);
 		char why[160];
 
-		if (!page_right(&contents, p, f.addr + p * PAGE, marked ? 3 : -1, why))
-			fail_msg("%s: %s", place_names[place], why);
+		if (!page_right(&contents, p, ram.addr + p * PAGE, marked ? 3 : -1, why))
+			fail_msg("%s: %s", backing_names[backing], why);
 	}
-	assert_int_equal(info_of(f.region).present_bytes, LENGTH);
-	assert_huge(&f, place);
-	field_end(&f);
+	assert_int_equal(info_of(ram.region).present_bytes, LENGTH);
+	assert_huge(&ram, backing);
+	ram_end(&ram);
 	hgm_destroy(h);
 	hgm_source_destroy(k->source);
 	free(k);
@@ -195,15 +195,16 @@ static void asked_for_once_more(enum place place, bool blocks, uint64_t short_pa
 
 static void by_a_request_of_its_own(void **state)
 {
-	static const enum place places[] = { PLACE_SHMEM_LAZY, PLACE_ANON, PLACE_FD_LAZY };
+	static const enum backing backings[] = { BACKING_SHMEM_LAZY, BACKING_ANON,
+						 BACKING_FD_LAZY };
 
 	(void)state;
 	for (unsigned int i = 0; i < 3; i++) {
-		asked_for_once_more(places[i], false, 0, 0);
-		asked_for_once_more(places[i], false, 1, 0);
-		asked_for_once_more(places[i], false, 17, 0);
-		asked_for_once_more(places[i], false, 0, -EIO);
-		asked_for_once_more(places[i], true, 0, 0);
+		asked_for_once_more(backings[i], false, 0, 0);
+		asked_for_once_more(backings[i], false, 1, 0);
+		asked_for_once_more(backings[i], false, 17, 0);
+		asked_for_once_more(backings[i], false, 0, -EIO);
+		asked_for_once_more(backings[i], true, 0, 0);
 	}
 }
 
@@ -212,22 +213,22 @@ static void by_having_the_source_hurry(void **state)
 {
 	struct hgm *h = engine_with((struct hgm_opts){ .fault_threads = 1 });
 	struct keeper *k = calloc(1, sizeof(*k));
-	struct field f;
+	struct ram ram;
 
 	(void)state;
 	watch("a source that hurries", 60);
 	assert_non_null(k);
 	keeper_make(k, false, true);
-	field_make(&f, h, PLACE_SHMEM, LENGTH, k->source, 0);
+	ram_make(&ram, h, BACKING_SHMEM, LENGTH, k->source, 0);
 	assert_ok(hgm_start(h));
 	assert_true(eventually(keeps_the_first, k, 5000));
-	assert_pages(&contents, 0, 1, f.addr);
+	assert_pages(&contents, 0, 1, ram.addr);
 	assert_int_equal(atomic_load(&k->hurried), 1);
 	assert_int_equal(atomic_load(&k->demanded), 0);
 	let_go(k, 0, 0);
 	assert_ok(hgm_wait(h, WAIT_MS));
-	assert_pages(&contents, 0, LENGTH / PAGE, f.addr);
-	field_end(&f);
+	assert_pages(&contents, 0, LENGTH / PAGE, ram.addr);
+	ram_end(&ram);
 	hgm_destroy(h);
 	hgm_source_destroy(k->source);
 	free(k);
@@ -237,30 +238,30 @@ static void by_having_the_source_hurry(void **state)
 /* Threads touch all pages while fill brings the same pages from three threads in random order. */
 static void under_load(void **state)
 {
-	static const enum place places[] = { PLACE_SHMEM_LAZY, PLACE_ANON };
+	static const enum backing backings[] = { BACKING_SHMEM_LAZY, BACKING_ANON };
 
 	(void)state;
 	for (unsigned int i = 0; i < SMALLER(12, 4); i++) {
-		struct feed *feed =
-			feed_make(i % 4 < 2 ? FEED_LATER : FEED_MIXED, &contents, 8 * MIB);
+		struct provider *provider = provider_make(
+			i % 4 < 2 ? PROVIDER_LATER : PROVIDER_MIXED, &contents, 8 * MIB);
 		struct hgm *h = engine(2);
 		struct plan plan = {
 			.contents = &contents, .pages = 8 * MIB / PAGE, .passes = 2, .write = true
 		};
 		struct touchers touchers;
-		struct field f;
+		struct ram ram;
 
 		watch("touchers against fill", 60);
-		field_make(&f, h, places[i % 2], 8 * MIB, feed_source(feed), 0);
-		plan.addr = f.addr;
+		ram_make(&ram, h, backings[i % 2], 8 * MIB, provider_source(provider), 0);
+		plan.addr = ram.addr;
 		assert_ok(hgm_start(h));
 		touchers_start(&touchers, 4, &plan);
 		touchers_join(&touchers);
 		assert_ok(hgm_wait(h, WAIT_MS));
-		assert_int_equal(info_of(f.region).present_bytes, 8 * MIB);
-		field_end(&f);
+		assert_int_equal(info_of(ram.region).present_bytes, 8 * MIB);
+		ram_end(&ram);
 		hgm_destroy(h);
-		feed_free(feed);
+		provider_free(provider);
 		calm();
 	}
 }

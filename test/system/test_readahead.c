@@ -95,30 +95,30 @@ static uint64_t in_disorder(uint64_t i)
  * Touches pages of a region that is being filled, or not. *pages receives the mean number of pages
  * of a demand request. Returns the number of these requests.
  */
-static uint64_t touch_all(enum place place, uint32_t flags, uint64_t (*page)(uint64_t),
+static uint64_t touch_all(enum backing backing, uint32_t flags, uint64_t (*page)(uint64_t),
 			  uint64_t touches, double *pages)
 {
 	struct hgm_source *src;
 	struct hgm *h = engine(1);
-	struct field f;
+	struct ram ram;
 
-	watch(place_names[place], 100);
+	watch(backing_names[backing], 100);
 	far.open = far.stop = false;
 	atomic_store(&far.requests, 0);
 	atomic_store(&far.pages, 0);
 	assert_int_equal(pthread_create(&far.thread, NULL, answer, NULL), 0);
 	assert_ok(hgm_source_fn(&src, ask, NULL, NULL));
-	field_make(&f, h, place, LENGTH, src, flags);
+	ram_make(&ram, h, backing, LENGTH, src, flags);
 	assert_ok(hgm_start(h));
 	for (uint64_t i = 0; i < touches; i++)
-		assert_pages(&contents, page(i), 1, f.addr + page(i) * PAGE);
+		assert_pages(&contents, page(i), 1, ram.addr + page(i) * PAGE);
 	*pages = (double)atomic_load(&far.pages) / (double)atomic_load(&far.requests);
 	open_up();
 	if (!flags) {
 		assert_ok(hgm_wait(h, 100000));
-		assert_pages(&contents, 0, PAGES, f.addr);
+		assert_pages(&contents, 0, PAGES, ram.addr);
 	}
-	field_end(&f);
+	ram_end(&ram);
 	hgm_destroy(h);
 	pthread_mutex_lock(&far.lock);
 	far.stop = true;
@@ -132,12 +132,12 @@ static uint64_t touch_all(enum place place, uint32_t flags, uint64_t (*page)(uin
 
 static void who_walks_waits_seldom(void **state)
 {
-	static const enum place places[] = { PLACE_SHMEM, PLACE_ANON, PLACE_SHMEM_LAZY };
+	static const enum backing backings[] = { BACKING_SHMEM, BACKING_ANON, BACKING_SHMEM_LAZY };
 	double pages;
 
 	(void)state;
-	for (size_t i = 0; i < sizeof(places) / sizeof(places[0]); i++)
-		assert_true(touch_all(places[i], 0, in_order, WALK, &pages) < WALK / 4);
+	for (size_t i = 0; i < sizeof(backings) / sizeof(backings[0]); i++)
+		assert_true(touch_all(backings[i], 0, in_order, WALK, &pages) < WALK / 4);
 }
 
 static void who_jumps_gets_what_is_wanted(void **state)
@@ -145,7 +145,7 @@ static void who_jumps_gets_what_is_wanted(void **state)
 	double pages;
 
 	(void)state;
-	touch_all(PLACE_SHMEM, 0, in_disorder, WALK / 4, &pages);
+	touch_all(BACKING_SHMEM, 0, in_disorder, WALK / 4, &pages);
 	assert_true(pages < 1.5);
 }
 
@@ -154,7 +154,7 @@ static void without_fill_nothing_else_comes(void **state)
 	double pages;
 
 	(void)state;
-	assert_int_equal(touch_all(PLACE_SHMEM, HGM_REGION_NO_FILL, in_order, WALK / 8, &pages),
+	assert_int_equal(touch_all(BACKING_SHMEM, HGM_REGION_NO_FILL, in_order, WALK / 8, &pages),
 			 WALK / 8);
 	assert_true(pages == 1);
 }
@@ -204,7 +204,7 @@ static void what_is_read_ahead_is_not_given_up(void **state)
 	uint64_t bad = PAGES / 2 + 500;
 	struct hgm_source *src;
 	struct hgm *h;
-	struct field f;
+	struct ram ram;
 	uint8_t value;
 
 	(void)state;
@@ -212,35 +212,35 @@ static void what_is_read_ahead_is_not_given_up(void **state)
 	watch("read ahead, and bad", 100);
 	assert_ok(hgm_source_fn(&src, answer_unless_bad, NULL, &so));
 	h = engine_with((struct hgm_opts){ .fault_threads = 1, .retries = 1 });
-	field_make(&f, h, PLACE_SHMEM, LENGTH, src, 0);
-	assert_ok(hgm_region_set_fill(f.region,
+	ram_make(&ram, h, BACKING_SHMEM, LENGTH, src, 0);
+	assert_ok(hgm_region_set_fill(ram.region,
 				      &(struct hgm_fill_opts){ .size = sizeof(struct hgm_fill_opts),
 							       .flags = HGM_FILL_PAUSED }));
 	assert_ok(hgm_start(h));
 	for (uint64_t page = bad - 480; page < bad - 1; page++)
-		assert_pages(&contents, page, 1, f.addr + page * PAGE);
+		assert_pages(&contents, page, 1, ram.addr + page * PAGE);
 	/* By now some pages are read ahead. The source fails for all of them. */
 	atomic_store(&bad_from, bad);
 	atomic_store(&bad_pages, 100);
-	while (!touch(f.addr + bad * PAGE, &value))
+	while (!touch(ram.addr + bad * PAGE, &value))
 		bad++;
-	assert_true(eventually(some_is_poisoned, f.region, 5000));
-	assert_int_equal(info_of(f.region).poisoned_bytes, PAGE);
+	assert_true(eventually(some_is_poisoned, ram.region, 5000));
+	assert_int_equal(info_of(ram.region).poisoned_bytes, PAGE);
 	atomic_store(&bad_pages, 0);
-	assert_pages(&contents, bad + 1, 99, f.addr + (bad + 1) * PAGE);
-	assert_ok(hgm_region_retry(f.region));
+	assert_pages(&contents, bad + 1, 99, ram.addr + (bad + 1) * PAGE);
+	assert_ok(hgm_region_retry(ram.region));
 	/* The page that a thread waits for arrives, and the rest of the request fails. */
 	failed_before = stats_of(h).source_errors;
 	atomic_store(&bad_soon, true);
 	for (bad = PAGES / 4 * 3; bad < PAGES && !atomic_load(&bad_pages); bad++)
-		assert_pages(&contents, bad, 1, f.addr + bad * PAGE);
+		assert_pages(&contents, bad, 1, ram.addr + bad * PAGE);
 	assert_true(eventually(fails_twice, h, 5000));
-	assert_int_equal(info_of(f.region).poisoned_bytes, 0);
+	assert_int_equal(info_of(ram.region).poisoned_bytes, 0);
 	atomic_store(&bad_pages, 0);
-	assert_ok(hgm_region_set_fill(f.region, NULL));
+	assert_ok(hgm_region_set_fill(ram.region, NULL));
 	assert_ok(hgm_wait(h, 100000));
-	assert_pages(&contents, 0, PAGES, f.addr);
-	field_end(&f);
+	assert_pages(&contents, 0, PAGES, ram.addr);
+	ram_end(&ram);
 	hgm_destroy(h);
 	hgm_source_destroy(src);
 	calm();

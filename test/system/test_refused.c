@@ -20,7 +20,7 @@
 #define AFTER ((REFUSED / 64 + 1) * 64)
 
 static const struct contents contents = { .seed = 59, .holes = true };
-static const enum place places[] = { PLACE_SHMEM, PLACE_SHMEM_LAZY, PLACE_ANON };
+static const enum backing backings[] = { BACKING_SHMEM, BACKING_SHMEM_LAZY, BACKING_ANON };
 static const struct hgm_sys *kernel; /* the real one, or a model */
 static struct hgm_sys sys;
 
@@ -158,42 +158,43 @@ static int tear_down(void **state)
 }
 
 struct trial {
-	struct feed *feed;
+	struct provider *provider;
 	struct hgm *h;
-	struct field f;
+	struct ram ram;
 	uint64_t bad, bad_end; /* pages */
 	struct waiter waiter;
 };
 
-static void begin(struct trial *t, enum place place, enum feed_kind kind, int says)
+static void begin(struct trial *t, enum backing backing, enum provider_kind kind, int says)
 {
-	uint64_t pages = place >= PLACES_SMALL ? place_block(place) / PAGE : 1;
+	uint64_t pages = backing >= BACKINGS_SMALL ? backing_block(backing) / PAGE : 1;
 
-	t->feed = feed_make(kind, &contents, LENGTH);
+	t->provider = provider_make(kind, &contents, LENGTH);
 	t->h = engine(2);
 	/* A collapse would map the page in another way. */
-	field_make(&t->f, t->h, place, LENGTH, feed_source(t->feed), HGM_REGION_NO_COLLAPSE);
+	ram_make(&t->ram, t->h, backing, LENGTH, provider_source(t->provider),
+		 HGM_REGION_NO_COLLAPSE);
 	t->bad = REFUSED / pages * pages;
 	t->bad_end = t->bad + pages;
 	refuse.bytes = pages * PAGE;
 	refuse.says = says;
-	atomic_store(&refuse.at, t->f.addr + t->bad * PAGE);
-	waiter_start(&t->waiter, t->f.addr + REFUSED * PAGE);
+	atomic_store(&refuse.at, t->ram.addr + t->bad * PAGE);
+	waiter_start(&t->waiter, t->ram.addr + REFUSED * PAGE);
 }
 
 static void assert_the_rest(const struct trial *t)
 {
-	assert_pages(&contents, 0, t->bad, t->f.addr);
+	assert_pages(&contents, 0, t->bad, t->ram.addr);
 	assert_pages(&contents, t->bad_end, LENGTH / PAGE - t->bad_end,
-		     t->f.addr + t->bad_end * PAGE);
+		     t->ram.addr + t->bad_end * PAGE);
 }
 
 static void end(struct trial *t)
 {
-	field_end(&t->f);
+	ram_end(&t->ram);
 	atomic_store(&refuse.at, NULL);
 	hgm_destroy(t->h);
-	feed_free(t->feed);
+	provider_free(t->provider);
 }
 
 static bool told(const struct hgm *h)
@@ -208,27 +209,27 @@ static bool is_back(void *arg)
 	return atomic_load(&((struct waiter *)arg)->signal) != -1;
 }
 
-static void poisons_it_alone(enum place place, enum feed_kind kind)
+static void poisons_it_alone(enum backing backing, enum provider_kind kind)
 {
 	struct trial t;
 	uint8_t value;
 
-	begin(&t, place, kind, -EIO);
+	begin(&t, backing, kind, -EIO);
 	assert_ok(hgm_start(t.h));
 	if (!eventually(is_back, &t.waiter, 5000))
-		fail_msg("%s: the waiter of a refused page is left asleep", place_names[place]);
+		fail_msg("%s: the waiter of a refused page is left asleep", backing_names[backing]);
 	waiter_join(&t.waiter);
 	assert_int_equal(t.waiter.signal, SIGBUS);
 	assert_error(hgm_wait(t.h, WAIT_MS), -EIO);
 	assert_true(told(t.h));
 	assert_int_equal(progress_of(t.h).poisoned_bytes, (t.bad_end - t.bad) * PAGE);
-	assert_int_equal(info_of(t.f.region).poisoned_bytes, (t.bad_end - t.bad) * PAGE);
+	assert_int_equal(info_of(t.ram.region).poisoned_bytes, (t.bad_end - t.bad) * PAGE);
 	assert_int_equal(progress_of(t.h).last_error, -EIO);
 	assert_the_rest(&t);
 	/* The page stays poisoned, although the kernel no longer refuses it. */
 	atomic_store(&refuse.at, NULL);
 	for (uint64_t p = t.bad; p < t.bad_end; p++)
-		assert_int_equal(touch(t.f.addr + p * PAGE, &value), SIGBUS);
+		assert_int_equal(touch(t.ram.addr + p * PAGE, &value), SIGBUS);
 	end(&t);
 }
 
@@ -236,9 +237,9 @@ static void poisoned_alone(void **state)
 {
 	(void)state;
 	skip_unless(KERNEL_POISON);
-	for (size_t i = 0; i < sizeof(places) / sizeof(places[0]); i++) {
-		poisons_it_alone(places[i], FEED_NOW);
-		poisons_it_alone(places[i], FEED_LATER);
+	for (size_t i = 0; i < sizeof(backings) / sizeof(backings[0]); i++) {
+		poisons_it_alone(backings[i], PROVIDER_NOW);
+		poisons_it_alone(backings[i], PROVIDER_LATER);
 	}
 }
 
@@ -246,9 +247,9 @@ static void poisoned_block(void **state)
 {
 	(void)state;
 	skip_unless(KERNEL_POISON);
-	if (place_lacking(PLACE_HUGETLB_2M, LENGTH))
-		test_skip("%s", place_lacking(PLACE_HUGETLB_2M, LENGTH));
-	poisons_it_alone(PLACE_HUGETLB_2M, FEED_NOW);
+	if (backing_lacking(BACKING_HUGETLB_2M, LENGTH))
+		test_skip("%s", backing_lacking(BACKING_HUGETLB_2M, LENGTH));
+	poisons_it_alone(BACKING_HUGETLB_2M, PROVIDER_NOW);
 }
 
 /* POISON itself fails a few times first. */
@@ -258,11 +259,11 @@ static void poisoned_by_a_busy_kernel(void **state)
 
 	(void)state;
 	skip_unless(KERNEL_POISON);
-	for (size_t i = 0; i < sizeof(places) / sizeof(places[0]); i++) {
+	for (size_t i = 0; i < sizeof(backings) / sizeof(backings[0]); i++) {
 		for (size_t k = 0; k < 2; k++) {
 			refuse.poison_says = busy[k];
 			atomic_store(&refuse.poison_calls, 3);
-			poisons_it_alone(places[i], FEED_NOW);
+			poisons_it_alone(backings[i], PROVIDER_NOW);
 			assert_int_equal(atomic_load(&refuse.poison_calls), 0);
 		}
 	}
@@ -287,10 +288,10 @@ static void counted_before_complete(void **state)
 	(void)state;
 	skip_unless(KERNEL_POISON);
 	refuse.overtaken = true;
-	begin(&t, PLACE_SHMEM, FEED_LATER, -EIO);
+	begin(&t, BACKING_SHMEM, PROVIDER_LATER, -EIO);
 	assert_ok(hgm_start(t.h));
 	assert_true(eventually(is_refused, NULL, 5000));
-	waiter_start(&second, t.f.addr + REFUSED * PAGE + 1);
+	waiter_start(&second, t.ram.addr + REFUSED * PAGE + 1);
 	assert_error(hgm_wait(t.h, WAIT_MS), -EIO);
 	assert_int_equal(progress_of(t.h).poisoned_bytes, PAGE);
 	assert_true(atomic_load(&refuse.poisoned));
@@ -317,17 +318,17 @@ static void vanished_without_poison(void **state)
 {
 	(void)state;
 	refuse.no_poison = true;
-	for (size_t i = 0; i < sizeof(places) / sizeof(places[0]); i++) {
+	for (size_t i = 0; i < sizeof(backings) / sizeof(backings[0]); i++) {
 		struct trial t;
 		uint64_t faults;
 		int rc;
 
-		begin(&t, places[i], FEED_NOW, -ENOENT);
+		begin(&t, backings[i], PROVIDER_NOW, -ENOENT);
 		assert_ok(hgm_start(t.h));
 		rc = hgm_wait(t.h, WAIT_MS);
 		if (rc && rc != -EIO)
 			fail_msg("%s: hgm_wait() of a page that is gone: %d, %s",
-				 place_names[places[i]], rc, hgm_errmsg());
+				 backing_names[backings[i]], rc, hgm_errmsg());
 		assert_true(atomic_load(&refuse.refusals) > 0);
 		assert_true(told(t.h));
 		assert_true(progress_of(t.h).complete);
@@ -340,7 +341,7 @@ static void vanished_without_poison(void **state)
 		faults = stats_of(t.h).faults;
 		nap_us(200000);
 		if (stats_of(t.h).faults - faults > 20)
-			fail_msg("%s: %llu faults of one waiter", place_names[places[i]],
+			fail_msg("%s: %llu faults of one waiter", backing_names[backings[i]],
 				 (unsigned long long)(stats_of(t.h).faults - faults));
 		end(&t); /* releases the waiter if it sleeps */
 		waiter_join(&t.waiter);
@@ -358,10 +359,10 @@ static void refused_without_poison(void **state)
 {
 	(void)state;
 	refuse.no_poison = true;
-	for (size_t i = 0; i < sizeof(places) / sizeof(places[0]); i++) {
+	for (size_t i = 0; i < sizeof(backings) / sizeof(backings[0]); i++) {
 		struct trial t;
 
-		begin(&t, places[i], FEED_NOW, -EIO);
+		begin(&t, backings[i], PROVIDER_NOW, -EIO);
 		assert_ok(hgm_start(t.h));
 		assert_true(told(t.h));
 		assert_int_equal(hgm_wait(t.h, SMALLER(300, 1000)), -ETIMEDOUT);
@@ -372,14 +373,14 @@ static void refused_without_poison(void **state)
 		 * Pages that were requested together with it may wait too, at most one word of the
 		 * map.
 		 */
-		assert_pages(&contents, 0, REFUSED / 64 * 64, t.f.addr);
-		assert_pages(&contents, AFTER, LENGTH / PAGE - AFTER, t.f.addr + AFTER * PAGE);
+		assert_pages(&contents, 0, REFUSED / 64 * 64, t.ram.addr);
+		assert_pages(&contents, AFTER, LENGTH / PAGE - AFTER, t.ram.addr + AFTER * PAGE);
 		atomic_store(&refuse.at, NULL);
 		assert_ok(hgm_wait(t.h, WAIT_MS));
 		waiter_join(&t.waiter);
 		assert_int_equal(t.waiter.signal, 0);
 		assert_int_equal(t.waiter.value, first_byte(REFUSED));
-		assert_pages(&contents, 0, LENGTH / PAGE, t.f.addr);
+		assert_pages(&contents, 0, LENGTH / PAGE, t.ram.addr);
 		end(&t);
 	}
 }

@@ -92,18 +92,18 @@ static bool demanded_three(void *arg)
  * All workers read for one region. The demand of the other region is in the queue, and no worker
  * has seen it. Then the other region and the first one end in turn, or the engine ends.
  */
-static void end_behind_busy_workers(enum place waiting, bool whole_engine, bool swapped)
+static void end_behind_busy_workers(enum backing waiting, bool whole_engine, bool swapped)
 {
 	struct hgm *h = engine_with((struct hgm_opts){ .fault_threads = 1, .workers = WORKERS });
 	struct waiter busy[WORKERS], waiter;
-	struct field a, z, *low = &a, *high = &z;
+	struct ram a, z, *low = &a, *high = &z;
 	struct holder s;
 
 	watch("the end behind busy workers", 60);
 	holder_make(&s);
-	field_make(&a, h, PLACE_SHMEM, 4 * MIB, s.source, HGM_REGION_NO_FILL);
-	field_make(&z, h, waiting, 4 * MIB, s.source, HGM_REGION_NO_FILL);
-	if (waiting == PLACE_SHMEM && swapped) {
+	ram_make(&a, h, BACKING_SHMEM, 4 * MIB, s.source, HGM_REGION_NO_FILL);
+	ram_make(&z, h, waiting, 4 * MIB, s.source, HGM_REGION_NO_FILL);
+	if (waiting == BACKING_SHMEM && swapped) {
 		low = &z;
 		high = &a;
 	}
@@ -117,10 +117,10 @@ static void end_behind_busy_workers(enum place waiting, bool whole_engine, bool 
 	if (whole_engine) {
 		hgm_destroy(h);
 	} else {
-		field_end(high);
+		ram_end(high);
 		waiter_join(&waiter);
 		assert_true(all_workers_inside(&s));
-		field_end(low);
+		ram_end(low);
 	}
 	if (whole_engine)
 		waiter_join(&waiter);
@@ -130,8 +130,8 @@ static void end_behind_busy_workers(enum place waiting, bool whole_engine, bool 
 		assert_int_equal(busy[i].signal, SIGSEGV);
 	}
 	if (whole_engine) {
-		field_release(&a);
-		field_release(&z);
+		ram_release(&a);
+		ram_release(&z);
 	} else {
 		hgm_destroy(h);
 	}
@@ -143,51 +143,51 @@ static void the_end_needs_no_worker(void **state)
 {
 	(void)state;
 	for (unsigned int i = 0; i < 4; i++)
-		end_behind_busy_workers(PLACE_SHMEM, i % 2, i / 2);
-	end_behind_busy_workers(PLACE_ANON, false, false);
-	end_behind_busy_workers(PLACE_ANON, true, false);
+		end_behind_busy_workers(BACKING_SHMEM, i % 2, i / 2);
+	end_behind_busy_workers(BACKING_ANON, false, false);
+	end_behind_busy_workers(BACKING_ANON, true, false);
 }
 
 /* For hugetlb in whole blocks, a block waits in the queue. */
 static void the_end_needs_no_worker_hugetlb(void **state)
 {
 	(void)state;
-	if (place_lacking(PLACE_HUGETLB_2M, 4 * MIB))
-		test_skip("%s", place_lacking(PLACE_HUGETLB_2M, 4 * MIB));
-	end_behind_busy_workers(PLACE_HUGETLB_2M, false, false);
-	end_behind_busy_workers(PLACE_HUGETLB_2M, true, false);
+	if (backing_lacking(BACKING_HUGETLB_2M, 4 * MIB))
+		test_skip("%s", backing_lacking(BACKING_HUGETLB_2M, 4 * MIB));
+	end_behind_busy_workers(BACKING_HUGETLB_2M, false, false);
+	end_behind_busy_workers(BACKING_HUGETLB_2M, true, false);
 }
 
 static bool keeps_one(void *arg)
 {
-	return feed_kept(arg) > 0;
+	return provider_kept(arg) > 0;
 }
 
 /* A source that obeys a cancellation has not failed. Nothing is retried or counted. */
 static void cancelled_is_not_failed(void **state)
 {
 	static const struct contents contents = { .seed = 3 };
-	struct feed *feed = feed_make(FEED_NEVER, &contents, 4 * MIB);
+	struct provider *provider = provider_make(PROVIDER_NEVER, &contents, 4 * MIB);
 	struct hgm *h =
 		engine_with((struct hgm_opts){ .fault_threads = 1, .retry_first_us = 1000000 });
 	struct waiter waiter;
-	struct field f;
+	struct ram ram;
 
 	(void)state;
 	watch("cancelled answers", 60);
-	field_make(&f, h, PLACE_SHMEM, 4 * MIB, feed_source(feed), HGM_REGION_NO_FILL);
+	ram_make(&ram, h, BACKING_SHMEM, 4 * MIB, provider_source(provider), HGM_REGION_NO_FILL);
 	assert_ok(hgm_start(h));
-	waiter_start(&waiter, f.addr);
-	assert_true(eventually(keeps_one, feed, 5000));
-	field_end(&f);
+	waiter_start(&waiter, ram.addr);
+	assert_true(eventually(keeps_one, provider, 5000));
+	ram_end(&ram);
 	waiter_join(&waiter);
-	assert_true(feed_cancels(feed) > 0);
+	assert_true(provider_cancels(provider) > 0);
 	assert_int_equal(progress_of(h).last_error, 0);
 	assert_int_equal(progress_of(h).failing_requests, 0);
 	assert_int_equal(stats_of(h).source_errors, 0);
 	assert_int_equal(stats_of(h).source_retries, 0);
 	hgm_destroy(h);
-	feed_free(feed);
+	provider_free(provider);
 	calm();
 }
 
@@ -235,20 +235,20 @@ static void the_last_incomplete_one_goes(bool asked, bool sleeping)
 	static const struct contents contents = { .seed = 4 };
 	static const struct hgm_fill_opts paused = { .size = sizeof(paused),
 						     .flags = HGM_FILL_PAUSED };
-	struct feed *good = feed_make(FEED_NOW, &contents, 4 * MIB);
-	struct feed *silent = feed_make(FEED_NEVER, &contents, 4 * MIB);
+	struct provider *good = provider_make(PROVIDER_NOW, &contents, 4 * MIB);
+	struct provider *silent = provider_make(PROVIDER_NEVER, &contents, 4 * MIB);
 	struct hgm *h = engine(1);
 	struct owner owner = { .h = h };
 	pthread_t thread;
-	struct field a, z;
+	struct ram a, z;
 
 	watch("the last incomplete region goes", 60);
-	field_make(&a, h, PLACE_SHMEM, 4 * MIB, feed_source(good), 0);
+	ram_make(&a, h, BACKING_SHMEM, 4 * MIB, provider_source(good), 0);
 	assert_ok(hgm_start(h));
 	assert_ok(hgm_wait(h, -1));
 	if (!asked)
 		assert_ok(hgm_set_fill(h, &paused));
-	field_make(&z, h, PLACE_SHMEM, 4 * MIB, feed_source(silent), 0);
+	ram_make(&z, h, BACKING_SHMEM, 4 * MIB, provider_source(silent), 0);
 	if (asked)
 		assert_true(eventually(keeps_one, silent, 5000));
 	assert_error(hgm_wait(h, 0), -ETIMEDOUT);
@@ -258,7 +258,7 @@ static void the_last_incomplete_one_goes(bool asked, bool sleeping)
 		assert_int_equal(pthread_create(&thread, NULL, wait_for_all, &owner), 0);
 		assert_true(eventually(somebody_waits, h, 5000));
 	}
-	field_end(&z);
+	ram_end(&z);
 	assert_true(event_has_come(h));
 	assert_ok(hgm_wait(h, 0));
 	if (sleeping) {
@@ -266,10 +266,10 @@ static void the_last_incomplete_one_goes(bool asked, bool sleeping)
 		pthread_join(thread, NULL);
 		assert_int_equal(owner.rc, 0);
 	}
-	field_end(&a);
+	ram_end(&a);
 	hgm_destroy(h);
-	feed_free(good);
-	feed_free(silent);
+	provider_free(good);
+	provider_free(silent);
 	calm();
 }
 
@@ -338,61 +338,61 @@ static bool demanded(void *arg)
  * Own memory is replaced, in pieces of at most 256 MiB or a block. A caller's mapping that cannot
  * be poisoned becomes inaccessible. Threads that wait are woken by a signal.
  */
-static void end_one(enum place place, uint64_t length, unsigned int pieces, bool started)
+static void end_one(enum backing backing, uint64_t length, unsigned int pieces, bool started)
 {
 	static const struct contents contents = { .seed = 5 };
-	struct feed *silent = feed_make(FEED_NEVER, &contents, length);
+	struct provider *silent = provider_make(PROVIDER_NEVER, &contents, length);
 	struct hgm *h = engine(1);
 	struct waiter waiter;
 	uint8_t value;
-	struct field f;
+	struct ram ram;
 
-	field_make(&f, h, place, length, feed_source(silent), HGM_REGION_NO_FILL);
+	ram_make(&ram, h, backing, length, provider_source(silent), HGM_REGION_NO_FILL);
 	if (started)
 		assert_ok(hgm_start(h));
-	waiter_start(&waiter, f.addr + length / 2 + PAGE);
+	waiter_start(&waiter, ram.addr + length / 2 + PAGE);
 	if (started)
 		assert_true(eventually(demanded, h, 5000));
 	else
 		nap_us(2000); /* it may wait by now */
 	atomic_store(&end_by.pieces, 0);
 	atomic_store(&end_by.protected, 0);
-	hgm_region_destroy(f.region);
+	hgm_region_destroy(ram.region);
 	waiter_join(&waiter);
 	assert_int_equal(waiter.signal, SIGSEGV);
-	if (!f.mapping) {
+	if (!ram.mapping) {
 		assert_int_equal(atomic_load(&end_by.pieces), pieces);
 		assert_int_equal(atomic_load(&end_by.protected), 0);
 	} else {
 		assert_true(atomic_load(&end_by.protected) > 0);
-		assert_int_equal(touch(f.addr, &value), SIGSEGV);
+		assert_int_equal(touch(ram.addr, &value), SIGSEGV);
 	}
-	field_release(&f);
+	ram_release(&ram);
 	hgm_destroy(h);
-	feed_free(silent);
+	provider_free(silent);
 }
 
 static void memory_is_taken_away(void **state)
 {
 	static const struct {
-		enum place place;
+		enum backing backing;
 		uint64_t length;
 		unsigned int pieces;
 	} rows[] = {
-		{ PLACE_SHMEM, 4 * MIB, 1 },	    { PLACE_SHMEM_LAZY, 600 * MIB, 3 },
-		{ PLACE_ANON, 600 * MIB, 3 },	    { PLACE_FD, 4 * MIB, 1 },
-		{ PLACE_MAPPING, 4 * MIB, 0 },	    { PLACE_MAPPING_LAZY, 4 * MIB, 0 },
-		{ PLACE_MAPPING_ANON, 4 * MIB, 0 }, { PLACE_HUGETLB_2M, 4 * MIB, 1 },
-		{ PLACE_HUGETLB_1G, GIB, 1 },
+		{ BACKING_SHMEM, 4 * MIB, 1 },	      { BACKING_SHMEM_LAZY, 600 * MIB, 3 },
+		{ BACKING_ANON, 600 * MIB, 3 },	      { BACKING_FD, 4 * MIB, 1 },
+		{ BACKING_MAPPING, 4 * MIB, 0 },      { BACKING_MAPPING_LAZY, 4 * MIB, 0 },
+		{ BACKING_MAPPING_ANON, 4 * MIB, 0 }, { BACKING_HUGETLB_2M, 4 * MIB, 1 },
+		{ BACKING_HUGETLB_1G, GIB, 1 },
 	};
 
 	(void)state;
 	watch("memory is taken away", 100);
 	for (size_t i = 0; i < 2 * sizeof(rows) / sizeof(rows[0]); i++) {
-		enum place place = rows[i / 2].place;
+		enum backing backing = rows[i / 2].backing;
 
-		if (!place_lacking(place, rows[i / 2].length))
-			end_one(place, rows[i / 2].length, rows[i / 2].pieces, i % 2);
+		if (!backing_lacking(backing, rows[i / 2].length))
+			end_one(backing, rows[i / 2].length, rows[i / 2].pieces, i % 2);
 	}
 	calm();
 }

@@ -23,46 +23,48 @@ static const struct contents contents = { .seed = 99, .holes = true };
  */
 static void regions_come_and_go(void **state)
 {
-	static const enum feed_kind kinds[] = { FEED_LATER, FEED_NOW, FEED_BLOCKING, FEED_SHORT };
-	static const enum place passing[] = { PLACE_SHMEM,     PLACE_SHMEM_LAZY, PLACE_ANON,
-					      PLACE_FD_LAZY,   PLACE_MAPPING,	 PLACE_MAPPING_ANON,
-					      PLACE_HUGETLB_2M };
-	static const enum place staying[] = { PLACE_SHMEM, PLACE_ANON };
+	static const enum provider_kind kinds[] = { PROVIDER_LATER, PROVIDER_NOW, PROVIDER_BLOCKING,
+						    PROVIDER_SHORT };
+	static const enum backing passing[] = { BACKING_SHMEM,	   BACKING_SHMEM_LAZY,
+						BACKING_ANON,	   BACKING_FD_LAZY,
+						BACKING_MAPPING,   BACKING_MAPPING_ANON,
+						BACKING_HUGETLB_2M };
+	static const enum backing staying[] = { BACKING_SHMEM, BACKING_ANON };
 	uint64_t length = SMALLER(8, 4) * MIB;
-	struct feed *feed[4];
+	struct provider *provider[4];
 	struct touchers touchers[2];
 	_Atomic bool stop = false;
-	struct field stay[2], f;
+	struct ram stay[2], ram;
 	struct hgm *h = engine(2);
 
 	(void)state;
 	watch("regions come and go", 60);
 	for (unsigned int i = 0; i < 4; i++)
-		feed[i] = feed_make(kinds[i], &contents, length);
+		provider[i] = provider_make(kinds[i], &contents, length);
 	assert_ok(hgm_start(h));
 	for (unsigned int i = 0; i < 2; i++) {
 		struct plan plan = {
 			.contents = &contents, .pages = length / PAGE, .write = true, .stop = &stop
 		};
 
-		field_make(&stay[i], h, staying[i], length, feed_source(feed[0]), 0);
+		ram_make(&stay[i], h, staying[i], length, provider_source(provider[0]), 0);
 		plan.addr = stay[i].addr;
 		touchers_start(&touchers[i], 4, &plan);
 	}
 	for (unsigned int i = 0; i < SMALLER(60, 20); i++) {
-		enum place place = passing[i % (sizeof(passing) / sizeof(passing[0]))];
+		enum backing backing = passing[i % (sizeof(passing) / sizeof(passing[0]))];
 		uint32_t flags = i % 5 == 4 ? HGM_REGION_NO_FILL : 0;
 		struct touchers passers;
 		struct plan plan = { .contents = &contents, .pages = 40 };
 
-		if (place_lacking(place, length))
-			place = PLACE_SHMEM;
-		field_make(&f, h, place, length, feed_source(feed[i % 4]), flags);
-		plan.addr = f.addr;
+		if (backing_lacking(backing, length))
+			backing = BACKING_SHMEM;
+		ram_make(&ram, h, backing, length, provider_source(provider[i % 4]), flags);
+		plan.addr = ram.addr;
 		touchers_start(&passers, 2, &plan);
 		touchers_join(&passers);
 		nap_us(i * 50);
-		field_end(&f);
+		ram_end(&ram);
 	}
 	atomic_store(&stop, true);
 	for (unsigned int i = 0; i < 2; i++) {
@@ -72,87 +74,87 @@ static void regions_come_and_go(void **state)
 	for (unsigned int i = 0; i < 2; i++) {
 		assert_pages(&contents, 0, length / PAGE, stay[i].addr);
 		assert_huge(&stay[i], staying[i]);
-		field_end(&stay[i]);
+		ram_end(&stay[i]);
 	}
 	hgm_destroy(h);
 	for (unsigned int i = 0; i < 4; i++)
-		feed_free(feed[i]);
+		provider_free(provider[i]);
 	calm();
 }
 
 static bool keeps_one(void *arg)
 {
-	return feed_kept(arg) > 0;
+	return provider_kept(arg) > 0;
 }
 
 /* Threads wait for pages that the source never delivers. Then the region or the engine ends. */
-static void end_with_waiters(enum place place, bool whole_engine)
+static void end_with_waiters(enum backing backing, bool whole_engine)
 {
-	bool mapping = place == PLACE_MAPPING || place == PLACE_MAPPING_LAZY ||
-		       place == PLACE_MAPPING_ANON;
-	uint64_t block_pages = place_block(place) / PAGE;
-	uint64_t given = place < PLACES_SMALL ? 100 : block_pages;
+	bool mapping = backing == BACKING_MAPPING || backing == BACKING_MAPPING_LAZY ||
+		       backing == BACKING_MAPPING_ANON;
+	uint64_t block_pages = backing_block(backing) / PAGE;
+	uint64_t given = backing < BACKINGS_SMALL ? 100 : block_pages;
 	int end_signal = mapping && kernel_has(KERNEL_POISON) ? SIGBUS : SIGSEGV;
-	struct feed *feed = feed_make(FEED_NEVER, &contents, 4 * MIB);
+	struct provider *provider = provider_make(PROVIDER_NEVER, &contents, 4 * MIB);
 	struct hgm *h = engine(2);
 	struct waiter waiter[WAITERS];
-	struct field f;
+	struct ram ram;
 	uint8_t value;
 
-	watch(place_names[place], 60);
-	feed_answer_below(feed, given);
-	field_make(&f, h, place, 4 * MIB, feed_source(feed), HGM_REGION_NO_FILL);
+	watch(backing_names[backing], 60);
+	provider_answer_below(provider, given);
+	ram_make(&ram, h, backing, 4 * MIB, provider_source(provider), HGM_REGION_NO_FILL);
 	assert_ok(hgm_start(h));
-	assert_pages(&contents, 0, given, f.addr);
+	assert_pages(&contents, 0, given, ram.addr);
 	for (unsigned int i = 0; i < WAITERS; i++)
-		waiter_start(&waiter[i], f.addr + (given + i * 7) * PAGE);
-	assert_true(eventually(keeps_one, feed, 5000));
+		waiter_start(&waiter[i], ram.addr + (given + i * 7) * PAGE);
+	assert_true(eventually(keeps_one, provider, 5000));
 	nap_us(20000);
 	for (unsigned int i = 0; i < WAITERS; i++)
 		assert_int_equal(atomic_load(&waiter[i].signal), -1);
 	if (whole_engine)
 		hgm_destroy(h);
 	else
-		hgm_region_destroy(f.region);
+		hgm_region_destroy(ram.region);
 	for (unsigned int i = 0; i < WAITERS; i++) {
 		waiter_join(&waiter[i]);
 		assert_int_equal(waiter[i].signal, end_signal);
 	}
-	assert_true(feed_cancels(feed) > 0);
-	assert_int_equal(feed_kept(feed), 0);
+	assert_true(provider_cancels(provider) > 0);
+	assert_int_equal(provider_kept(provider), 0);
 	/*
 	 * Pages that had not arrived can never be read. Pages that had arrived stay, if the library
 	 * can distinguish them.
 	 */
 	if (end_signal == SIGBUS)
-		assert_pages(&contents, 0, given, f.mapping);
+		assert_pages(&contents, 0, given, ram.mapping);
 	else
-		assert_int_equal(touch(f.addr, &value), SIGSEGV);
-	for (uint64_t p = given; mapping && p < f.length / PAGE; p += 61)
-		assert_int_equal(touch(f.mapping + p * PAGE, &value), end_signal);
-	field_release(&f);
+		assert_int_equal(touch(ram.addr, &value), SIGSEGV);
+	for (uint64_t p = given; mapping && p < ram.length / PAGE; p += 61)
+		assert_int_equal(touch(ram.mapping + p * PAGE, &value), end_signal);
+	ram_release(&ram);
 	if (!whole_engine)
 		hgm_destroy(h);
-	feed_free(feed);
+	provider_free(provider);
 	calm();
 }
 
 static void waiters_are_released(void **state)
 {
 	(void)state;
-	for (int place = 0; place < PLACES_SMALL; place++) {
-		end_with_waiters((enum place)place, false);
-		end_with_waiters((enum place)place, true);
+	for (int backing = 0; backing < BACKINGS_SMALL; backing++) {
+		end_with_waiters((enum backing)backing, false);
+		end_with_waiters((enum backing)backing, true);
 	}
 }
 
 static void waiters_are_released_hugetlb(void **state)
 {
 	(void)state;
-	if (place_lacking(PLACE_HUGETLB_2M, 4 * MIB))
-		test_skip("%s", place_lacking(PLACE_HUGETLB_2M, 4 * MIB));
-	end_with_waiters(PLACE_HUGETLB_2M, false);
-	end_with_waiters(PLACE_FD_HUGETLB_2M, true);
+	if (backing_lacking(BACKING_HUGETLB_2M, 4 * MIB))
+		test_skip("%s", backing_lacking(BACKING_HUGETLB_2M, 4 * MIB));
+	end_with_waiters(BACKING_HUGETLB_2M, false);
+	end_with_waiters(BACKING_FD_HUGETLB_2M, true);
 }
 
 struct wait_call {
@@ -176,28 +178,29 @@ static bool wait_is_back(void *arg)
 /* A thread that waits for an engine must notice that the incomplete region is gone. */
 static void wait_ends_with_the_last_region(void **state)
 {
-	static const enum feed_kind kinds[] = { FEED_BLOCKING, FEED_NOW, FEED_NEVER };
+	static const enum provider_kind kinds[] = { PROVIDER_BLOCKING, PROVIDER_NOW,
+						    PROVIDER_NEVER };
 
 	(void)state;
 	watch("hgm_wait() while the last region is destroyed", 60);
 	for (unsigned int i = 0; i < 3 * 3; i++) {
-		struct feed *feed = feed_make(kinds[i % 3], &contents, 64 * MIB);
+		struct provider *provider = provider_make(kinds[i % 3], &contents, 64 * MIB);
 		struct wait_call w = { .h = engine(1), .rc = 1 };
 		pthread_t thread;
-		struct field f;
+		struct ram ram;
 
-		field_make(&f, w.h, PLACE_SHMEM_LAZY, 64 * MIB, feed_source(feed), 0);
+		ram_make(&ram, w.h, BACKING_SHMEM_LAZY, 64 * MIB, provider_source(provider), 0);
 		assert_ok(hgm_start(w.h));
 		assert_int_equal(pthread_create(&thread, NULL, wait_call, &w), 0);
 		nap_us(1000 + 200 * i);
-		field_end(&f);
+		ram_end(&ram);
 		if (!eventually(wait_is_back, &w, 3000))
 			fail_msg("hgm_wait() goes on although no region is left (source: %s)",
-				 i % 3 == 2 ? "never" : feed_names[kinds[i % 3]]);
+				 i % 3 == 2 ? "never" : provider_names[kinds[i % 3]]);
 		pthread_join(thread, NULL);
 		assert_int_equal(w.rc, 0);
 		hgm_destroy(w.h);
-		feed_free(feed);
+		provider_free(provider);
 	}
 	calm();
 }
@@ -208,26 +211,26 @@ static void wait_ends_with_the_last_region(void **state)
  */
 static void wait_without_fill(void **state)
 {
-	struct feed *feed = feed_make(FEED_NEVER, &contents, 4 * MIB);
+	struct provider *provider = provider_make(PROVIDER_NEVER, &contents, 4 * MIB);
 	struct wait_call w = { .h = engine(1), .rc = 1 };
 	struct waiter waiter;
 	pthread_t thread;
-	struct field f;
+	struct ram ram;
 
 	(void)state;
 	watch("hgm_wait() without fill", 60);
-	field_make(&f, w.h, PLACE_SHMEM, 4 * MIB, feed_source(feed), HGM_REGION_NO_FILL);
+	ram_make(&ram, w.h, BACKING_SHMEM, 4 * MIB, provider_source(provider), HGM_REGION_NO_FILL);
 	assert_ok(hgm_start(w.h));
 	assert_ok(hgm_wait(w.h, 0));
 	for (uint64_t p = 0; p < 5; p++) {
-		waiter_start(&waiter, f.addr + p * PAGE);
-		assert_true(eventually(keeps_one, feed, 5000));
+		waiter_start(&waiter, ram.addr + p * PAGE);
+		assert_true(eventually(keeps_one, provider, 5000));
 		assert_error(hgm_wait(w.h, 0), -ETIMEDOUT);
 		atomic_store(&w.rc, 1);
 		assert_int_equal(pthread_create(&thread, NULL, wait_call, &w), 0);
 		nap_us(5000);
 		assert_int_equal(w.rc, 1);
-		feed_give(feed);
+		provider_give(provider);
 		waiter_join(&waiter);
 		if (!eventually(wait_is_back, &w, 2000))
 			fail_msg("hgm_wait() goes on although page %llu, the last asked for, is "
@@ -236,37 +239,37 @@ static void wait_without_fill(void **state)
 		pthread_join(thread, NULL);
 		assert_int_equal(w.rc, 0);
 	}
-	feed_answer_below(feed, 1024);
-	assert_ok(hgm_region_prefetch(f.region, MIB + 1, 3 * PAGE));
+	provider_answer_below(provider, 1024);
+	assert_ok(hgm_region_prefetch(ram.region, MIB + 1, 3 * PAGE));
 	assert_ok(hgm_wait(w.h, 3000));
-	assert_int_equal(info_of(f.region).present_bytes, (5 + 4) * PAGE);
-	field_end(&f);
+	assert_int_equal(info_of(ram.region).present_bytes, (5 + 4) * PAGE);
+	ram_end(&ram);
 	hgm_destroy(w.h);
-	feed_free(feed);
+	provider_free(provider);
 	calm();
 }
 
 /* Regions are created before the start and after it. An engine ends without a start. */
 static void any_order(void **state)
 {
-	struct feed *feed = feed_make(FEED_MEMORY, &contents, 4 * MIB);
+	struct provider *provider = provider_make(PROVIDER_MEMORY, &contents, 4 * MIB);
 	struct waiter waiter;
 	struct hgm *h;
-	struct field f;
+	struct ram ram;
 
 	(void)state;
 	watch("any order", 60);
 	hgm_destroy(engine(3));
 
 	h = engine(1);
-	field_make(&f, h, PLACE_SHMEM, 4 * MIB, feed_source(feed), 0);
-	assert_ok(hgm_region_prefetch(f.region, 0, MIB));
+	ram_make(&ram, h, BACKING_SHMEM, 4 * MIB, provider_source(provider), 0);
+	assert_ok(hgm_region_prefetch(ram.region, 0, MIB));
 	hgm_destroy(h);
-	field_release(&f);
+	ram_release(&ram);
 
 	h = engine(1);
-	field_make(&f, h, PLACE_ANON, 4 * MIB, feed_source(feed), 0);
-	waiter_start(&waiter, f.addr + 17 * PAGE);
+	ram_make(&ram, h, BACKING_ANON, 4 * MIB, provider_source(provider), 0);
+	waiter_start(&waiter, ram.addr + 17 * PAGE);
 	nap_us(10000);
 	assert_int_equal(waiter.signal, -1);
 	assert_ok(hgm_start(h));
@@ -274,40 +277,42 @@ static void any_order(void **state)
 	waiter_join(&waiter);
 	assert_int_equal(waiter.signal, 0);
 	assert_ok(hgm_wait(h, WAIT_MS));
-	assert_pages(&contents, 0, f.length / PAGE, f.addr);
+	assert_pages(&contents, 0, ram.length / PAGE, ram.addr);
 	hgm_destroy(h);
 
 	h = engine(1);
 	assert_ok(hgm_start(h));
 	assert_ok(hgm_wait(h, 0));
-	field_make(&f, h, PLACE_SHMEM_LAZY, 4 * MIB, feed_source(feed), 0);
+	ram_make(&ram, h, BACKING_SHMEM_LAZY, 4 * MIB, provider_source(provider), 0);
 	assert_ok(hgm_wait(h, WAIT_MS));
-	assert_pages(&contents, 0, f.length / PAGE, f.addr);
+	assert_pages(&contents, 0, ram.length / PAGE, ram.addr);
 	hgm_destroy(h);
 
 	/* A thread waits, and the engine is never started. The source is not read. */
 	h = engine(1);
-	field_make(&f, h, PLACE_SHMEM, 4 * MIB, feed_source(feed), 0);
-	waiter_start(&waiter, f.addr);
+	ram_make(&ram, h, BACKING_SHMEM, 4 * MIB, provider_source(provider), 0);
+	waiter_start(&waiter, ram.addr);
 	nap_us(10000);
 	hgm_destroy(h);
 	waiter_join(&waiter);
 	assert_int_equal(waiter.signal, SIGSEGV);
-	feed_free(feed);
+	provider_free(provider);
 	calm();
 }
 
-static void rounds(unsigned int n, struct feed *feed)
+static void rounds(unsigned int n, struct provider *provider)
 {
 	for (unsigned int i = 0; i < n; i++) {
 		struct hgm *h = engine(1 + i % 3);
-		struct field a, b;
+		struct ram a, b;
 		uint8_t value;
 
 		if (i % 4)
 			assert_ok(hgm_start(h));
-		field_make(&a, h, (enum place)(i % PLACES_SMALL), MIB, feed_source(feed), 0);
-		field_make(&b, h, PLACE_SHMEM, 2 * MIB, feed_source(feed), HGM_REGION_NO_FILL);
+		ram_make(&a, h, (enum backing)(i % BACKINGS_SMALL), MIB, provider_source(provider),
+			 0);
+		ram_make(&b, h, BACKING_SHMEM, 2 * MIB, provider_source(provider),
+			 HGM_REGION_NO_FILL);
 		if (i % 4)
 			assert_int_equal(touch(b.addr + 5 * PAGE, &value), 0);
 		if (i % 2)
@@ -315,23 +320,23 @@ static void rounds(unsigned int n, struct feed *feed)
 		if (i % 8 == 7)
 			assert_ok(hgm_wait(h, WAIT_MS));
 		hgm_destroy(h);
-		field_release(&a);
-		field_release(&b);
+		ram_release(&a);
+		ram_release(&b);
 	}
 }
 
 static void nothing_is_left_behind(void **state)
 {
-	struct feed *feed = feed_make(FEED_NOW, &contents, 4 * MIB);
+	struct provider *provider = provider_make(PROVIDER_NOW, &contents, 4 * MIB);
 	struct holdings before;
 
 	(void)state;
 	watch("200 rounds", 100);
-	rounds(32, feed); /* allocates what the C library and liburcu keep */
+	rounds(32, provider); /* allocates what the C library and liburcu keep */
 	before = take_holdings();
-	rounds(SMALLER(200, 40), feed);
+	rounds(SMALLER(200, 40), provider);
 	assert_same_holdings(&before);
-	feed_free(feed);
+	provider_free(provider);
 	calm();
 }
 

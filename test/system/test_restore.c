@@ -28,21 +28,22 @@ static const struct mode modes[] = {
 };
 
 /* The caller's own file has the same contents. */
-static void assert_file(const struct field *f)
+static void assert_file(const struct ram *ram)
 {
 	uint8_t page[PAGE] __attribute__((aligned(8)));
 	char why[160];
 
-	if (f->fd < 0)
+	if (ram->fd < 0)
 		return;
-	for (uint64_t p = 0; p < f->length / PAGE; p++) {
-		assert_int_equal(pread(f->fd, page, PAGE, (off_t)(p * PAGE)), PAGE);
+	for (uint64_t p = 0; p < ram->length / PAGE; p++) {
+		assert_int_equal(pread(ram->fd, page, PAGE, (off_t)(p * PAGE)), PAGE);
 		if (!page_right(&contents, p, page, -1, why))
 			fail_msg("in the caller's file: %s", why);
 	}
 }
 
-static void restore(enum place place, uint64_t length, struct hgm_source *src, const struct mode *m)
+static void restore(enum backing backing, uint64_t length, struct hgm_source *src,
+		    const struct mode *m)
 {
 	struct hgm *h = engine(m->fault_threads);
 	struct touchers touchers;
@@ -51,12 +52,12 @@ static void restore(enum place place, uint64_t length, struct hgm_source *src, c
 			     .step = m->step,
 			     .write = m->write,
 			     .passes = m->write ? 3 : 1 };
-	struct field f;
+	struct ram ram;
 	bool fill = !(m->flags & HGM_REGION_NO_FILL);
 
-	field_make(&f, h, place, length, src, m->flags);
-	assert_true((uintptr_t)f.addr % place_block(place) == 0);
-	plan.addr = f.addr;
+	ram_make(&ram, h, backing, length, src, m->flags);
+	assert_true((uintptr_t)ram.addr % backing_block(backing) == 0);
+	plan.addr = ram.addr;
 	assert_ok(hgm_start(h));
 	touchers_start(&touchers, m->threads, &plan);
 	if (fill)
@@ -64,19 +65,19 @@ static void restore(enum place place, uint64_t length, struct hgm_source *src, c
 	touchers_join(&touchers);
 	assert_ok(hgm_wait(h, WAIT_MS));
 	if (fill) {
-		assert_int_equal(info_of(f.region).present_bytes, length);
+		assert_int_equal(info_of(ram.region).present_bytes, length);
 		assert_true(progress_of(h).complete);
-		if (place_can_be_huge(place))
-			assert_huge(&f, place);
+		if (backing_can_be_huge(backing))
+			assert_huge(&ram, backing);
 		else
-			assert_int_equal(info_of(f.region).huge_bytes, length);
-		assert_pages(&contents, 0, length / PAGE, f.addr);
-		assert_file(&f);
-	} else if (place_can_be_huge(place)) {
-		assert_int_equal(info_of(f.region).present_bytes,
+			assert_int_equal(info_of(ram.region).huge_bytes, length);
+		assert_pages(&contents, 0, length / PAGE, ram.addr);
+		assert_file(&ram);
+	} else if (backing_can_be_huge(backing)) {
+		assert_int_equal(info_of(ram.region).present_bytes,
 				 (length / PAGE + m->step - 1) / m->step * PAGE);
 	}
-	field_end(&f);
+	ram_end(&ram);
 	hgm_destroy(h);
 }
 
@@ -85,51 +86,52 @@ static void restore(enum place place, uint64_t length, struct hgm_source *src, c
  * Where this takes long, each memory is tested with each source, and each mode with each memory and
  * with each source.
  */
-static void restore_all(enum place place)
+static void restore_all(enum backing backing)
 {
-	uint64_t length = SMALLER(6, 2) * MIB + (place < PLACES_SMALL ? PAGE : 0);
-	const char *lacking = place_lacking(place, length);
+	uint64_t length = SMALLER(6, 2) * MIB + (backing < BACKINGS_SMALL ? PAGE : 0);
+	const char *lacking = backing_lacking(backing, length);
 	struct holdings before;
 
 	if (lacking)
 		test_skip("%s", lacking);
 	before = take_holdings();
-	for (int kind = 0; kind < FEED_KINDS; kind++) {
-		struct feed *feed = feed_make((enum feed_kind)kind, &contents, length);
+	for (int kind = 0; kind < PROVIDER_KINDS; kind++) {
+		struct provider *provider =
+			provider_make((enum provider_kind)kind, &contents, length);
 
 		for (size_t i = 0; i < sizeof(modes) / sizeof(modes[0]); i++) {
 			char what[100];
 
-			if (SMALLER(false, (kind + (int)place + (int)i) % 3))
+			if (SMALLER(false, (kind + (int)backing + (int)i) % 3))
 				continue;
-			snprintf(what, sizeof(what), "%s, %s, mode %zu", place_names[place],
-				 feed_names[kind], i);
+			snprintf(what, sizeof(what), "%s, %s, mode %zu", backing_names[backing],
+				 provider_names[kind], i);
 			watch(what, 60);
-			restore(place, length, feed_source(feed), &modes[i]);
+			restore(backing, length, provider_source(provider), &modes[i]);
 			calm();
 		}
-		feed_free(feed);
+		provider_free(provider);
 	}
 	assert_int_equal(take_holdings().descriptors, before.descriptors);
 }
 
-#define RESTORE(name, place)                     \
+#define RESTORE(name, backing)                   \
 	static void restore_##name(void **state) \
 	{                                        \
 		(void)state;                     \
-		restore_all(place);              \
+		restore_all(backing);            \
 	}
 
-RESTORE(shmem, PLACE_SHMEM)
-RESTORE(shmem_lazy, PLACE_SHMEM_LAZY)
-RESTORE(anon, PLACE_ANON)
-RESTORE(fd, PLACE_FD)
-RESTORE(fd_lazy, PLACE_FD_LAZY)
-RESTORE(mapping, PLACE_MAPPING)
-RESTORE(mapping_lazy, PLACE_MAPPING_LAZY)
-RESTORE(mapping_anon, PLACE_MAPPING_ANON)
-RESTORE(hugetlb, PLACE_HUGETLB_2M)
-RESTORE(fd_hugetlb, PLACE_FD_HUGETLB_2M)
+RESTORE(shmem, BACKING_SHMEM)
+RESTORE(shmem_lazy, BACKING_SHMEM_LAZY)
+RESTORE(anon, BACKING_ANON)
+RESTORE(fd, BACKING_FD)
+RESTORE(fd_lazy, BACKING_FD_LAZY)
+RESTORE(mapping, BACKING_MAPPING)
+RESTORE(mapping_lazy, BACKING_MAPPING_LAZY)
+RESTORE(mapping_anon, BACKING_MAPPING_ANON)
+RESTORE(hugetlb, BACKING_HUGETLB_2M)
+RESTORE(fd_hugetlb, BACKING_FD_HUGETLB_2M)
 
 /*
  * One gigabyte block. It is read once from each of the sources that need no gigabyte of their own.
@@ -137,39 +139,39 @@ RESTORE(fd_hugetlb, PLACE_FD_HUGETLB_2M)
  */
 static void restore_hugetlb_1g(void **state)
 {
-	static const enum feed_kind kinds[] = { FEED_NOW, FEED_LATER };
-	const char *lacking = place_lacking(PLACE_HUGETLB_1G, GIB);
+	static const enum provider_kind kinds[] = { PROVIDER_NOW, PROVIDER_LATER };
+	const char *lacking = backing_lacking(BACKING_HUGETLB_1G, GIB);
 
 	(void)state;
 	if (lacking)
 		test_skip("%s", lacking);
 	for (size_t i = 0; i < SMALLER(sizeof(kinds) / sizeof(kinds[0]), 1); i++) {
-		struct feed *feed = feed_make(kinds[i], &contents, GIB);
+		struct provider *provider = provider_make(kinds[i], &contents, GIB);
 		struct mode m = { .threads = 8, .fault_threads = 2, .step = 4099 };
 
 		watch("hugetlb 1 GiB", 60);
-		restore(PLACE_HUGETLB_1G, GIB, feed_source(feed), &m);
+		restore(BACKING_HUGETLB_1G, GIB, provider_source(provider), &m);
 		calm();
-		feed_free(feed);
+		provider_free(provider);
 	}
 }
 
 static void lengths(void **state)
 {
 	const uint64_t each[] = { PAGE, 2 * MIB - PAGE, 2 * MIB + PAGE, SMALLER(64, 8) * MIB };
-	struct feed *feed = feed_make(FEED_MEMORY, &contents, each[3]);
+	struct provider *provider = provider_make(PROVIDER_MEMORY, &contents, each[3]);
 
 	(void)state;
-	for (int place = 0; place < PLACES_SMALL; place++) {
+	for (int backing = 0; backing < BACKINGS_SMALL; backing++) {
 		for (size_t i = 0; i < sizeof(each) / sizeof(each[0]); i++) {
 			struct mode m = { .threads = 4, .fault_threads = 2, .write = true };
 
-			watch(place_names[place], 60);
-			restore((enum place)place, each[i], feed_source(feed), &m);
+			watch(backing_names[backing], 60);
+			restore((enum backing)backing, each[i], provider_source(provider), &m);
 			calm();
 		}
 	}
-	feed_free(feed);
+	provider_free(provider);
 }
 
 /* Contents in memory that begin in the middle of a page and of a word, and a region within them. */
@@ -182,19 +184,19 @@ static void unaligned_memory(void **state)
 	assert_non_null(memory);
 	contents_write(&contents, 0, length / PAGE, memory);
 	memmove(memory + 3 + offset, memory, length);
-	for (int place = 0; place < PLACES_SMALL; place++) {
+	for (int backing = 0; backing < BACKINGS_SMALL; backing++) {
 		struct hgm *h = engine(1);
 		struct hgm_source *src;
-		struct field f;
+		struct ram ram;
 
-		watch(place_names[place], 60);
+		watch(backing_names[backing], 60);
 		assert_ok(hgm_source_memory(&src, memory + 3, length + offset));
-		assert_ok(field_try(&f, h, (enum place)place, length, src, offset, 0));
+		assert_ok(ram_try(&ram, h, (enum backing)backing, length, src, offset, 0));
 		hgm_source_destroy(src);
 		assert_ok(hgm_start(h));
 		assert_ok(hgm_wait(h, WAIT_MS));
-		assert_pages(&contents, 0, length / PAGE, f.addr);
-		field_end(&f);
+		assert_pages(&contents, 0, length / PAGE, ram.addr);
+		ram_end(&ram);
 		hgm_destroy(h);
 		calm();
 	}
@@ -204,16 +206,16 @@ static void unaligned_memory(void **state)
 /* Several regions of different memory, several fault threads, and parts of one source. */
 static void many_regions(void **state)
 {
-	static const enum place places[] = { PLACE_SHMEM, PLACE_SHMEM_LAZY, PLACE_ANON,
-					     PLACE_FD,	  PLACE_MAPPING,    PLACE_SHMEM };
+	static const enum backing backings[] = { BACKING_SHMEM, BACKING_SHMEM_LAZY, BACKING_ANON,
+						 BACKING_FD,	BACKING_MAPPING,    BACKING_SHMEM };
 	enum {
-		N = sizeof(places) / sizeof(places[0])
+		N = sizeof(backings) / sizeof(backings[0])
 	};
 	uint64_t length = 4 * MIB + PAGE;
-	struct feed *feed = feed_make(FEED_LATER, &contents, N * length);
+	struct provider *provider = provider_make(PROVIDER_LATER, &contents, N * length);
 	struct hgm *h = engine(4);
 	struct touchers touchers[N];
-	struct field f[N];
+	struct ram ram[N];
 
 	(void)state;
 	watch("many regions", 60);
@@ -225,21 +227,22 @@ static void many_regions(void **state)
 				     .write = true,
 				     .passes = 2 };
 
-		assert_ok(field_try(&f[i], h, places[i], length, feed_source(feed), i * length, 0));
-		plan.addr = f[i].addr;
+		assert_ok(ram_try(&ram[i], h, backings[i], length, provider_source(provider),
+				  i * length, 0));
+		plan.addr = ram[i].addr;
 		touchers_start(&touchers[i], 2, &plan);
 	}
 	for (unsigned int i = 0; i < N; i++)
 		touchers_join(&touchers[i]);
 	assert_ok(hgm_wait(h, WAIT_MS));
 	for (unsigned int i = 0; i < N; i++) {
-		assert_pages(&contents, i * length / PAGE, length / PAGE, f[i].addr);
-		assert_huge(&f[i], places[i]);
+		assert_pages(&contents, i * length / PAGE, length / PAGE, ram[i].addr);
+		assert_huge(&ram[i], backings[i]);
 	}
 	hgm_destroy(h);
 	for (unsigned int i = 0; i < N; i++)
-		field_release(&f[i]);
-	feed_free(feed);
+		ram_release(&ram[i]);
+	provider_free(provider);
 	calm();
 }
 

@@ -65,7 +65,7 @@ static int tear_down(void **state)
 }
 
 struct trial {
-	struct feed *feed;
+	struct provider *provider;
 	struct hgm *h;
 	struct hgm_region *region;
 	char *addr;
@@ -94,7 +94,7 @@ static bool is_heard(void *arg)
 }
 
 /* A chunk of fill is a quarter of the fill window, so all pages are one request. */
-static void begin(struct trial *t, enum feed_kind kind, uint32_t flags)
+static void begin(struct trial *t, enum provider_kind kind, uint32_t flags)
 {
 	struct hgm_region_opts o = { .size = sizeof(o),
 				     .length = LENGTH,
@@ -106,8 +106,8 @@ static void begin(struct trial *t, enum feed_kind kind, uint32_t flags)
 		test_skip("%s", lacking);
 	watch("a file in a small tmpfs", 40);
 	t->fd = o.fd;
-	t->feed = feed_make(kind, &contents, LENGTH);
-	o.source = feed_source(t->feed);
+	t->provider = provider_make(kind, &contents, LENGTH);
+	o.source = provider_source(t->provider);
 	memset(&heard, 0, sizeof(heard));
 	t->h = engine_with(
 		(struct hgm_opts){ .fault_threads = 1, .fill_window_bytes = MIB, .log = hear });
@@ -121,7 +121,7 @@ static void end(struct trial *t)
 	hgm_region_destroy(t->region);
 	close(t->fd);
 	hgm_destroy(t->h);
-	feed_free(t->feed);
+	provider_free(t->provider);
 }
 
 static bool told(const struct hgm *h)
@@ -138,7 +138,7 @@ static bool is_back(void *arg)
 
 static bool is_kept(void *arg)
 {
-	return feed_kept(arg) > 0;
+	return provider_kept(arg) > 0;
 }
 
 static bool one_found_it_claimed(void *arg)
@@ -182,12 +182,12 @@ static void first_half_serves(void **state)
 	struct trial t;
 
 	(void)state;
-	begin(&t, FEED_NEVER, 0);
-	assert_true(eventually(is_kept, t.feed, 5000));
-	assert_int_equal(feed_kept(t.feed), 1);
+	begin(&t, PROVIDER_NEVER, 0);
+	assert_true(eventually(is_kept, t.provider, 5000));
+	assert_int_equal(provider_kept(t.provider), 1);
 	waiter_start(&early, t.addr + 3 * PAGE);
 	assert_true(eventually(one_found_it_claimed, t.h, 5000));
-	feed_give(t.feed);
+	provider_give(t.provider);
 	assert_true(eventually(is_short, t.h, 5000));
 	/* The contents of the page are there, so it is not requested again. */
 	waiter_start(&late, t.addr + (PAGES - 3) * PAGE);
@@ -231,7 +231,7 @@ static void on_demand(void **state)
 	struct trial t;
 
 	(void)state;
-	begin(&t, FEED_NOW, HGM_REGION_NO_FILL);
+	begin(&t, PROVIDER_NOW, HGM_REGION_NO_FILL);
 	plan.addr = t.addr;
 	touchers_start(&touchers, 4, &plan);
 	assert_true(eventually(is_short, t.h, 5000));
@@ -251,7 +251,7 @@ static void end_comes_without_memory(void **state)
 	struct trial t;
 
 	(void)state;
-	begin(&t, FEED_NOW, 0);
+	begin(&t, PROVIDER_NOW, 0);
 	assert_true(eventually(is_short, t.h, 5000));
 	waiter_start(&waiter, t.addr + (PAGES - 1) * PAGE);
 	nap_us(20000);

@@ -41,7 +41,7 @@ static void twelve_tebibytes(void **state)
 	struct hgm *h = engine(2);
 	_Atomic uint64_t dice = 1;
 	struct hgm_source *src;
-	struct field f;
+	struct ram ram;
 	uint64_t before, idle;
 	int rc;
 
@@ -49,11 +49,11 @@ static void twelve_tebibytes(void **state)
 	watch("12 TiB", 60);
 	assert_ok(hgm_source_fn(&src, read_now, NULL, NULL));
 	assert_ok(hgm_start(h));
-	field_make(&f, h, PLACE_SHMEM_LAZY, PAGE, src, HGM_REGION_NO_FILL);
-	assert_pages(&contents, 0, 1, f.addr);
-	field_end(&f);
+	ram_make(&ram, h, BACKING_SHMEM_LAZY, PAGE, src, HGM_REGION_NO_FILL);
+	assert_pages(&contents, 0, 1, ram.addr);
+	ram_end(&ram);
 	before = footprint();
-	rc = field_try(&f, h, PLACE_SHMEM_LAZY, LENGTH, src, 0, HGM_REGION_NO_FILL);
+	rc = ram_try(&ram, h, BACKING_SHMEM_LAZY, LENGTH, src, 0, HGM_REGION_NO_FILL);
 	if (rc == -ENOMEM) {
 		char why[512];
 
@@ -70,19 +70,19 @@ static void twelve_tebibytes(void **state)
 	for (unsigned int i = 0; i < TOUCHES; i++) {
 		uint64_t page = random_of(&dice) % (LENGTH / PAGE);
 
-		assert_pages(&contents, page, 1, f.addr + page * PAGE);
+		assert_pages(&contents, page, 1, ram.addr + page * PAGE);
 	}
-	assert_pages(&contents, 0, 1, f.addr);
-	assert_pages(&contents, LENGTH / PAGE - 1, 1, f.addr + LENGTH - PAGE);
+	assert_pages(&contents, 0, 1, ram.addr);
+	assert_pages(&contents, LENGTH / PAGE - 1, 1, ram.addr + LENGTH - PAGE);
 	assert_ok(hgm_wait(h, 5000));
-	assert_uint_in_range(info_of(f.region).present_bytes, (TOUCHES - 10) * PAGE,
+	assert_uint_in_range(info_of(ram.region).present_bytes, (TOUCHES - 10) * PAGE,
 			     (TOUCHES + 2) * PAGE);
 	/* A whole block in the middle becomes huge like any other. */
-	assert_ok(hgm_region_prefetch(f.region, LENGTH / 2, 2 * MIB));
+	assert_ok(hgm_region_prefetch(ram.region, LENGTH / 2, 2 * MIB));
 	assert_ok(hgm_wait(h, 5000));
-	assert_int_equal(info_of(f.region).huge_bytes, 2 * MIB);
-	assert_pages(&contents, LENGTH / 2 / PAGE, 512, f.addr + LENGTH / 2);
-	field_end(&f);
+	assert_int_equal(info_of(ram.region).huge_bytes, 2 * MIB);
+	assert_pages(&contents, LENGTH / 2 / PAGE, 512, ram.addr + LENGTH / 2);
+	ram_end(&ram);
 	assert_uint_in_range(footprint(), 0, before + IDLE_MOST);
 	hgm_destroy(h);
 	hgm_source_destroy(src);

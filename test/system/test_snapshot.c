@@ -4,7 +4,7 @@
  * they can. This holds for every kind of memory, complete or still being restored. Afterwards all
  * blocks that were huge are huge again.
  */
-#include "crew.h"
+#include "snapshotting.h"
 #include "region/hgm.h"
 #include "util/bits.h"
 
@@ -18,30 +18,30 @@
 static const struct contents contents = { .seed = 53, .holes = true };
 
 /* Counts the pages in the map itself. */
-static uint64_t present_bytes(const struct field *f)
+static uint64_t present_bytes(const struct ram *ram)
 {
-	uint64_t pages = f->length / PAGE, present = 0;
+	uint64_t pages = ram->length / PAGE, present = 0;
 	uint64_t *bitmap = calloc(hgm_bits_words(pages), sizeof(bitmap[0]));
 
 	assert_non_null(bitmap);
-	assert_ok(hgm_region_export(f->region, 0, pages, bitmap));
+	assert_ok(hgm_region_export(ram->region, 0, pages, bitmap));
 	for (uint64_t w = 0; w < hgm_bits_words(pages); w++)
 		present += (uint64_t)__builtin_popcountll(bitmap[w]);
 	free(bitmap);
 	return present * PAGE;
 }
 
-static void take_one(const struct field *f, struct hgm *h, struct crew *crew, struct sink *sink,
-		     uint32_t flags, char *want)
+static void take_one(const struct ram *ram, struct hgm *h, struct writers *writers,
+		     struct sink *sink, uint32_t flags, char *want)
 {
 	struct hgm_snapshot *s =
 		snapshot_of(h, &(struct hgm_snapshot_opts){
 				       .write = sink_write, .user = sink, .flags = flags });
-	uint64_t before = present_bytes(f), after;
+	uint64_t before = present_bytes(ram), after;
 	struct hgm_snapshot_progress p;
 
-	crew_begin(crew, s, want);
-	after = present_bytes(f);
+	writers_begin(writers, s, want);
+	after = present_bytes(ram);
 	assert_ok(hgm_snapshot_wait(s, WAIT_MS));
 	p = snapshot_progress(s);
 	assert_true(p.done);
@@ -64,43 +64,43 @@ static void take_one(const struct field *f, struct hgm *h, struct crew *crew, st
 
 static bool huge_again(void *arg)
 {
-	struct field *f = arg;
-	struct hgm_region_info info = info_of(f->region);
+	struct ram *ram = arg;
+	struct hgm_region_info info = info_of(ram->region);
 
 	return info.huge_bytes >= info.length / info.block_bytes * info.block_bytes / 100 * 95;
 }
 
-static void snapshots_of(enum place place, uint64_t length, bool complete, enum feed_kind kind,
-			 unsigned int rounds)
+static void snapshots_of(enum backing backing, uint64_t length, bool complete,
+			 enum provider_kind kind, unsigned int rounds)
 {
-	struct feed *feed = feed_make(kind, &contents, length);
+	struct provider *provider = provider_make(kind, &contents, length);
 	struct hgm *h = engine(2);
 	char *want = malloc(length);
 	struct sink sink = { 0 };
-	struct crew crew;
-	struct field f;
+	struct writers writers;
+	struct ram ram;
 
-	watch(place_names[place], 100);
-	field_make(&f, h, place, length, feed_source(feed), 0);
+	watch(backing_names[backing], 100);
+	ram_make(&ram, h, backing, length, provider_source(provider), 0);
 	assert_ok(hgm_start(h));
 	if (complete)
 		assert_ok(hgm_wait(h, WAIT_MS));
-	crew_start(&crew, &contents, f.addr, length / PAGE);
+	writers_start(&writers, &contents, ram.addr, length / PAGE);
 	for (unsigned int i = 0; i < rounds; i++) {
 		sink_clear(&sink, length);
-		take_one(&f, h, &crew, &sink, i % 2 ? HGM_SNAPSHOT_ORDERED : 0, want);
-		assert_same(sink.got, want, length / PAGE, place_names[place]);
+		take_one(&ram, h, &writers, &sink, i % 2 ? HGM_SNAPSHOT_ORDERED : 0, want);
+		assert_same(sink.got, want, length / PAGE, backing_names[backing]);
 	}
-	crew_end(&crew);
+	writers_end(&writers);
 	assert_ok(hgm_wait(h, WAIT_MS));
-	if (place_can_be_huge(place) && !eventually(huge_again, &f, 5000))
+	if (backing_can_be_huge(backing) && !eventually(huge_again, &ram, 5000))
 		fail_msg("%s: huge are %llu of %llu bytes, %llu blocks left split",
-			 place_names[place], (unsigned long long)info_of(f.region).huge_bytes,
+			 backing_names[backing], (unsigned long long)info_of(ram.region).huge_bytes,
 			 (unsigned long long)length,
-			 (unsigned long long)info_of(f.region).left_split);
-	field_end(&f);
+			 (unsigned long long)info_of(ram.region).left_split);
+	ram_end(&ram);
 	hgm_destroy(h);
-	feed_free(feed);
+	provider_free(provider);
 	free(sink.got);
 	free(want);
 	calm();
@@ -109,24 +109,27 @@ static void snapshots_of(enum place place, uint64_t length, bool complete, enum 
 static void complete_memory(void **state)
 {
 	(void)state;
-	for (int place = 0; place < PLACES; place++) {
-		if (place == PLACE_HUGETLB_1G)
+	for (int backing = 0; backing < BACKINGS; backing++) {
+		if (backing == BACKING_HUGETLB_1G)
 			continue;
-		if (place_lacking((enum place)place, 8 * MIB))
-			test_skip("%s", place_lacking((enum place)place, 8 * MIB));
-		snapshots_of((enum place)place, SMALLER(8, 4) * MIB, true, FEED_NOW, SMALLER(6, 2));
+		if (backing_lacking((enum backing)backing, 8 * MIB))
+			test_skip("%s", backing_lacking((enum backing)backing, 8 * MIB));
+		snapshots_of((enum backing)backing, SMALLER(8, 4) * MIB, true, PROVIDER_NOW,
+			     SMALLER(6, 2));
 	}
 }
 
 static void memory_being_restored(void **state)
 {
-	static const enum feed_kind kinds[] = { FEED_LATER, FEED_BLOCKING, FEED_SHORT };
+	static const enum provider_kind kinds[] = { PROVIDER_LATER, PROVIDER_BLOCKING,
+						    PROVIDER_SHORT };
 
 	(void)state;
-	for (int place = 0; place < PLACES; place++)
-		if (place != PLACE_HUGETLB_1G && !place_lacking((enum place)place, 8 * MIB))
-			snapshots_of((enum place)place, SMALLER(8, 4) * MIB, false,
-				     kinds[place % 3], SMALLER(3, 2));
+	for (int backing = 0; backing < BACKINGS; backing++)
+		if (backing != BACKING_HUGETLB_1G &&
+		    !backing_lacking((enum backing)backing, 8 * MIB))
+			snapshots_of((enum backing)backing, SMALLER(8, 4) * MIB, false,
+				     kinds[backing % 3], SMALLER(3, 2));
 }
 
 /*
@@ -135,15 +138,15 @@ static void memory_being_restored(void **state)
  */
 static void a_hundred_in_a_row(void **state)
 {
-	static const enum place places[] = { PLACE_SHMEM, PLACE_ANON, PLACE_HUGETLB_2M };
+	static const enum backing backings[] = { BACKING_SHMEM, BACKING_ANON, BACKING_HUGETLB_2M };
 
 	(void)state;
 	for (unsigned int i = 0; i < 3; i++) {
 		uint64_t length = i < 2 ? MIB + 100 * PAGE : 2 * MIB;
 
-		if (place_lacking(places[i], length))
-			test_skip("%s", place_lacking(places[i], length));
-		snapshots_of(places[i], length, true, FEED_NOW, SMALLER(100, 10));
+		if (backing_lacking(backings[i], length))
+			test_skip("%s", backing_lacking(backings[i], length));
+		snapshots_of(backings[i], length, true, PROVIDER_NOW, SMALLER(100, 10));
 	}
 }
 
@@ -159,16 +162,16 @@ static bool is_called(void *sink)
 static void readers_are_spared(void **state)
 {
 	uint64_t length = 32 * MIB, pages = length / PAGE, sum = 0, before, most;
-	struct feed *feed = feed_make(FEED_NOW, &contents, length);
+	struct provider *provider = provider_make(PROVIDER_NOW, &contents, length);
 	struct hgm *h = engine(1);
 	struct sink sink = { 0 };
 	struct hgm_snapshot *s;
-	struct field f;
+	struct ram ram;
 
 	(void)state;
 	most = pages / 16;
 	watch("readers", 60);
-	field_make(&f, h, PLACE_SHMEM, length, feed_source(feed), 0);
+	ram_make(&ram, h, BACKING_SHMEM, length, provider_source(provider), 0);
 	assert_ok(hgm_start(h));
 	assert_ok(hgm_wait(h, WAIT_MS));
 	sink_clear(&sink, length);
@@ -177,7 +180,7 @@ static void readers_are_spared(void **state)
 	assert_ok(hgm_snapshot_begin(s));
 	before = stats_of(h).faults;
 	for (uint64_t p = 0; p < pages; p++)
-		sum += *(volatile uint8_t *)(f.addr + p * PAGE);
+		sum += *(volatile uint8_t *)(ram.addr + p * PAGE);
 	if (stats_of(h).faults - before > most)
 		fail_msg("%llu faults of reading %llu pages (%llu)",
 			 (unsigned long long)(stats_of(h).faults - before),
@@ -185,19 +188,19 @@ static void readers_are_spared(void **state)
 	assert_true(eventually(is_called, &sink, 5000)); /* all pages are mapped again by then */
 	before = stats_of(h).faults;
 	for (uint64_t p = 0; p < pages; p++)
-		sum += *(volatile uint8_t *)(f.addr + p * PAGE);
+		sum += *(volatile uint8_t *)(ram.addr + p * PAGE);
 	assert_int_equal(stats_of(h).faults, before);
 	assert_int_equal(snapshot_progress(s).copied_bytes, 0);
 	atomic_store(&sink.hold, false);
 	assert_ok(hgm_snapshot_wait(s, WAIT_MS));
 	hgm_snapshot_destroy(s);
 	assert_pages(&contents, 0, pages, sink.got);
-	if (!eventually(huge_again, &f, 5000))
+	if (!eventually(huge_again, &ram, 5000))
 		fail_msg("not huge again");
-	assert_huge(&f, PLACE_SHMEM);
-	field_end(&f);
+	assert_huge(&ram, BACKING_SHMEM);
+	ram_end(&ram);
 	hgm_destroy(h);
-	feed_free(feed);
+	provider_free(provider);
 	free(sink.got);
 	calm();
 }

@@ -3,7 +3,7 @@
  * Snapshots that end early: sinks fail, snapshots are cancelled at every stage, and regions and
  * engines are destroyed meanwhile. No thread waits afterwards, and nothing is left.
  */
-#include "crew.h"
+#include "snapshotting.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -16,26 +16,26 @@
 static const struct contents contents = { .seed = 54 };
 
 struct stage {
-	struct feed *feed;
+	struct provider *provider;
 	struct hgm *h;
-	struct field f;
-	struct crew crew;
+	struct ram ram;
+	struct writers writers;
 	struct sink sink;
 	char *want;
 };
 
-static void stage_make(struct stage *st, enum place place)
+static void stage_make(struct stage *st, enum backing backing)
 {
 	memset(st, 0, sizeof(*st));
-	watch(place_names[place], 60);
-	st->feed = feed_make(FEED_NOW, &contents, LENGTH);
+	watch(backing_names[backing], 60);
+	st->provider = provider_make(PROVIDER_NOW, &contents, LENGTH);
 	st->h = engine(2);
 	st->want = malloc(LENGTH);
 	assert_non_null(st->want);
-	field_make(&st->f, st->h, place, LENGTH, feed_source(st->feed), 0);
+	ram_make(&st->ram, st->h, backing, LENGTH, provider_source(st->provider), 0);
 	assert_ok(hgm_start(st->h));
 	assert_ok(hgm_wait(st->h, WAIT_MS));
-	crew_start(&st->crew, &contents, st->f.addr, PAGES);
+	writers_start(&st->writers, &contents, st->ram.addr, PAGES);
 	sink_clear(&st->sink, LENGTH);
 }
 
@@ -50,7 +50,7 @@ static struct hgm_snapshot *create(struct stage *st, uint64_t pool_bytes, uint32
 /* All threads go on writing. No page is protected any more, and no writer waits. */
 static void assert_writers_go_on(struct stage *st)
 {
-	crew_await(&st->crew, 2 * PAGES, WAIT_MS);
+	writers_wait_for(&st->writers, 2 * PAGES, WAIT_MS);
 }
 
 /* The next snapshot is complete. */
@@ -60,7 +60,7 @@ static void assert_next_is_right(struct stage *st)
 
 	sink_clear(&st->sink, LENGTH);
 	s = create(st, 0, 0);
-	crew_begin(&st->crew, s, st->want);
+	writers_begin(&st->writers, s, st->want);
 	assert_ok(hgm_snapshot_wait(s, WAIT_MS));
 	hgm_snapshot_destroy(s);
 	assert_same(st->sink.got, st->want, PAGES, "the next");
@@ -68,10 +68,10 @@ static void assert_next_is_right(struct stage *st)
 
 static void stage_end(struct stage *st)
 {
-	crew_end(&st->crew);
-	field_end(&st->f);
+	writers_end(&st->writers);
+	ram_end(&st->ram);
 	hgm_destroy(st->h);
-	feed_free(st->feed);
+	provider_free(st->provider);
 	free(st->sink.got);
 	free(st->want);
 	calm();
@@ -96,16 +96,16 @@ static const struct failure {
 
 static void failing_sinks(void **state)
 {
-	static const enum place places[] = { PLACE_SHMEM, PLACE_ANON, PLACE_HUGETLB_2M };
+	static const enum backing backings[] = { BACKING_SHMEM, BACKING_ANON, BACKING_HUGETLB_2M };
 	unsigned int turn = 0;
 
 	(void)state;
 	for (unsigned int p = 0; p < 3; p++) {
 		struct stage st;
 
-		if (place_lacking(places[p], LENGTH))
+		if (backing_lacking(backings[p], LENGTH))
 			continue;
-		stage_make(&st, places[p]);
+		stage_make(&st, backings[p]);
 		for (unsigned int i = 0; i < sizeof(failures) / sizeof(failures[0]); i++) {
 			const struct failure *f = &failures[i];
 			struct hgm_snapshot *s;
@@ -120,7 +120,7 @@ static void failing_sinks(void **state)
 				st.sink.returns_nothing = f->too_much && !f->fail;
 				st.sink.most = f->most;
 				s = create(&st, 0, flags);
-				crew_begin(&st.crew, s, st.want);
+				writers_begin(&st.writers, s, st.want);
 				rc = hgm_snapshot_wait(s, WAIT_MS);
 				if (rc != f->want)
 					fail_msg("%s: %d instead of %d", f->what, rc, f->want);
@@ -146,7 +146,7 @@ static void cancelled_at_each_stage(void **state)
 	struct stage st;
 
 	(void)state;
-	stage_make(&st, PLACE_SHMEM);
+	stage_make(&st, BACKING_SHMEM);
 
 	s = create(&st, 0, 0);
 	assert_error(hgm_snapshot_wait(s, 0), -EINVAL);
@@ -171,7 +171,7 @@ static void cancelled_at_each_stage(void **state)
 		st.sink.nap_us = 2000;
 		atomic_store(&st.sink.hold, i);
 		s = create(&st, 256 * PAGE, i ? HGM_SNAPSHOT_ORDERED : 0);
-		crew_begin(&st.crew, s, st.want);
+		writers_begin(&st.writers, s, st.want);
 		while (i && !atomic_load(&st.sink.calls))
 			nap_us(100);
 		assert_error(hgm_snapshot_wait(s, 20), -ETIMEDOUT);
@@ -186,7 +186,7 @@ static void cancelled_at_each_stage(void **state)
 	}
 	sink_clear(&st.sink, LENGTH);
 	s = create(&st, 0, 0);
-	crew_begin(&st.crew, s, st.want);
+	writers_begin(&st.writers, s, st.want);
 	hgm_snapshot_destroy(s); /* without waiting */
 	assert_writers_go_on(&st);
 
@@ -194,7 +194,7 @@ static void cancelled_at_each_stage(void **state)
 	sink_clear(&st.sink, LENGTH);
 	s = snapshot_of(st.h, &(struct hgm_snapshot_opts){
 				      .write = sink_write, .user = &st.sink, .rate_bytes = 1 });
-	crew_begin(&st.crew, s, st.want);
+	writers_begin(&st.writers, s, st.want);
 	assert_writers_go_on(&st);
 	hgm_snapshot_destroy(s);
 	assert_next_is_right(&st);
@@ -208,14 +208,14 @@ static void begun_twice(void **state)
 	uint64_t began;
 
 	(void)state;
-	stage_make(&st, PLACE_SHMEM);
+	stage_make(&st, BACKING_SHMEM);
 	s = create(&st, 0, 0);
 	assert_error(hgm_snapshot_create(
 			     &other, st.h,
 			     &(struct hgm_snapshot_opts){ .size = sizeof(struct hgm_snapshot_opts),
 							  .write = sink_write }),
 		     -EBUSY);
-	crew_begin(&st.crew, s, st.want);
+	writers_begin(&st.writers, s, st.want);
 	began = snapshot_progress(s).begin_ns;
 	assert_error(hgm_snapshot_begin(s), -EALREADY);
 	assert_int_equal(snapshot_progress(s).begin_ns, began);
@@ -233,23 +233,23 @@ static void begun_twice(void **state)
  */
 static void destroyed_under_it(void **state)
 {
-	static const enum place places[] = { PLACE_MAPPING, PLACE_MAPPING_ANON };
+	static const enum backing backings[] = { BACKING_MAPPING, BACKING_MAPPING_ANON };
 	struct holdings before;
 
 	(void)state;
 	for (unsigned int i = 0; i < 21; i++) { /* the first seven warm up */
-		enum place place = places[i % 2];
+		enum backing backing = backings[i % 2];
 		bool engine_too = i % 7 > 2, begin = i % 7 != 5;
 		struct hgm_snapshot *s;
 		struct stage st;
 
 		if (i == 7)
 			before = take_holdings();
-		stage_make(&st, place);
+		stage_make(&st, backing);
 		s = create(&st, 16 * PAGE, 0);
 		if (begin) {
 			atomic_store(&st.sink.hold, true);
-			crew_begin(&st.crew, s, st.want);
+			writers_begin(&st.writers, s, st.want);
 			while (!snapshot_progress(s).pool_full)
 				nap_us(100);
 			/* The sink returns while the region waits for it. */
@@ -259,17 +259,17 @@ static void destroyed_under_it(void **state)
 		if (engine_too)
 			hgm_destroy(st.h);
 		else
-			hgm_region_destroy(st.f.region);
+			hgm_region_destroy(st.ram.region);
 		if (!begin)
 			assert_error(hgm_snapshot_begin(s), -ECANCELED);
 		assert_error(hgm_snapshot_wait(s, WAIT_MS), -ECANCELED);
 		assert_writers_go_on(&st);
 		hgm_snapshot_destroy(s);
-		crew_end(&st.crew);
-		field_release(&st.f);
+		writers_end(&st.writers);
+		ram_release(&st.ram);
 		if (!engine_too)
 			hgm_destroy(st.h);
-		feed_free(st.feed);
+		provider_free(st.provider);
 		free(st.sink.got);
 		free(st.want);
 		calm();
@@ -299,20 +299,20 @@ static void destroyed_with_a_full_pool(void **state)
 	struct stage st;
 
 	(void)state;
-	stage_make(&st, PLACE_MAPPING);
+	stage_make(&st, BACKING_MAPPING);
 	s = snapshot_of(st.h, &(struct hgm_snapshot_opts){ .write = slow_sink, .user = &calls });
-	crew_begin(&st.crew, s, st.want);
+	writers_begin(&st.writers, s, st.want);
 	/* The snapshot is in the middle of the pages that it took out of the pool at once. */
 	while (snapshot_progress(s).pool_used_bytes < 200 * PAGE || atomic_load(&calls) < 50)
 		nap_us(100);
 	before = atomic_load(&calls);
-	hgm_region_destroy(st.f.region);
+	hgm_region_destroy(st.ram.region);
 	if (atomic_load(&calls) - before > 3)
 		fail_msg("%u calls of the sink", atomic_load(&calls) - before);
 	assert_error(hgm_snapshot_wait(s, WAIT_MS), -ECANCELED);
 	assert_writers_go_on(&st);
 	hgm_snapshot_destroy(s);
-	st.f.region = NULL;
+	st.ram.region = NULL;
 	stage_end(&st);
 }
 
@@ -341,7 +341,7 @@ static struct hgm_snapshot *begin_stuck(struct stage *st, struct stuck *stuck)
 								.user = stuck,
 								.pool_bytes = PAGE });
 
-	crew_begin(&st->crew, s, st->want);
+	writers_begin(&st->writers, s, st->want);
 	while (!atomic_load(&stuck->inside) || !snapshot_progress(s).pool_full)
 		nap_us(100);
 	return s;
@@ -350,7 +350,7 @@ static struct hgm_snapshot *begin_stuck(struct stage *st, struct stuck *stuck)
 /* A thread that waits to write goes on as soon as the snapshot is cancelled. */
 static void writers_are_released_at_once(void **state)
 {
-	static const enum place places[] = { PLACE_SHMEM, PLACE_ANON };
+	static const enum backing backings[] = { BACKING_SHMEM, BACKING_ANON };
 
 	(void)state;
 	for (unsigned int i = 0; i < 2; i++) {
@@ -358,7 +358,7 @@ static void writers_are_released_at_once(void **state)
 		struct hgm_snapshot *s;
 		struct stage st;
 
-		stage_make(&st, places[i]);
+		stage_make(&st, backings[i]);
 		s = begin_stuck(&st, &stuck);
 		assert_ok(hgm_snapshot_cancel(s));
 		assert_writers_go_on(&st);
@@ -392,20 +392,20 @@ static void *destroy_region(void *arg)
  */
 static void released_when_it_fails(void **state)
 {
-	static const enum place places[] = { PLACE_SHMEM, PLACE_ANON };
+	static const enum backing backings[] = { BACKING_SHMEM, BACKING_ANON };
 
 	(void)state;
 	for (unsigned int i = 0; i < 2; i++) {
-		struct feed *feed = feed_make(FEED_NOW, &contents, 2 * LENGTH);
+		struct provider *provider = provider_make(PROVIDER_NOW, &contents, 2 * LENGTH);
 		struct stuck stuck = { .hold = true };
 		struct destroyer destroyer = { 0 };
 		struct hgm_snapshot *s;
-		struct field other;
+		struct ram other;
 		struct stage st;
 
-		stage_make(&st, places[i]);
-		assert_ok(field_try(&other, st.h, PLACE_MAPPING, LENGTH, feed_source(feed), LENGTH,
-				    0));
+		stage_make(&st, backings[i]);
+		assert_ok(ram_try(&other, st.h, BACKING_MAPPING, LENGTH, provider_source(provider),
+				  LENGTH, 0));
 		assert_ok(hgm_wait(st.h, WAIT_MS));
 		s = begin_stuck(&st, &stuck);
 		destroyer.r = other.region;
@@ -419,17 +419,17 @@ static void released_when_it_fails(void **state)
 		pthread_join(destroyer.thread, NULL);
 		assert_error(hgm_snapshot_wait(s, WAIT_MS), -ECANCELED);
 		hgm_snapshot_destroy(s);
-		field_release(&other);
+		ram_release(&other);
 		assert_next_is_right(&st);
 		stage_end(&st);
-		feed_free(feed);
+		provider_free(provider);
 	}
 }
 
 /* No thread waits again for a sink that failed while the pool was full. */
 static void released_by_a_failing_sink(void **state)
 {
-	static const enum place places[] = { PLACE_SHMEM, PLACE_ANON };
+	static const enum backing backings[] = { BACKING_SHMEM, BACKING_ANON };
 
 	(void)state;
 	for (unsigned int i = 0; i < 2; i++) {
@@ -437,7 +437,7 @@ static void released_by_a_failing_sink(void **state)
 		struct hgm_snapshot *s;
 		struct stage st;
 
-		stage_make(&st, places[i]);
+		stage_make(&st, backings[i]);
 		s = begin_stuck(&st, &stuck);
 		atomic_store(&stuck.inside, false);
 		atomic_store(&stuck.hold, false);
@@ -472,7 +472,7 @@ static void waited_for_by_its_sink(void **state)
 	struct stage st;
 
 	(void)state;
-	stage_make(&st, PLACE_SHMEM);
+	stage_make(&st, BACKING_SHMEM);
 	n.s = snapshot_of(st.h, &(struct hgm_snapshot_opts){ .write = nosy_sink, .user = &n });
 	assert_ok(hgm_snapshot_begin(n.s));
 	assert_ok(hgm_snapshot_wait(n.s, WAIT_MS));
@@ -520,7 +520,7 @@ static void destroyed_by_its_sink(void **state)
 	struct stage st;
 
 	(void)state;
-	stage_make(&st, PLACE_SHMEM);
+	stage_make(&st, BACKING_SHMEM);
 	before = take_holdings();
 	act.s = snapshot_of(st.h,
 			    &(struct hgm_snapshot_opts){ .write = destroying_sink, .user = &act });

@@ -3,7 +3,7 @@
  * What a snapshot reads from the memory itself. Holes are zero and are not allocated. Memory that
  * cannot be read is reported, and is never taken for zero.
  */
-#include "crew.h"
+#include "snapshotting.h"
 #include "kernel/sys.h"
 #include "pager/events.h"
 #include "region/hgm.h"
@@ -75,20 +75,20 @@ static int end(void **state)
 }
 
 /* The number of bytes of a region's memory that are allocated. */
-static uint64_t allocated(const struct field *f)
+static uint64_t allocated(const struct ram *ram)
 {
 	uint64_t bytes = 0, entry;
 	struct stat st;
 	int pagemap;
 
-	if (f->region->fd >= 0) {
-		assert_int_equal(fstat(f->region->fd, &st), 0);
+	if (ram->region->fd >= 0) {
+		assert_int_equal(fstat(ram->region->fd, &st), 0);
 		return (uint64_t)st.st_blocks * 512;
 	}
 	pagemap = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
 	assert_true(pagemap >= 0);
-	for (uint64_t p = 0; p < f->length / PAGE; p++) {
-		off_t at = (off_t)(((uintptr_t)f->addr / PAGE + p) * 8);
+	for (uint64_t p = 0; p < ram->length / PAGE; p++) {
+		off_t at = (off_t)(((uintptr_t)ram->addr / PAGE + p) * 8);
 
 		assert_int_equal(pread(pagemap, &entry, 8, at), 8);
 		bytes += entry >> 62 ? PAGE : 0;
@@ -97,12 +97,12 @@ static uint64_t allocated(const struct field *f)
 	return bytes;
 }
 
-static void discard(const struct field *f, uint64_t page, uint64_t pages)
+static void discard(const struct ram *ram, uint64_t page, uint64_t pages)
 {
-	if (f->region->fd < 0)
-		assert_int_equal(madvise(f->addr + page * PAGE, pages * PAGE, MADV_DONTNEED), 0);
+	if (ram->region->fd < 0)
+		assert_int_equal(madvise(ram->addr + page * PAGE, pages * PAGE, MADV_DONTNEED), 0);
 	else
-		assert_int_equal(fallocate(f->region->fd,
+		assert_int_equal(fallocate(ram->region->fd,
 					   FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
 					   (off_t)(page * PAGE), (off_t)(pages * PAGE)),
 				 0);
@@ -130,77 +130,77 @@ static void holes_stay_holes(void **state)
 
 	(void)state;
 	assert_non_null(want);
-	for (int place = 0; place < PLACES; place++) {
-		struct feed *feed;
+	for (int backing = 0; backing < BACKINGS; backing++) {
+		struct provider *provider;
 		struct hgm *h;
-		struct field f;
+		struct ram ram;
 		uint64_t held;
 
-		if (place == PLACE_HUGETLB_1G || place_lacking((enum place)place, LENGTH))
+		if (backing == BACKING_HUGETLB_1G || backing_lacking((enum backing)backing, LENGTH))
 			continue;
-		watch(place_names[place], 60);
-		feed = feed_make(FEED_NOW, &contents, LENGTH);
+		watch(backing_names[backing], 60);
+		provider = provider_make(PROVIDER_NOW, &contents, LENGTH);
 		h = engine(1);
 		/* A collapse fills discarded pages. */
-		field_make(&f, h, (enum place)place, LENGTH, feed_source(feed),
-			   HGM_REGION_NO_COLLAPSE);
+		ram_make(&ram, h, (enum backing)backing, LENGTH, provider_source(provider),
+			 HGM_REGION_NO_COLLAPSE);
 		assert_ok(hgm_start(h));
 		assert_ok(hgm_wait(h, WAIT_MS));
 		contents_write(&contents, 0, PAGES, want);
-		if (place < PLACES_SMALL) {
-			discard(&f, 0, 5);
-			discard(&f, 100, 129);
-			discard(&f, 333, 1);
+		if (backing < BACKINGS_SMALL) {
+			discard(&ram, 0, 5);
+			discard(&ram, 100, 129);
+			discard(&ram, 333, 1);
 			memset(want, 0, 5 * PAGE);
 			memset(want + 100 * PAGE, 0, 129 * PAGE);
 			memset(want + 333 * PAGE, 0, PAGE);
 		}
-		discard(&f, 512, 512);
+		discard(&ram, 512, 512);
 		memset(want + 512 * PAGE, 0, 512 * PAGE);
-		held = allocated(&f);
+		held = allocated(&ram);
 		assert_true(held < LENGTH);
-		take_one(h, want, place_names[place]);
-		assert_int_equal(allocated(&f), held);
-		take_one(h, want, place_names[place]);
-		assert_int_equal(allocated(&f), held);
-		field_end(&f);
+		take_one(h, want, backing_names[backing]);
+		assert_int_equal(allocated(&ram), held);
+		take_one(h, want, backing_names[backing]);
+		assert_int_equal(allocated(&ram), held);
+		ram_end(&ram);
 		hgm_destroy(h);
-		feed_free(feed);
+		provider_free(provider);
 		calm();
 	}
 	free(want);
 }
 
 /* Makes @page unreadable. */
-static void spoil(const struct field *f, uint64_t page, int error)
+static void spoil(const struct ram *ram, uint64_t page, int error)
 {
-	const struct hgm_region *r = f->region;
+	const struct hgm_region *r = ram->region;
 
 	bad.error = error;
-	bad.offset = r->fd >= 0 ? r->fd_offset + page * PAGE : (uintptr_t)f->addr + page * PAGE;
+	bad.offset = r->fd >= 0 ? r->fd_offset + page * PAGE : (uintptr_t)ram->addr + page * PAGE;
 	bad.fd = r->fd >= 0 ? r->fd : r->view.space->mem_fd;
 }
 
-static void one_bad_page(enum place place, int error, bool written)
+static void one_bad_page(enum backing backing, int error, bool written)
 {
-	struct feed *feed = feed_make(FEED_NOW, &contents, LENGTH);
+	struct provider *provider = provider_make(PROVIDER_NOW, &contents, LENGTH);
 	struct hgm *h = engine(1);
 	struct sink sink = { 0 };
 	struct hgm_snapshot *s;
 	struct poker poker;
-	struct field f;
+	struct ram ram;
 
-	watch(place_names[place], 60);
+	watch(backing_names[backing], 60);
 	sink_clear(&sink, LENGTH);
-	field_make(&f, h, place, LENGTH, feed_source(feed), 0);
+	ram_make(&ram, h, backing, LENGTH, provider_source(provider), 0);
 	assert_ok(hgm_start(h));
 	assert_ok(hgm_wait(h, WAIT_MS));
-	spoil(&f, 700, error);
+	spoil(&ram, 700, error);
 	atomic_store(&sink.hold, written);
 	s = snapshot_of(h, &(struct hgm_snapshot_opts){ .write = sink_write, .user = &sink });
 	assert_ok(hgm_snapshot_begin(s));
 	if (written) { /* the writer goes on nevertheless */
-		poker_start(&poker, f.addr + 700 * PAGE);
+		poker_start(&poker, ram.addr + 700 * PAGE);
 		assert_true(eventually(poker_done, &poker, WAIT_MS));
 		pthread_join(poker.thread, NULL);
 		atomic_store(&sink.hold, false);
@@ -214,9 +214,9 @@ static void one_bad_page(enum place place, int error, bool written)
 	bad.fd = -1;
 	assert_pages(&contents, 0, 700, sink.got);
 	assert_pages(&contents, 701, PAGES - 701, sink.got + 701 * PAGE);
-	field_end(&f);
+	ram_end(&ram);
 	hgm_destroy(h);
-	feed_free(feed);
+	provider_free(provider);
 	free(sink.got);
 	calm();
 }
@@ -226,47 +226,50 @@ static void memory_that_cannot_be_read(void **state)
 	static const int errors[] = { -EIO, -ENOMEM, -EFAULT };
 
 	(void)state;
-	for (int place = 0; place < PLACES; place++) {
-		if (place == PLACE_HUGETLB_1G || place_lacking((enum place)place, LENGTH))
+	for (int backing = 0; backing < BACKINGS; backing++) {
+		if (backing == BACKING_HUGETLB_1G || backing_lacking((enum backing)backing, LENGTH))
 			continue;
 		for (unsigned int written = 0; written < 2; written++)
-			one_bad_page((enum place)place, errors[(unsigned int)place % 3], written);
+			one_bad_page((enum backing)backing, errors[(unsigned int)backing % 3],
+				     written);
 	}
 }
 
 /* The file is truncated. No thread gets SIGBUS, and the missing pages are reported. */
 static void a_file_that_was_truncated(void **state)
 {
-	static const enum place places[] = { PLACE_FD, PLACE_FD_LAZY, PLACE_FD_HUGETLB_2M };
+	static const enum backing backings[] = { BACKING_FD, BACKING_FD_LAZY,
+						 BACKING_FD_HUGETLB_2M };
 
 	(void)state;
 	for (unsigned int i = 0; i < 3; i++) {
-		struct feed *feed;
+		struct provider *provider;
 		struct sink sink = { 0 };
 		struct hgm_snapshot *s;
 		struct hgm *h;
-		struct field f;
+		struct ram ram;
 
-		if (place_lacking(places[i], LENGTH))
+		if (backing_lacking(backings[i], LENGTH))
 			continue;
-		watch(place_names[places[i]], 60);
-		feed = feed_make(FEED_NOW, &contents, LENGTH);
+		watch(backing_names[backings[i]], 60);
+		provider = provider_make(PROVIDER_NOW, &contents, LENGTH);
 		h = engine(1);
 		sink_clear(&sink, LENGTH);
-		field_make(&f, h, places[i], LENGTH, feed_source(feed), HGM_REGION_NO_COLLAPSE);
+		ram_make(&ram, h, backings[i], LENGTH, provider_source(provider),
+			 HGM_REGION_NO_COLLAPSE);
 		assert_ok(hgm_start(h));
 		assert_ok(hgm_wait(h, WAIT_MS));
 		s = snapshot_of(h,
 				&(struct hgm_snapshot_opts){ .write = sink_write, .user = &sink });
-		assert_int_equal(ftruncate(f.region->fd, 2 * MIB), 0);
+		assert_int_equal(ftruncate(ram.region->fd, 2 * MIB), 0);
 		assert_ok(hgm_snapshot_begin(s));
 		assert_error(hgm_snapshot_wait(s, WAIT_MS), -ENODATA);
 		assert_int_equal(snapshot_progress(s).unreadable_bytes, LENGTH - 2 * MIB);
 		hgm_snapshot_destroy(s);
 		assert_pages(&contents, 0, 512, sink.got);
-		field_end(&f);
+		ram_end(&ram);
 		hgm_destroy(h);
-		feed_free(feed);
+		provider_free(provider);
 		free(sink.got);
 		calm();
 	}
@@ -275,23 +278,23 @@ static void a_file_that_was_truncated(void **state)
 /* A VMM that has confined itself since then: there is no /proc, or no right to open it. */
 static void locked_in(void **state)
 {
-	struct feed *feed = feed_make(FEED_NOW, &contents, LENGTH);
+	struct provider *provider = provider_make(PROVIDER_NOW, &contents, LENGTH);
 	struct hgm *h = engine(1);
 	char *want = malloc(LENGTH);
-	struct field f;
+	struct ram ram;
 
 	(void)state;
 	assert_non_null(want);
 	watch("locked in", 60);
 	contents_write(&contents, 0, PAGES, want);
-	field_make(&f, h, PLACE_ANON, LENGTH, feed_source(feed), 0);
+	ram_make(&ram, h, BACKING_ANON, LENGTH, provider_source(provider), 0);
 	bad.unopenable = "/proc/self/mem";
 	assert_ok(hgm_start(h));
 	assert_ok(hgm_wait(h, WAIT_MS));
 	take_one(h, want, "locked in");
-	field_end(&f);
+	ram_end(&ram);
 	hgm_destroy(h);
-	feed_free(feed);
+	provider_free(provider);
 	free(want);
 	calm();
 }
@@ -302,29 +305,29 @@ static void locked_in(void **state)
  */
 static void locked_in_before(void **state)
 {
-	struct feed *feed = feed_make(FEED_NOW, &contents, LENGTH);
+	struct provider *provider = provider_make(PROVIDER_NOW, &contents, LENGTH);
 	struct hgm_snapshot_opts so = { .size = sizeof(so), .write = sink_write };
 	struct hgm_snapshot *s;
 	struct hgm_dirty *d;
 	struct hgm *h;
-	struct field f;
+	struct ram ram;
 
 	(void)state;
 	watch("locked in before", 60);
 	bad.unopenable = "/proc/self/mem";
 	h = engine(1);
-	field_make(&f, h, PLACE_ANON, LENGTH, feed_source(feed), 0);
+	ram_make(&ram, h, BACKING_ANON, LENGTH, provider_source(provider), 0);
 	assert_ok(hgm_start(h));
 	assert_ok(hgm_wait(h, WAIT_MS));
 	assert_error(hgm_snapshot_create(&s, h, &so), -EACCES);
 	assert_non_null(strstr(hgm_errmsg(), "/proc/self/mem"));
-	assert_ok(hgm_dirty_start(&d, f.region, NULL));
+	assert_ok(hgm_dirty_start(&d, ram.region, NULL));
 	hgm_dirty_stop(d);
-	assert_ok(hgm_region_watch(f.region, NULL));
-	assert_ok(hgm_region_unwatch(f.region));
-	field_end(&f);
+	assert_ok(hgm_region_watch(ram.region, NULL));
+	assert_ok(hgm_region_unwatch(ram.region));
+	ram_end(&ram);
 	hgm_destroy(h);
-	feed_free(feed);
+	provider_free(provider);
 	calm();
 }
 
@@ -344,41 +347,41 @@ static int64_t still_sink(void *user, const void *buf, uint64_t length, uint64_t
 static void dropped_meanwhile(void **state)
 {
 	static const struct {
-		enum place place;
+		enum backing backing;
 		int advice;
 		uint64_t lost; /* pages */
 	} cases[] = {
-		{ PLACE_ANON, MADV_DONTNEED, 16 },
-		{ PLACE_SHMEM, MADV_REMOVE, 16 },
-		{ PLACE_SHMEM, MADV_DONTNEED, 0 }, /* drops nothing of a file */
+		{ BACKING_ANON, MADV_DONTNEED, 16 },
+		{ BACKING_SHMEM, MADV_REMOVE, 16 },
+		{ BACKING_SHMEM, MADV_DONTNEED, 0 }, /* drops nothing of a file */
 	};
 
 	(void)state;
 	for (unsigned int i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
-		struct feed *feed = feed_make(FEED_NOW, &contents, LENGTH);
+		struct provider *provider = provider_make(PROVIDER_NOW, &contents, LENGTH);
 		struct hgm_snapshot_progress p = { .size = sizeof(p) };
 		uint64_t kept = PAGES - cases[i].lost;
 		struct sink sink = { 0 };
 		struct hgm_snapshot *s;
 		struct hgm *h = engine(1);
-		struct field f;
+		struct ram ram;
 
 		watch("dropped meanwhile", 60);
 		sink_clear(&sink, LENGTH);
 		atomic_store(&sink_may_go, false);
-		field_make(&f, h, cases[i].place, LENGTH, feed_source(feed), 0);
+		ram_make(&ram, h, cases[i].backing, LENGTH, provider_source(provider), 0);
 		assert_ok(hgm_start(h));
 		assert_ok(hgm_wait(h, WAIT_MS));
 		s = snapshot_of(h,
 				&(struct hgm_snapshot_opts){ .write = still_sink, .user = &sink });
 		assert_ok(hgm_snapshot_begin(s));
-		assert_int_equal(madvise(f.addr + LENGTH - 16 * PAGE, 16 * PAGE, cases[i].advice),
+		assert_int_equal(madvise(ram.addr + LENGTH - 16 * PAGE, 16 * PAGE, cases[i].advice),
 				 0);
 		/*
 		 * A thread that touches the memory gets zeroes, which are not part of the snapshot.
 		 */
 		if (cases[i].lost)
-			assert_int_equal(f.addr[LENGTH - 1], 0);
+			assert_int_equal(ram.addr[LENGTH - 1], 0);
 		atomic_store(&sink_may_go, true);
 		if (cases[i].lost)
 			assert_error(hgm_snapshot_wait(s, WAIT_MS), -ENODATA);
@@ -394,14 +397,14 @@ static void dropped_meanwhile(void **state)
 		s = snapshot_of(h,
 				&(struct hgm_snapshot_opts){ .write = still_sink, .user = &sink });
 		assert_ok(hgm_snapshot_begin(s));
-		assert_ok(hgm_region_discard(f.region, LENGTH - 32 * PAGE, 16 * PAGE));
+		assert_ok(hgm_region_discard(ram.region, LENGTH - 32 * PAGE, 16 * PAGE));
 		atomic_store(&sink_may_go, true);
 		assert_ok(hgm_snapshot_wait(s, WAIT_MS));
 		hgm_snapshot_destroy(s);
 		assert_pages(&contents, 0, kept, sink.got);
-		field_end(&f);
+		ram_end(&ram);
 		hgm_destroy(h);
-		feed_free(feed);
+		provider_free(provider);
 		free(sink.got);
 		calm();
 	}
@@ -410,27 +413,27 @@ static void dropped_meanwhile(void **state)
 /* The same for memory that is unmapped. */
 static void unmapped_meanwhile(void **state)
 {
-	static const enum place places[] = { PLACE_ANON, PLACE_SHMEM };
+	static const enum backing backings[] = { BACKING_ANON, BACKING_SHMEM };
 
 	(void)state;
 	for (unsigned int i = 0; i < 2; i++) {
-		struct feed *feed = feed_make(FEED_NOW, &contents, LENGTH);
+		struct provider *provider = provider_make(PROVIDER_NOW, &contents, LENGTH);
 		struct hgm_snapshot_progress p = { .size = sizeof(p) };
 		struct sink sink = { 0 };
 		struct hgm_snapshot *s;
 		struct hgm *h = engine(1);
-		struct field f;
+		struct ram ram;
 
 		watch("unmapped meanwhile", 60);
 		sink_clear(&sink, LENGTH);
 		atomic_store(&sink_may_go, false);
-		field_make(&f, h, places[i], LENGTH, feed_source(feed), 0);
+		ram_make(&ram, h, backings[i], LENGTH, provider_source(provider), 0);
 		assert_ok(hgm_start(h));
 		assert_ok(hgm_wait(h, WAIT_MS));
 		s = snapshot_of(h,
 				&(struct hgm_snapshot_opts){ .write = still_sink, .user = &sink });
 		assert_ok(hgm_snapshot_begin(s));
-		assert_int_equal(munmap(f.addr + LENGTH - 16 * PAGE, 16 * PAGE), 0);
+		assert_int_equal(munmap(ram.addr + LENGTH - 16 * PAGE, 16 * PAGE), 0);
 		hgm_events_settle(h);
 		atomic_store(&sink_may_go, true);
 		assert_error(hgm_snapshot_wait(s, WAIT_MS), -ENODATA);
@@ -438,9 +441,9 @@ static void unmapped_meanwhile(void **state)
 		assert_int_equal(p.unreadable_bytes, 16 * PAGE);
 		hgm_snapshot_destroy(s);
 		assert_pages(&contents, 0, PAGES - 16, sink.got);
-		field_end(&f);
+		ram_end(&ram);
 		hgm_destroy(h);
-		feed_free(feed);
+		provider_free(provider);
 		free(sink.got);
 		calm();
 	}
@@ -458,19 +461,19 @@ static int64_t discarding_sink(void *user, const void *buf, uint64_t length, uin
 /* The call would wait for room that no other thread makes. */
 static void a_sink_discards_nothing(void **state)
 {
-	struct feed *feed = feed_make(FEED_NOW, &contents, LENGTH);
+	struct provider *provider = provider_make(PROVIDER_NOW, &contents, LENGTH);
 	struct sink sink = { 0 };
 	struct hgm_snapshot *s;
 	struct hgm *h = engine(1);
-	struct field f;
+	struct ram ram;
 
 	(void)state;
 	watch("a sink that discards", 60);
 	sink_clear(&sink, LENGTH);
-	field_make(&f, h, PLACE_SHMEM, LENGTH, feed_source(feed), 0);
+	ram_make(&ram, h, BACKING_SHMEM, LENGTH, provider_source(provider), 0);
 	assert_ok(hgm_start(h));
 	assert_ok(hgm_wait(h, WAIT_MS));
-	atomic_store(&to_discard, f.region);
+	atomic_store(&to_discard, ram.region);
 	atomic_store(&discarded, 0);
 	s = snapshot_of(h, &(struct hgm_snapshot_opts){ .write = discarding_sink, .user = &sink });
 	assert_ok(hgm_snapshot_begin(s));
@@ -478,9 +481,9 @@ static void a_sink_discards_nothing(void **state)
 	hgm_snapshot_destroy(s);
 	assert_int_equal(atomic_load(&discarded), -EDEADLK);
 	assert_pages(&contents, 0, PAGES, sink.got);
-	field_end(&f);
+	ram_end(&ram);
 	hgm_destroy(h);
-	feed_free(feed);
+	provider_free(provider);
 	free(sink.got);
 	calm();
 }

@@ -3,7 +3,7 @@
  * What hgm_snapshot_create() and the other functions refuse, with a text, and without leaving
  * anything behind.
  */
-#include "crew.h"
+#include "snapshotting.h"
 #include "kernel/sys.h"
 
 #include <errno.h>
@@ -19,20 +19,21 @@
 static const struct contents contents = { .seed = 56 };
 
 struct pair {
-	struct feed *feed;
+	struct provider *provider;
 	struct hgm *h, *other_h;
-	struct field a, b, other;
+	struct ram a, b, other;
 };
 
 static void pair_make(struct pair *p, bool start)
 {
-	p->feed = feed_make(FEED_NOW, &contents, LENGTH + PAGE);
+	p->provider = provider_make(PROVIDER_NOW, &contents, LENGTH + PAGE);
 	p->h = engine(1);
 	p->other_h = engine(1);
-	field_make(&p->a, p->h, PLACE_SHMEM, LENGTH, feed_source(p->feed), 0);
-	assert_int_equal(field_try(&p->b, p->h, PLACE_ANON, LENGTH, feed_source(p->feed), PAGE, 0),
+	ram_make(&p->a, p->h, BACKING_SHMEM, LENGTH, provider_source(p->provider), 0);
+	assert_int_equal(ram_try(&p->b, p->h, BACKING_ANON, LENGTH, provider_source(p->provider),
+				 PAGE, 0),
 			 0);
-	field_make(&p->other, p->other_h, PLACE_SHMEM, LENGTH, feed_source(p->feed), 0);
+	ram_make(&p->other, p->other_h, BACKING_SHMEM, LENGTH, provider_source(p->provider), 0);
 	if (!start)
 		return;
 	assert_ok(hgm_start(p->h));
@@ -41,12 +42,12 @@ static void pair_make(struct pair *p, bool start)
 
 static void pair_end(struct pair *p)
 {
-	field_end(&p->a);
-	field_end(&p->b);
-	field_end(&p->other);
+	ram_end(&p->a);
+	ram_end(&p->b);
+	ram_end(&p->other);
 	hgm_destroy(p->h);
 	hgm_destroy(p->other_h);
-	feed_free(p->feed);
+	provider_free(p->provider);
 }
 
 static int try(struct hgm *h, struct hgm_snapshot_opts o, struct hgm_region **regions, uint64_t n)
@@ -232,14 +233,14 @@ static void a_pool_larger_than_memory(void **state)
 /* The file is memory of the engine, or a source that it is restored from, under any name. */
 static void its_own_files(void **state)
 {
-	static const enum place places[] = { PLACE_FD, PLACE_MAPPING };
+	static const enum backing backings[] = { BACKING_FD, BACKING_MAPPING };
 	char image[] = "/tmp/hgm-own-XXXXXX", link_name[64];
-	struct feed *feed = feed_make(FEED_NOW, &contents, LENGTH);
+	struct provider *provider = provider_make(PROVIDER_NOW, &contents, LENGTH);
 	char *page = calloc(1, LENGTH);
 	struct hgm_source *src;
 	struct hgm_region *first;
 	struct hgm_snapshot *s;
-	struct field a, b;
+	struct ram a, b;
 	struct hgm *h;
 	int fd, other;
 
@@ -252,8 +253,8 @@ static void its_own_files(void **state)
 	assert_ok(hgm_source_file(&src, image));
 	for (unsigned int i = 0; i < 2; i++) {
 		h = engine(1);
-		field_make(&a, h, PLACE_ANON, LENGTH, feed_source(feed), 0);
-		field_make(&b, h, places[i], LENGTH, src, HGM_REGION_NO_FILL);
+		ram_make(&a, h, BACKING_ANON, LENGTH, provider_source(provider), 0);
+		ram_make(&b, h, backings[i], LENGTH, src, HGM_REGION_NO_FILL);
 		assert_ok(hgm_start(h));
 		first = a.region;
 		/* This includes a region that is not in the snapshot. */
@@ -268,25 +269,25 @@ static void its_own_files(void **state)
 		assert_true(other >= 0);
 		refused_saying(h, (struct hgm_snapshot_opts){ .fd = other }, &first, 1, -EINVAL,
 			       "is the source of a region");
-		field_end(&b);
+		ram_end(&b);
 		/* No region uses the file any more. Before the instant, a region uses it again. */
 		s = snapshot_of(h, &(struct hgm_snapshot_opts){
 					   .fd = other, .regions = &first, .count = 1 });
-		field_make(&b, h, places[i], LENGTH, src, HGM_REGION_NO_FILL);
+		ram_make(&b, h, backings[i], LENGTH, src, HGM_REGION_NO_FILL);
 		assert_error(hgm_snapshot_begin(s), -EINVAL);
 		assert_non_null(strstr(hgm_errmsg(), "is the source of a region"));
-		field_end(&b);
+		ram_end(&b);
 		assert_ok(hgm_snapshot_begin(s));
 		assert_ok(hgm_snapshot_wait(s, WAIT_MS));
 		hgm_snapshot_destroy(s);
 		close(other);
-		field_end(&a);
+		ram_end(&a);
 		hgm_destroy(h);
 		assert_int_equal(ftruncate(fd, 0), 0);
 		assert_int_equal(pwrite(fd, page, LENGTH, 0), LENGTH);
 	}
 	hgm_source_destroy(src);
-	feed_free(feed);
+	provider_free(provider);
 	unlink(image);
 	close(fd);
 	free(page);
@@ -303,18 +304,18 @@ static void a_region_added_before_the_instant(void **state)
 	struct sink sink = { 0 };
 	struct hgm_snapshot *s;
 	struct hgm_region *a;
-	struct field more;
+	struct ram more;
 	struct pair p;
 
 	(void)state;
 	watch("a region added", 60);
 	pair_make(&p, true);
-	field_end(&p.b);
+	ram_end(&p.b);
 	sink_clear(&sink, 2 * LENGTH);
 	o.user = &sink;
 	s = snapshot_of(p.h, &o);
-	assert_int_equal(field_try(&more, p.h, PLACE_ANON, PAGE, feed_source(p.feed), LENGTH, 0),
-			 0);
+	assert_int_equal(
+		ram_try(&more, p.h, BACKING_ANON, PAGE, provider_source(p.provider), LENGTH, 0), 0);
 	assert_error(hgm_snapshot_begin(s), -ESTALE);
 	assert_non_null(strstr(hgm_errmsg(), "2 regions"));
 	hgm_snapshot_destroy(s);
@@ -323,18 +324,18 @@ static void a_region_added_before_the_instant(void **state)
 	o.regions = &a;
 	o.count = 1;
 	s = snapshot_of(p.h, &o);
-	field_end(&more);
-	assert_int_equal(field_try(&more, p.h, PLACE_ANON, PAGE, feed_source(p.feed), LENGTH, 0),
-			 0);
+	ram_end(&more);
+	assert_int_equal(
+		ram_try(&more, p.h, BACKING_ANON, PAGE, provider_source(p.provider), LENGTH, 0), 0);
 	assert_ok(hgm_snapshot_begin(s));
 	assert_ok(hgm_snapshot_wait(s, WAIT_MS));
 	hgm_snapshot_destroy(s);
-	field_end(&more);
-	field_end(&p.a);
-	field_end(&p.other);
+	ram_end(&more);
+	ram_end(&p.a);
+	ram_end(&p.other);
 	hgm_destroy(p.h);
 	hgm_destroy(p.other_h);
-	feed_free(p.feed);
+	provider_free(p.provider);
 	free(sink.got);
 	calm();
 }
@@ -359,9 +360,9 @@ static void faults_of_user_mode_only(void **state)
 {
 	static struct hgm_sys lesser;
 	struct hgm_dirty_opts dopts = { .size = sizeof(dopts), .flags = HGM_DIRTY_SYNC };
-	struct feed *feed = feed_make(FEED_NOW, &contents, LENGTH);
+	struct provider *provider = provider_make(PROVIDER_NOW, &contents, LENGTH);
 	struct hgm_dirty *d;
-	struct field f;
+	struct ram ram;
 	struct hgm *h;
 	int fds[2], rc;
 
@@ -373,28 +374,28 @@ static void faults_of_user_mode_only(void **state)
 	lesser.userfaultfd = user_mode_only;
 	hgm_sys = &lesser;
 	h = engine_with((struct hgm_opts){ .fault_threads = 1, .flags = HGM_ALLOW_USER_MODE_ONLY });
-	field_make(&f, h, PLACE_SHMEM, LENGTH, feed_source(feed), 0);
+	ram_make(&ram, h, BACKING_SHMEM, LENGTH, provider_source(provider), 0);
 	assert_ok(hgm_start(h));
 	assert_ok(hgm_wait(h, WAIT_MS));
-	refused_saying(h, (struct hgm_snapshot_opts){ .write = sink_write }, &f.region, 1, -EPERM,
+	refused_saying(h, (struct hgm_snapshot_opts){ .write = sink_write }, &ram.region, 1, -EPERM,
 		       "EFAULT");
-	assert_error(hgm_region_watch(f.region, NULL), -EPERM);
-	assert_error(hgm_dirty_start(&d, f.region, &dopts), -EPERM);
+	assert_error(hgm_region_watch(ram.region, NULL), -EPERM);
+	assert_error(hgm_dirty_start(&d, ram.region, &dopts), -EPERM);
 	assert_non_null(strstr(hgm_errmsg(), "not asynchronous: the caller passed HGM_DIRTY_SYNC"));
 	assert_int_equal(pipe(fds), 0);
 	assert_int_equal(write(fds[1], "x", 1), 1);
 	dopts.flags = 0;
-	rc = hgm_dirty_start(&d, f.region, &dopts);
+	rc = hgm_dirty_start(&d, ram.region, &dopts);
 	if (rc)
 		assert_int_equal(rc, -EPERM); /* before 6.7 there is no asynchronous way */
-	assert_int_equal(read(fds[0], f.addr, 1), 1);
+	assert_int_equal(read(fds[0], ram.addr, 1), 1);
 	if (!rc)
 		hgm_dirty_stop(d);
 	close(fds[0]);
 	close(fds[1]);
-	field_end(&f);
+	ram_end(&ram);
 	hgm_destroy(h);
-	feed_free(feed);
+	provider_free(provider);
 	hgm_sys = kernel;
 	calm();
 }

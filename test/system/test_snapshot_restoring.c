@@ -3,7 +3,7 @@
  * Snapshots of memory that is still being restored, or that was discarded. A thread that touches
  * memory waits neither for the instant nor for the sink. Pages that do not arrive are reported.
  */
-#include "crew.h"
+#include "snapshotting.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -38,46 +38,47 @@ static struct hgm_snapshot *snapshot_to(struct hgm *h, struct sink *sink)
 /* A guest that must wait for the instant cannot be paused for it. */
 static void touched_before_the_instant(void **state)
 {
-	static const enum place places[] = { PLACE_ANON, PLACE_SHMEM, PLACE_SHMEM_LAZY };
+	static const enum backing backings[] = { BACKING_ANON, BACKING_SHMEM, BACKING_SHMEM_LAZY };
 
 	(void)state;
 	for (unsigned int i = 0; i < 3; i++) {
-		struct feed *feed = feed_make(FEED_NOW, &contents, LENGTH);
+		struct provider *provider = provider_make(PROVIDER_NOW, &contents, LENGTH);
 		struct hgm *h = engine(1);
 		struct sink sink = { 0 };
 		struct hgm_snapshot *s;
 		struct waiter w[2];
-		struct field f;
+		struct ram ram;
 
-		watch(place_names[places[i]], 60);
+		watch(backing_names[backings[i]], 60);
 		sink_clear(&sink, LENGTH);
-		field_make(&f, h, places[i], LENGTH, feed_source(feed), HGM_REGION_NO_FILL);
+		ram_make(&ram, h, backings[i], LENGTH, provider_source(provider),
+			 HGM_REGION_NO_FILL);
 		assert_ok(hgm_start(h));
-		assert_can_touch(f.addr);
-		assert_can_touch(f.addr + PAGE);
+		assert_can_touch(ram.addr);
+		assert_can_touch(ram.addr + PAGE);
 		s = snapshot_to(h, &sink);
-		assert_int_equal(madvise(f.addr, PAGE,
-					 places[i] == PLACE_ANON ? MADV_DONTNEED : MADV_REMOVE),
+		assert_int_equal(madvise(ram.addr, PAGE,
+					 backings[i] == BACKING_ANON ? MADV_DONTNEED : MADV_REMOVE),
 				 0);
-		waiter_start(&w[0], f.addr);		  /* discarded */
-		waiter_start(&w[1], f.addr + 700 * PAGE); /* absent */
+		waiter_start(&w[0], ram.addr);		    /* discarded */
+		waiter_start(&w[1], ram.addr + 700 * PAGE); /* absent */
 		for (unsigned int n = 0; n < 2; n++) {
 			if (!eventually(is_back, &w[n], SOON_MS))
-				fail_msg("%s: waits for the instant", place_names[places[i]]);
+				fail_msg("%s: waits for the instant", backing_names[backings[i]]);
 			waiter_join(&w[n]);
 		}
 		assert_int_equal(w[0].value, 0);
-		memset(f.addr + PAGE, 0x5a, 2 * PAGE);
+		memset(ram.addr + PAGE, 0x5a, 2 * PAGE);
 		assert_ok(hgm_snapshot_begin(s));
-		memset(f.addr, 0xa5, 4 * PAGE);
+		memset(ram.addr, 0xa5, 4 * PAGE);
 		assert_ok(hgm_snapshot_wait(s, WAIT_MS));
 		hgm_snapshot_destroy(s);
 		for (uint64_t b = 0; b < 3 * PAGE; b++)
 			assert_int_equal((uint8_t)sink.got[b], b < PAGE ? 0 : 0x5a);
 		assert_pages(&contents, 3, PAGES - 3, sink.got + 3 * PAGE);
-		field_end(&f);
+		ram_end(&ram);
 		hgm_destroy(h);
-		feed_free(feed);
+		provider_free(provider);
 		free(sink.got);
 		calm();
 	}
@@ -97,41 +98,41 @@ static int64_t give_slowly(void *user, const struct hgm_io *io)
 
 static void *touch_some(void *arg)
 {
-	const struct field *f = arg;
+	const struct ram *ram = arg;
 	uint8_t value;
 
 	for (uint64_t p = PAGES; p > 7; p -= 7)
-		if (touch(f->addr + (p - 1) * PAGE, &value))
+		if (touch(ram->addr + (p - 1) * PAGE, &value))
 			break;
 	return NULL;
 }
 
 /* A snapshot that begins with a restore. Returns for how many pages the source was asked. */
-static uint64_t restore_and_save(enum place place, struct hgm_source *src, bool touched)
+static uint64_t restore_and_save(enum backing backing, struct hgm_source *src, bool touched)
 {
 	struct hgm *h = engine(1);
 	struct sink sink = { 0 };
 	struct hgm_snapshot *s;
 	pthread_t thread;
-	struct field f;
+	struct ram ram;
 
-	watch(place_names[place], 100);
+	watch(backing_names[backing], 100);
 	sink_clear(&sink, LENGTH);
 	atomic_store(&asked_pages, 0);
-	field_make(&f, h, place, LENGTH, src, 0);
+	ram_make(&ram, h, backing, LENGTH, src, 0);
 	assert_ok(hgm_start(h));
 	s = snapshot_to(h, &sink);
 	assert_ok(hgm_snapshot_begin(s));
 	if (touched)
-		assert_int_equal(pthread_create(&thread, NULL, touch_some, &f), 0);
+		assert_int_equal(pthread_create(&thread, NULL, touch_some, &ram), 0);
 	assert_ok(hgm_snapshot_wait(s, WAIT_MS));
 	hgm_snapshot_destroy(s);
 	assert_ok(hgm_wait(h, WAIT_MS));
 	if (touched)
 		pthread_join(thread, NULL);
 	assert_pages(&contents, 0, PAGES, sink.got);
-	assert_pages(&contents, 0, PAGES, f.addr);
-	field_end(&f);
+	assert_pages(&contents, 0, PAGES, ram.addr);
+	ram_end(&ram);
 	hgm_destroy(h);
 	free(sink.got);
 	calm();
@@ -145,24 +146,24 @@ static uint64_t restore_and_save(enum place place, struct hgm_source *src, bool 
  */
 static void fetched_once(void **state)
 {
-	static const enum place places[] = { PLACE_ANON, PLACE_SHMEM, PLACE_SHMEM_LAZY, PLACE_FD,
-					     PLACE_HUGETLB_2M };
+	static const enum backing backings[] = { BACKING_ANON, BACKING_SHMEM, BACKING_SHMEM_LAZY,
+						 BACKING_FD, BACKING_HUGETLB_2M };
 	struct hgm_source_fn_opts so = { .size = sizeof(so), .flags = HGM_SOURCE_BLOCKING };
 	struct hgm_source *src;
 
 	(void)state;
 	assert_ok(hgm_source_fn(&src, give_slowly, NULL, &so));
-	for (unsigned int i = 0; i < sizeof(places) / sizeof(places[0]); i++) {
+	for (unsigned int i = 0; i < sizeof(backings) / sizeof(backings[0]); i++) {
 		uint64_t asked = UINT64_MAX;
 
-		if (place_lacking(places[i], LENGTH))
+		if (backing_lacking(backings[i], LENGTH))
 			continue;
 		for (unsigned int n = 0; n < 8 && asked > PAGES * 5 / 4; n++)
-			asked = restore_and_save(places[i], src, false);
+			asked = restore_and_save(backings[i], src, false);
 		if (asked > PAGES * 5 / 4)
-			fail_msg("%s: asked for %llu pages of %llu", place_names[places[i]],
+			fail_msg("%s: asked for %llu pages of %llu", backing_names[backings[i]],
 				 (unsigned long long)asked, (unsigned long long)PAGES);
-		restore_and_save(places[i], src, true);
+		restore_and_save(backings[i], src, true);
 	}
 	hgm_source_destroy(src);
 }
@@ -173,7 +174,7 @@ static void fetched_once(void **state)
  */
 static void waited_for_before_the_instant(void **state)
 {
-	struct feed *feed = feed_make(FEED_LATER, &contents, LENGTH);
+	struct provider *provider = provider_make(PROVIDER_LATER, &contents, LENGTH);
 
 	(void)state;
 	watch("waited for", 100);
@@ -181,10 +182,10 @@ static void waited_for_before_the_instant(void **state)
 		struct hgm *h = engine(1);
 		struct sink sink = { 0 };
 		struct hgm_snapshot *s;
-		struct field f;
+		struct ram ram;
 
 		sink_clear(&sink, LENGTH);
-		field_make(&f, h, PLACE_SHMEM, LENGTH, feed_source(feed), 0);
+		ram_make(&ram, h, BACKING_SHMEM, LENGTH, provider_source(provider), 0);
 		assert_ok(hgm_start(h));
 		nap_us(round * 300); /* collapses are under way in some rounds */
 		s = snapshot_to(h, &sink);
@@ -197,49 +198,49 @@ static void waited_for_before_the_instant(void **state)
 		if (round % 2)
 			assert_pages(&contents, 0, PAGES, sink.got);
 		for (unsigned int i = 0; i < 3000 * slowness(); i++) {
-			if (info_of(f.region).huge_bytes == LENGTH)
+			if (info_of(ram.region).huge_bytes == LENGTH)
 				break;
 			nap_us(1000);
 		}
-		if (info_of(f.region).huge_bytes != LENGTH)
+		if (info_of(ram.region).huge_bytes != LENGTH)
 			fail_msg("round %u: huge are %llu bytes, %llu blocks left split", round,
-				 (unsigned long long)info_of(f.region).huge_bytes,
-				 (unsigned long long)info_of(f.region).left_split);
-		field_end(&f);
+				 (unsigned long long)info_of(ram.region).huge_bytes,
+				 (unsigned long long)info_of(ram.region).left_split);
+		ram_end(&ram);
 		hgm_destroy(h);
 		free(sink.got);
 	}
-	feed_free(feed);
+	provider_free(provider);
 	calm();
 }
 
 /* Blocks become full under a snapshot that has not begun. No thread waits for their collapse. */
 static void filled_before_the_instant(void **state)
 {
-	struct feed *feed = feed_make(FEED_NEVER, &contents, LENGTH);
+	struct provider *provider = provider_make(PROVIDER_NEVER, &contents, LENGTH);
 	struct hgm *h = engine(1);
 	struct sink sink = { 0 };
 	struct hgm_snapshot *s;
-	struct field f;
+	struct ram ram;
 
 	(void)state;
 	watch("filled before the instant", 60);
-	feed_answer_below(feed, 600);
-	field_make(&f, h, PLACE_SHMEM, LENGTH, feed_source(feed), 0);
+	provider_answer_below(provider, 600);
+	ram_make(&ram, h, BACKING_SHMEM, LENGTH, provider_source(provider), 0);
 	assert_ok(hgm_start(h));
 	while (progress_of(h).present_bytes < 600 * PAGE)
 		nap_us(100);
 	s = snapshot_to(h, &sink);
-	feed_answer_below(feed, PAGES);
-	feed_give(feed);
+	provider_answer_below(provider, PAGES);
+	provider_give(provider);
 	assert_ok(hgm_wait(h, SOON_MS));
 	hgm_snapshot_destroy(s);
-	for (unsigned int i = 0; i < SOON_MS && info_of(f.region).huge_bytes != LENGTH; i++)
+	for (unsigned int i = 0; i < SOON_MS && info_of(ram.region).huge_bytes != LENGTH; i++)
 		nap_us(1000);
-	assert_int_equal(info_of(f.region).huge_bytes, LENGTH);
-	field_end(&f);
+	assert_int_equal(info_of(ram.region).huge_bytes, LENGTH);
+	ram_end(&ram);
 	hgm_destroy(h);
-	feed_free(feed);
+	provider_free(provider);
 	calm();
 }
 
@@ -249,43 +250,43 @@ static void filled_before_the_instant(void **state)
  */
 static void a_block_in_parts(void **state)
 {
-	struct feed *feed = feed_make(FEED_NEVER, &contents, LENGTH);
+	struct provider *provider = provider_make(PROVIDER_NEVER, &contents, LENGTH);
 	struct hgm *h = engine(1);
 	struct sink sink = { 0 };
 	struct hgm_snapshot *s;
 	struct waiter w;
-	struct field f;
+	struct ram ram;
 
 	(void)state;
-	if (place_lacking(PLACE_HUGETLB_2M, LENGTH)) {
+	if (backing_lacking(BACKING_HUGETLB_2M, LENGTH)) {
 		hgm_destroy(h);
-		feed_free(feed);
+		provider_free(provider);
 		test_skip("no huge pages");
 	}
 	watch("a block in parts", 60);
-	feed_answer_below(feed, 600);
+	provider_answer_below(provider, 600);
 	sink_clear(&sink, LENGTH);
-	field_make(&f, h, PLACE_HUGETLB_2M, LENGTH, feed_source(feed), 0);
+	ram_make(&ram, h, BACKING_HUGETLB_2M, LENGTH, provider_source(provider), 0);
 	assert_ok(hgm_start(h));
 	while (progress_of(h).present_bytes < 600 * PAGE)
 		nap_us(100);
 	s = snapshot_to(h, &sink);
 	atomic_store(&sink.hold, true);
 	assert_ok(hgm_snapshot_begin(s));
-	feed_answer_below(feed, PAGES);
-	feed_give(feed);
-	waiter_start(&w, f.addr + 513 * PAGE);
+	provider_answer_below(provider, PAGES);
+	provider_give(provider);
+	waiter_start(&w, ram.addr + 513 * PAGE);
 	if (!eventually(is_back, &w, SOON_MS))
 		fail_msg("a read of a block that is complete waits for the sink");
 	waiter_join(&w);
-	memset(f.addr + 2 * MIB, 0x33, 2 * MIB); /* a write does not wait either */
+	memset(ram.addr + 2 * MIB, 0x33, 2 * MIB); /* a write does not wait either */
 	atomic_store(&sink.hold, false);
 	assert_ok(hgm_snapshot_wait(s, WAIT_MS));
 	hgm_snapshot_destroy(s);
 	assert_pages(&contents, 0, PAGES, sink.got);
-	field_end(&f);
+	ram_end(&ram);
 	hgm_destroy(h);
-	feed_free(feed);
+	provider_free(provider);
 	free(sink.got);
 	calm();
 }
@@ -306,7 +307,7 @@ static int64_t read_but_some(void *user, const struct hgm_io *io)
 
 static void a_source_with_bad_pages(void **state)
 {
-	static const enum place places[] = { PLACE_SHMEM, PLACE_ANON };
+	static const enum backing backings[] = { BACKING_SHMEM, BACKING_ANON };
 
 	(void)state;
 	/* Without UFFDIO_POISON, the pages behind bad pages do not arrive. */
@@ -315,14 +316,14 @@ static void a_source_with_bad_pages(void **state)
 		struct sink sink = { 0 };
 		struct hgm_snapshot *s;
 		struct hgm_source *src;
-		struct field f;
+		struct ram ram;
 
 		watch("bad pages", 60);
 		sink_clear(&sink, LENGTH);
 		memset(sink.got, 0x11, LENGTH);
 		memset(sink.got + BAD_FIRST * PAGE, 0, BAD_PAGES * PAGE);
 		assert_ok(hgm_source_fn(&src, read_but_some, NULL, NULL));
-		field_make(&f, h, places[i % 2], LENGTH, src, i < 2 ? HGM_REGION_NO_FILL : 0);
+		ram_make(&ram, h, backings[i % 2], LENGTH, src, i < 2 ? HGM_REGION_NO_FILL : 0);
 		assert_ok(hgm_start(h));
 		if (i >= 2)
 			while (progress_of(h).present_bytes < LENGTH - BAD_PAGES * PAGE)
@@ -338,7 +339,7 @@ static void a_source_with_bad_pages(void **state)
 			assert_int_equal(sink.got[b], 0);
 		assert_pages(&contents, BAD_FIRST + BAD_PAGES, PAGES - BAD_FIRST - BAD_PAGES,
 			     sink.got + (BAD_FIRST + BAD_PAGES) * PAGE);
-		field_end(&f);
+		ram_end(&ram);
 		hgm_destroy(h);
 		hgm_source_destroy(src);
 		free(sink.got);
@@ -354,85 +355,87 @@ static void cancelled_while_the_source_sleeps(void **state)
 {
 	(void)state;
 	for (unsigned int i = 0; i < 3; i++) {
-		struct feed *feed = feed_make(FEED_NEVER, &contents, LENGTH);
+		struct provider *provider = provider_make(PROVIDER_NEVER, &contents, LENGTH);
 		struct hgm *h = engine(1);
 		struct sink sink = { 0 };
 		struct hgm_snapshot *s;
 		struct waiter w;
-		struct field f;
+		struct ram ram;
 
 		watch("the source sleeps", 60);
 		sink_clear(&sink, LENGTH);
-		feed_answer_below(feed, 10);
-		field_make(&f, h, PLACE_SHMEM, LENGTH, feed_source(feed), HGM_REGION_NO_FILL);
+		provider_answer_below(provider, 10);
+		ram_make(&ram, h, BACKING_SHMEM, LENGTH, provider_source(provider),
+			 HGM_REGION_NO_FILL);
 		assert_ok(hgm_start(h));
-		waiter_start(&w, f.addr + 20 * PAGE);
-		while (!feed_kept(feed))
+		waiter_start(&w, ram.addr + 20 * PAGE);
+		while (!provider_kept(provider))
 			nap_us(100);
 		s = snapshot_to(h, &sink);
 		assert_ok(hgm_snapshot_begin(s));
-		while (feed_kept(feed) < 2)
+		while (provider_kept(provider) < 2)
 			nap_us(100);
 		if (i == 0) {
 			assert_ok(hgm_snapshot_cancel(s));
 			assert_error(hgm_snapshot_wait(s, SOON_MS), -ECANCELED);
 		} else if (i == 1) { /* the region's end cancels too: the waiter gets SIGSEGV */
-			field_end(&f);
+			ram_end(&ram);
 			assert_error(hgm_snapshot_wait(s, SOON_MS), -ECANCELED);
 		}
 		hgm_snapshot_destroy(s);
 		if (i != 1) {
 			assert_int_equal(atomic_load(&w.signal), -1);
-			feed_answer_below(feed, PAGES);
-			feed_give(feed);
+			provider_answer_below(provider, PAGES);
+			provider_give(provider);
 		}
 		waiter_join(&w);
 		assert_int_equal(w.signal != 0, i == 1);
 		if (i != 1)
-			field_end(&f);
+			ram_end(&ram);
 		hgm_destroy(h);
-		feed_free(feed);
+		provider_free(provider);
 		free(sink.got);
 		calm();
 	}
 }
 
-static bool keeps_many(void *feed)
+static bool keeps_many(void *provider)
 {
-	return feed_kept(feed) >= 16;
+	return provider_kept(provider) >= 16;
 }
 
 /* A source that takes long for each answer is asked for many pages at a time. */
 static void many_at_a_time(void **state)
 {
-	static const enum place places[] = { PLACE_SHMEM, PLACE_ANON };
+	static const enum backing backings[] = { BACKING_SHMEM, BACKING_ANON };
 
 	(void)state;
 	for (unsigned int i = 0; i < 2; i++) {
-		struct feed *feed = feed_make(FEED_NEVER, &contents, LENGTH);
+		struct provider *provider = provider_make(PROVIDER_NEVER, &contents, LENGTH);
 		struct hgm *h = engine(1);
 		struct sink sink = { 0 };
 		struct hgm_snapshot *s;
-		struct field f;
+		struct ram ram;
 
-		watch(place_names[places[i]], 60);
+		watch(backing_names[backings[i]], 60);
 		sink_clear(&sink, LENGTH);
-		field_make(&f, h, places[i], LENGTH, feed_source(feed), HGM_REGION_NO_FILL);
+		ram_make(&ram, h, backings[i], LENGTH, provider_source(provider),
+			 HGM_REGION_NO_FILL);
 		assert_ok(hgm_start(h));
 		s = snapshot_to(h, &sink);
 		assert_ok(hgm_snapshot_begin(s));
-		if (!eventually(keeps_many, feed, WAIT_MS))
-			fail_msg("%s: %u requests at a time", place_names[places[i]],
-				 feed_kept(feed));
-		feed_answer_below(feed, PAGES);
-		feed_give(feed);
+		if (!eventually(keeps_many, provider, WAIT_MS))
+			fail_msg("%s: %u requests at a time", backing_names[backings[i]],
+				 provider_kept(provider));
+		provider_answer_below(provider, PAGES);
+		provider_give(provider);
 		assert_ok(hgm_snapshot_wait(s, WAIT_MS));
 		assert_int_equal(snapshot_progress(s).source_bytes, LENGTH);
 		hgm_snapshot_destroy(s);
 		assert_pages(&contents, 0, PAGES, sink.got);
-		field_end(&f);
+		ram_end(&ram);
 		hgm_destroy(h);
-		feed_free(feed);
+		provider_free(provider);
 		free(sink.got);
 		calm();
 	}
@@ -473,16 +476,16 @@ static void writers_do_not_wait_for_the_source(void **state)
 	struct sink sink = { 0 };
 	struct hgm_snapshot *s;
 	struct hgm_source *src;
-	struct field f;
+	struct ram ram;
 
 	(void)state;
 	watch("writers and a source that sleeps", 60);
 	sink_clear(&sink, LENGTH);
 	assert_ok(hgm_source_fn(&src, read_asleep, &sleeper, &so));
-	field_make(&f, h, PLACE_SHMEM, LENGTH, src, HGM_REGION_NO_FILL);
+	ram_make(&ram, h, BACKING_SHMEM, LENGTH, src, HGM_REGION_NO_FILL);
 	assert_ok(hgm_start(h));
 	for (uint64_t p = 0; p < 100; p++)
-		assert_can_touch(f.addr + p * PAGE);
+		assert_can_touch(ram.addr + p * PAGE);
 	atomic_store(&sink.hold, true);
 	s = snapshot_of(h, &(struct hgm_snapshot_opts){
 				   .write = sink_write, .user = &sink, .pool_bytes = PAGE });
@@ -493,7 +496,7 @@ static void writers_do_not_wait_for_the_source(void **state)
 	for (uint64_t p = 99; p >= 50; p--) {
 		struct poker poker;
 
-		poker_start(&poker, f.addr + p * PAGE);
+		poker_start(&poker, ram.addr + p * PAGE);
 		if (!eventually(poker_done, &poker, SOON_MS))
 			fail_msg("a write to page %llu waits for the source",
 				 (unsigned long long)p);
@@ -504,7 +507,7 @@ static void writers_do_not_wait_for_the_source(void **state)
 	assert_ok(hgm_snapshot_wait(s, WAIT_MS));
 	hgm_snapshot_destroy(s);
 	assert_pages(&contents, 0, PAGES, sink.got);
-	field_end(&f);
+	ram_end(&ram);
 	hgm_destroy(h);
 	hgm_source_destroy(src);
 	free(sink.got);
@@ -574,7 +577,7 @@ static void far_end(struct far *far)
 /* A guest that is stopped does not wait for pages that a source brings from far away. */
 static void the_instant_does_not_wait_for_the_source(void **state)
 {
-	static const enum place places[] = { PLACE_ANON, PLACE_SHMEM_LAZY, PLACE_SHMEM };
+	static const enum backing backings[] = { BACKING_ANON, BACKING_SHMEM_LAZY, BACKING_SHMEM };
 
 	(void)state;
 	for (unsigned int i = 0; i < 3; i++) {
@@ -584,16 +587,16 @@ static void the_instant_does_not_wait_for_the_source(void **state)
 		struct hgm_snapshot *s;
 		struct hgm_source *src;
 		struct waiter w;
-		struct field f;
+		struct ram ram;
 
-		watch(place_names[places[i]], 60);
+		watch(backing_names[backings[i]], 60);
 		far_begin(&far);
 		sink_clear(&sink, LENGTH);
 		assert_ok(hgm_source_memory(&src, far.memory, LENGTH));
-		field_make(&f, h, places[i], LENGTH, src, HGM_REGION_NO_FILL);
+		ram_make(&ram, h, backings[i], LENGTH, src, HGM_REGION_NO_FILL);
 		assert_ok(hgm_start(h));
 		s = snapshot_to(h, &sink);
-		waiter_start(&w, f.addr + 300 * PAGE);
+		waiter_start(&w, ram.addr + 300 * PAGE);
 		assert_true(eventually(asked_from_far, &far, WAIT_MS));
 		assert_ok(hgm_snapshot_begin(s)); /* hangs if it waits */
 		atomic_store(&far.answer, true);
@@ -602,7 +605,7 @@ static void the_instant_does_not_wait_for_the_source(void **state)
 		assert_ok(hgm_snapshot_wait(s, WAIT_MS));
 		hgm_snapshot_destroy(s);
 		assert_pages(&contents, 0, PAGES, sink.got);
-		field_end(&f);
+		ram_end(&ram);
 		hgm_destroy(h);
 		hgm_source_destroy(src);
 		far_end(&far);
@@ -618,34 +621,34 @@ static void the_instant_does_not_wait_for_the_source(void **state)
 static void behind_the_end(void **state)
 {
 	const uint64_t length = 2 * MIB + 37 * PAGE;
-	struct feed *feed = feed_make(FEED_NOW, &contents, length);
+	struct provider *provider = provider_make(PROVIDER_NOW, &contents, length);
 	struct hgm *h = engine(1);
 	struct sink sink = { 0 };
 	struct hgm_snapshot *s;
-	struct field f;
+	struct ram ram;
 
 	(void)state;
 	watch("behind the end", 60);
 	sink_clear(&sink, length); /* the sink fails on anything behind it */
-	field_make(&f, h, PLACE_SHMEM, length, feed_source(feed), 0);
+	ram_make(&ram, h, BACKING_SHMEM, length, provider_source(provider), 0);
 	assert_ok(hgm_start(h));
 	assert_ok(hgm_wait(h, WAIT_MS));
 	atomic_store(&sink.hold, true);
 	s = snapshot_to(h, &sink);
 	assert_ok(hgm_snapshot_begin(s));
 	for (uint64_t p = 30; p < 60; p++)
-		assert_can_touch(f.addr + 2 * MIB + p * PAGE);
+		assert_can_touch(ram.addr + 2 * MIB + p * PAGE);
 	for (uint64_t p = 30; p < 60; p++)
-		f.addr[2 * MIB + p * PAGE] = 1;
+		ram.addr[2 * MIB + p * PAGE] = 1;
 	assert_int_equal(snapshot_progress(s).copied_bytes, 7 * PAGE);
 	atomic_store(&sink.hold, false);
 	assert_ok(hgm_snapshot_wait(s, WAIT_MS));
 	assert_int_equal(snapshot_progress(s).done_bytes, length);
 	hgm_snapshot_destroy(s);
 	assert_pages(&contents, 0, length / PAGE, sink.got);
-	field_end(&f);
+	ram_end(&ram);
 	hgm_destroy(h);
-	feed_free(feed);
+	provider_free(provider);
 	free(sink.got);
 	calm();
 }
@@ -656,30 +659,30 @@ static void behind_the_end(void **state)
  */
 static void the_kernel_refuses_absent_pages(void **state)
 {
-	struct feed *feed = feed_make(FEED_NEVER, &contents, LENGTH);
+	struct provider *provider = provider_make(PROVIDER_NEVER, &contents, LENGTH);
 	int mem = open("/proc/self/mem", O_RDONLY | O_CLOEXEC);
 	struct hgm *h = engine(1);
-	struct field f;
+	struct ram ram;
 	char buf[PAGE];
 	uint64_t faults;
 
 	(void)state;
 	watch("/proc/self/mem", 20);
-	feed_answer_below(feed, 1);
-	field_make(&f, h, PLACE_ANON, LENGTH, feed_source(feed), HGM_REGION_NO_FILL);
+	provider_answer_below(provider, 1);
+	ram_make(&ram, h, BACKING_ANON, LENGTH, provider_source(provider), HGM_REGION_NO_FILL);
 	assert_ok(hgm_start(h));
-	assert_can_touch(f.addr);
+	assert_can_touch(ram.addr);
 	faults = stats_of(h).faults;
 	assert_true(mem >= 0);
-	assert_int_equal(pread(mem, buf, PAGE, (off_t)(uintptr_t)f.addr), PAGE);
+	assert_int_equal(pread(mem, buf, PAGE, (off_t)(uintptr_t)ram.addr), PAGE);
 	assert_pages(&contents, 0, 1, buf);
-	assert_int_equal(pread(mem, buf, PAGE, (off_t)(uintptr_t)(f.addr + PAGE)), -1);
+	assert_int_equal(pread(mem, buf, PAGE, (off_t)(uintptr_t)(ram.addr + PAGE)), -1);
 	assert_int_equal(errno, EIO);
 	assert_int_equal(stats_of(h).faults, faults);
 	close(mem);
-	field_end(&f);
+	ram_end(&ram);
 	hgm_destroy(h);
-	feed_free(feed);
+	provider_free(provider);
 	calm();
 }
 

@@ -3,7 +3,7 @@
  * Snapshots to descriptors: files with holes, from which an engine restores lazily, files that held
  * something else, pipes, and full file systems. Also several regions at one instant.
  */
-#include "crew.h"
+#include "snapshotting.h"
 #include "kernel/sys.h"
 
 #include <errno.h>
@@ -22,36 +22,36 @@
 static const struct contents contents = { .seed = 57, .holes = true };
 
 struct stage {
-	struct feed *feed;
+	struct provider *provider;
 	struct hgm *h;
-	struct field f;
-	struct crew crew;
+	struct ram ram;
+	struct writers writers;
 	char *want, *got;
 };
 
-static void stage_make(struct stage *st, enum place place)
+static void stage_make(struct stage *st, enum backing backing)
 {
-	watch(place_names[place], 60);
-	st->feed = feed_make(FEED_NOW, &contents, LENGTH);
+	watch(backing_names[backing], 60);
+	st->provider = provider_make(PROVIDER_NOW, &contents, LENGTH);
 	st->h = engine(2);
 	st->want = malloc(LENGTH);
 	st->got = calloc(1, LENGTH);
 	assert_non_null(st->want);
 	assert_non_null(st->got);
-	field_make(&st->f, st->h, place, LENGTH, feed_source(st->feed), 0);
+	ram_make(&st->ram, st->h, backing, LENGTH, provider_source(st->provider), 0);
 	assert_ok(hgm_start(st->h));
 	assert_ok(hgm_wait(st->h, WAIT_MS));
 	/* The other half keeps its holes. */
-	crew_start(&st->crew, &contents, st->f.addr, PAGES / 2);
+	writers_start(&st->writers, &contents, st->ram.addr, PAGES / 2);
 	contents_write(&contents, PAGES / 2, PAGES - PAGES / 2, st->want + PAGES / 2 * PAGE);
 }
 
 static void stage_end(struct stage *st)
 {
-	crew_end(&st->crew);
-	field_end(&st->f);
+	writers_end(&st->writers);
+	ram_end(&st->ram);
 	hgm_destroy(st->h);
-	feed_free(st->feed);
+	provider_free(st->provider);
 	free(st->want);
 	free(st->got);
 	calm();
@@ -62,7 +62,7 @@ static struct hgm_snapshot *begin(struct stage *st, int fd, uint64_t pool_bytes)
 	struct hgm_snapshot *s = snapshot_of(
 		st->h, &(struct hgm_snapshot_opts){ .fd = fd, .pool_bytes = pool_bytes });
 
-	crew_begin(&st->crew, s, st->want);
+	writers_begin(&st->writers, s, st->want);
 	return s;
 }
 
@@ -70,14 +70,14 @@ static void restored_from(int fd, const char *want)
 {
 	struct hgm_source *src;
 	struct hgm *h = engine(1);
-	struct field f;
+	struct ram ram;
 
 	assert_ok(hgm_source_fd(&src, fd));
-	field_make(&f, h, PLACE_ANON, LENGTH, src, HGM_REGION_NO_FILL);
+	ram_make(&ram, h, BACKING_ANON, LENGTH, src, HGM_REGION_NO_FILL);
 	assert_ok(hgm_start(h));
 	for (uint64_t p = PAGES; p-- > 0;)
-		assert_memory_equal(f.addr + p * PAGE, want + p * PAGE, PAGE);
-	field_end(&f);
+		assert_memory_equal(ram.addr + p * PAGE, want + p * PAGE, PAGE);
+	ram_end(&ram);
 	hgm_destroy(h);
 	hgm_source_destroy(src);
 }
@@ -102,7 +102,7 @@ static void to_files(void **state)
 		unlink(path);
 		if (stale) /* longer than the snapshot */
 			assert_int_equal(pwrite(fd, junk, 2 * LENGTH, 0), 2 * LENGTH);
-		stage_make(&st, i == 2 ? PLACE_ANON : PLACE_SHMEM);
+		stage_make(&st, i == 2 ? BACKING_ANON : BACKING_SHMEM);
 		s = begin(&st, fd, 0);
 		assert_ok(hgm_snapshot_wait(s, WAIT_MS));
 		p = snapshot_progress(s);
@@ -129,13 +129,13 @@ static void of_zeroes(void **state)
 	struct hgm_snapshot *s;
 	struct hgm_source *src;
 	struct stat stat;
-	struct field f;
+	struct ram ram;
 	char *empty = mmap(NULL, LENGTH, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 
 	(void)state;
 	assert_true(fd >= 0 && empty != MAP_FAILED);
 	assert_ok(hgm_source_memory(&src, empty, LENGTH));
-	field_make(&f, h, PLACE_SHMEM, LENGTH, src, 0);
+	ram_make(&ram, h, BACKING_SHMEM, LENGTH, src, 0);
 	assert_ok(hgm_start(h));
 	assert_ok(hgm_wait(h, WAIT_MS));
 	s = snapshot_of(h, &(struct hgm_snapshot_opts){ .fd = fd });
@@ -147,7 +147,7 @@ static void of_zeroes(void **state)
 	assert_int_equal(stat.st_size, LENGTH);
 	assert_int_equal(stat.st_blocks, 0);
 	close(fd);
-	field_end(&f);
+	ram_end(&ram);
 	hgm_destroy(h);
 	hgm_source_destroy(src);
 	munmap(empty, LENGTH);
@@ -183,7 +183,7 @@ static void to_a_pipe(void **state)
 		struct stage st;
 		int fds[2];
 
-		stage_make(&st, PLACE_SHMEM);
+		stage_make(&st, BACKING_SHMEM);
 		assert_int_equal(pipe2(fds, i == 2 ? O_NONBLOCK : 0), 0);
 		if (i == 2) /* the writing end only */
 			assert_int_equal(fcntl(fds[0], F_SETFL, 0), 0);
@@ -218,7 +218,7 @@ static void cancelled_at_a_full_pipe(void **state)
 	int fds[2];
 
 	(void)state;
-	stage_make(&st, PLACE_SHMEM);
+	stage_make(&st, BACKING_SHMEM);
 	assert_int_equal(pipe2(fds, O_NONBLOCK), 0);
 	pfd = (struct pollfd){ .fd = fds[1], .events = POLLOUT };
 	s = begin(&st, fds[1], 0);
@@ -269,14 +269,14 @@ static void the_rate_is_a_maximum(void **state)
 
 	(void)state;
 	assert_non_null(pace);
-	stage_make(&st, PLACE_SHMEM);
-	crew_pause(&st.crew); /* pages that are written to do not wait */
+	stage_make(&st, BACKING_SHMEM);
+	writers_pause(&st.writers); /* pages that are written to do not wait */
 	s = snapshot_of(st.h, &(struct hgm_snapshot_opts){
 				      .write = paced_sink, .user = pace, .rate_bytes = RATE });
 	assert_ok(hgm_snapshot_begin(s));
 	assert_ok(hgm_snapshot_wait(s, WAIT_MS));
 	hgm_snapshot_destroy(s);
-	crew_resume(&st.crew);
+	writers_resume(&st.writers);
 	assert_true(pace->calls > 8);
 	for (unsigned int from = 1; from < pace->calls; from++) {
 		uint64_t bytes = 0;
@@ -318,7 +318,7 @@ static void synced_if_asked(void **state)
 	sys = *kernel;
 	sys.fsync = counted_fsync;
 	hgm_sys = &sys;
-	stage_make(&st, PLACE_SHMEM);
+	stage_make(&st, BACKING_SHMEM);
 	fd = memfd_create("synced", MFD_CLOEXEC);
 	syncs = 0;
 	s = begin(&st, fd, 0);
@@ -351,7 +351,7 @@ static void failing_descriptors(void **state)
 	int fd;
 
 	(void)state;
-	stage_make(&st, PLACE_SHMEM);
+	stage_make(&st, BACKING_SHMEM);
 	fd = memfd_create("closed", MFD_CLOEXEC);
 	s = snapshot_of(st.h, &(struct hgm_snapshot_opts){ .fd = fd });
 	close(fd);
@@ -383,14 +383,14 @@ static void failing_descriptors(void **state)
 /* Each region is at its own place, and all are of one instant. The space between them is zero. */
 static void several_regions(void **state)
 {
-	static const enum place places[] = { PLACE_ANON, PLACE_SHMEM, PLACE_SHMEM_LAZY };
+	static const enum backing backings[] = { BACKING_ANON, BACKING_SHMEM, BACKING_SHMEM_LAZY };
 	const uint64_t length = MIB + 13 * PAGE, at[] = { 6 * MIB, 3 * PAGE, 2 * MIB };
 	const uint64_t end = at[0] + length;
 	char *want = calloc(1, end), *got = calloc(1, end);
-	struct feed *feed = feed_make(FEED_NOW, &contents, end);
+	struct provider *provider = provider_make(PROVIDER_NOW, &contents, end);
 	struct hgm *h = engine(2);
-	struct crew crew[3];
-	struct field f[3], later;
+	struct writers writers[3];
+	struct ram ram[3], later;
 	struct hgm_snapshot *s;
 	int fd = memfd_create("several", MFD_CLOEXEC);
 
@@ -399,20 +399,21 @@ static void several_regions(void **state)
 	assert_true(want && got && fd >= 0);
 	assert_ok(hgm_start(h));
 	for (unsigned int i = 0; i < 3; i++) {
-		assert_ok(field_try(&f[i], h, places[i], length, feed_source(feed), at[i], 0));
-		crew_start(&crew[i], &contents, f[i].addr, length / PAGE);
-		crew[i].first_page = at[i] / PAGE;
+		assert_ok(ram_try(&ram[i], h, backings[i], length, provider_source(provider), at[i],
+				  0));
+		writers_start(&writers[i], &contents, ram[i].addr, length / PAGE);
+		writers[i].first_page = at[i] / PAGE;
 	}
 	s = snapshot_of(h, &(struct hgm_snapshot_opts){ .fd = fd });
 	for (unsigned int i = 0; i < 3; i++) {
-		crew_pause(&crew[i]);
-		crew_expect(&crew[i], want + at[i]);
+		writers_pause(&writers[i]);
+		writers_expect(&writers[i], want + at[i]);
 	}
 	assert_ok(hgm_snapshot_begin(s));
 	for (unsigned int i = 0; i < 3; i++)
-		crew_resume(&crew[i]);
+		writers_resume(&writers[i]);
 	/* This region comes too late. */
-	assert_ok(field_try(&later, h, PLACE_SHMEM, length, feed_source(feed), at[2], 0));
+	assert_ok(ram_try(&later, h, BACKING_SHMEM, length, provider_source(provider), at[2], 0));
 	memset(later.addr, 0x77, length);
 	assert_ok(hgm_snapshot_wait(s, WAIT_MS));
 	assert_int_equal(snapshot_progress(s).total_bytes, 3 * length);
@@ -421,12 +422,12 @@ static void several_regions(void **state)
 	assert_int_equal(lseek(fd, 0, SEEK_END), end);
 	assert_same(got, want, end / PAGE, "several");
 	for (unsigned int i = 0; i < 3; i++) {
-		crew_end(&crew[i]);
-		field_end(&f[i]);
+		writers_end(&writers[i]);
+		ram_end(&ram[i]);
 	}
-	field_end(&later);
+	ram_end(&later);
 	hgm_destroy(h);
-	feed_free(feed);
+	provider_free(provider);
 	close(fd);
 	free(want);
 	free(got);

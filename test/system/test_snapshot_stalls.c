@@ -4,7 +4,7 @@
  * not matter. Once the pool is full, they wait, and nothing else happens to them. Another case has
  * 1 GiB as one unit.
  */
-#include "crew.h"
+#include "snapshotting.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -30,9 +30,9 @@ static void write_apart(char *addr)
 }
 
 struct ground {
-	struct feed *feed;
+	struct provider *provider;
 	struct hgm *h;
-	struct field f;
+	struct ram ram;
 	struct sink sink;
 };
 
@@ -40,10 +40,10 @@ static void ground_make(struct ground *g, uint32_t flags)
 {
 	watch("stalls", 100);
 	memset(g, 0, sizeof(*g));
-	g->feed = feed_make(FEED_NOW, &contents, LENGTH);
+	g->provider = provider_make(PROVIDER_NOW, &contents, LENGTH);
 	g->h = engine(1);
 	sink_clear(&g->sink, LENGTH);
-	field_make(&g->f, g->h, PLACE_SHMEM, LENGTH, feed_source(g->feed), flags);
+	ram_make(&g->ram, g->h, BACKING_SHMEM, LENGTH, provider_source(g->provider), flags);
 	assert_ok(hgm_start(g->h));
 	if (!(flags & HGM_REGION_NO_FILL))
 		assert_ok(hgm_wait(g->h, WAIT_MS));
@@ -51,9 +51,9 @@ static void ground_make(struct ground *g, uint32_t flags)
 
 static void ground_end(struct ground *g)
 {
-	field_end(&g->f);
+	ram_end(&g->ram);
 	hgm_destroy(g->h);
-	feed_free(g->feed);
+	provider_free(g->provider);
 	free(g->sink.got);
 	calm();
 }
@@ -83,7 +83,7 @@ static void the_sink_does_not_matter(void **state)
 								  .rate_bytes = i });
 		assert_ok(hgm_snapshot_begin(s));
 		assert_true(eventually(is_called, &g.sink, WAIT_MS));
-		write_apart(g.f.addr);
+		write_apart(g.ram.addr);
 		p = snapshot_progress(s);
 		assert_int_equal(p.pool_full, 0);
 		assert_int_equal(p.copied_bytes, TOUCHED * PAGE);
@@ -106,54 +106,54 @@ static bool is_full(void *s)
 /* A pool of few pages, also in order. Writers wait, the snapshot is right, and it ends. */
 static void back_pressure(void **state)
 {
-	static const enum place places[] = { PLACE_SHMEM, PLACE_ANON, PLACE_HUGETLB_2M };
+	static const enum backing backings[] = { BACKING_SHMEM, BACKING_ANON, BACKING_HUGETLB_2M };
 	const uint64_t length = 4 * MIB;
 
 	(void)state;
 	for (unsigned int i = 0; i < 12; i++) {
-		enum place place = places[i % 3];
-		uint64_t pool = place == PLACE_HUGETLB_2M ? 2 * MIB : (i < 6 ? 4 : 1) * PAGE;
+		enum backing backing = backings[i % 3];
+		uint64_t pool = backing == BACKING_HUGETLB_2M ? 2 * MIB : (i < 6 ? 4 : 1) * PAGE;
 		struct hgm_snapshot_opts o = { .write = sink_write,
 					       .pool_bytes = pool,
 					       .flags = i / 3 % 2 ? HGM_SNAPSHOT_ORDERED : 0 };
 		/* Of two huge pages, the sweep has one, and the pool the other. */
-		bool hold = i < 9 && place != PLACE_HUGETLB_2M;
+		bool hold = i < 9 && backing != BACKING_HUGETLB_2M;
 		char *want = malloc(length);
 		struct sink sink = { 0 };
 		struct hgm_snapshot *s;
-		struct feed *feed;
-		struct crew crew;
-		struct field f;
+		struct provider *provider;
+		struct writers writers;
+		struct ram ram;
 		struct hgm *h;
 
-		if (place_lacking(place, length)) {
+		if (backing_lacking(backing, length)) {
 			free(want);
 			continue;
 		}
 		watch("back-pressure", 60);
-		feed = feed_make(FEED_NOW, &contents, length);
+		provider = provider_make(PROVIDER_NOW, &contents, length);
 		h = engine(2);
 		sink_clear(&sink, length);
 		sink.nap_us = i < 9 ? 500 : 0;
 		sink.hold = hold;
 		o.user = &sink;
-		field_make(&f, h, place, length, feed_source(feed), 0);
+		ram_make(&ram, h, backing, length, provider_source(provider), 0);
 		assert_ok(hgm_start(h));
 		assert_ok(hgm_wait(h, WAIT_MS));
-		crew_start(&crew, &contents, f.addr, length / PAGE);
+		writers_start(&writers, &contents, ram.addr, length / PAGE);
 		s = snapshot_of(h, &o);
-		crew_begin(&crew, s, want);
+		writers_begin(&writers, s, want);
 		if (hold)
 			assert_true(eventually(is_full, s, WAIT_MS));
 		atomic_store(&sink.hold, false);
 		assert_ok(hgm_snapshot_wait(s, WAIT_MS));
 		hgm_snapshot_destroy(s);
-		crew_end(&crew);
-		assert_same(sink.got, want, length / PAGE, place_names[place]);
+		writers_end(&writers);
+		assert_same(sink.got, want, length / PAGE, backing_names[backing]);
 		assert_true(sink.ascending || !o.flags);
-		field_end(&f);
+		ram_end(&ram);
 		hgm_destroy(h);
-		feed_free(feed);
+		provider_free(provider);
 		free(sink.got);
 		free(want);
 		calm();
@@ -196,7 +196,7 @@ static void the_rate_is_kept(void **state)
 							  .rate_bytes = 50 * MIB });
 	start = now_us();
 	assert_ok(hgm_snapshot_begin(s));
-	memset(g.f.addr, 1, 8 * MIB);
+	memset(g.ram.addr, 1, 8 * MIB);
 	assert_ok(hgm_snapshot_wait(s, WAIT_MS));
 	ns = (now_us() - start) * 1000;
 	hgm_snapshot_destroy(s);
@@ -290,46 +290,46 @@ static void the_instant(void **state)
 static void one_gib_as_a_unit(void **state)
 {
 	struct hgm_snapshot_opts o = { .size = sizeof(o), .write = sink_write };
-	struct feed *feed;
+	struct provider *provider;
 	struct sink sink = { 0 };
 	struct hgm_snapshot *s;
-	struct crew crew;
-	struct field f;
+	struct writers writers;
+	struct ram ram;
 	struct hgm *h;
 	char *want;
 
 	(void)state;
-	if (place_lacking(PLACE_HUGETLB_1G, GIB))
-		test_skip("%s", place_lacking(PLACE_HUGETLB_1G, GIB));
+	if (backing_lacking(BACKING_HUGETLB_1G, GIB))
+		test_skip("%s", backing_lacking(BACKING_HUGETLB_1G, GIB));
 	watch("1 GiB", 110);
-	feed = feed_make(FEED_NOW, &contents, GIB);
+	provider = provider_make(PROVIDER_NOW, &contents, GIB);
 	h = engine(2);
 	want = malloc(GIB);
 	assert_non_null(want);
 	sink_clear(&sink, GIB);
 	o.user = &sink;
-	field_make(&f, h, PLACE_HUGETLB_1G, GIB, feed_source(feed), 0);
+	ram_make(&ram, h, BACKING_HUGETLB_1G, GIB, provider_source(provider), 0);
 	assert_ok(hgm_start(h));
 	assert_ok(hgm_wait(h, WAIT_MS));
 	o.pool_bytes = GIB - PAGE;
 	assert_error(hgm_snapshot_create(&s, h, &o), -ENOMEM);
 	o.pool_bytes = GIB;
-	crew_start(&crew, &contents, f.addr, GIB / PAGE);
+	writers_start(&writers, &contents, ram.addr, GIB / PAGE);
 	for (unsigned int i = 0; i < 2; i++) {
 		sink_clear(&sink, GIB);
 		o.flags = i ? HGM_SNAPSHOT_ORDERED : 0;
 		s = snapshot_of(h, &o);
-		crew_begin(&crew, s, want);
+		writers_begin(&writers, s, want);
 		assert_ok(hgm_snapshot_wait(s, WAIT_MS));
 		assert_int_equal(snapshot_progress(s).done_bytes, GIB);
 		hgm_snapshot_destroy(s);
-		crew_pause(&crew); /* it would only take CPU time from the comparison */
+		writers_pause(&writers); /* it would only take CPU time from the comparison */
 		assert_same(sink.got, want, GIB / PAGE, "1 GiB");
 	}
-	crew_end(&crew);
-	field_end(&f);
+	writers_end(&writers);
+	ram_end(&ram);
 	hgm_destroy(h);
-	feed_free(feed);
+	provider_free(provider);
 	free(sink.got);
 	free(want);
 	calm();

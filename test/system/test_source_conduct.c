@@ -67,21 +67,21 @@ static void assert_not_scribbled(const char *addr, const char *what)
 	}
 }
 
-static void zeroes_behind_a_scribble(enum place place)
+static void zeroes_behind_a_scribble(enum backing backing)
 {
 	for (int how = 0; how < SCRIBBLERS; how++) {
 		enum scribbler scribbler = (enum scribbler)how;
 		struct hgm *h = engine_with((struct hgm_opts){ .retry_first_us = 100 });
 		struct hgm_source *src;
-		struct field f;
+		struct ram ram;
 
 		watch("zeroes behind a scribble", 60);
 		assert_ok(hgm_source_fn(&src, scribbles, &scribbler, NULL));
-		field_make(&f, h, place, LENGTH, src, 0);
+		ram_make(&ram, h, backing, LENGTH, src, 0);
 		assert_ok(hgm_start(h));
 		assert_ok(hgm_wait(h, WAIT_MS));
-		assert_not_scribbled(f.addr, place_names[place]);
-		field_end(&f);
+		assert_not_scribbled(ram.addr, backing_names[backing]);
+		ram_end(&ram);
 		hgm_destroy(h);
 		hgm_source_destroy(src);
 		calm();
@@ -91,17 +91,17 @@ static void zeroes_behind_a_scribble(enum place place)
 static void scribbled_small_pages(void **state)
 {
 	(void)state;
-	for (int place = 0; place < PLACES_SMALL; place++)
-		zeroes_behind_a_scribble((enum place)place);
+	for (int backing = 0; backing < BACKINGS_SMALL; backing++)
+		zeroes_behind_a_scribble((enum backing)backing);
 }
 
 static void scribbled_hugetlb(void **state)
 {
 	(void)state;
-	if (place_lacking(PLACE_HUGETLB_2M, LENGTH))
-		test_skip("%s", place_lacking(PLACE_HUGETLB_2M, LENGTH));
-	zeroes_behind_a_scribble(PLACE_HUGETLB_2M);
-	zeroes_behind_a_scribble(PLACE_FD_HUGETLB_2M);
+	if (backing_lacking(BACKING_HUGETLB_2M, LENGTH))
+		test_skip("%s", backing_lacking(BACKING_HUGETLB_2M, LENGTH));
+	zeroes_behind_a_scribble(BACKING_HUGETLB_2M);
+	zeroes_behind_a_scribble(BACKING_FD_HUGETLB_2M);
 }
 
 /* Records the request, and is still busy when another thread has answered it. */
@@ -142,17 +142,17 @@ static void end_comes_inside_the_function(bool on_demand, bool whole_engine)
 	struct hgm_source *src;
 	pthread_t answerer;
 	struct waiter waiter;
-	struct field f;
+	struct ram ram;
 
 	watch("the end of a region whose source is still busy", 20);
 	assert_ok(hgm_source_fn(&src, lingers, &lingerer, NULL));
-	field_make(&f, h, PLACE_SHMEM, LENGTH, src, HGM_REGION_NO_FILL);
+	ram_make(&ram, h, BACKING_SHMEM, LENGTH, src, HGM_REGION_NO_FILL);
 	assert_ok(hgm_start(h));
 	assert_int_equal(pthread_create(&answerer, NULL, answer, &lingerer), 0);
 	if (on_demand)
-		waiter_start(&waiter, f.addr);
+		waiter_start(&waiter, ram.addr);
 	else
-		assert_ok(hgm_region_prefetch(f.region, 0, PAGE));
+		assert_ok(hgm_region_prefetch(ram.region, 0, PAGE));
 	assert_true(eventually(is_set, &lingerer.noted, 5000));
 	pthread_join(answerer, NULL);
 	if (on_demand)
@@ -161,7 +161,7 @@ static void end_comes_inside_the_function(bool on_demand, bool whole_engine)
 	if (whole_engine)
 		hgm_destroy(h);
 	else
-		field_end(&f);
+		ram_end(&ram);
 	if (atomic_load(&lingerer.inside))
 		fail_msg("the %s is gone, and its source's function still runs on a %s",
 			 whole_engine ? "engine" : "region", on_demand ? "fault thread" : "worker");
@@ -209,36 +209,36 @@ static bool somebody_sleeps(void *arg)
 	return atomic_load(&((struct sleeper *)arg)->asleep);
 }
 
-static void demand_while_fill_sleeps(uint32_t workers, enum place place, bool prefetch,
+static void demand_while_fill_sleeps(uint32_t workers, enum backing backing, bool prefetch,
 				     bool retries)
 {
 	struct hgm_source_fn_opts opts = { .size = sizeof(opts), .flags = HGM_SOURCE_BLOCKING };
 	struct hgm *h = engine_with((struct hgm_opts){ .fault_threads = 1, .workers = workers });
 	struct sleeper sleeper = { .fails_first = retries };
 	struct hgm_source *src;
-	struct field f;
+	struct ram ram;
 	uint64_t began;
 	uint8_t value = 0;
 
 	watch("demand behind slow fill", 30);
 	assert_ok(hgm_source_fn(&src, sleeps, &sleeper, &opts));
-	field_make(&f, h, place, 16 * MIB, src, prefetch ? HGM_REGION_NO_FILL : 0);
+	ram_make(&ram, h, backing, 16 * MIB, src, prefetch ? HGM_REGION_NO_FILL : 0);
 	if (prefetch)
-		assert_ok(hgm_region_prefetch(f.region, 0, 64 * PAGE));
+		assert_ok(hgm_region_prefetch(ram.region, 0, 64 * PAGE));
 	assert_ok(hgm_start(h));
 	assert_true(eventually(somebody_sleeps, &sleeper, 5000));
 	nap_us(20000); /* other workers sleep by then too, if they may */
 	for (unsigned int i = 0; i < 3; i++) {
 		began = now_us();
-		assert_int_equal(touch(f.addr + (10 + i) * MIB, &value), 0);
+		assert_int_equal(touch(ram.addr + (10 + i) * MIB, &value), 0);
 		assert_int_equal(value, 0x11);
 		if (now_us() - began > SLOWNESS)
 			fail_msg("%s, %u workers: a demand page waited %llu ms behind fill",
-				 place_names[place], workers,
+				 backing_names[backing], workers,
 				 (unsigned long long)(now_us() - began) / 1000);
 	}
 	atomic_store(&sleeper.over, true);
-	field_end(&f);
+	ram_end(&ram);
 	hgm_destroy(h);
 	hgm_source_destroy(src);
 	calm();
@@ -247,16 +247,16 @@ static void demand_while_fill_sleeps(uint32_t workers, enum place place, bool pr
 static void demand_passes_sleeping_fill(void **state)
 {
 	(void)state;
-	demand_while_fill_sleeps(2, PLACE_SHMEM, false, false);
-	demand_while_fill_sleeps(3, PLACE_ANON, false, false);
-	demand_while_fill_sleeps(2, PLACE_SHMEM_LAZY, true, false);
+	demand_while_fill_sleeps(2, BACKING_SHMEM, false, false);
+	demand_while_fill_sleeps(3, BACKING_ANON, false, false);
+	demand_while_fill_sleeps(2, BACKING_SHMEM_LAZY, true, false);
 }
 
 /* After an outage, all requests of fill are retried. They must not occupy all workers either. */
 static void demand_passes_sleeping_retries(void **state)
 {
 	(void)state;
-	demand_while_fill_sleeps(2, PLACE_SHMEM, true, true);
+	demand_while_fill_sleeps(2, BACKING_SHMEM, true, true);
 }
 
 static const struct CMUnitTest tests[] = {

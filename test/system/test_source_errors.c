@@ -124,16 +124,16 @@ static struct hgm *impatient(uint32_t retries)
 }
 
 /* Pages [from, to) raise SIGBUS. All others are right. */
-static void assert_poison(const struct field *f, uint64_t from, uint64_t to)
+static void assert_poison(const struct ram *ram, uint64_t from, uint64_t to)
 {
 	uint8_t value;
 
 	for (uint64_t p = from; p < to; p++)
-		if (touch(f->addr + p * PAGE, &value) != SIGBUS)
+		if (touch(ram->addr + p * PAGE, &value) != SIGBUS)
 			fail_msg("page %llu was given up, but reads as 0x%02x",
 				 (unsigned long long)p, value);
-	assert_pages(&contents, 0, from, f->addr);
-	assert_pages(&contents, to, f->length / PAGE - to, f->addr + to * PAGE);
+	assert_pages(&contents, 0, from, ram->addr);
+	assert_pages(&contents, to, ram->length / PAGE - to, ram->addr + to * PAGE);
 }
 
 /* The last request is given back just after its pages were subtracted from the count. */
@@ -153,29 +153,29 @@ static bool is_reported(void *arg)
 	return p.failing_requests && p.last_error < 0;
 }
 
-static void stays_missing(enum place place, enum mischief mischief, bool later, uint32_t flags,
+static void stays_missing(enum backing backing, enum mischief mischief, bool later, uint32_t flags,
 			  uint32_t retries)
 {
 	struct rogue r = { .mischief = mischief, .later = later, .failures = 1000000 };
-	bool whole = place >= PLACES_SMALL;
+	bool whole = backing >= BACKINGS_SMALL;
 	uint64_t length = whole ? 4 * MIB : LENGTH;
 	uint64_t good = whole ? 2 * MIB / PAGE : 0;
 	struct hgm_source *src = rogue_source(&r);
 	struct hgm *h = impatient(retries);
 	struct pollfd poll_event = { .fd = hgm_event_fd(h), .events = POLLIN };
 	struct waiter waiter;
-	struct field f;
+	struct ram ram;
 
 	watch(mischief_names[mischief], 60);
-	field_make(&f, h, place, length, src, flags);
+	ram_make(&ram, h, backing, length, src, flags);
 	assert_ok(hgm_start(h));
-	waiter_start(&waiter, f.addr + FIRST_BAD * PAGE);
+	waiter_start(&waiter, ram.addr + FIRST_BAD * PAGE);
 	assert_true(eventually(is_reported, h, 5000));
 	if (poll(&poll_event, 1, 5000 * (int)slowness()) != 1)
-		fail_msg("%s: nobody is told", place_names[place]);
+		fail_msg("%s: nobody is told", backing_names[backing]);
 	assert_error(hgm_wait(h, 100), -ETIMEDOUT);
 	assert_int_equal(waiter.signal, -1);
-	assert_pages(&contents, good, FIRST_BAD, f.addr + good * PAGE);
+	assert_pages(&contents, good, FIRST_BAD, ram.addr + good * PAGE);
 	assert_int_equal(progress_of(h).poisoned_bytes, 0);
 	assert_int_equal(stats_of(h).poisoned_pages, 0);
 	assert_false(progress_of(h).complete);
@@ -186,8 +186,8 @@ static void stays_missing(enum place place, enum mischief mischief, bool later, 
 	assert_int_equal(waiter.signal, 0);
 	assert_ok(hgm_wait(h, WAIT_MS));
 	assert_true(eventually(none_fails, h, 1000));
-	assert_pages(&contents, 0, length / PAGE, f.addr);
-	field_end(&f);
+	assert_pages(&contents, 0, length / PAGE, ram.addr);
+	ram_end(&ram);
 	hgm_destroy(h);
 	hgm_source_destroy(src);
 	calm();
@@ -203,74 +203,74 @@ static bool one_is_poison(void *h)
 	return progress_of(h).poisoned_bytes == PAGE;
 }
 
-static void poison(enum place place, enum mischief mischief, bool later, uint32_t flags)
+static void poison(enum backing backing, enum mischief mischief, bool later, uint32_t flags)
 {
 	struct rogue r = { .mischief = mischief, .later = later, .failures = 1000000 };
 	struct hgm_source *src = rogue_source(&r);
 	struct hgm *h = impatient(2);
 	struct pollfd poll_event = { .fd = hgm_event_fd(h), .events = POLLIN };
 	struct waiter waiter;
-	struct field f;
+	struct ram ram;
 	uint64_t told = 0;
 	uint64_t huge;
 
 	watch(mischief_names[mischief], 60);
-	field_make(&f, h, place, LENGTH, src, flags);
+	ram_make(&ram, h, backing, LENGTH, src, flags);
 	assert_ok(hgm_start(h));
-	waiter_start(&waiter, f.addr + FIRST_BAD * PAGE + 5);
+	waiter_start(&waiter, ram.addr + FIRST_BAD * PAGE + 5);
 	waiter_join(&waiter);
 	assert_int_equal(waiter.signal, SIGBUS);
 	assert_int_equal(poll(&poll_event, 1, 5000 * (int)slowness()), 1);
 	assert_int_equal(read(poll_event.fd, &told, sizeof(told)), sizeof(told));
 	if (!flags) { /* unwanted pages are neither given up nor present */
-		assert_true(eventually(all_good_came, f.region, WAIT_MS));
+		assert_true(eventually(all_good_came, ram.region, WAIT_MS));
 		assert_error(hgm_wait(h, 20), -ETIMEDOUT);
 		assert_true(eventually(one_is_poison, h, 5000)); /* before it is counted */
 	}
-	assert_poison(&f, FIRST_BAD, FIRST_BAD + BAD_PAGES);
+	assert_poison(&ram, FIRST_BAD, FIRST_BAD + BAD_PAGES);
 	assert_error(hgm_wait(h, WAIT_MS), -EIO);
 	if (progress_of(h).last_error >= 0)
 		fail_msg("the source answered %s; last_error is %d", mischief_names[mischief],
 			 progress_of(h).last_error);
 	assert_true(eventually(none_fails, h, 1000));
 	assert_int_equal(progress_of(h).poisoned_bytes, BAD_PAGES * PAGE);
-	assert_int_equal(info_of(f.region).poisoned_bytes, BAD_PAGES * PAGE);
-	assert_int_equal(info_of(f.region).present_bytes, LENGTH - BAD_PAGES * PAGE);
+	assert_int_equal(info_of(ram.region).poisoned_bytes, BAD_PAGES * PAGE);
+	assert_int_equal(info_of(ram.region).present_bytes, LENGTH - BAD_PAGES * PAGE);
 	if (kernel_has(KERNEL_PAGEMAP_SCAN)) {
-		assert_int_equal(hgm_mapped_huge(f.addr, 2 * MIB, &huge), 0);
+		assert_int_equal(hgm_mapped_huge(ram.addr, 2 * MIB, &huge), 0);
 		assert_int_equal(huge, 0); /* never collapsed over poison */
 	}
 	assert_int_equal(stats_of(h).poisoned_pages, BAD_PAGES);
 	assert_true(stats_of(h).source_errors >= 3);
 	assert_true(stats_of(h).source_retries >= 2);
-	field_end(&f);
+	ram_end(&ram);
 	hgm_destroy(h);
 	hgm_source_destroy(src);
 	calm();
 }
 
-static void given_up(enum place place, enum mischief mischief, bool later, uint32_t flags)
+static void given_up(enum backing backing, enum mischief mischief, bool later, uint32_t flags)
 {
 	if (kernel_has(KERNEL_POISON))
-		poison(place, mischief, later, flags);
+		poison(backing, mischief, later, flags);
 	else
-		stays_missing(place, mischief, later, flags, 2);
+		stays_missing(backing, mischief, later, flags, 2);
 }
 
 static void failed_pages_are_given_up(void **state)
 {
-	static const enum place places[] = { PLACE_SHMEM, PLACE_SHMEM_LAZY, PLACE_ANON,
-					     PLACE_MAPPING };
+	static const enum backing backings[] = { BACKING_SHMEM, BACKING_SHMEM_LAZY, BACKING_ANON,
+						 BACKING_MAPPING };
 
 	(void)state;
-	for (size_t i = 0; i < sizeof(places) / sizeof(places[0]); i++)
-		given_up(places[i], FAILS_SCRIBBLING, i % 2, HGM_REGION_NO_FILL);
+	for (size_t i = 0; i < sizeof(backings) / sizeof(backings[0]); i++)
+		given_up(backings[i], FAILS_SCRIBBLING, i % 2, HGM_REGION_NO_FILL);
 	/* Where that takes long, answers are in turn immediate and late. */
 	for (int m = 0; m < MISCHIEFS; m++) {
 		if (SMALLER(true, m % 2 == 0))
-			given_up(PLACE_SHMEM, (enum mischief)m, false, HGM_REGION_NO_FILL);
+			given_up(BACKING_SHMEM, (enum mischief)m, false, HGM_REGION_NO_FILL);
 		if (SMALLER(true, m % 2 == 1))
-			given_up(PLACE_SHMEM_LAZY, (enum mischief)m, true, HGM_REGION_NO_FILL);
+			given_up(BACKING_SHMEM_LAZY, (enum mischief)m, true, HGM_REGION_NO_FILL);
 	}
 }
 
@@ -278,9 +278,9 @@ static void failed_pages_are_given_up(void **state)
 static void fill_lacks_no_good_page(void **state)
 {
 	(void)state;
-	given_up(PLACE_SHMEM, FAILS, false, 0);
-	given_up(PLACE_SHMEM_LAZY, FAILS, true, 0);
-	given_up(PLACE_ANON, ZERO_BYTES, false, 0);
+	given_up(BACKING_SHMEM, FAILS, false, 0);
+	given_up(BACKING_SHMEM_LAZY, FAILS, true, 0);
+	given_up(BACKING_ANON, ZERO_BYTES, false, 0);
 }
 
 /* Where a fault waits for its whole block, the whole block is given up, and no other. */
@@ -290,17 +290,17 @@ static void poisoned_block(void)
 	struct hgm_source *src = rogue_source(&r);
 	struct hgm *h = impatient(1);
 	struct waiter waiter;
-	struct field f;
+	struct ram ram;
 
 	watch("poison in hugetlb", 60);
-	field_make(&f, h, PLACE_HUGETLB_2M, 4 * MIB, src, 0);
+	ram_make(&ram, h, BACKING_HUGETLB_2M, 4 * MIB, src, 0);
 	assert_ok(hgm_start(h));
-	waiter_start(&waiter, f.addr + 7 * PAGE);
+	waiter_start(&waiter, ram.addr + 7 * PAGE);
 	waiter_join(&waiter);
 	assert_int_equal(waiter.signal, SIGBUS);
 	assert_error(hgm_wait(h, WAIT_MS), -EIO);
-	assert_poison(&f, 0, 2 * MIB / PAGE);
-	field_end(&f);
+	assert_poison(&ram, 0, 2 * MIB / PAGE);
+	ram_end(&ram);
 	hgm_destroy(h);
 	hgm_source_destroy(src);
 	calm();
@@ -309,18 +309,18 @@ static void poisoned_block(void)
 static void failed_blocks_are_given_up(void **state)
 {
 	(void)state;
-	if (place_lacking(PLACE_HUGETLB_2M, 4 * MIB))
-		test_skip("%s", place_lacking(PLACE_HUGETLB_2M, 4 * MIB));
+	if (backing_lacking(BACKING_HUGETLB_2M, 4 * MIB))
+		test_skip("%s", backing_lacking(BACKING_HUGETLB_2M, 4 * MIB));
 	if (kernel_has(KERNEL_POISON))
 		poisoned_block();
 	else
-		stays_missing(PLACE_HUGETLB_2M, FAILS, false, 0, 1);
+		stays_missing(BACKING_HUGETLB_2M, FAILS, false, 0, 1);
 }
 
 /* Each try comes later than the one before, waits twice as long, and knows its number. */
 static void failures_are_retried_with_backoff(void **state)
 {
-	static const enum place places[] = { PLACE_SHMEM, PLACE_SHMEM_LAZY, PLACE_ANON };
+	static const enum backing backings[] = { BACKING_SHMEM, BACKING_SHMEM_LAZY, BACKING_ANON };
 
 	(void)state;
 	for (int i = 0; i < 3 * MISCHIEFS; i++) {
@@ -331,15 +331,15 @@ static void failures_are_retried_with_backoff(void **state)
 		struct hgm *h = engine_with((struct hgm_opts){
 			.fault_threads = 1, .retries = 4, .retry_first_us = 2000 });
 		struct waiter waiter;
-		struct field f;
+		struct ram ram;
 
 		watch("retries", 60);
-		field_make(&f, h, places[i / MISCHIEFS], LENGTH, src, HGM_REGION_NO_FILL);
+		ram_make(&ram, h, backings[i / MISCHIEFS], LENGTH, src, HGM_REGION_NO_FILL);
 		assert_ok(hgm_start(h));
-		waiter_start(&waiter, f.addr + FIRST_BAD * PAGE);
+		waiter_start(&waiter, ram.addr + FIRST_BAD * PAGE);
 		waiter_join(&waiter);
 		assert_int_equal(waiter.signal, 0);
-		assert_pages(&contents, FIRST_BAD, 1, f.addr + FIRST_BAD * PAGE);
+		assert_pages(&contents, FIRST_BAD, 1, ram.addr + FIRST_BAD * PAGE);
 		assert_int_equal(r.asked, 5);
 		for (unsigned int k = 1; k < 5; k++) {
 			uint64_t gap = r.asked_us[k] - r.asked_us[k - 1];
@@ -352,7 +352,7 @@ static void failures_are_retried_with_backoff(void **state)
 		assert_int_equal(stats_of(h).poisoned_pages, 0);
 		assert_ok(hgm_wait(h, WAIT_MS));
 		assert_true(eventually(none_fails, h, 1000));
-		field_end(&f);
+		ram_end(&ram);
 		hgm_destroy(h);
 		hgm_source_destroy(src);
 		calm();
@@ -364,20 +364,20 @@ static void retry_never_means_never(void **state)
 	struct rogue r = { .mischief = FAILS, .failures = 1 };
 	struct hgm_source *src;
 	struct hgm *h;
-	struct field f;
+	struct ram ram;
 	uint8_t value;
 
 	(void)state;
 	if (!kernel_has(KERNEL_POISON)) {
-		stays_missing(PLACE_SHMEM, FAILS, false, HGM_REGION_NO_FILL, HGM_RETRY_NEVER);
+		stays_missing(BACKING_SHMEM, FAILS, false, HGM_REGION_NO_FILL, HGM_RETRY_NEVER);
 		return;
 	}
 	watch("no retries", 60);
 	src = rogue_source(&r);
 	h = impatient(HGM_RETRY_NEVER);
-	field_make(&f, h, PLACE_SHMEM, LENGTH, src, HGM_REGION_NO_FILL);
+	ram_make(&ram, h, BACKING_SHMEM, LENGTH, src, HGM_REGION_NO_FILL);
 	assert_ok(hgm_start(h));
-	assert_int_equal(touch(f.addr + FIRST_BAD * PAGE, &value), SIGBUS);
+	assert_int_equal(touch(ram.addr + FIRST_BAD * PAGE, &value), SIGBUS);
 	assert_int_equal(r.asked, 1);
 	hgm_destroy(h);
 	hgm_source_destroy(src);
@@ -418,8 +418,8 @@ static int as_before(void **state)
 static void without_poison_the_page_stays_missing(void **state)
 {
 	(void)state;
-	stays_missing(PLACE_SHMEM, FAILS, false, 0, 2);
-	stays_missing(PLACE_ANON, FAILS, true, HGM_REGION_NO_FILL, 2);
+	stays_missing(BACKING_SHMEM, FAILS, false, 0, 2);
+	stays_missing(BACKING_ANON, FAILS, true, HGM_REGION_NO_FILL, 2);
 }
 
 /* The region ends while its source fails. A mapping of the caller's must not become readable. */
@@ -429,18 +429,18 @@ static void without_poison_the_mapping_is_sealed(void **state)
 	struct hgm_source *src = rogue_source(&r);
 	struct hgm *h = impatient(2);
 	struct waiter waiter;
-	struct field f;
+	struct ram ram;
 
 	(void)state;
 	watch("no UFFDIO_POISON", 60);
 	assert_ok(hgm_start(h));
-	field_make(&f, h, PLACE_MAPPING, LENGTH, src, 0);
-	waiter_start(&waiter, f.addr + FIRST_BAD * PAGE);
+	ram_make(&ram, h, BACKING_MAPPING, LENGTH, src, 0);
+	waiter_start(&waiter, ram.addr + FIRST_BAD * PAGE);
 	nap_us(20000);
-	hgm_region_destroy(f.region);
+	hgm_region_destroy(ram.region);
 	waiter_join(&waiter);
 	assert_int_equal(waiter.signal, SIGSEGV);
-	field_release(&f);
+	ram_release(&ram);
 	hgm_destroy(h);
 	hgm_source_destroy(src);
 	calm();

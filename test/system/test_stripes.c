@@ -14,7 +14,7 @@
 #define BLOCKS	      UINT64_C(16) /* one stripe each; some threads have two */
 #define EACH	      UINT64_C(32) /* pages of a block that are touched */
 #define LENGTH	      (BLOCKS * 2 * MIB)
-#define CROWD	      4
+#define TOUCHERS      4
 
 static const struct contents contents = { .seed = 131 };
 
@@ -37,27 +37,27 @@ static bool all_are_counted(void *arg)
 
 static void each_thread_counts_its_stripes(void **state)
 {
-	struct feed *feed = feed_make(FEED_NOW, &contents, LENGTH);
+	struct provider *provider = provider_make(PROVIDER_NOW, &contents, LENGTH);
 	struct hgm *h = engine(FAULT_THREADS);
 	struct plan plan = { .contents = &contents,
 			     .pages = LENGTH / PAGE,
 			     .step = 2 * MIB / PAGE / EACH };
 	struct touchers touchers;
-	struct field f;
+	struct ram ram;
 
 	(void)state;
-	field_make(&f, h, PLACE_SHMEM, LENGTH, feed_source(feed),
-		   HGM_REGION_NO_FILL | HGM_REGION_NO_COLLAPSE);
+	ram_make(&ram, h, BACKING_SHMEM, LENGTH, provider_source(provider),
+		 HGM_REGION_NO_FILL | HGM_REGION_NO_COLLAPSE);
 	assert_ok(hgm_start(h));
-	plan.addr = f.addr;
-	touchers_start(&touchers, CROWD, &plan);
+	plan.addr = ram.addr;
+	touchers_start(&touchers, TOUCHERS, &plan);
 	touchers_join(&touchers);
 	assert_true(eventually(all_are_counted, h, 5000));
 	for (unsigned int i = 0; i < FAULT_THREADS; i++)
 		assert_int_equal(demanded_in(h, i), demanded_of(i));
-	field_end(&f);
+	ram_end(&ram);
 	hgm_destroy(h);
-	feed_free(feed);
+	provider_free(provider);
 }
 
 static int64_t give_zeroes(void *user, const struct hgm_io *io)

@@ -15,33 +15,34 @@
 
 #define WAIT_MS	 SMALLER(20000, 100000)
 #define LENGTH	 (4 * MIB)
-#define CROWD	 4
+#define TOUCHERS 4
 #define PAUSE_US 20000
 
 static const struct contents contents = { .seed = 23, .holes = true };
-static const enum place places[] = { PLACE_MAPPING_ANON, PLACE_MAPPING, PLACE_MAPPING_LAZY };
+static const enum backing backings[] = { BACKING_MAPPING_ANON, BACKING_MAPPING,
+					 BACKING_MAPPING_LAZY };
 static struct hgm_sys sys;
 
-/* The crowd of threads starts while the mapping is being dropped. */
+/* The touchers start while the mapping is being dropped. */
 static struct {
 	bool wanted;
 	bool came;
 	struct plan plan;
 	struct touchers touchers;
-} crowd;
+} during_drop;
 
 static int slow_madvise(void *addr, uint64_t len, int advice)
 {
 	bool drops = advice == HGM_MADV_DONTNEED_LOCKED || advice == MADV_DONTNEED;
-	bool comes = drops && crowd.wanted && len == LENGTH;
+	bool comes = drops && during_drop.wanted && len == LENGTH;
 	int rc;
 
 	if (!comes)
 		return hgm_sys_linux.madvise(addr, len, advice);
-	if (!crowd.came) {
-		crowd.came = true;
-		crowd.plan.addr = addr;
-		touchers_start(&crowd.touchers, CROWD, &crowd.plan);
+	if (!during_drop.came) {
+		during_drop.came = true;
+		during_drop.plan.addr = addr;
+		touchers_start(&during_drop.touchers, TOUCHERS, &during_drop.plan);
 	}
 	nap_us(PAUSE_US);
 	rc = hgm_sys_linux.madvise(addr, len, advice);
@@ -80,7 +81,7 @@ static int busy_poison(int fd, void *addr, uint64_t len, uint64_t mode, int64_t 
 static int set_up(void **state)
 {
 	(void)state;
-	crowd.wanted = false;
+	during_drop.wanted = false;
 	no_poison = false;
 	atomic_store(&busy_calls, 0);
 	watch("a caller's mapping", 60);
@@ -101,13 +102,13 @@ static int tear_down(void **state)
 	return 0;
 }
 
-/* Each page holds its contents and the mark of each thread of the crowd. */
+/* Each page holds its contents and the mark of each toucher. */
 static void assert_marked(const char *addr)
 {
 	char why[160];
 
 	for (uint64_t p = 0; p < LENGTH / PAGE; p++)
-		for (int slot = 0; slot < CROWD; slot++)
+		for (int slot = 0; slot < TOUCHERS; slot++)
 			if (!page_right(&contents, p, addr + p * PAGE, slot, why))
 				fail_msg("at the end: %s", why);
 }
@@ -135,7 +136,8 @@ static char *map_untouched(int fd)
 	return at;
 }
 
-static struct hgm_region_opts untouched(enum place place, struct hgm_source *src, uint32_t flags)
+static struct hgm_region_opts untouched(enum backing backing, struct hgm_source *src,
+					uint32_t flags)
 {
 	struct hgm_region_opts o = { .size = sizeof(o),
 				     .length = LENGTH,
@@ -144,9 +146,9 @@ static struct hgm_region_opts untouched(enum place place, struct hgm_source *src
 				     .flags = flags,
 				     .fd = -1 };
 
-	if (place == PLACE_MAPPING_LAZY)
+	if (backing == BACKING_MAPPING_LAZY)
 		o.flags |= HGM_REGION_LAZY;
-	if (place != PLACE_MAPPING_ANON) {
+	if (backing != BACKING_MAPPING_ANON) {
 		o.fd = memfd_create("theirs", MFD_CLOEXEC);
 		assert_true(o.fd >= 0);
 		assert_int_equal(ftruncate(o.fd, LENGTH), 0);
@@ -159,24 +161,24 @@ static struct hgm_region_opts untouched(enum place place, struct hgm_source *src
  * A thread that comes while the mapping is being dropped is served in the end, and what it writes
  * stays.
  */
-static void taken_under(enum place place, enum feed_kind kind, uint32_t flags)
+static void taken_under(enum backing backing, enum provider_kind kind, uint32_t flags)
 {
-	struct feed *feed = feed_make(kind, &contents, LENGTH);
-	struct hgm_region_opts o = untouched(place, feed_source(feed), flags);
+	struct provider *provider = provider_make(kind, &contents, LENGTH);
+	struct hgm_region_opts o = untouched(backing, provider_source(provider), flags);
 	struct hgm *h = engine(2);
 	struct hgm_region *region;
 
-	crowd.plan = (struct plan){
+	during_drop.plan = (struct plan){
 		.contents = &contents, .pages = LENGTH / PAGE, .passes = 2, .write = true
 	};
-	crowd.came = false;
-	crowd.wanted = true;
+	during_drop.came = false;
+	during_drop.wanted = true;
 	assert_ok(hgm_start(h));
 	assert_ok(hgm_region_create(&region, h, &o));
-	crowd.wanted = false;
-	if (!crowd.came)
-		fail_msg("%s: nothing was dropped", place_names[place]);
-	touchers_join(&crowd.touchers);
+	during_drop.wanted = false;
+	if (!during_drop.came)
+		fail_msg("%s: nothing was dropped", backing_names[backing]);
+	touchers_join(&during_drop.touchers);
 	assert_ok(hgm_wait(h, WAIT_MS));
 	assert_marked(o.addr);
 	hgm_region_destroy(region);
@@ -184,15 +186,15 @@ static void taken_under(enum place place, enum feed_kind kind, uint32_t flags)
 	if (o.fd >= 0)
 		close(o.fd);
 	hgm_destroy(h);
-	feed_free(feed);
+	provider_free(provider);
 }
 
-static void crowd_comes_while_it_is_dropped(void **state)
+static void batch_comes_while_it_is_dropped(void **state)
 {
 	(void)state;
-	for (size_t i = 0; i < sizeof(places) / sizeof(places[0]); i++) {
-		taken_under(places[i], FEED_NOW, 0);
-		taken_under(places[i], FEED_LATER, HGM_REGION_NO_FILL);
+	for (size_t i = 0; i < sizeof(backings) / sizeof(backings[0]); i++) {
+		taken_under(backings[i], PROVIDER_NOW, 0);
+		taken_under(backings[i], PROVIDER_LATER, HGM_REGION_NO_FILL);
 	}
 }
 
@@ -216,8 +218,8 @@ static void *read_on(void *arg)
 
 static void readers_all_along(void **state)
 {
-	struct feed *feed = feed_make(FEED_MEMORY, &contents, LENGTH);
-	struct hgm_region_opts o = untouched(PLACE_MAPPING_ANON, feed_source(feed), 0);
+	struct provider *provider = provider_make(PROVIDER_MEMORY, &contents, LENGTH);
+	struct hgm_region_opts o = untouched(BACKING_MAPPING_ANON, provider_source(provider), 0);
 	struct hgm *h = engine(1);
 
 	(void)state;
@@ -237,7 +239,7 @@ static void readers_all_along(void **state)
 		memset(o.addr, 0xa5, LENGTH);
 	}
 	hgm_destroy(h);
-	feed_free(feed);
+	provider_free(provider);
 	munmap(o.addr, LENGTH);
 }
 
@@ -245,38 +247,38 @@ static void readers_all_along(void **state)
  * At the end, pages that have not arrived are poisoned. A kernel that says "not now" is asked
  * again. Only a kernel that cannot poison at all may cost the caller the pages that have arrived.
  */
-static void sealed_by_a_busy_kernel(enum place place, int says)
+static void sealed_by_a_busy_kernel(enum backing backing, int says)
 {
-	struct feed *feed = feed_make(FEED_NOW, &contents, LENGTH);
+	struct provider *provider = provider_make(PROVIDER_NOW, &contents, LENGTH);
 	struct hgm *h = engine(2);
-	struct field f;
+	struct ram ram;
 	uint8_t value;
 
-	field_make(&f, h, place, LENGTH, feed_source(feed), HGM_REGION_NO_FILL);
+	ram_make(&ram, h, backing, LENGTH, provider_source(provider), HGM_REGION_NO_FILL);
 	assert_ok(hgm_start(h));
-	assert_pages(&contents, 5, 1, f.addr + 5 * PAGE);
-	assert_pages(&contents, 700, 1, f.addr + 700 * PAGE);
+	assert_pages(&contents, 5, 1, ram.addr + 5 * PAGE);
+	assert_pages(&contents, 700, 1, ram.addr + 700 * PAGE);
 	busy_says = says;
 	atomic_store(&busy_calls, 9);
-	hgm_region_destroy(f.region);
+	hgm_region_destroy(ram.region);
 	assert_int_equal(atomic_load(&busy_calls), 0);
-	assert_pages(&contents, 5, 1, f.addr + 5 * PAGE);
-	assert_pages(&contents, 700, 1, f.addr + 700 * PAGE);
+	assert_pages(&contents, 5, 1, ram.addr + 5 * PAGE);
+	assert_pages(&contents, 700, 1, ram.addr + 700 * PAGE);
 	for (uint64_t p = 0; p < LENGTH / PAGE; p++)
 		if (p != 5 && p != 700)
-			assert_int_equal(touch(f.addr + p * PAGE, &value), SIGBUS);
-	field_release(&f);
+			assert_int_equal(touch(ram.addr + p * PAGE, &value), SIGBUS);
+	ram_release(&ram);
 	hgm_destroy(h);
-	feed_free(feed);
+	provider_free(provider);
 }
 
 static void busy_kernel_at_the_end(void **state)
 {
 	(void)state;
 	skip_unless(KERNEL_POISON);
-	for (size_t i = 0; i < sizeof(places) / sizeof(places[0]); i++) {
-		sealed_by_a_busy_kernel(places[i], -EAGAIN);
-		sealed_by_a_busy_kernel(places[i], -ENOMEM);
+	for (size_t i = 0; i < sizeof(backings) / sizeof(backings[0]); i++) {
+		sealed_by_a_busy_kernel(backings[i], -EAGAIN);
+		sealed_by_a_busy_kernel(backings[i], -ENOMEM);
 	}
 }
 
@@ -288,34 +290,34 @@ static void no_poison_at_the_end(void **state)
 {
 	(void)state;
 	no_poison = true;
-	for (size_t i = 0; i < 2 * sizeof(places) / sizeof(places[0]); i++) {
-		struct feed *feed = feed_make(FEED_NOW, &contents, LENGTH);
+	for (size_t i = 0; i < 2 * sizeof(backings) / sizeof(backings[0]); i++) {
+		struct provider *provider = provider_make(PROVIDER_NOW, &contents, LENGTH);
 		bool all = i % 2;
 		struct hgm *h = engine(2);
-		struct field f;
+		struct ram ram;
 		uint8_t value;
 
-		field_make(&f, h, places[i / 2], LENGTH, feed_source(feed),
-			   all ? 0 : HGM_REGION_NO_FILL);
+		ram_make(&ram, h, backings[i / 2], LENGTH, provider_source(provider),
+			 all ? 0 : HGM_REGION_NO_FILL);
 		assert_ok(hgm_start(h));
-		assert_pages(&contents, 5, 1, f.addr + 5 * PAGE);
+		assert_pages(&contents, 5, 1, ram.addr + 5 * PAGE);
 		if (all)
 			assert_ok(hgm_wait(h, WAIT_MS));
-		hgm_region_destroy(f.region);
+		hgm_region_destroy(ram.region);
 		if (all)
-			assert_pages(&contents, 0, LENGTH / PAGE, f.addr);
+			assert_pages(&contents, 0, LENGTH / PAGE, ram.addr);
 		for (uint64_t p = 0; !all && p < LENGTH / PAGE; p++)
-			assert_int_equal(touch(f.addr + p * PAGE, &value), SIGSEGV);
-		field_release(&f);
+			assert_int_equal(touch(ram.addr + p * PAGE, &value), SIGSEGV);
+		ram_release(&ram);
 		hgm_destroy(h);
-		feed_free(feed);
+		provider_free(provider);
 	}
 }
 
 #define CASE(fn) cmocka_unit_test_setup_teardown(fn, set_up, tear_down)
 
 static const struct CMUnitTest tests[] = {
-	CASE(crowd_comes_while_it_is_dropped),
+	CASE(batch_comes_while_it_is_dropped),
 	CASE(readers_all_along),
 	CASE(busy_kernel_at_the_end),
 	CASE(no_poison_at_the_end),

@@ -11,7 +11,7 @@
 #include <signal.h>
 #include <sys/mman.h>
 
-#define CROWD	     SMALLER(16, 8)
+#define TOUCHERS     SMALLER(16, 8)
 #define ROUNDS	     SMALLER(40, 10)
 #define ROUND_PAGES  UINT64_C(48)
 #define LENGTH	     (ROUNDS * ROUND_PAGES * PAGE)
@@ -110,71 +110,72 @@ static int tear_down(void **state)
 	return 0;
 }
 
-static void crowd_touches(struct field *f, enum place place)
+static void batch_touches(struct ram *ram, enum backing backing)
 {
 	struct plan plan = {
 		.contents = &contents, .pages = ROUND_PAGES, .passes = 3, .write = true
 	};
 
-	if (place != PLACE_ANON) /* anonymous memory would lose its bytes */
-		drop_pages(f->addr);
+	if (backing != BACKING_ANON) /* anonymous memory would lose its bytes */
+		drop_pages(ram->addr);
 	for (uint64_t round = 0; round < ROUNDS; round++) {
 		struct touchers touchers;
 
 		plan.first_page = round * ROUND_PAGES;
-		plan.addr = f->addr + plan.first_page * PAGE;
-		touchers_start(&touchers, CROWD, &plan);
+		plan.addr = ram->addr + plan.first_page * PAGE;
+		touchers_start(&touchers, TOUCHERS, &plan);
 		touchers_join(&touchers);
 	}
 	drop_no_more();
-	assert_pages(&contents, 0, LENGTH / PAGE, f->addr);
+	assert_pages(&contents, 0, LENGTH / PAGE, ram->addr);
 }
 
-static void restore(enum place place, enum feed_kind kind, bool often_again)
+static void restore(enum backing backing, enum provider_kind kind, bool often_again)
 {
-	struct feed *feed = feed_make(kind, &contents, LENGTH);
+	struct provider *provider = provider_make(kind, &contents, LENGTH);
 	struct hgm *h = engine(often_again ? 2 : 1);
-	struct field f;
+	struct ram ram;
 
 	atomic_store(&again, often_again);
-	field_make(&f, h, place, LENGTH, feed_source(feed),
-		   HGM_REGION_NO_FILL | HGM_REGION_NO_COLLAPSE);
+	ram_make(&ram, h, backing, LENGTH, provider_source(provider),
+		 HGM_REGION_NO_FILL | HGM_REGION_NO_COLLAPSE);
 	assert_ok(hgm_start(h));
-	crowd_touches(&f, place);
+	batch_touches(&ram, backing);
 	assert_true(!often_again || stats_of(h).again > 0);
 	assert_int_equal(progress_of(h).poisoned_bytes, 0);
-	field_end(&f);
+	ram_end(&ram);
 	hgm_destroy(h);
-	feed_free(feed);
+	provider_free(provider);
 }
 
-static void in_all_ways(enum place place)
+static void in_all_ways(enum backing backing)
 {
-	static const enum feed_kind kinds[] = { FEED_NOW, FEED_SHORT, FEED_LATER, FEED_MIXED };
+	static const enum provider_kind kinds[] = { PROVIDER_NOW, PROVIDER_SHORT, PROVIDER_LATER,
+						    PROVIDER_MIXED };
 	static unsigned int turn; /* static, so that other memory gets other trials */
 
 	for (unsigned int i = 0; i < 8; i++)
 		if (turn_of(&turn, 3))
-			restore(place, kinds[i / 2], i % 2);
+			restore(backing, kinds[i / 2], i % 2);
 }
 
 static void shmem(void **state)
 {
 	(void)state;
-	in_all_ways(PLACE_SHMEM);
+	in_all_ways(BACKING_SHMEM);
 	assert_true(atomic_load(&unwoken) > 0);
 }
 
 static void shmem_lazy(void **state)
 {
 	(void)state;
-	in_all_ways(PLACE_SHMEM_LAZY);
+	in_all_ways(BACKING_SHMEM_LAZY);
 }
 
 static void anon(void **state)
 {
 	(void)state;
-	in_all_ways(PLACE_ANON);
+	in_all_ways(BACKING_ANON);
 }
 
 static void the_end_in_the_midst(void **state)
@@ -183,20 +184,20 @@ static void the_end_in_the_midst(void **state)
 
 	(void)state;
 	for (unsigned int round = 0; round < ROUNDS; round++) {
-		struct feed *feed = feed_make(FEED_MIXED, &contents, LENGTH);
-		enum place place = round % 2 ? PLACE_SHMEM : PLACE_ANON;
+		struct provider *provider = provider_make(PROVIDER_MIXED, &contents, LENGTH);
+		enum backing backing = round % 2 ? BACKING_SHMEM : BACKING_ANON;
 		struct hgm *h = engine(1 + round / 2 % 2);
 		struct waiter waiter[16];
-		struct field f;
+		struct ram ram;
 
 		atomic_store(&again, round % 3);
-		field_make(&f, h, place, LENGTH, feed_source(feed), HGM_REGION_NO_FILL);
+		ram_make(&ram, h, backing, LENGTH, provider_source(provider), HGM_REGION_NO_FILL);
 		assert_ok(hgm_start(h));
-		for (unsigned int i = 0; i < CROWD; i++)
-			waiter_start(&waiter[i], f.addr + i * (1 + round % 4 * 5) * PAGE);
+		for (unsigned int i = 0; i < TOUCHERS; i++)
+			waiter_start(&waiter[i], ram.addr + i * (1 + round % 4 * 5) * PAGE);
 		nap_us((unsigned int)(random_of(&dice) % 500));
 		hgm_destroy(h);
-		for (unsigned int i = 0; i < CROWD; i++) {
+		for (unsigned int i = 0; i < TOUCHERS; i++) {
 			waiter_join(&waiter[i]);
 			contents_write(&contents, i * (1 + round % 4 * 5), 1, page);
 			if (waiter[i].signal != SIGSEGV) {
@@ -204,8 +205,8 @@ static void the_end_in_the_midst(void **state)
 				assert_int_equal(waiter[i].value, *(uint8_t *)page);
 			}
 		}
-		field_release(&f);
-		feed_free(feed);
+		ram_release(&ram);
+		provider_free(provider);
 	}
 }
 

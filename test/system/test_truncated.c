@@ -22,7 +22,7 @@ static const struct contents contents = { .seed = 26, .holes = true };
 
 struct trial {
 	struct hgm *h;
-	struct field f;
+	struct ram ram;
 	uint64_t kept; /* pages */
 	pthread_mutex_t lock;
 	char told[TOLD_MAX];
@@ -45,20 +45,20 @@ static void truncate_file(void)
 	 * Hugetlb files are truncated by huge pages. Other files are truncated in the middle of a
 	 * page, which stays.
 	 */
-	bool huge = trial.f.fd >= 0 && info_of(trial.f.region).backing == HGM_BACKING_HUGETLB;
+	bool huge = trial.ram.fd >= 0 && info_of(trial.ram.region).backing == HGM_BACKING_HUGETLB;
 	uint64_t bytes = huge ? 4 * MIB : 3 * MIB + 7 * PAGE + 100;
 
-	assert_int_equal(ftruncate(trial.f.fd, (off_t)bytes), 0);
+	assert_int_equal(ftruncate(trial.ram.fd, (off_t)bytes), 0);
 	trial.kept = (bytes + PAGE - 1) / PAGE;
 }
 
-static void begin(enum place place, struct hgm_source *src)
+static void begin(enum backing backing, struct hgm_source *src)
 {
-	watch(place_names[place], 100);
+	watch(backing_names[backing], 100);
 	pthread_mutex_init(&trial.lock, NULL);
 	trial.told[0] = 0;
 	trial.h = engine_with((struct hgm_opts){ .fault_threads = 1, .log = note });
-	field_make(&trial.f, trial.h, place, LENGTH, src, 0);
+	ram_make(&trial.ram, trial.h, backing, LENGTH, src, 0);
 }
 
 static bool is_told(void *arg)
@@ -73,61 +73,62 @@ static bool is_told(void *arg)
 }
 
 /* A log line comes soon after what it reports. */
-static void assert_told(enum place place, const char *what)
+static void assert_told(enum backing backing, const char *what)
 {
 	if (!eventually(is_told, NULL, 5000))
-		fail_msg("%s, %s: the log says '%s'", place_names[place], what, trial.told);
+		fail_msg("%s, %s: the log says '%s'", backing_names[backing], what, trial.told);
 }
 
-static void assert_given_up(enum place place, const char *what)
+static void assert_given_up(enum backing backing, const char *what)
 {
 	uint64_t gone = PAGES - trial.kept;
 	uint8_t value;
 	int rc = hgm_wait(trial.h, WAIT_MS);
 
 	if (rc != -EIO)
-		fail_msg("%s, %s: hgm_wait() says %d: %s", place_names[place], what, rc,
+		fail_msg("%s, %s: hgm_wait() says %d: %s", backing_names[backing], what, rc,
 			 hgm_errmsg());
 	assert_non_null(strstr(hgm_errmsg(), "ENODATA"));
-	assert_int_equal(info_of(trial.f.region).poisoned_bytes, gone * PAGE);
-	assert_int_equal(info_of(trial.f.region).present_bytes, trial.kept * PAGE);
+	assert_int_equal(info_of(trial.ram.region).poisoned_bytes, gone * PAGE);
+	assert_int_equal(info_of(trial.ram.region).present_bytes, trial.kept * PAGE);
 	assert_int_equal(progress_of(trial.h).failing_requests, 0);
 	/* The rest of a page that is partly in the file is zero. */
-	assert_pages(&contents, 0, trial.kept - 1, trial.f.addr);
-	assert_int_equal(touch(trial.f.addr + trial.kept * PAGE, &value), SIGBUS);
-	assert_int_equal(touch(trial.f.addr + (PAGES - 1) * PAGE, &value), SIGBUS);
-	assert_told(place, what);
+	assert_pages(&contents, 0, trial.kept - 1, trial.ram.addr);
+	assert_int_equal(touch(trial.ram.addr + trial.kept * PAGE, &value), SIGBUS);
+	assert_int_equal(touch(trial.ram.addr + (PAGES - 1) * PAGE, &value), SIGBUS);
+	assert_told(backing, what);
 }
 
 static void end(void)
 {
-	field_end(&trial.f);
+	ram_end(&trial.ram);
 	hgm_destroy(trial.h);
 	calm();
 }
 
-static const enum place places[] = { PLACE_FD, PLACE_FD_LAZY, PLACE_MAPPING, PLACE_MAPPING_LAZY,
-				     PLACE_FD_HUGETLB_2M };
+static const enum backing backings[] = { BACKING_FD, BACKING_FD_LAZY, BACKING_MAPPING,
+					 BACKING_MAPPING_LAZY, BACKING_FD_HUGETLB_2M };
 
-#define EACH_PLACE(i)                                                   \
-	for (size_t i = 0; i < sizeof(places) / sizeof(places[0]); i++) \
-		if (!place_lacking(places[i], LENGTH))
+#define EACH_BACKING(i)                                                     \
+	for (size_t i = 0; i < sizeof(backings) / sizeof(backings[0]); i++) \
+		if (!backing_lacking(backings[i], LENGTH))
 
 /* Before the first page arrives, from each kind of source. */
 static void before_it_arrives(void **state)
 {
 	(void)state;
-	EACH_PLACE(i)
+	EACH_BACKING(i)
 	{
-		for (int kind = 0; kind < FEED_KINDS; kind++) {
-			struct feed *feed = feed_make((enum feed_kind)kind, &contents, LENGTH);
+		for (int kind = 0; kind < PROVIDER_KINDS; kind++) {
+			struct provider *provider =
+				provider_make((enum provider_kind)kind, &contents, LENGTH);
 
-			begin(places[i], feed_source(feed));
+			begin(backings[i], provider_source(provider));
 			truncate_file();
 			assert_ok(hgm_start(trial.h));
-			assert_given_up(places[i], feed_names[kind]);
+			assert_given_up(backings[i], provider_names[kind]);
 			end();
-			feed_free(feed);
+			provider_free(provider);
 		}
 	}
 }
@@ -193,19 +194,19 @@ static int64_t cut(void *user, const struct hgm_io *io)
 static void while_it_arrives(void **state)
 {
 	(void)state;
-	EACH_PLACE(i)
+	EACH_BACKING(i)
 	{
 		struct hgm_source *src;
 
 		assert_ok(hgm_source_fn(&src, cut, NULL, NULL));
-		begin(places[i], src);
+		begin(backings[i], src);
 		cutting.cut_at = 1000; /* behind the new end, or nearly so */
 		cutting.is_cut = false;
 		assert_ok(hgm_start(trial.h));
 		assert_int_equal(hgm_wait(trial.h, WAIT_MS), -EIO);
-		assert_true(info_of(trial.f.region).poisoned_bytes >= LENGTH / 4);
-		assert_pages(&contents, 0, trial.kept - 1, trial.f.addr);
-		assert_told(places[i], "while it arrives");
+		assert_true(info_of(trial.ram.region).poisoned_bytes >= LENGTH / 4);
+		assert_pages(&contents, 0, trial.kept - 1, trial.ram.addr);
+		assert_told(backings[i], "while it arrives");
 		end();
 		hgm_source_destroy(src);
 	}
@@ -215,24 +216,24 @@ static void while_it_arrives(void **state)
 static void while_somebody_waits(void **state)
 {
 	(void)state;
-	EACH_PLACE(i)
+	EACH_BACKING(i)
 	{
-		struct feed *feed = feed_make(FEED_NEVER, &contents, LENGTH);
+		struct provider *provider = provider_make(PROVIDER_NEVER, &contents, LENGTH);
 		struct waiter waiter;
 
-		begin(places[i], feed_source(feed));
+		begin(backings[i], provider_source(provider));
 		assert_ok(hgm_start(trial.h));
-		waiter_start(&waiter, trial.f.addr + (PAGES - 1) * PAGE);
-		while (!feed_kept(feed))
+		waiter_start(&waiter, trial.ram.addr + (PAGES - 1) * PAGE);
+		while (!provider_kept(provider))
 			nap_us(1000);
 		truncate_file();
-		feed_answer_below(feed, PAGES);
-		feed_give(feed);
+		provider_answer_below(provider, PAGES);
+		provider_give(provider);
 		waiter_join(&waiter);
 		assert_int_equal(waiter.signal, SIGBUS);
-		assert_given_up(places[i], "somebody waits");
+		assert_given_up(backings[i], "somebody waits");
 		end();
-		feed_free(feed);
+		provider_free(provider);
 	}
 }
 
@@ -242,31 +243,31 @@ static void while_somebody_waits(void **state)
 static void grown_again(void **state)
 {
 	(void)state;
-	EACH_PLACE(i)
+	EACH_BACKING(i)
 	{
-		struct feed *feed = feed_make(FEED_NOW, &contents, LENGTH);
+		struct provider *provider = provider_make(PROVIDER_NOW, &contents, LENGTH);
 
-		begin(places[i], feed_source(feed));
+		begin(backings[i], provider_source(provider));
 		truncate_file();
 		assert_ok(hgm_start(trial.h));
-		assert_given_up(places[i], "before it grows");
-		assert_int_equal(ftruncate(trial.f.fd, LENGTH), 0);
-		assert_ok(hgm_region_retry(trial.f.region));
+		assert_given_up(backings[i], "before it grows");
+		assert_int_equal(ftruncate(trial.ram.fd, LENGTH), 0);
+		assert_ok(hgm_region_retry(trial.ram.region));
 		assert_ok(hgm_wait(trial.h, WAIT_MS));
-		assert_int_equal(info_of(trial.f.region).poisoned_bytes, 0);
-		assert_pages(&contents, 0, trial.kept - 1, trial.f.addr);
+		assert_int_equal(info_of(trial.ram.region).poisoned_bytes, 0);
+		assert_pages(&contents, 0, trial.kept - 1, trial.ram.addr);
 		end();
-		feed_free(feed);
+		provider_free(provider);
 	}
 }
 
 /* A sealed file cannot be truncated, and its contents are not copied once more for that. */
 static void sealed(void **state)
 {
-	struct feed *feed = feed_make(FEED_NOW, &contents, LENGTH);
+	struct provider *provider = provider_make(PROVIDER_NOW, &contents, LENGTH);
 	struct hgm_region_opts o = { .size = sizeof(o),
 				     .length = LENGTH,
-				     .source = feed_source(feed),
+				     .source = provider_source(provider),
 				     .backing = HGM_BACKING_FD };
 	struct hgm_region *r;
 	struct hgm *h = engine(1);
@@ -283,7 +284,7 @@ static void sealed(void **state)
 	assert_int_equal(ftruncate(o.fd, PAGE), -1);
 	hgm_destroy(h);
 	close(o.fd);
-	feed_free(feed);
+	provider_free(provider);
 	calm();
 }
 

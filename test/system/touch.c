@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Threads that touch memory, alone or in crowds, and survive to report the result.
+ * Threads that touch memory, alone or many together, and survive to report the result.
  */
 #include "harness.h"
 

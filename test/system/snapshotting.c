@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-#include "crew.h"
+#include "snapshotting.h"
 
 #include <stdlib.h>
 
 static void *writer(void *arg)
 {
 	struct writer *w = arg;
-	struct crew *c = w->crew;
+	struct writers *c = w->writers;
 	uint64_t seed = w->slot + 1, value = 1;
 
 	while (!atomic_load(&c->stop)) {
@@ -26,57 +26,57 @@ static void *writer(void *arg)
 	return NULL;
 }
 
-void crew_start(struct crew *c, const struct contents *contents, void *addr, uint64_t pages)
+void writers_start(struct writers *c, const struct contents *contents, void *addr, uint64_t pages)
 {
 	memset(c, 0, sizeof(*c));
 	c->contents = contents;
 	c->addr = addr;
 	c->pages = pages;
-	for (unsigned int i = 0; i < CREW; i++) {
-		c->writer[i] = (struct writer){ .crew = c, .slot = i };
+	for (unsigned int i = 0; i < WRITERS; i++) {
+		c->writer[i] = (struct writer){ .writers = c, .slot = i };
 		c->writer[i].last = calloc(pages, sizeof(uint64_t));
 		assert_non_null(c->writer[i].last);
 	}
-	for (unsigned int i = 0; i < CREW; i++)
+	for (unsigned int i = 0; i < WRITERS; i++)
 		assert_int_equal(pthread_create(&c->writer[i].thread, NULL, writer, &c->writer[i]),
 				 0);
 }
 
-void crew_pause(struct crew *c)
+void writers_pause(struct writers *c)
 {
 	atomic_store(&c->pause, true);
-	while (atomic_load(&c->paused) < CREW)
+	while (atomic_load(&c->paused) < WRITERS)
 		nap_us(20);
 }
 
-void crew_resume(struct crew *c)
+void writers_resume(struct writers *c)
 {
 	atomic_store(&c->pause, false);
 	while (atomic_load(&c->paused))
 		nap_us(20);
 }
 
-void crew_stop(struct crew *c)
+void writers_stop(struct writers *c)
 {
 	atomic_store(&c->stop, true);
 	atomic_store(&c->pause, false);
-	for (unsigned int i = 0; i < CREW; i++)
+	for (unsigned int i = 0; i < WRITERS; i++)
 		pthread_join(c->writer[i].thread, NULL);
 }
 
-void crew_end(struct crew *c)
+void writers_end(struct writers *c)
 {
 	if (!atomic_load(&c->stop))
-		crew_stop(c);
-	for (unsigned int i = 0; i < CREW; i++)
+		writers_stop(c);
+	for (unsigned int i = 0; i < WRITERS; i++)
 		free(c->writer[i].last);
 }
 
-uint64_t crew_writes(const struct crew *c)
+uint64_t writers_writes(const struct writers *c)
 {
 	uint64_t writes = 0;
 
-	for (unsigned int i = 0; i < CREW; i++)
+	for (unsigned int i = 0; i < WRITERS; i++)
 		writes += atomic_load(&c->writer[i].writes);
 	return writes;
 }
@@ -93,15 +93,15 @@ static bool is_reached(void *arg)
 	return atomic_load(&goal->writer->writes) >= goal->writes;
 }
 
-void crew_await(struct crew *c, uint64_t writes, unsigned int ms)
+void writers_wait_for(struct writers *c, uint64_t writes, unsigned int ms)
 {
-	struct goal goal[CREW];
+	struct goal goal[WRITERS];
 
-	for (unsigned int i = 0; i < CREW; i++) {
+	for (unsigned int i = 0; i < WRITERS; i++) {
 		goal[i].writer = &c->writer[i];
 		goal[i].writes = atomic_load(&c->writer[i].writes) + writes;
 	}
-	for (unsigned int i = 0; i < CREW; i++)
+	for (unsigned int i = 0; i < WRITERS; i++)
 		if (!eventually(is_reached, &goal[i], ms))
 			fail_msg("writer %u does not go on: %llu writes are missing of %llu", i,
 				 (unsigned long long)(goal[i].writes -
@@ -109,11 +109,11 @@ void crew_await(struct crew *c, uint64_t writes, unsigned int ms)
 				 (unsigned long long)writes);
 }
 
-void crew_expect(const struct crew *c, char *to)
+void writers_expect(const struct writers *c, char *to)
 {
 	contents_write(c->contents, c->first_page, c->pages, to);
 	for (uint64_t p = 0; p < c->pages; p++)
-		for (unsigned int i = 0; i < CREW; i++)
+		for (unsigned int i = 0; i < WRITERS; i++)
 			if (c->writer[i].last[p])
 				((uint64_t *)(to + p * PAGE))[i] = c->writer[i].last[p];
 }
@@ -182,12 +182,12 @@ struct hgm_snapshot *snapshot_of(struct hgm *h, const struct hgm_snapshot_opts *
 	return s;
 }
 
-void crew_begin(struct crew *c, struct hgm_snapshot *s, char *want)
+void writers_begin(struct writers *c, struct hgm_snapshot *s, char *want)
 {
-	crew_pause(c);
-	crew_expect(c, want);
+	writers_pause(c);
+	writers_expect(c, want);
 	assert_ok(hgm_snapshot_begin(s));
-	crew_resume(c);
+	writers_resume(c);
 }
 
 static void *write_once(void *arg)

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-#include "crowd.h"
+#include "batch.h"
 
 #include <errno.h>
 #include <sys/syscall.h>
@@ -7,7 +7,7 @@
 
 #include "kernel/sys.h"
 
-const struct contents crowd_contents = { .seed = 41 };
+const struct contents batch_contents = { .seed = 41 };
 static const struct hgm_sys *kernel;
 static struct hgm_sys sys;
 
@@ -215,7 +215,7 @@ static int64_t source_read(void *user, const struct hgm_io *io)
 		return keep(io);
 	if (holds(io, conduct.later_page))
 		pages = conduct.later_page - page;
-	contents_write(&crowd_contents, page, pages, io->buf);
+	contents_write(&batch_contents, page, pages, io->buf);
 	return (int64_t)(pages * PAGE);
 }
 
@@ -239,11 +239,11 @@ void source_give(void)
 	kept.is_there = false;
 	io = kept.io;
 	pthread_mutex_unlock(&kept.lock);
-	contents_write(&crowd_contents, io.offset / PAGE, io.length / PAGE, io.buf);
+	contents_write(&batch_contents, io.offset / PAGE, io.length / PAGE, io.buf);
 	assert_ok(hgm_io_done(&io, (int64_t)io.length));
 }
 
-int crowd_set_up(void **state)
+int batch_set_up(void **state)
 {
 	(void)state;
 	watch("waiters that are served together", 100);
@@ -267,7 +267,7 @@ int crowd_set_up(void **state)
 	return 0;
 }
 
-int crowd_tear_down(void **state)
+int batch_tear_down(void **state)
 {
 	(void)state;
 	if (holding)
@@ -277,21 +277,21 @@ int crowd_tear_down(void **state)
 	return 0;
 }
 
-struct trial *trial_begin(enum place place, uint32_t source_flags, uint32_t retries)
+struct trial *trial_begin(enum backing backing, uint32_t source_flags, uint32_t retries)
 {
 	static struct trial trial; /* outlives a failed case, as its threads do */
 	struct hgm_source_fn_opts opts = { .size = sizeof(opts), .flags = source_flags };
 
-	opts.length = CROWD_LENGTH;
+	opts.length = BATCH_LENGTH;
 	trial = (struct trial){ .h = engine_with((struct hgm_opts){
 					.fault_threads = 1,
 					.spin_us = HGM_SPIN_NEVER,
 					.retries = retries,
 				}) };
 	assert_ok(hgm_source_fn(&trial.src, source_read, NULL, &opts));
-	field_make(&trial.f, trial.h, place, CROWD_LENGTH, trial.src,
-		   HGM_REGION_NO_FILL | HGM_REGION_NO_COLLAPSE);
-	made.base = trial.f.addr;
+	ram_make(&trial.ram, trial.h, backing, BATCH_LENGTH, trial.src,
+		 HGM_REGION_NO_FILL | HGM_REGION_NO_COLLAPSE);
+	made.base = trial.ram.addr;
 	assert_ok(hgm_start(trial.h));
 	atomic_store(&clock_ns, now_us() * 1000);
 	forget_calls();
@@ -307,7 +307,7 @@ void trial_forget(struct trial *t)
 
 void trial_end(struct trial *t)
 {
-	field_end(&t->f);
+	ram_end(&t->ram);
 	trial_forget(t);
 }
 
@@ -333,22 +333,22 @@ static bool are_pending(void *arg)
 	return pending() == *(unsigned int *)arg;
 }
 
-void crowd_gathers(struct trial *t, uint64_t first_page, uint64_t step, unsigned int count)
+void batch_grows(struct trial *t, uint64_t first_page, uint64_t step, unsigned int count)
 {
 	unsigned int all = pending() + count;
 
-	assert_true(t->count + count <= CROWD_MAX);
+	assert_true(t->count + count <= BATCH_MAX);
 	for (unsigned int i = 0; i < count; i++, t->count++) {
 		t->page[t->count] = first_page + i * step;
-		waiter_start(&t->crowd[t->count], t->f.addr + t->page[t->count] * PAGE);
+		waiter_start(&t->waiter[t->count], t->ram.addr + t->page[t->count] * PAGE);
 	}
 	assert_true(eventually(are_pending, &all, 5000));
 }
 
-void crowd_comes(struct trial *t, uint64_t first_page, uint64_t step, unsigned int count)
+void batch_comes(struct trial *t, uint64_t first_page, uint64_t step, unsigned int count)
 {
 	hold_back();
-	crowd_gathers(t, first_page, step, count);
+	batch_grows(t, first_page, step, count);
 	let_go();
 }
 
@@ -359,18 +359,18 @@ bool is_back(void *arg)
 
 void assert_back(struct trial *t, unsigned int who)
 {
-	if (!eventually(is_back, &t->crowd[who], 5000))
+	if (!eventually(is_back, &t->waiter[who], 5000))
 		fail_msg("who waits for page %llu is left asleep",
 			 (unsigned long long)t->page[who]);
 }
 
-void crowd_goes(struct trial *t)
+void batch_returns(struct trial *t)
 {
 	for (unsigned int i = 0; i < t->count; i++) {
 		assert_back(t, i);
-		waiter_join(&t->crowd[i]);
-		assert_int_equal(t->crowd[i].signal, 0);
-		assert_pages(&crowd_contents, t->page[i], 1, t->f.addr + t->page[i] * PAGE);
+		waiter_join(&t->waiter[i]);
+		assert_int_equal(t->waiter[i].signal, 0);
+		assert_pages(&batch_contents, t->page[i], 1, t->ram.addr + t->page[i] * PAGE);
 	}
 	t->count = 0;
 }

@@ -10,28 +10,28 @@
 
 #include "kernel/sys.h"
 
-const char *const place_names[] = {
-	[PLACE_SHMEM] = "shmem prepared",
-	[PLACE_SHMEM_LAZY] = "shmem lazy",
-	[PLACE_ANON] = "anon",
-	[PLACE_FD] = "caller's memfd",
-	[PLACE_FD_LAZY] = "caller's memfd, lazy",
-	[PLACE_MAPPING] = "caller's shared mapping",
-	[PLACE_MAPPING_LAZY] = "caller's shared mapping, lazy",
-	[PLACE_MAPPING_ANON] = "caller's anonymous mapping",
-	[PLACE_HUGETLB_2M] = "hugetlb 2 MiB",
-	[PLACE_FD_HUGETLB_2M] = "caller's hugetlb memfd",
-	[PLACE_HUGETLB_1G] = "hugetlb 1 GiB",
+const char *const backing_names[] = {
+	[BACKING_SHMEM] = "shmem prepared",
+	[BACKING_SHMEM_LAZY] = "shmem lazy",
+	[BACKING_ANON] = "anon",
+	[BACKING_FD] = "caller's memfd",
+	[BACKING_FD_LAZY] = "caller's memfd, lazy",
+	[BACKING_MAPPING] = "caller's shared mapping",
+	[BACKING_MAPPING_LAZY] = "caller's shared mapping, lazy",
+	[BACKING_MAPPING_ANON] = "caller's anonymous mapping",
+	[BACKING_HUGETLB_2M] = "hugetlb 2 MiB",
+	[BACKING_FD_HUGETLB_2M] = "caller's hugetlb memfd",
+	[BACKING_HUGETLB_1G] = "hugetlb 1 GiB",
 };
 
-uint64_t place_block(enum place place)
+uint64_t backing_block(enum backing backing)
 {
-	return place == PLACE_HUGETLB_1G ? GIB : 2 * MIB;
+	return backing == BACKING_HUGETLB_1G ? GIB : 2 * MIB;
 }
 
-bool place_can_be_huge(enum place place)
+bool backing_can_be_huge(enum backing backing)
 {
-	return place < PLACES_SMALL;
+	return backing < BACKINGS_SMALL;
 }
 
 /*
@@ -74,13 +74,13 @@ static long pool_free(uint64_t block)
 	return n;
 }
 
-const char *place_lacking(enum place place, uint64_t length)
+const char *backing_lacking(enum backing backing, uint64_t length)
 {
 	static char why[160];
-	uint64_t block = place_block(place);
+	uint64_t block = backing_block(backing);
 	long have;
 
-	if (place < PLACES_SMALL)
+	if (backing < BACKINGS_SMALL)
 		return NULL;
 	have = pool_free(block);
 	if (have >= 0 && (uint64_t)have * block >= length)
@@ -91,7 +91,7 @@ const char *place_lacking(enum place place, uint64_t length)
 		return why;
 	}
 	snprintf(why, sizeof(why), "%s: %ld free huge pages of %llu kB, too few for %llu kB",
-		 place_names[place], have, (unsigned long long)block >> 10,
+		 backing_names[backing], have, (unsigned long long)block >> 10,
 		 (unsigned long long)length >> 10);
 	return why;
 }
@@ -122,8 +122,8 @@ static void soil(char *at, uint64_t length, uint64_t block)
 			memset(at + done, 0xa5, length - done < block ? length - done : block);
 }
 
-int field_try(struct field *f, struct hgm *h, enum place place, uint64_t length,
-	      struct hgm_source *src, uint64_t source_offset, uint32_t flags)
+int ram_try(struct ram *ram, struct hgm *h, enum backing backing, uint64_t length,
+	    struct hgm_source *src, uint64_t source_offset, uint32_t flags)
 {
 	struct hgm_region_opts o = { .size = sizeof(o),
 				     .length = length,
@@ -131,79 +131,79 @@ int field_try(struct field *f, struct hgm *h, enum place place, uint64_t length,
 				     .source_offset = source_offset,
 				     .flags = flags,
 				     .fd = -1 };
-	bool huge = place == PLACE_FD_HUGETLB_2M;
+	bool huge = backing == BACKING_FD_HUGETLB_2M;
 	char *soiled = NULL;
 	int rc;
 
-	*f = (struct field){ .fd = -1, .length = length };
-	switch (place) {
-	case PLACE_SHMEM:
+	*ram = (struct ram){ .fd = -1, .length = length };
+	switch (backing) {
+	case BACKING_SHMEM:
 		o.backing = HGM_BACKING_SHMEM;
 		break;
-	case PLACE_SHMEM_LAZY:
+	case BACKING_SHMEM_LAZY:
 		o.backing = HGM_BACKING_SHMEM_LAZY;
 		break;
-	case PLACE_ANON:
+	case BACKING_ANON:
 		o.backing = HGM_BACKING_ANON;
 		break;
-	case PLACE_HUGETLB_2M:
-	case PLACE_HUGETLB_1G:
+	case BACKING_HUGETLB_2M:
+	case BACKING_HUGETLB_1G:
 		o.backing = HGM_BACKING_HUGETLB;
-		o.block_bytes = place_block(place);
+		o.block_bytes = backing_block(backing);
 		break;
-	case PLACE_MAPPING_ANON:
+	case BACKING_MAPPING_ANON:
 		o.backing = HGM_BACKING_MAPPING;
-		o.addr = f->mapping = map_aligned(length, MAP_PRIVATE | MAP_ANONYMOUS, -1);
-		soil(f->mapping, length, 64 * PAGE);
+		o.addr = ram->mapping = map_aligned(length, MAP_PRIVATE | MAP_ANONYMOUS, -1);
+		soil(ram->mapping, length, 64 * PAGE);
 		break;
 	default:
-		f->fd = hgm_sys->memfd_create("theirs",
-					      huge ? MFD_HUGETLB | 21U << HGM_MFD_HUGE_SHIFT : 0);
-		assert_true(f->fd >= 0);
-		assert_ok(hgm_sys->ftruncate(f->fd, length));
-		soiled = map_aligned(length, MAP_SHARED, f->fd);
+		ram->fd = hgm_sys->memfd_create("theirs",
+						huge ? MFD_HUGETLB | 21U << HGM_MFD_HUGE_SHIFT : 0);
+		assert_true(ram->fd >= 0);
+		assert_ok(hgm_sys->ftruncate(ram->fd, length));
+		soiled = map_aligned(length, MAP_SHARED, ram->fd);
 		soil(soiled, length, huge ? 2 * MIB : 64 * PAGE);
-		o.fd = f->fd;
+		o.fd = ram->fd;
 		o.backing = HGM_BACKING_FD;
-		if (place == PLACE_FD_LAZY || place == PLACE_MAPPING_LAZY)
+		if (backing == BACKING_FD_LAZY || backing == BACKING_MAPPING_LAZY)
 			o.flags |= HGM_REGION_LAZY;
-		if (place == PLACE_MAPPING || place == PLACE_MAPPING_LAZY) {
+		if (backing == BACKING_MAPPING || backing == BACKING_MAPPING_LAZY) {
 			o.backing = HGM_BACKING_MAPPING;
-			o.addr = f->mapping = soiled;
+			o.addr = ram->mapping = soiled;
 			soiled = NULL;
 		}
 	}
 	if (soiled)
 		hgm_sys->munmap(soiled, length);
-	rc = hgm_region_create(&f->region, h, &o);
+	rc = hgm_region_create(&ram->region, h, &o);
 	if (rc)
-		field_release(f);
+		ram_release(ram);
 	else
-		f->addr = hgm_region_addr(f->region);
+		ram->addr = hgm_region_addr(ram->region);
 	return rc;
 }
 
-void field_make(struct field *f, struct hgm *h, enum place place, uint64_t length,
-		struct hgm_source *src, uint32_t flags)
+void ram_make(struct ram *ram, struct hgm *h, enum backing backing, uint64_t length,
+	      struct hgm_source *src, uint32_t flags)
 {
-	assert_ok(field_try(f, h, place, length, src, 0, flags));
+	assert_ok(ram_try(ram, h, backing, length, src, 0, flags));
 }
 
-void field_release(struct field *f)
+void ram_release(struct ram *ram)
 {
-	if (f->mapping)
-		hgm_sys->munmap(f->mapping, f->length);
-	if (f->fd >= 0)
-		hgm_sys->close(f->fd);
-	f->mapping = NULL;
-	f->fd = -1;
+	if (ram->mapping)
+		hgm_sys->munmap(ram->mapping, ram->length);
+	if (ram->fd >= 0)
+		hgm_sys->close(ram->fd);
+	ram->mapping = NULL;
+	ram->fd = -1;
 }
 
-void field_end(struct field *f)
+void ram_end(struct ram *ram)
 {
-	hgm_region_destroy(f->region);
-	f->region = NULL;
-	field_release(f);
+	hgm_region_destroy(ram->region);
+	ram->region = NULL;
+	ram_release(ram);
 }
 
 uint64_t huge_in_smaps(const void *addr, uint64_t length)
@@ -230,7 +230,7 @@ uint64_t huge_in_smaps(const void *addr, uint64_t length)
 }
 
 struct huge_look {
-	const struct field *field;
+	const struct ram *ram;
 	uint64_t length, wanted;
 	uint64_t info, scan, smaps;
 };
@@ -242,31 +242,31 @@ static bool is_huge(void *arg)
 	 * Memory behind the region's end is mapped huge with it, but does not count as the region's
 	 * own.
 	 */
-	uint64_t own = l->wanted < l->field->length ? l->wanted : l->field->length;
+	uint64_t own = l->wanted < l->ram->length ? l->wanted : l->ram->length;
 
-	l->info = info_of(l->field->region).huge_bytes;
-	if (hgm_mapped_huge(l->field->addr, l->length, &l->scan))
+	l->info = info_of(l->ram->region).huge_bytes;
+	if (hgm_mapped_huge(l->ram->addr, l->length, &l->scan))
 		l->scan = l->wanted; /* no PAGEMAP_SCAN here */
-	l->smaps = huge_in_smaps(l->field->addr, l->length);
+	l->smaps = huge_in_smaps(l->ram->addr, l->length);
 	return l->info >= own && l->scan >= l->wanted && l->smaps >= l->wanted;
 }
 
 /* A late fault may have split a block again. The block gets time to become huge. */
-void assert_huge(const struct field *f, enum place place)
+void assert_huge(const struct ram *ram, enum backing backing)
 {
-	bool tail = place == PLACE_SHMEM; /* its last block is rounded up */
-	uint64_t length = tail ? (f->length + 2 * MIB - 1) / (2 * MIB) * 2 * MIB : f->length;
+	bool tail = backing == BACKING_SHMEM; /* its last block is rounded up */
+	uint64_t length = tail ? (ram->length + 2 * MIB - 1) / (2 * MIB) * 2 * MIB : ram->length;
 	uint64_t blocks = length / (2 * MIB);
-	struct huge_look look = { .field = f,
+	struct huge_look look = { .ram = ram,
 				  .length = length,
 				  .wanted = (blocks * 95 + 99) / 100 * 2 * MIB };
 
 	if (!eventually(is_huge, &look, 20000))
 		fail_msg("%s: of %llu blocks huge are %llu (info), %llu (PAGEMAP_SCAN), %llu "
 			 "(smaps); %llu left split, the kernel said %d: %s",
-			 place_names[place], (unsigned long long)blocks,
+			 backing_names[backing], (unsigned long long)blocks,
 			 (unsigned long long)look.info >> 21, (unsigned long long)look.scan >> 21,
 			 (unsigned long long)look.smaps >> 21,
-			 (unsigned long long)info_of(f->region).left_split,
-			 info_of(f->region).collapse_error, info_of(f->region).sentence);
+			 (unsigned long long)info_of(ram->region).left_split,
+			 info_of(ram->region).collapse_error, info_of(ram->region).sentence);
 }

@@ -2,43 +2,43 @@
 /*
  * The parts that the tests of snapshots share: threads that write, and a sink that fails on demand.
  */
-#ifndef HGM_TEST_CREW_H
-#define HGM_TEST_CREW_H
+#ifndef HGM_TEST_SNAPSHOTTING_H
+#define HGM_TEST_SNAPSHOTTING_H
 
 #include "harness.h"
 
-#define CREW 4
+#define WRITERS 4
 
 /* Threads that write, each into its own word. They record what they wrote last to each page. */
-struct crew {
+struct writers {
 	const struct contents *contents;
 	char *addr;
 	uint64_t pages, first_page; /* of the source */
 	_Atomic bool stop, pause;
 	_Atomic unsigned int paused;
 	struct writer {
-		struct crew *crew;
+		struct writers *writers;
 		_Atomic uint64_t writes;
 		unsigned int slot;
 		pthread_t thread;
 		uint64_t *last; /* by page; 0: nothing */
-	} writer[CREW];
+	} writer[WRITERS];
 };
 
-void crew_start(struct crew *c, const struct contents *contents, void *addr, uint64_t pages);
-void crew_pause(struct crew *c);
-void crew_resume(struct crew *c);
-void crew_stop(struct crew *c); /* joins the threads; crew_expect() still works */
-void crew_end(struct crew *c);
+void writers_start(struct writers *c, const struct contents *contents, void *addr, uint64_t pages);
+void writers_pause(struct writers *c);
+void writers_resume(struct writers *c);
+void writers_stop(struct writers *c); /* joins the threads; crew_expect() still works */
+void writers_end(struct writers *c);
 
 /* The number of writes of all threads together. */
-uint64_t crew_writes(const struct crew *c);
+uint64_t writers_writes(const struct writers *c);
 
 /* Waits until each thread has written @writes times more. Fails the test after @ms. */
-void crew_await(struct crew *c, uint64_t writes, unsigned int ms);
+void writers_wait_for(struct writers *c, uint64_t writes, unsigned int ms);
 
 /* Computes the contents of the memory without touching it. No thread may write meanwhile. */
-void crew_expect(const struct crew *c, char *to);
+void writers_expect(const struct writers *c, char *to);
 
 struct sink {
 	char *got;
@@ -61,8 +61,8 @@ void sink_clear(struct sink *s, uint64_t length);
 struct hgm_snapshot_progress snapshot_progress(struct hgm_snapshot *s);
 struct hgm_snapshot *snapshot_of(struct hgm *h, const struct hgm_snapshot_opts *opts);
 
-/* Begins the snapshot while the crew is paused. @want receives the contents at that instant. */
-void crew_begin(struct crew *c, struct hgm_snapshot *s, char *want);
+/* Begins the snapshot while the writers are paused. @want receives the contents at that instant. */
+void writers_begin(struct writers *c, struct hgm_snapshot *s, char *want);
 
 /* A thread that writes one byte, and may have to wait for the page. */
 struct poker {

@@ -1,20 +1,20 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * A crowd of threads that fault while the fault thread must not read, so that one read brings all
+ * Threads that fault while the fault thread must not read, so that one read brings a batch of all
  * their messages. The fault thread's clock stands still, except where the source is told to take
  * time. All requests to the source and all calls to the kernel are recorded.
  */
-#ifndef HGM_TEST_CROWD_H
-#define HGM_TEST_CROWD_H
+#ifndef HGM_TEST_BATCH_H
+#define HGM_TEST_BATCH_H
 
 #include "harness.h"
 
-#define CROWD_LENGTH (4 * MIB)
-#define CROWD_MAX    40
+#define BATCH_LENGTH (4 * MIB)
+#define BATCH_MAX    40
 #define CALLS	     1024
 #define NOWHERE	     UINT64_MAX
 
-extern const struct contents crowd_contents;
+extern const struct contents batch_contents;
 
 enum verb {
 	ASK, /* the source */
@@ -62,16 +62,16 @@ bool kernel_refused(void);
 struct trial {
 	struct hgm_source *src;
 	struct hgm *h;
-	struct field f;
-	struct waiter crowd[CROWD_MAX];
-	uint64_t page[CROWD_MAX];
+	struct ram ram;
+	struct waiter waiter[BATCH_MAX];
+	uint64_t page[BATCH_MAX];
 	unsigned int count;
 };
 
-int crowd_set_up(void **state);
-int crowd_tear_down(void **state);
+int batch_set_up(void **state);
+int batch_tear_down(void **state);
 
-struct trial *trial_begin(enum place place, uint32_t source_flags, uint32_t retries);
+struct trial *trial_begin(enum backing backing, uint32_t source_flags, uint32_t retries);
 void trial_end(struct trial *t);
 void trial_forget(struct trial *t); /* the region is gone already */
 
@@ -80,12 +80,12 @@ void hold_back(void);
 void let_go(void);
 
 /* While the fault thread is held back, @count more threads fault, on every @step-th page. */
-void crowd_gathers(struct trial *t, uint64_t first_page, uint64_t step, unsigned int count);
+void batch_grows(struct trial *t, uint64_t first_page, uint64_t step, unsigned int count);
 /* The same, holding the fault thread back itself. One read brings all their messages. */
-void crowd_comes(struct trial *t, uint64_t first_page, uint64_t step, unsigned int count);
+void batch_comes(struct trial *t, uint64_t first_page, uint64_t step, unsigned int count);
 
 bool is_back(void *waiter);
 void assert_back(struct trial *t, unsigned int who);
-void crowd_goes(struct trial *t); /* all threads return, with the right contents */
+void batch_returns(struct trial *t); /* all threads return, with the right contents */
 
 #endif

@@ -39,50 +39,51 @@ static bool all_have_faulted(void *arg)
 
 static bool asks_for_all(void *arg)
 {
-	return feed_kept(arg) >= REQUESTS;
+	return provider_kept(arg) >= REQUESTS;
 }
 
 static void more_than_requests(void **state)
 {
-	struct feed *feed = feed_make(FEED_NEVER, &contents, LENGTH);
+	struct provider *provider = provider_make(PROVIDER_NEVER, &contents, LENGTH);
 	struct one *one = calloc(WAITERS, sizeof(*one));
 	struct hgm *h = engine(1);
 	_Atomic unsigned int wrong = 0;
 	pthread_attr_t attr;
 	uint64_t faults;
-	struct field f;
+	struct ram ram;
 
 	(void)state;
 	watch("more threads than requests", 100);
 	assert_non_null(one);
-	field_make(&f, h, PLACE_SHMEM, LENGTH, feed_source(feed), HGM_REGION_NO_FILL);
+	ram_make(&ram, h, BACKING_SHMEM, LENGTH, provider_source(provider), HGM_REGION_NO_FILL);
 	assert_ok(hgm_start(h));
 	pthread_attr_init(&attr);
 	pthread_attr_setstacksize(&attr, 64 << 10);
 	/* Not adjacent pages: the library would request those together. */
 	for (unsigned int i = 0; i < WAITERS; i++) {
-		one[i] =
-			(struct one){ .page = 2 * i, .at = f.addr + 2 * i * PAGE, .wrong = &wrong };
+		one[i] = (struct one){ .page = 2 * i,
+				       .at = ram.addr + 2 * i * PAGE,
+				       .wrong = &wrong };
 		if (pthread_create(&one[i].thread, &attr, look, &one[i]))
 			fail_msg("thread %u of %u cannot be had", i, WAITERS);
 	}
 	pthread_attr_destroy(&attr);
-	assert_true(eventually(asks_for_all, feed, 20000));
+	assert_true(eventually(asks_for_all, provider, 20000));
 	assert_true(eventually(all_have_faulted, h, 20000));
 	faults = stats_of(h).faults;
 	nap_us(500000);
 	if (stats_of(h).faults > faults + WAITERS / 10)
 		fail_msg("%llu faults while all wait",
 			 (unsigned long long)(stats_of(h).faults - faults));
-	feed_answer_below(feed, LENGTH / PAGE);
-	feed_give(feed);
+	provider_answer_below(provider, LENGTH / PAGE);
+	provider_give(provider);
 	for (unsigned int i = 0; i < WAITERS; i++)
 		pthread_join(one[i].thread, NULL);
 	assert_int_equal(wrong, 0);
 	assert_ok(hgm_wait(h, WAIT_MS));
-	field_end(&f);
+	ram_end(&ram);
 	hgm_destroy(h);
-	feed_free(feed);
+	provider_free(provider);
 	free(one);
 	calm();
 }

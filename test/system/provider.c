@@ -12,15 +12,15 @@
 #define ANSWERERS   3
 #define PENDING_MAX 2048
 
-const char *const feed_names[] = {
-	[FEED_MEMORY] = "memory",	 [FEED_FILE] = "file with holes",
-	[FEED_NOW] = "fn at once",	 [FEED_LATER] = "fn later",
-	[FEED_BLOCKING] = "fn blocking", [FEED_SHORT] = "fn short answers",
-	[FEED_MIXED] = "fn mixed",
+const char *const provider_names[] = {
+	[PROVIDER_MEMORY] = "memory",	     [PROVIDER_FILE] = "file with holes",
+	[PROVIDER_NOW] = "fn at once",	     [PROVIDER_LATER] = "fn later",
+	[PROVIDER_BLOCKING] = "fn blocking", [PROVIDER_SHORT] = "fn short answers",
+	[PROVIDER_MIXED] = "fn mixed",
 };
 
-struct feed {
-	enum feed_kind kind;
+struct provider {
+	enum provider_kind kind;
 	struct contents contents;
 	struct hgm_source *source;
 	uint64_t length;
@@ -39,7 +39,7 @@ struct feed {
 };
 
 /* Answers a request up to the next border between contents and holes. */
-static int64_t deliver(struct feed *f, const struct hgm_io *io, uint64_t max_pages)
+static int64_t deliver(struct provider *f, const struct hgm_io *io, uint64_t max_pages)
 {
 	uint64_t page = io->offset / PAGE;
 	uint64_t pages = io->length / PAGE < max_pages ? io->length / PAGE : max_pages;
@@ -62,7 +62,7 @@ static int64_t read_now(void *user, const struct hgm_io *io)
 /* The answers are not even whole pages. The bytes after the last whole page do not count. */
 static int64_t read_short(void *user, const struct hgm_io *io)
 {
-	struct feed *f = user;
+	struct provider *f = user;
 	uint64_t pages = 1 + random_of(&f->random) % 3;
 	int64_t got = deliver(f, io, pages);
 
@@ -71,7 +71,7 @@ static int64_t read_short(void *user, const struct hgm_io *io)
 
 static int64_t read_blocking(void *user, const struct hgm_io *io)
 {
-	struct feed *f = user;
+	struct provider *f = user;
 
 	nap_us(50 + (unsigned int)(random_of(&f->random) % 200));
 	return deliver(f, io, UINT64_MAX);
@@ -79,7 +79,7 @@ static int64_t read_blocking(void *user, const struct hgm_io *io)
 
 static int64_t read_later(void *user, const struct hgm_io *io)
 {
-	struct feed *f = user;
+	struct provider *f = user;
 	int64_t result = HGM_IO_LATER;
 
 	pthread_mutex_lock(&f->lock);
@@ -94,7 +94,7 @@ static int64_t read_later(void *user, const struct hgm_io *io)
 
 static void *answerer(void *arg)
 {
-	struct feed *f = arg;
+	struct provider *f = arg;
 
 	pthread_mutex_lock(&f->lock);
 	while (!f->stop) {
@@ -120,7 +120,7 @@ static void *answerer(void *arg)
 
 static int64_t read_mixed(void *user, const struct hgm_io *io)
 {
-	struct feed *f = user;
+	struct provider *f = user;
 
 	switch (random_of(&f->random) % 8) {
 	case 0:
@@ -137,7 +137,7 @@ static int64_t read_mixed(void *user, const struct hgm_io *io)
 static int64_t read_never(void *user, const struct hgm_io *io)
 {
 	uint64_t page = io->offset / PAGE, below;
-	struct feed *f = user;
+	struct provider *f = user;
 	int64_t result = HGM_IO_LATER;
 
 	/*
@@ -157,7 +157,7 @@ static int64_t read_never(void *user, const struct hgm_io *io)
 static void cancel(void *user, struct hgm *h, uint64_t id)
 {
 	struct hgm_io io = { .engine = NULL };
-	struct feed *f = user;
+	struct provider *f = user;
 
 	pthread_mutex_lock(&f->lock);
 	for (unsigned int i = 0; i < f->pending_count; i++) {
@@ -173,14 +173,14 @@ static void cancel(void *user, struct hgm *h, uint64_t id)
 		hgm_io_done(&io, -ECANCELED);
 }
 
-void feed_answer_below(struct feed *f, uint64_t page)
+void provider_answer_below(struct provider *f, uint64_t page)
 {
 	pthread_mutex_lock(&f->lock);
 	atomic_store(&f->answer_below, page);
 	pthread_mutex_unlock(&f->lock);
 }
 
-unsigned int feed_kept(struct feed *f)
+unsigned int provider_kept(struct provider *f)
 {
 	unsigned int n;
 
@@ -190,9 +190,9 @@ unsigned int feed_kept(struct feed *f)
 	return n;
 }
 
-void feed_give(struct feed *f)
+void provider_give(struct provider *f)
 {
-	while (feed_kept(f)) {
+	while (provider_kept(f)) {
 		struct hgm_io io;
 
 		pthread_mutex_lock(&f->lock);
@@ -202,12 +202,12 @@ void feed_give(struct feed *f)
 	}
 }
 
-unsigned int feed_cancels(const struct feed *f)
+unsigned int provider_cancels(const struct provider *f)
 {
 	return atomic_load(&f->cancels);
 }
 
-static void make_memory(struct feed *f)
+static void make_memory(struct provider *f)
 {
 	f->memory =
 		mmap(NULL, f->length, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -216,7 +216,7 @@ static void make_memory(struct feed *f)
 	assert_ok(hgm_source_memory(&f->source, f->memory, f->length));
 }
 
-static void make_file(struct feed *f)
+static void make_file(struct provider *f)
 {
 	uint8_t page[PAGE] __attribute__((aligned(8)));
 	int fd;
@@ -234,17 +234,17 @@ static void make_file(struct feed *f)
 	assert_ok(hgm_source_fd(&f->source, fd));
 }
 
-static void make_later(struct feed *f, hgm_read_fn read, const struct hgm_source_fn_opts *opts)
+static void make_later(struct provider *f, hgm_read_fn read, const struct hgm_source_fn_opts *opts)
 {
 	for (unsigned int i = 0; i < ANSWERERS; i++)
 		assert_int_equal(pthread_create(&f->answerer[i], NULL, answerer, f), 0);
 	assert_ok(hgm_source_fn(&f->source, read, f, opts));
 }
 
-struct feed *feed_make(enum feed_kind kind, const struct contents *c, uint64_t length)
+struct provider *provider_make(enum provider_kind kind, const struct contents *c, uint64_t length)
 {
 	struct hgm_source_fn_opts opts = { .size = sizeof(opts), .length = length };
-	struct feed *f = calloc(1, sizeof(*f));
+	struct provider *f = calloc(1, sizeof(*f));
 
 	assert_non_null(f);
 	f->kind = kind;
@@ -254,26 +254,26 @@ struct feed *feed_make(enum feed_kind kind, const struct contents *c, uint64_t l
 	pthread_mutex_init(&f->lock, NULL);
 	pthread_cond_init(&f->cond, NULL);
 	switch (kind) {
-	case FEED_MEMORY:
+	case PROVIDER_MEMORY:
 		make_memory(f);
 		break;
-	case FEED_FILE:
+	case PROVIDER_FILE:
 		make_file(f);
 		break;
-	case FEED_NOW:
+	case PROVIDER_NOW:
 		assert_ok(hgm_source_fn(&f->source, read_now, f, &opts));
 		break;
-	case FEED_LATER:
+	case PROVIDER_LATER:
 		make_later(f, read_later, &opts);
 		break;
-	case FEED_MIXED:
+	case PROVIDER_MIXED:
 		make_later(f, read_mixed, &opts);
 		break;
-	case FEED_BLOCKING:
+	case PROVIDER_BLOCKING:
 		opts.flags = HGM_SOURCE_BLOCKING;
 		assert_ok(hgm_source_fn(&f->source, read_blocking, f, &opts));
 		break;
-	case FEED_NEVER:
+	case PROVIDER_NEVER:
 		opts.cancel = cancel;
 		assert_ok(hgm_source_fn(&f->source, read_never, f, &opts));
 		break;
@@ -283,15 +283,15 @@ struct feed *feed_make(enum feed_kind kind, const struct contents *c, uint64_t l
 	return f;
 }
 
-struct hgm_source *feed_source(const struct feed *f)
+struct hgm_source *provider_source(const struct provider *f)
 {
 	return f->source;
 }
 
-void feed_free(struct feed *f)
+void provider_free(struct provider *f)
 {
 	hgm_source_destroy(f->source);
-	if (f->kind == FEED_LATER || f->kind == FEED_MIXED) {
+	if (f->kind == PROVIDER_LATER || f->kind == PROVIDER_MIXED) {
 		pthread_mutex_lock(&f->lock);
 		f->stop = true;
 		pthread_cond_broadcast(&f->cond);
