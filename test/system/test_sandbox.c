@@ -171,6 +171,25 @@ static int live(const struct scene *scene)
 	return 0;
 }
 
+/*
+ * Waits for a child, and stops and continues it all the time: a thread that sleeps until some time
+ * then goes on sleeping by restart_syscall(2).
+ */
+static int wait_and_disturb(pid_t child)
+{
+	int status;
+
+	for (;;) {
+		pid_t ended = waitpid(child, &status, WNOHANG | WUNTRACED);
+
+		assert_true(ended >= 0);
+		if (ended && !WIFSTOPPED(status))
+			return status;
+		kill(child, ended ? SIGCONT : SIGSTOP);
+		nap_us(ended ? 5000 : 100);
+	}
+}
+
 /* Each life runs in a child process, because observing and denying calls never end for a thread. */
 static void live_in_child(const struct scene *scene, int (*confine)(void))
 {
@@ -184,7 +203,7 @@ static void live_in_child(const struct scene *scene, int (*confine)(void))
 	assert_true(child >= 0);
 	if (!child)
 		_exit(confine() ? 77 : live(scene));
-	assert_int_equal(waitpid(child, &status, 0), child);
+	status = wait_and_disturb(child);
 	if (WIFEXITED(status) && WEXITSTATUS(status) == 77)
 		test_skip("no seccomp here");
 	if (report->denied >= 0)
