@@ -124,12 +124,17 @@ struct toucher {
 	uint64_t offset;
 	bool write;
 	_Atomic int back; /* the access is complete */
+	int continued;	  /* how often this process had been, at the start */
 	char value;
 };
 
 void touch_start(struct toucher *t, uint64_t offset, bool write);
-void touch_end(struct toucher *t);   /* the access must complete soon */
-bool touch_waits(struct toucher *t); /* true if it is not complete after a while */
+void touch_end(struct toucher *t); /* the access must complete soon */
+/*
+ * True if the access is not complete after a while, or if this process was stopped meanwhile: a
+ * signal ends the wait in the kernel, and the thread accesses the memory again.
+ */
+bool touch_waits(struct toucher *t);
 /* Touch a byte, which must not cause a message. Returns the byte. */
 char touch_silently(uint64_t offset, bool write);
 
