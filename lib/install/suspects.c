@@ -27,7 +27,8 @@
 #include "util/bits.h"
 #include "util/clock.h"
 
-#define WAIT_NS UINT64_C(200000000)
+#define WAIT_NS	  UINT64_C(200000000)
+#define NOT_BEGUN UINT64_MAX /* until when: not known yet */
 
 void hgm_suspects_init(struct hgm_suspects *all)
 {
@@ -195,7 +196,7 @@ void hgm_suspects_add(struct hgm_region *r, uint64_t page, uint64_t pages, uint6
 		.pages = pages,
 		.seen_ns = atomic_load_explicit(&all->seen_ns, memory_order_relaxed),
 		.read_ns = read_ns,
-		.until_ns = hgm_now_ns() + WAIT_NS,
+		.until_ns = NOT_BEGUN,
 	};
 	struct hgm_suspect old;
 	unsigned int count;
@@ -276,13 +277,18 @@ static bool is_changing(const struct hgm_region *r)
 	return false;
 }
 
-/* Let all ranges wait until @until_ns at least. */
-static void put_off(struct hgm_suspects *all, uint64_t until_ns)
+/*
+ * The kernel says that nothing changes as soon as the thread runs again, and that is before it drops
+ * pages: wait for WAIT_NS from the first time that it says so, however late this thread asks.
+ */
+static void wait_from(struct hgm_suspects *all, bool changing, uint64_t now_ns)
 {
 	pthread_mutex_lock(&all->lock);
 	for (unsigned int i = 0; i < atomic_load_explicit(&all->count, memory_order_relaxed); i++)
-		if (all->range[i].until_ns < until_ns)
-			all->range[i].until_ns = until_ns;
+		if (changing)
+			all->range[i].until_ns = NOT_BEGUN;
+		else if (all->range[i].until_ns == NOT_BEGUN)
+			all->range[i].until_ns = now_ns + WAIT_NS;
 	pthread_mutex_unlock(&all->lock);
 }
 
@@ -292,12 +298,11 @@ bool hgm_suspects_age(struct hgm_region *r)
 	struct hgm_suspect s;
 
 	while (atomic_load_explicit(&all->count, memory_order_acquire)) {
-		if (is_changing(r)) {
-			/* The thread is about to drop pages when the kernel says no longer so. */
-			put_off(all, hgm_now_ns() + WAIT_NS);
-			break;
-		}
-		if (!take_old(all, hgm_now_ns(), &s))
+		bool changing = is_changing(r);
+		uint64_t now_ns = hgm_now_ns();
+
+		wait_from(all, changing, now_ns);
+		if (changing || !take_old(all, now_ns, &s))
 			break;
 		decide(r, &s);
 	}

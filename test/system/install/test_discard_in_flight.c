@@ -16,6 +16,9 @@
 #include <linux/userfaultfd.h>
 #include <stdlib.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
 
 #define WAIT_MS SMALLER(50000, 100000)
 #define LENGTH	(4 * MIB)
@@ -738,7 +741,15 @@ static void dropped_late(void **state)
 static struct {
 	_Atomic bool changing; /* what the kernel says of the address space */
 	_Atomic int told_no;   /* how often it said no */
+	_Atomic bool dropped;
 } changes;
+
+/*
+ * A thread gets no CPU for longer than it waits for a drop, and is told no. From then on its time
+ * stands still until the pages are dropped.
+ */
+#define STARVED_US 300000
+static _Thread_local struct timespec told_at;
 
 static int say_whether_changing(int fd, void *addr, uint64_t len, uint64_t mode, int64_t *done)
 {
@@ -746,8 +757,21 @@ static int say_whether_changing(int fd, void *addr, uint64_t len, uint64_t mode,
 		return kernel->uffd_zeropage(fd, addr, len, mode, done);
 	if (atomic_load(&changes.changing))
 		return -EAGAIN;
+	if (!told_at.tv_sec) {
+		nap_us(STARVED_US);
+		clock_gettime(CLOCK_MONOTONIC, &told_at);
+	}
 	atomic_fetch_add(&changes.told_no, 1);
 	return -EINVAL;
+}
+
+/* Replaces the function of the C library. */
+int clock_gettime(clockid_t id, struct timespec *ts)
+{
+	if (id != CLOCK_MONOTONIC || !told_at.tv_sec || atomic_load(&changes.dropped))
+		return (int)syscall(SYS_clock_gettime, id, ts);
+	*ts = told_at;
+	return 0;
 }
 
 static bool was_told_no(void *arg)
@@ -774,6 +798,7 @@ static void dropped_after_the_kernel_has_said_so(void **state)
 	hgm_sys = &sys;
 	atomic_store(&changes.changing, true);
 	atomic_store(&changes.told_no, 0);
+	atomic_store(&changes.dropped, false);
 	provider = provider_make(PROVIDER_MEMORY, &contents, LENGTH);
 	h = engine(1);
 	ram_make(&ram, h, BACKING_FD_LAZY, LENGTH, provider_source(provider), HGM_REGION_NO_FILL);
@@ -784,6 +809,7 @@ static void dropped_after_the_kernel_has_said_so(void **state)
 	atomic_store(&changes.changing, false);
 	assert_true(eventually(was_told_no, NULL, WAIT_MS));
 	discard_by(WAY_PUNCH, &ram, MIB, 4 * PAGE);
+	atomic_store(&changes.dropped, true);
 	assert_zeroes(ram.addr + MIB, 4 * PAGE, "dropped after the kernel has said so");
 	assert_pages(&contents, 0, 10, ram.addr);
 	ram_end(&ram);
