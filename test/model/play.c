@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "continued.h"
 #include "play.h"
 
 #include <fcntl.h>
@@ -204,18 +205,9 @@ static void *toucher(void *arg)
 	return NULL;
 }
 
-static volatile sig_atomic_t continued;
-
-static void on_continue(int sig)
-{
-	(void)sig;
-	continued++;
-}
-
 void touch_start(struct toucher *t, uint64_t offset, bool write)
 {
-	signal(SIGCONT, on_continue); /* it prefers the main thread, which is this one */
-	*t = (struct toucher){ .offset = offset, .write = write, .continued = continued };
+	*t = (struct toucher){ .offset = offset, .write = write, .continued = continued() };
 	assert_int_equal(pthread_create(&t->thread, NULL, toucher, t), 0);
 }
 
@@ -232,10 +224,7 @@ void touch_end(struct toucher *t)
 bool touch_waits(struct toucher *t)
 {
 	usleep(WHILE_US);
-	if (!atomic_load(&t->back))
-		return true;
-	usleep(1000); /* a signal is delivered at the latest here */
-	return continued != t->continued;
+	return !atomic_load(&t->back) || continued() != t->continued;
 }
 
 char touch_silently(uint64_t offset, bool write)

@@ -124,16 +124,13 @@ struct toucher {
 	uint64_t offset;
 	bool write;
 	_Atomic int back; /* the access is complete */
-	int continued;	  /* how often this process had been, at the start */
+	int continued;	  /* continued() at the start */
 	char value;
 };
 
 void touch_start(struct toucher *t, uint64_t offset, bool write);
 void touch_end(struct toucher *t); /* the access must complete soon */
-/*
- * True if the access is not complete after a while, or if this process was stopped meanwhile: a
- * signal ends the wait in the kernel, and the thread accesses the memory again.
- */
+/* True if the access is not complete after a while, or if this process was stopped meanwhile. */
 bool touch_waits(struct toucher *t);
 /* Touch a byte, which must not cause a message. Returns the byte. */
 char touch_silently(uint64_t offset, bool write);

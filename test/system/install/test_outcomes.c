@@ -4,6 +4,7 @@
  * touch the memory. All bytes are right, no thread hangs, each outcome is counted, and pages that
  * are given up are reported.
  */
+#include "continued.h"
 #include "harness.h"
 #include "kernel/sys.h"
 
@@ -289,6 +290,7 @@ static void exist_on_anon(void **state)
 {
 	struct provider *provider = provider_make(PROVIDER_NOW, &contents, LENGTH);
 	struct hgm *h = engine(1);
+	int before = continued();
 	struct waiter waiter;
 	struct ram ram;
 
@@ -309,11 +311,11 @@ static void exist_on_anon(void **state)
 		assert_true(eventually(is_told, h, 5000));
 		assert_int_equal(progress_of(h).last_error, -EEXIST);
 		assert_int_equal(hgm_wait(h, 100), -ETIMEDOUT);
-		assert_int_equal(waiter.signal, -1);
+		assert_true(waiter.signal == -1 || continued() != before);
 		assert_int_equal(info_of(ram.region).present_bytes, 0);
 		ram_end(&ram);
 		waiter_join(&waiter);
-		assert_int_equal(waiter.signal, SIGSEGV);
+		assert_true(waiter.signal == SIGSEGV || continued() != before);
 	}
 	hgm_destroy(h);
 	provider_free(provider);
