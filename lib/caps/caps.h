@@ -10,6 +10,7 @@
  *	caps_rwp.c	protection against all access: what has been accessed
  *	caps_huge.c	huge pages: pools, collapse, PAGEMAP_SCAN
  *	caps_hgm.c	high-granularity mapping: tests that need no huge page
+ *	caps_hgm_feature.c the same, by feature bit 13
  *	caps_hgm_proof.c high-granularity mapping: the test on a huge page
  *	caps_denied.c	the reason why a userfaultfd is refused
  */
@@ -165,6 +166,16 @@ static inline const char *hgm_form(const struct hgm_probe *p)
  * the proof, but enough to know that enabling the bit has no other effect.
  */
 bool hgm_probe_bit13_is_hgm(void);
+
+/* Does the kernel know MADV_SPLIT, and does feature bit 13 make a difference? Each answers @p. */
+void hgm_probe_advice_stage(struct hgm_probe *p);
+void hgm_probe_feature_stage(struct hgm_probe *p);
+
+/*
+ * Where MADV_SPLIT is unknown: is it the RFC v2? If that says no, the answer remains that of the
+ * advice.
+ */
+bool hgm_probe_asked_by_feature(struct hgm_probe *p);
 
 /* Run the stages of this that take no huge page. If false, the answer has been given. */
 bool hgm_probe_hgm_stages(struct hgm_probe *p, enum hgm_memory memory);

@@ -6,7 +6,8 @@
  *	snapshot_create.c	its creation: options, regions, pool, and write-protection
  *	snapshot_wp.c		what it does as the wp owner of its regions
  *	snapshot_pool.c		old contents, copied before a page is written to
- *	snapshot_sweep.c	its thread, which gives all pages to the sink
+ *	snapshot_thread.c	its thread
+ *	snapshot_sweep.c	how the thread gives all pages to the sink
  *	snapshot_ahead.c	pages that have not arrived, read from their sources ahead of that
  *	snapshot_sink.c		where the bytes go, and how fast
  */
@@ -144,6 +145,24 @@ int hgm_sink_begin(struct hgm_snapshot *s);
 int hgm_sink_finish(struct hgm_snapshot *s);
 
 void *hgm_snapshot_thread(void *arg);
+
+/* At most so many pages are copied at a time; fewer where a page is the unit of protection. */
+#define HGM_SWEEP_PAGES HGM_LEAF_PAGES
+
+/* The snapshot's thread only, as the functions below. */
+struct hgm_sweep {
+	struct hgm_snapshot *s;
+	char *buf; /* HGM_SWEEP_PAGES */
+};
+
+/* Give the contents of a block at the instant to the sink. */
+void hgm_sweep_block(struct hgm_sweep *sw, struct hgm_part *part, uint64_t block);
+
+/* Give what was copied before writes to the sink, or put it into the index until its turn. */
+void hgm_snapshot_drain(struct hgm_snapshot *s);
+
+/* Fail if the region is being destroyed: that thread waits for this one. */
+void hgm_snapshot_check_alive(const struct hgm_part *part);
 
 void hgm_snapshot_free(struct hgm_snapshot *s);
 

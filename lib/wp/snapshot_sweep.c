@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The thread of a snapshot. First it maps again what the instant has unmapped. Then it sweeps over
- * all pages and gives their contents at the instant to the sink.
+ * The sweep of a snapshot over all pages, which gives their contents at the instant to the sink.
  *
  * Exactly one thread copies a page whose wp bit is set: the one that sets the page's bit in
  * part->saving. It copies the contents first, then clears the wp bit, then unprotects the page,
@@ -9,9 +8,6 @@
  * another one only has to try again.
  */
 #include <errno.h>
-#include <pthread.h>
-#include <sched.h>
-#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
@@ -21,15 +17,8 @@
 #include "util/bits.h"
 #include "util/clock.h"
 
-#define CHUNK_PAGES HGM_LEAF_PAGES /* at most; less where a page is the unit of protection */
 #define NAP_NS	    1000000
 #define TINY_NAP_NS 20000
-#define LONG_NAP_NS 20000000
-
-struct sweep {
-	struct hgm_snapshot *s;
-	char *buf; /* CHUNK_PAGES */
-};
 
 static void nap(uint64_t ns)
 {
@@ -41,15 +30,13 @@ static bool failed(const struct hgm_snapshot *s)
 	return hgm_snapshot_failed(s);
 }
 
-/* A thread that destroys a region waits for us. */
-static void check_alive(const struct hgm_part *part)
+void hgm_snapshot_check_alive(const struct hgm_part *part)
 {
 	if (atomic_load_explicit(&part->r->dying, memory_order_acquire))
 		hgm_snapshot_fail(part->s, -ECANCELED);
 }
 
-/* Give what was copied before writes to the sink, or put it into the index until its turn. */
-static void drain(struct hgm_snapshot *s)
+void hgm_snapshot_drain(struct hgm_snapshot *s)
 {
 	struct hgm_pool *p = &s->pool;
 	uint32_t at = hgm_pool_take_ready(p);
@@ -63,7 +50,7 @@ static void drain(struct hgm_snapshot *s)
 			hgm_pool_index(p, slot);
 			continue;
 		}
-		check_alive(part);
+		hgm_snapshot_check_alive(part);
 		if (!failed(s))
 			hgm_snapshot_fail(s, hgm_sink_pages(s, part, p->slot[slot].page, 1,
 							    hgm_pool_page(p, slot)));
@@ -80,7 +67,7 @@ static void keep_rate(struct hgm_snapshot *s)
 		if (now >= s->rate_due_ns)
 			return;
 		nap(s->rate_due_ns - now < NAP_NS ? s->rate_due_ns - now : NAP_NS);
-		drain(s);
+		hgm_snapshot_drain(s);
 	}
 }
 
@@ -146,7 +133,7 @@ static uint64_t copy_word(struct hgm_part *part, uint64_t word, char *to)
  * Copy a whole unit of protection. A thread that copies parts of it for a writer either completes
  * that, or gives the parts back because the pool is full.
  */
-static void copy_unit(struct sweep *sw, struct hgm_part *part, uint64_t page, uint64_t pages,
+static void copy_unit(struct hgm_sweep *sw, struct hgm_part *part, uint64_t page, uint64_t pages,
 		      uint64_t *mine)
 {
 	do {
@@ -172,10 +159,10 @@ static void read_absent(struct hgm_snapshot *s, struct hgm_part *part, uint64_t 
 		return;
 	w = hgm_ahead_first(s);
 	while (!hgm_ahead_done(s, w) && !failed(s)) {
-		check_alive(part);
+		hgm_snapshot_check_alive(part);
 		hgm_ahead_wait(s);
 		hgm_ahead_ask(s);
-		drain(s);
+		hgm_snapshot_drain(s);
 	}
 	/* Requests end without an answer only if their region is being destroyed. */
 	if (atomic_load_explicit(&w->through.open, memory_order_acquire))
@@ -209,7 +196,7 @@ static void take_from_pool(struct hgm_snapshot *s, struct hgm_part *part, uint64
 		if (slot < 0) {
 			/* Given back because the pool is full, or still being copied. */
 			others &= ~copy_word(part, word, to);
-			drain(s);
+			hgm_snapshot_drain(s);
 			continue;
 		}
 		memcpy(to + (bit << HGM_PAGE_SHIFT), hgm_pool_page(&s->pool, (uint32_t)slot),
@@ -240,23 +227,23 @@ static void put_word(struct hgm_snapshot *s, struct hgm_part *part, uint64_t wor
 	if (s->pool.index)
 		take_from_pool(s, part, word, others, buf);
 	write_out(s, part, word, s->pool.index ? mask : mask & ~others, buf);
-	drain(s);
+	hgm_snapshot_drain(s);
 }
 
 /* Copy pages that were given back, because the pool was full, after the sweep had passed them. */
-static void sweep_rest(struct sweep *sw, struct hgm_part *part, uint64_t page, uint64_t end)
+static void sweep_rest(struct hgm_sweep *sw, struct hgm_part *part, uint64_t page, uint64_t end)
 {
 	struct hgm_snapshot *s = sw->s;
 
 	while (!failed(s) && hgm_wp_any(part->r, page, end - page)) {
 		for (uint64_t w = page / 64; w * 64 < end && !failed(s); w++)
 			write_out(s, part, w, copy_word(part, w, sw->buf), sw->buf);
-		drain(s);
+		hgm_snapshot_drain(s);
 	}
 }
 
 /* The unit of protection is a page. */
-static void sweep_pages(struct sweep *sw, struct hgm_part *part, uint64_t page, uint64_t end)
+static void sweep_pages(struct hgm_sweep *sw, struct hgm_part *part, uint64_t page, uint64_t end)
 {
 	struct hgm_snapshot *s = sw->s;
 
@@ -271,14 +258,14 @@ static void sweep_pages(struct sweep *sw, struct hgm_part *part, uint64_t page, 
  * The unit of protection is a block. 2 MiB are copied as a whole before anything is given to the
  * sink. Larger blocks are copied piece by piece as they are given to it.
  */
-static void sweep_unit(struct sweep *sw, struct hgm_part *part, uint64_t page, uint64_t end)
+static void sweep_unit(struct hgm_sweep *sw, struct hgm_part *part, uint64_t page, uint64_t end)
 {
 	struct hgm_snapshot *s = sw->s;
-	bool whole = end - page <= CHUNK_PAGES;
+	bool whole = end - page <= HGM_SWEEP_PAGES;
 
-	for (uint64_t at = page; at < end && !failed(s); at += CHUNK_PAGES) {
-		uint64_t pages = end - at < CHUNK_PAGES ? end - at : CHUNK_PAGES;
-		uint64_t mine[CHUNK_PAGES / 64] = { 0 };
+	for (uint64_t at = page; at < end && !failed(s); at += HGM_SWEEP_PAGES) {
+		uint64_t pages = end - at < HGM_SWEEP_PAGES ? end - at : HGM_SWEEP_PAGES;
+		uint64_t mine[HGM_SWEEP_PAGES / 64] = { 0 };
 
 		if (whole)
 			copy_unit(sw, part, at, pages, mine);
@@ -299,13 +286,13 @@ static void sweep_unit(struct sweep *sw, struct hgm_part *part, uint64_t page, u
 		release(part->r, page, end - page);
 }
 
-static void sweep_block(struct sweep *sw, struct hgm_part *part, uint64_t block)
+void hgm_sweep_block(struct hgm_sweep *sw, struct hgm_part *part, uint64_t block)
 {
 	struct hgm_region *r = part->r;
 	uint64_t first = block * (r->block_bytes >> HGM_PAGE_SHIFT);
 	uint64_t end = first + (r->block_bytes >> HGM_PAGE_SHIFT);
 
-	check_alive(part);
+	hgm_snapshot_check_alive(part);
 	end = end < hgm_region_pages(r) ? end : hgm_region_pages(r);
 	if (r->wp_bytes > HGM_PAGE_BYTES)
 		sweep_unit(sw, part, first, end);
@@ -313,91 +300,4 @@ static void sweep_block(struct sweep *sw, struct hgm_part *part, uint64_t block)
 		sweep_pages(sw, part, first, end);
 	if (!failed(sw->s))
 		hgm_wp_release_block(r, block);
-}
-
-/*
- * Protecting huge mappings has unmapped them: each access, even a read, would fault. The fault
- * threads serve accesses meanwhile.
- */
-static void map_again(struct hgm_snapshot *s, struct hgm_part *part)
-{
-	struct hgm_region *r = part->r;
-
-	for (uint64_t block = 0; block < r->blocks && !failed(s); block++) {
-		check_alive(part);
-		hgm_wp_map_again(r, block);
-		drain(s);
-	}
-}
-
-static void run(struct hgm_snapshot *s)
-{
-	struct sweep sw = { .s = s,
-			    .buf = aligned_alloc(HGM_PAGE_BYTES, CHUNK_PAGES << HGM_PAGE_SHIFT) };
-
-	hgm_snapshot_fail(s, sw.buf ? hgm_sink_begin(s) : -ENOMEM);
-	hgm_snapshot_fail(s, hgm_ahead_begin(s));
-	for (uint32_t i = 0; i < s->parts && !failed(s); i++)
-		map_again(s, &s->part[i]);
-	for (uint32_t i = 0; i < s->parts && !failed(s); i++)
-		for (uint64_t block = 0; block < s->part[i].r->blocks && !failed(s); block++)
-			sweep_block(&sw, &s->part[i], block);
-	/* Threads that copy are in read-side sections. */
-	hgm_rcu_synchronize();
-	drain(s);
-	free(sw.buf);
-}
-
-static void wait_for_begin(struct hgm_snapshot *s)
-{
-	bool gone = false;
-
-	pthread_mutex_lock(&s->lock);
-	while (s->state == HGM_SNAPSHOT_PREPARED && !failed(s) && !gone) {
-		for (uint32_t i = 0; i < s->parts; i++)
-			gone |= atomic_load_explicit(&s->part[i].r->dying, memory_order_acquire);
-		if (!gone)
-			hgm_cond_wait(&s->cond, &s->lock, hgm_now_ns() + LONG_NAP_NS);
-	}
-	/* Locked: hgm_snapshot_begin() must know whether this thread has ended. */
-	if (gone)
-		hgm_snapshot_fail(s, -ECANCELED);
-	pthread_mutex_unlock(&s->lock);
-}
-
-void *hgm_snapshot_thread(void *arg)
-{
-	struct hgm_snapshot *s = arg;
-	int rc;
-
-	hgm_events_reader_begins();
-	/* This thread must not preempt the thread that begins the snapshot and wakes it. */
-	pthread_setschedparam(pthread_self(), SCHED_BATCH, &(struct sched_param){ 0 });
-	wait_for_begin(s);
-	if (!failed(s))
-		run(s);
-	for (uint32_t i = 0; i < s->parts; i++)
-		hgm_wp_end(s->part[i].r);
-	drain(s);
-	if (failed(s))
-		hgm_ahead_give_up(s);
-	hgm_ahead_end(s);
-	for (uint32_t i = 0; i < s->parts; i++)
-		hgm_region_unpin(s->part[i].r);
-	if (!failed(s)) {
-		rc = hgm_sink_finish(s);
-		hgm_snapshot_fail(s, rc);
-	}
-	if (s->unowned) {
-		pthread_mutex_lock(&s->lock); /* hgm_snapshot_begin() may still have it */
-		pthread_mutex_unlock(&s->lock);
-		pthread_detach(pthread_self());
-		hgm_snapshot_free(s);
-		return NULL;
-	}
-	pthread_mutex_lock(&s->lock);
-	s->state = HGM_SNAPSHOT_ENDED;
-	pthread_cond_broadcast(&s->cond);
-	pthread_mutex_unlock(&s->lock);
-	return NULL;
 }
