@@ -278,8 +278,8 @@ static bool is_changing(const struct hgm_region *r)
 }
 
 /*
- * The kernel says that nothing changes as soon as the thread runs again, and that is before it drops
- * pages: wait for WAIT_NS from the first time that it says so, however late this thread asks.
+ * The kernel says that nothing changes as soon as the thread runs again, and that is before it
+ * drops pages: wait for WAIT_NS from the first time that it says so, however late this thread asks.
  */
 static void wait_from(struct hgm_suspects *all, bool changing, uint64_t now_ns)
 {

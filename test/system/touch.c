@@ -170,7 +170,7 @@ void touchers_join(struct touchers *t)
 	for (unsigned int i = 0; i < t->count; i++) {
 		uint64_t before = UINT64_MAX, now;
 
-		/* How long a pass takes depends on the machine: a thread that goes on is in time. */
+		/* A pass takes longer on a slow machine. A thread that goes on is in time. */
 		while (!join_in_time(t->each[i].thread)) {
 			now = atomic_load(&t->each[i].touched);
 			if (now == before)
