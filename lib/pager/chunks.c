@@ -2,7 +2,7 @@
 /*
  * Which pages a worker fetches next.
  */
-#include "feed.h"
+#include "fill_source.h"
 #include "fill.h"
 #include "fill_control.h"
 #include "region/hgm.h"
@@ -92,7 +92,7 @@ static bool take_sequential(struct hgm_region *r, uint64_t chunk_bytes, struct h
 }
 
 /* Regions take turns. *soonest is lowered to the time when paused fill of one continues. */
-static bool take_from(struct hgm_feed *f, struct hgm_chunk *c, uint64_t *soonest)
+static bool take_from(struct hgm_fill_source *f, struct hgm_chunk *c, uint64_t *soonest)
 {
 	uint64_t chunk_bytes = hgm_fill_window_chunk(&f->window);
 	const struct hgm_region *first_pausing = NULL;
@@ -118,20 +118,20 @@ static bool take_from(struct hgm_feed *f, struct hgm_chunk *c, uint64_t *soonest
 			f->ring = r;
 			continue;
 		}
-		hgm_feed_remove(r);
+		hgm_fill_source_remove(r);
 	}
 	return false;
 }
 
 bool hgm_chunk_take_fill(struct hgm_work *w, struct hgm_chunk *c, uint64_t *soonest)
 {
-	struct hgm_feed *f;
+	struct hgm_fill_source *f;
 
 	w->pass++;
-	while ((f = hgm_feed_next(w, soonest))) {
+	while ((f = hgm_fill_source_next(w, soonest))) {
 		if (take_from(f, c, soonest))
 			return true;
-		hgm_feed_pass_over(w, f);
+		hgm_fill_source_pass_over(w, f);
 	}
 	c->r = NULL;
 	return false;

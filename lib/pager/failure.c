@@ -15,8 +15,8 @@
 #include "work.h"
 
 #define RETRY_MAX_US 50000 /* between tries: a request asks again this soon after an outage */
-#define CROWD	     64	   /* if more requests than this fail, fewer ask at a time */
-#define CROWD_US     1000  /* each failing request lengthens the spread of delays by this */
+#define MANY_FAILING 64	   /* if more requests than this fail, fewer ask at a time */
+#define SPREAD_US    1000  /* each failing request lengthens the spread of delays by this */
 #define OUTAGE_ROUND 4	   /* this many failures in a row mean that the source is away */
 
 /* Transient errors concern the path to the contents, and not the contents. */
@@ -72,14 +72,14 @@ static uint64_t backoff_us(const struct hgm_request *req)
 	struct hgm *h = req->in.r->h;
 	uint64_t first_us = h->opts.retry_first_us, us = first_us;
 	uint64_t max_us = first_us > RETRY_MAX_US ? first_us : RETRY_MAX_US;
-	uint64_t crowd = atomic_load_explicit(&h->failing_requests, memory_order_relaxed);
+	uint64_t failing = atomic_load_explicit(&h->failing_requests, memory_order_relaxed);
 
 	for (uint32_t i = 1; i < req->attempt && us < max_us; i++)
 		us *= 2;
 	us = us < max_us ? us : max_us;
-	if (crowd > CROWD)
+	if (failing > MANY_FAILING)
 		us += req->answered_ns / 1000 * (uint64_t)(req - h->requests->slot + 1) %
-		      (crowd * CROWD_US);
+		      (failing * SPREAD_US);
 	return us;
 }
 

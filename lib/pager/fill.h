@@ -14,7 +14,7 @@
 #include "fill_control.h"
 #include "readahead.h"
 
-struct hgm_feed;
+struct hgm_fill_source;
 struct hgm_region;
 
 struct hgm_prefetch {
@@ -47,8 +47,8 @@ struct hgm_fill {
 	struct hgm_fill_near near;
 	struct hgm_prefetch *prefetch;
 	unsigned int prefetch_first;
-	struct hgm_region *link; /* the feed's ring; NULL: not in it */
-	struct hgm_feed *feed;
+	struct hgm_region *link; /* the ring of its fill source; NULL: not in it */
+	struct hgm_fill_source *source;
 
 	_Atomic uint64_t *block_urgent; /* bitmap: a thread waits for the whole block */
 	struct hgm_readahead readahead; /* faults on pages that are not present */

@@ -6,7 +6,7 @@
  */
 #include <errno.h>
 
-#include "feed.h"
+#include "fill_source.h"
 #include "fill.h"
 #include "install/resolve.h"
 #include "region/hgm.h"
@@ -39,7 +39,7 @@ static void add_prefetch(struct hgm_work *w, struct hgm_region *r, uint64_t page
 	r->fill->prefetch[at] = (struct hgm_prefetch){ page, pages, tries };
 	atomic_store_explicit(&r->event_due, true, memory_order_seq_cst);
 	atomic_store_explicit(&r->prefetch_count, count + 1, memory_order_seq_cst);
-	hgm_feed_add(w, r);
+	hgm_fill_source_add(w, r);
 	hgm_work_wake_one(w);
 }
 
@@ -91,7 +91,7 @@ static void note_failed(struct hgm_work *w, struct hgm_region *r, uint64_t page,
 	}
 	r->fill->low = page < r->fill->low ? page : r->fill->low;
 	r->fill->high = page + pages > r->fill->high ? page + pages : r->fill->high;
-	hgm_feed_add(w, r);
+	hgm_fill_source_add(w, r);
 }
 
 void hgm_work_let_go(struct hgm_region *r, uint64_t page, uint64_t pages)
@@ -221,7 +221,7 @@ bool hgm_work_fill_again(struct hgm_region *r, uint64_t *soonest)
 void hgm_work_source_well(struct hgm *h, const struct hgm_source *src, unsigned int recoveries)
 {
 	struct hgm_work *w = h->work;
-	const struct hgm_feed *f;
+	const struct hgm_fill_source *f;
 	struct hgm_region *r;
 
 	pthread_mutex_lock(&w->lock);
@@ -229,7 +229,7 @@ void hgm_work_source_well(struct hgm *h, const struct hgm_source *src, unsigned 
 		if (req->in.r->source == src && req->step == HGM_STEP_ASK &&
 		    (req->transient || req->recoveries == recoveries))
 			req->due_ns = 0;
-	f = hgm_feed_find(w, src);
+	f = hgm_fill_source_find(w, src);
 	r = f ? f->ring : NULL;
 	do {
 		if (r && r->fill->pause_us)

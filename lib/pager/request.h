@@ -65,7 +65,7 @@ struct hgm_request {
 	uint64_t answered_ns;
 	uint64_t failed_ns;	 /* time of the first failure that attempt counts */
 	unsigned int recoveries; /* of the source, at that time */
-	/* For an unanswered fill request (feed.c). Protected by the work queue's lock. */
+	/* For an unanswered fill request (fill_source.c). Protected by the work queue's lock. */
 	bool filling;
 	bool overdue;
 	uint64_t asked_bytes;

@@ -5,7 +5,7 @@
  */
 #include <errno.h>
 
-#include "feed.h"
+#include "fill_source.h"
 #include "fill.h"
 #include "fill_control.h"
 #include "install/discard.h"
@@ -73,7 +73,7 @@ static bool ask(struct hgm_request *req, bool may_sleep, uint64_t *now_ns)
 	req->asked_ns = before_ns ? before_ns : hgm_now_ns();
 	HGM_TRACE4(ask, req, io.offset, io.length, io.flags & HGM_IO_DEMAND);
 	if (req->in.demand) {
-		hgm_feed_demand(r->fill->feed, req->asked_ns);
+		hgm_fill_source_demand(r->fill->source, req->asked_ns);
 		hgm_fill_fault(r, req->in.first_page);
 	} else {
 		hgm_work_fill_asked(h, req, io.length);

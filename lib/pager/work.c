@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "feed.h"
+#include "fill_source.h"
 #include "fill.h"
 #include "install/resolve.h"
 #include "region/hgm.h"
@@ -75,7 +75,7 @@ static struct hgm_request *pop_due(struct hgm_work *w, uint64_t now, uint64_t *s
 		struct hgm_request *req = *link;
 
 		if (hgm_work_fill_sleeps(req) &&
-		    !hgm_feed_has_worker(w, req->in.r->fill->feed, now))
+		    !hgm_fill_source_has_worker(w, req->in.r->fill->source, now))
 			continue;
 		if (req->due_ns <= now) {
 			*link = req->next;
@@ -121,7 +121,7 @@ void hgm_work_add_region(struct hgm_region *r)
 	if (r->flags & HGM_REGION_NO_FILL)
 		return;
 	pthread_mutex_lock(&w->lock);
-	hgm_feed_add(w, r);
+	hgm_fill_source_add(w, r);
 	hgm_work_wake_one(w);
 	pthread_mutex_unlock(&w->lock);
 }
@@ -175,7 +175,7 @@ struct hgm_request *hgm_work_remove_region(struct hgm_region *r)
 	unsigned int holds;
 
 	pthread_mutex_lock(&w->lock);
-	hgm_feed_remove(r);
+	hgm_fill_source_remove(r);
 	atomic_store_explicit(&r->prefetch_count, 0, memory_order_relaxed);
 	take_requests(&w->demand, r, &mine);
 	take_requests(&w->retry, r, &mine);
@@ -199,8 +199,8 @@ uint64_t hgm_work_through_room(struct hgm_region *r, uint64_t *chunk)
 	uint64_t room;
 
 	pthread_mutex_lock(&w->lock);
-	*chunk = hgm_fill_window_chunk(&r->fill->feed->window);
-	room = hgm_fill_window_bytes(&r->fill->feed->window);
+	*chunk = hgm_fill_window_chunk(&r->fill->source->window);
+	room = hgm_fill_window_bytes(&r->fill->source->window);
 	room = room > THROUGH_ROOM_MIN ? room : THROUGH_ROOM_MIN;
 	pthread_mutex_unlock(&w->lock);
 	return room;

@@ -9,7 +9,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "feed.h"
+#include "fill_source.h"
 #include "fill_control.h"
 #include "pager.h"
 #include "request.h"
@@ -45,8 +45,8 @@ struct hgm_chunk {
 struct hgm_worker {
 	struct hgm_chunk urgent;
 	struct hgm_chunk fill;
-	struct hgm_feed *at; /* the feed that it works on, or NULL */
-	uint64_t since_ns;   /* when it began to work on that feed */
+	struct hgm_fill_source *at; /* the fill source that it works on, or NULL */
+	uint64_t since_ns;	    /* when it began to work on that fill source */
 	struct hgm_worker *next;
 };
 
@@ -67,10 +67,10 @@ struct hgm_work {
 	unsigned int threads;	     /* number of workers, once all of them run */
 	unsigned int filling;	     /* workers that fill from a source that may sleep */
 	unsigned int computing_most; /* limit of workers at sources that take a CPU, under demand */
-	struct hgm_feed *feeds;
+	struct hgm_fill_source *fill_sources;
 	struct hgm_fill_control fill_control; /* for all regions together */
 	struct hgm_fill_rate fill_rate;	      /* of all regions together */
-	uint64_t pass;			      /* number of a worker's pass through the feeds */
+	uint64_t pass; /* number of a worker's pass through the fill sources */
 };
 
 HGM_WHOLE_LINES(struct hgm_work);
@@ -123,7 +123,7 @@ int hgm_work_urgent(struct hgm_region *r, uint64_t block);
 /* Claimed pages were released. No-lost-waiter: threads that found them claimed fault again. */
 void hgm_work_released(struct hgm_region *r, uint64_t page, uint64_t pages);
 
-/* feed.c: a fill request asks for @bytes; it has ended with @bytes delivered, 0 if it failed. */
+/* fill_source.c: a fill request asks for @bytes; it has ended with @bytes delivered, 0: failed. */
 void hgm_work_fill_asked(struct hgm *h, struct hgm_request *req, uint64_t bytes);
 void hgm_work_fill_done(struct hgm *h, struct hgm_request *req, uint64_t bytes, bool later);
 

@@ -6,13 +6,13 @@
  *	2. requests that the kernel or a source put off, when they are due
  *	3. blocks that a thread waits for (map granularity above a page), chunk by chunk
  *	4. prefetched ranges, then pages near the last fault if the caller wants that order,
- *	   then sequential fill; all within the source's fill window (feed.c) and at the
+ *	   then sequential fill; all within the source's fill window (fill_source.c) and at the
  *	   caller's rate (fill_control.c)
  */
 #include <errno.h>
 #include <stdlib.h>
 
-#include "feed.h"
+#include "fill_source.h"
 #include "fill.h"
 #include "install/discard.h"
 #include "install/resolve.h"
@@ -44,7 +44,7 @@ int hgm_fill_make(struct hgm_region *r)
 	fill->prefetch = calloc(HGM_PREFETCH_MAX, sizeof(fill->prefetch[0]));
 	if (!fill->block_urgent || !fill->prefetch)
 		return -ENOMEM;
-	return hgm_feed_join(r);
+	return hgm_fill_source_join(r);
 }
 
 void hgm_fill_free(struct hgm_region *r)
@@ -53,7 +53,7 @@ void hgm_fill_free(struct hgm_region *r)
 
 	if (!fill)
 		return;
-	hgm_feed_leave(r);
+	hgm_fill_source_leave(r);
 	pthread_mutex_destroy(&fill->retry_lock);
 	free(fill->block_urgent);
 	free(fill->prefetch);
@@ -148,21 +148,21 @@ static bool fetch(struct hgm_chunk *c)
 static bool work_on(struct hgm_work *w, struct hgm_worker *self, struct hgm_chunk *c)
 {
 	struct hgm_region *r = c->r;
-	struct hgm_feed *feed = c->demand ? NULL : r->fill->feed;
+	struct hgm_fill_source *source = c->demand ? NULL : r->fill->source;
 	uint64_t sleeps;
 	bool done, slept;
 
-	if (feed)
-		hgm_feed_enter(w, self, feed);
+	if (source)
+		hgm_fill_source_enter(w, self, source);
 	c->busy = true;
 	pthread_mutex_unlock(&w->lock);
-	sleeps = feed ? hgm_thread_sleeps() : 0;
+	sleeps = source ? hgm_thread_sleeps() : 0;
 	done = fetch(c);
-	slept = feed && hgm_thread_sleeps() != sleeps;
+	slept = source && hgm_thread_sleeps() != sleeps;
 	pthread_mutex_lock(&w->lock);
 	c->busy = false;
-	if (feed)
-		hgm_feed_exit(w, self, slept);
+	if (source)
+		hgm_fill_source_exit(w, self, slept);
 	/* hgm_work_remove_region() takes chunks that wait, but this one may have been busy then. */
 	done |= atomic_load_explicit(&r->dying, memory_order_acquire);
 	if (!done)
@@ -206,16 +206,16 @@ static void *worker_thread(void *arg)
 		bool worked = false;
 
 		if (req) {
-			struct hgm_feed *feed =
-				hgm_work_fill_sleeps(req) ? req->in.r->fill->feed : NULL;
+			struct hgm_fill_source *source =
+				hgm_work_fill_sleeps(req) ? req->in.r->fill->source : NULL;
 
-			if (feed)
-				hgm_feed_enter(w, &self, feed);
+			if (source)
+				hgm_fill_source_enter(w, &self, source);
 			pthread_mutex_unlock(&w->lock);
 			hgm_request_run(req, true, 0);
 			pthread_mutex_lock(&w->lock);
-			if (feed)
-				hgm_feed_exit(w, &self, true);
+			if (source)
+				hgm_fill_source_exit(w, &self, true);
 			continue;
 		}
 		if (self.urgent.r || hgm_chunk_take_urgent(w, &self.urgent))

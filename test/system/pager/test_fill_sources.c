@@ -4,7 +4,7 @@
  * request must delay neither what others deliver, nor the rest of its own deliveries.
  */
 #include "harness.h"
-#include "pager/feed.h"
+#include "pager/fill_source.h"
 #include "pager/fill.h"
 #include "pager/work.h"
 #include "region/hgm.h"
@@ -337,7 +337,7 @@ static void what_is_delivered_counts(void **state)
 	assert_filled(&ram, "one page at a time");
 	assert_true(stats_of(h).source_short > 0);
 	pthread_mutex_lock(&h->work->lock);
-	window = ram.region->fill->feed->window;
+	window = ram.region->fill->source->window;
 	pthread_mutex_unlock(&h->work->lock);
 	assert_true(window.least_ns[0] > 0);
 	for (unsigned int order = 1; order < HGM_FILL_WINDOW_ORDERS; order++)
@@ -361,7 +361,7 @@ static bool takes_a_cpu(struct hgm *h, const struct ram *ram)
 	bool is;
 
 	pthread_mutex_lock(&h->work->lock);
-	is = ram->region->fill->feed->computes;
+	is = ram->region->fill->source->computes;
 	pthread_mutex_unlock(&h->work->lock);
 	return is;
 }

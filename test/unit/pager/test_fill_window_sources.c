@@ -385,7 +385,7 @@ static void a_pause_is_forgotten(void **state)
 		best = rate_between(&s, 2 * SEC, 3 * SEC);
 		for (unsigned int f = 0; f < s.count; f++)
 			s.flight[f].comes_ns += SEC;
-		hgm_fill_window_unused(&s.window); /* as feed.c does when nothing arrives */
+		hgm_fill_window_unused(&s.window); /* as fill_source.c does when nothing arrives */
 		s.wire_free += (double)SEC;
 		for (unsigned int n = 0; n < SERVERS; n++)
 			s.server_free[n] += (double)SEC;

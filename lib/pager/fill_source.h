@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * A feed: the state of one engine's fill from one source. The work queue's lock protects all of it.
+ * A fill source: the state of one engine's fill from one source. The work queue's lock protects all
+ * of it.
  */
-#ifndef HGM_LIB_FEED_H
-#define HGM_LIB_FEED_H
+#ifndef HGM_LIB_FILL_SOURCE_H
+#define HGM_LIB_FILL_SOURCE_H
 
 #include <stdatomic.h>
 #include <stdbool.h>
@@ -18,13 +19,13 @@ struct hgm_work;
 struct hgm_worker;
 
 /* How long fill makes room for demand after a thread last waited. */
-#define HGM_FEED_DEMAND_NS UINT64_C(100000000)
+#define HGM_FILL_DEMAND_NS UINT64_C(100000000)
 
 /* A worker that is in a source for longer is stuck. */
-#define HGM_FEED_STUCK_NS UINT64_C(50000000)
+#define HGM_FILL_STUCK_NS UINT64_C(50000000)
 
-struct hgm_feed {
-	struct hgm_feed *next; /* list of all feeds */
+struct hgm_fill_source {
+	struct hgm_fill_source *next; /* list of all fill sources */
 	struct hgm_source *source;
 	unsigned int users;	 /* regions, and workers that fill from it */
 	struct hgm_region *ring; /* of regions that have pages left to fill */
@@ -43,50 +44,51 @@ struct hgm_feed {
 	unsigned int silences;	    /* how often patience has run out since the last answer */
 };
 
-/* Give a region its feed, as long as the region exists. 0 or -ENOMEM. */
-int hgm_feed_join(struct hgm_region *r);
-void hgm_feed_leave(struct hgm_region *r);
+/* Give a region its fill source, as long as the region exists. 0 or -ENOMEM. */
+int hgm_fill_source_join(struct hgm_region *r);
+void hgm_fill_source_leave(struct hgm_region *r);
 
 /* One user less. Under the lock. */
-void hgm_feed_put(struct hgm_work *w, struct hgm_feed *f);
+void hgm_fill_source_put(struct hgm_work *w, struct hgm_fill_source *f);
 
-/* hgm_feed_add(): the region has pages to fill. hgm_feed_remove(): it has none any more. */
-void hgm_feed_add(struct hgm_work *w, struct hgm_region *r);
-void hgm_feed_remove(struct hgm_region *r);
+/* hgm_fill_source_add(): the region has pages to fill; _remove(): it has none any more. */
+void hgm_fill_source_add(struct hgm_work *w, struct hgm_region *r);
+void hgm_fill_source_remove(struct hgm_region *r);
 
 /*
- * The feed whose turn it is, or NULL. *soonest is lowered to the time when the answer may change
- * without an event.
+ * The fill source whose turn it is, or NULL. *soonest is lowered to the time when the answer may
+ * change without an event.
  */
-struct hgm_feed *hgm_feed_next(struct hgm_work *w, uint64_t *soonest);
+struct hgm_fill_source *hgm_fill_source_next(struct hgm_work *w, uint64_t *soonest);
 
 /* No fill can be taken from it at the moment. It gets no other turn in this pass. */
-void hgm_feed_pass_over(struct hgm_work *w, struct hgm_feed *f);
+void hgm_fill_source_pass_over(struct hgm_work *w, struct hgm_fill_source *f);
 
-/* The feed of a source, or NULL. */
-struct hgm_feed *hgm_feed_find(struct hgm_work *w, const struct hgm_source *src);
+/* The fill source of a source, or NULL. */
+struct hgm_fill_source *hgm_fill_source_find(struct hgm_work *w, const struct hgm_source *src);
 
 /*
  * While threads wait for pages, fill leaves CPUs to them and to the threads that serve them. May
  * one more worker fill from a source that takes a CPU? *soonest is lowered as above.
  */
-bool hgm_feed_leaves_cpus(const struct hgm_work *w, const struct hgm_feed *f, uint64_t now_ns,
-			  uint64_t *soonest);
+bool hgm_fill_leaves_cpus(const struct hgm_work *w, const struct hgm_fill_source *f,
+			  uint64_t now_ns, uint64_t *soonest);
 
-/* May one more worker fill from this feed? */
-bool hgm_feed_has_worker(const struct hgm_work *w, const struct hgm_feed *f, uint64_t now_ns);
+/* May one more worker fill from this fill source? */
+bool hgm_fill_source_has_worker(const struct hgm_work *w, const struct hgm_fill_source *f,
+				uint64_t now_ns);
 
 /* A thread waits for pages that the source is asked for now. Any thread, no lock. */
-static inline void hgm_feed_demand(struct hgm_feed *f, uint64_t now_ns)
+static inline void hgm_fill_source_demand(struct hgm_fill_source *f, uint64_t now_ns)
 {
 	/* Written seldom, because many threads share the cache line. */
 	if (now_ns - atomic_load_explicit(&f->demand_ns, memory_order_relaxed) >
-	    HGM_FEED_DEMAND_NS / 4)
+	    HGM_FILL_DEMAND_NS / 4)
 		atomic_store_explicit(&f->demand_ns, now_ns, memory_order_relaxed);
 }
 
-/* A worker begins to fill from a feed; it has ended. @slept: the worker slept in between. */
-void hgm_feed_enter(struct hgm_work *w, struct hgm_worker *self, struct hgm_feed *f);
-void hgm_feed_exit(struct hgm_work *w, struct hgm_worker *self, bool slept);
+/* A worker begins to fill from a fill source; it has ended. @slept: the worker slept in between. */
+void hgm_fill_source_enter(struct hgm_work *w, struct hgm_worker *self, struct hgm_fill_source *f);
+void hgm_fill_source_exit(struct hgm_work *w, struct hgm_worker *self, bool slept);
 
 #endif

@@ -3,7 +3,7 @@
  * How many workers may fill from a source: one that takes long leaves workers to the others, and
  * one that takes a CPU leaves CPUs to threads that wait for pages.
  */
-#include "feed.h"
+#include "fill_source.h"
 #include "region/hgm.h"
 #include "source/source.h"
 #include "util/clock.h"
@@ -19,15 +19,16 @@
  * has not answered yet and there is only one bad source so far. A slow source is asked seldom,
  * because the delay may have had another cause. Without this, fill would never ask it again.
  */
-static bool may_have_the_last(const struct hgm_work *w, const struct hgm_feed *f, uint64_t now_ns)
+static bool may_have_the_last(const struct hgm_work *w, const struct hgm_fill_source *f,
+			      uint64_t now_ns)
 {
 	unsigned int stuck = 0, bad = 0;
 
-	for (const struct hgm_feed *each = w->feeds; each; each = each->next) {
+	for (const struct hgm_fill_source *each = w->fill_sources; each; each = each->next) {
 		const struct hgm_request *req = each->source->blocking ? each->oldest : NULL;
 
-		bad += req && req->asked_ns + HGM_FEED_STUCK_NS < now_ns;
-		for (; req && req->asked_ns + HGM_FEED_STUCK_NS < now_ns; req = req->fill_next)
+		bad += req && req->asked_ns + HGM_FILL_STUCK_NS < now_ns;
+		for (; req && req->asked_ns + HGM_FILL_STUCK_NS < now_ns; req = req->fill_next)
 			stuck++;
 	}
 	if (stuck < w->filling || w->filling >= w->threads || f->silences)
@@ -38,16 +39,17 @@ static bool may_have_the_last(const struct hgm_work *w, const struct hgm_feed *f
 	       (!f->workers && now_ns > f->answered_ns + SELDOM * f->window.answers_ns);
 }
 
-/* How many workers may be stuck in a feed: all, or half of them if another feed can use them. */
-static unsigned int stuck_most(const struct hgm_work *w, const struct hgm_feed *f)
+/* How many workers may be stuck in a source: all, or half of them if another one can use them. */
+static unsigned int stuck_most(const struct hgm_work *w, const struct hgm_fill_source *f)
 {
-	for (const struct hgm_feed *each = w->feeds; each; each = each->next)
+	for (const struct hgm_fill_source *each = w->fill_sources; each; each = each->next)
 		if (each != f && each->source->blocking && each->ring)
 			return f->window.most > 1 ? f->window.most / 2 : 1;
 	return f->window.most;
 }
 
-bool hgm_feed_has_worker(const struct hgm_work *w, const struct hgm_feed *f, uint64_t now_ns)
+bool hgm_fill_source_has_worker(const struct hgm_work *w, const struct hgm_fill_source *f,
+				uint64_t now_ns)
 {
 	if (!f->source->blocking)
 		return true;
@@ -64,17 +66,17 @@ static uint64_t demand_until(const struct hgm_work *w, uint64_t now_ns)
 {
 	uint64_t until = 0;
 
-	for (const struct hgm_feed *f = w->feeds; f; f = f->next) {
+	for (const struct hgm_fill_source *f = w->fill_sources; f; f = f->next) {
 		uint64_t end = atomic_load_explicit(&f->demand_ns, memory_order_relaxed);
 
-		end += end ? HGM_FEED_DEMAND_NS : 0;
+		end += end ? HGM_FILL_DEMAND_NS : 0;
 		until = end > until ? end : until;
 	}
 	return until > now_ns ? until : 0;
 }
 
-bool hgm_feed_leaves_cpus(const struct hgm_work *w, const struct hgm_feed *f, uint64_t now_ns,
-			  uint64_t *soonest)
+bool hgm_fill_leaves_cpus(const struct hgm_work *w, const struct hgm_fill_source *f,
+			  uint64_t now_ns, uint64_t *soonest)
 {
 	uint64_t until = f->computes ? demand_until(w, now_ns) : 0;
 	unsigned int computing = 0;
@@ -95,7 +97,7 @@ bool hgm_feed_leaves_cpus(const struct hgm_work *w, const struct hgm_feed *f, ui
 	return false;
 }
 
-void hgm_feed_enter(struct hgm_work *w, struct hgm_worker *self, struct hgm_feed *f)
+void hgm_fill_source_enter(struct hgm_work *w, struct hgm_worker *self, struct hgm_fill_source *f)
 {
 	self->at = f;
 	self->since_ns = hgm_now_ns();
@@ -104,10 +106,10 @@ void hgm_feed_enter(struct hgm_work *w, struct hgm_worker *self, struct hgm_feed
 	w->filling += f->source->blocking;
 }
 
-void hgm_feed_exit(struct hgm_work *w, struct hgm_worker *self, bool slept)
+void hgm_fill_source_exit(struct hgm_work *w, struct hgm_worker *self, bool slept)
 {
 	uint64_t now_ns = hgm_now_ns();
-	struct hgm_feed *f = self->at;
+	struct hgm_fill_source *f = self->at;
 
 	self->at = NULL;
 	f->workers -= f->source->blocking;
@@ -115,5 +117,5 @@ void hgm_feed_exit(struct hgm_work *w, struct hgm_worker *self, bool slept)
 	/* A source that answers later takes no CPU of the worker's. */
 	f->computes = !slept && (f->source->blocking || f->window.immediate);
 	f->spent_ns += now_ns > self->since_ns ? now_ns - self->since_ns : 0;
-	hgm_feed_put(w, f);
+	hgm_fill_source_put(w, f);
 }

@@ -9,7 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "pager/feed.h"
+#include "pager/fill_source.h"
 #include "pager/fill.h"
 #include "pager/fill_control.h"
 #include "pager/request.h"
@@ -54,35 +54,35 @@ static struct scene *make(uint64_t window_bytes, uint32_t workers)
 }
 
 /* A region with a source of its own, and something left to fill. */
-static struct hgm_feed *add(struct scene *s, unsigned int i, bool blocking)
+static struct hgm_fill_source *add(struct scene *s, unsigned int i, bool blocking)
 {
 	s->source[i].blocking = blocking;
 	s->region[i].h = s->h;
 	s->region[i].source = &s->source[i];
-	assert_int_equal(hgm_feed_join(&s->region[i]), 0);
-	hgm_feed_add(s->h->work, &s->region[i]);
-	return s->fill[i].feed;
+	assert_int_equal(hgm_fill_source_join(&s->region[i]), 0);
+	hgm_fill_source_add(s->h->work, &s->region[i]);
+	return s->fill[i].source;
 }
 
 static void end(struct scene *s)
 {
 	for (unsigned int i = 0; i < SOURCES; i++) {
-		if (!s->fill[i].feed)
+		if (!s->fill[i].source)
 			continue;
-		hgm_feed_remove(&s->region[i]);
-		hgm_feed_leave(&s->region[i]);
+		hgm_fill_source_remove(&s->region[i]);
+		hgm_fill_source_leave(&s->region[i]);
 	}
-	assert_null(s->h->work->feeds);
+	assert_null(s->h->work->fill_sources);
 	hgm_work_destroy(s->h);
 	free(s->h);
 	free(s);
 }
 
-static struct hgm_feed *next(struct scene *s)
+static struct hgm_fill_source *next(struct scene *s)
 {
 	uint64_t soonest = UINT64_MAX;
 
-	return hgm_feed_next(s->h->work, &soonest);
+	return hgm_fill_source_next(s->h->work, &soonest);
 }
 
 static struct hgm_request *ask(struct scene *s, unsigned int i, uint64_t asked_ns)
@@ -92,7 +92,7 @@ static struct hgm_request *ask(struct scene *s, unsigned int i, uint64_t asked_n
 	assert_true(s->asked <= REQUESTS);
 	req->in.r = &s->region[i];
 	req->asked_ns = asked_ns;
-	hgm_work_fill_asked(s->h, req, hgm_fill_window_chunk(&s->fill[i].feed->window));
+	hgm_work_fill_asked(s->h, req, hgm_fill_window_chunk(&s->fill[i].source->window));
 	return req;
 }
 
@@ -107,7 +107,7 @@ static unsigned int ask_all(struct scene *s, unsigned int i, uint64_t asked_ns)
 {
 	unsigned int count = 0;
 
-	while (next(s) == s->fill[i].feed) {
+	while (next(s) == s->fill[i].source) {
 		ask(s, i, asked_ns);
 		count++;
 	}
@@ -115,7 +115,7 @@ static unsigned int ask_all(struct scene *s, unsigned int i, uint64_t asked_ns)
 }
 
 /* All that is unanswered was asked long ago. */
-static void let_time_pass(struct hgm_feed *f)
+static void let_time_pass(struct hgm_fill_source *f)
 {
 	for (struct hgm_request *req = f->oldest; req; req = req->fill_next)
 		req->asked_ns -= LONG_AGO;
@@ -124,7 +124,7 @@ static void let_time_pass(struct hgm_feed *f)
 /* 10 Gbit/s, 100 us: each time that the fill window is full, the oldest is answered. */
 static uint64_t good_answers(struct scene *s, uint64_t now, unsigned int count)
 {
-	struct hgm_feed *f = s->fill[0].feed;
+	struct hgm_fill_source *f = s->fill[0].source;
 
 	while (count--) {
 		while (f->inflight < hgm_fill_window_bytes(&f->window)) {
@@ -140,7 +140,7 @@ static uint64_t good_answers(struct scene *s, uint64_t now, unsigned int count)
 static void failures_leave_no_trace(uint64_t took_ns, bool later)
 {
 	struct scene *s = make(0, 3);
-	struct hgm_feed *f = add(s, 0, false);
+	struct hgm_fill_source *f = add(s, 0, false);
 	uint64_t now = good_answers(s, LONG_AGO, 4000), inflight = f->inflight;
 	struct hgm_fill_window before = f->window;
 
@@ -180,7 +180,7 @@ static void slow_failures(void **state)
 static void failures_from_the_start(void **state)
 {
 	struct scene *s = make(0, 3);
-	struct hgm_feed *f = add(s, 0, false);
+	struct hgm_fill_source *f = add(s, 0, false);
 	struct hgm_fill_window before = f->window;
 
 	(void)state;
@@ -196,7 +196,7 @@ static void failures_from_the_start(void **state)
 static void good_ones_count(void **state)
 {
 	struct scene *s = make(0, 3);
-	struct hgm_feed *f = add(s, 0, false), *sleeps = add(s, 1, true);
+	struct hgm_fill_source *f = add(s, 0, false), *sleeps = add(s, 1, true);
 
 	(void)state;
 	answer(s, ask(s, 0, SEC), SEC + 2 * US, true, false);
@@ -215,7 +215,7 @@ static void good_ones_count(void **state)
 /* Half of what the oldest request asks for; returned is how much that is. */
 static uint64_t answer_half(struct scene *s, uint64_t now_ns)
 {
-	struct hgm_feed *f = s->fill[0].feed;
+	struct hgm_fill_source *f = s->fill[0].source;
 	struct hgm_request *req = f->oldest;
 	uint64_t inflight = f->inflight, bytes = req->asked_bytes / 2;
 
@@ -234,7 +234,7 @@ static uint64_t rate_of(uint64_t bytes, uint64_t ns)
 static void short_answers_count_for_what_they_are(void **state)
 {
 	struct scene *s = make(0, 3);
-	struct hgm_feed *f = add(s, 0, false);
+	struct hgm_fill_source *f = add(s, 0, false);
 	struct hgm_fill_window *w = &f->window;
 	struct hgm_fill_rate *all = &s->h->work->fill_rate;
 	uint64_t now = LONG_AGO, bytes = 0, since_ns;
@@ -275,7 +275,7 @@ static void short_answers_count_for_what_they_are(void **state)
 static void a_fixed_window_stays(void **state)
 {
 	struct scene *s = make(300 * KIB, 3);
-	struct hgm_feed *f = add(s, 0, false);
+	struct hgm_fill_source *f = add(s, 0, false);
 
 	(void)state;
 	for (unsigned int i = 0; i < 400; i++) {
@@ -289,7 +289,7 @@ static void a_fixed_window_stays(void **state)
 static void each_source_has_its_own_window(void **state)
 {
 	struct scene *s = make(0, 3);
-	struct hgm_feed *a = add(s, 0, false), *b = add(s, 1, false);
+	struct hgm_fill_source *a = add(s, 0, false), *b = add(s, 1, false);
 	uint64_t now = hgm_now_ns();
 
 	(void)state;
@@ -305,16 +305,16 @@ static void each_source_has_its_own_window(void **state)
 static void regions_share_the_window_of_their_source(void **state)
 {
 	struct scene *s = make(0, 3);
-	struct hgm_feed *f = add(s, 0, false);
+	struct hgm_fill_source *f = add(s, 0, false);
 
 	(void)state;
 	s->region[1].h = s->h;
 	s->region[1].source = &s->source[0];
-	assert_int_equal(hgm_feed_join(&s->region[1]), 0);
-	assert_ptr_equal(s->fill[1].feed, f);
-	hgm_feed_leave(&s->region[1]);
-	s->fill[1].feed = NULL;
-	assert_ptr_equal(s->h->work->feeds, f);
+	assert_int_equal(hgm_fill_source_join(&s->region[1]), 0);
+	assert_ptr_equal(s->fill[1].source, f);
+	hgm_fill_source_leave(&s->region[1]);
+	s->fill[1].source = NULL;
+	assert_ptr_equal(s->h->work->fill_sources, f);
 	end(s);
 }
 
@@ -322,7 +322,7 @@ static void regions_share_the_window_of_their_source(void **state)
 static void a_lost_answer_is_not_waited_for(void **state)
 {
 	struct scene *s = make(0, 3);
-	struct hgm_feed *f = add(s, 0, false);
+	struct hgm_fill_source *f = add(s, 0, false);
 	uint64_t now = hgm_now_ns(), bytes;
 	struct hgm_request *lost;
 
@@ -350,7 +350,7 @@ static void a_lost_answer_is_not_waited_for(void **state)
 static void a_silent_source_is_asked_for_little(void **state)
 {
 	struct scene *s = make(0, 3);
-	struct hgm_feed *f = add(s, 0, false), *good;
+	struct hgm_fill_source *f = add(s, 0, false), *good;
 	uint64_t soonest = UINT64_MAX;
 	unsigned int first;
 
@@ -371,11 +371,11 @@ static void a_silent_source_is_asked_for_little(void **state)
 	good = add(s, 1, false);
 	assert_ptr_equal(next(s), good);
 	assert_true(ask_all(s, 1, hgm_now_ns()) >= first);
-	hgm_feed_remove(&s->region[1]);
+	hgm_fill_source_remove(&s->region[1]);
 	/* One answer, and it is as good as any. */
 	answer(s, &s->request[0], hgm_now_ns(), true, true);
 	assert_int_equal(f->silences, 0);
-	assert_ptr_equal(hgm_feed_next(s->h->work, &soonest), f);
+	assert_ptr_equal(hgm_fill_source_next(s->h->work, &soonest), f);
 	assert_true(ask_all(s, 0, hgm_now_ns()) > 1);
 	end(s);
 }
@@ -389,25 +389,25 @@ static void somebody_looks_again(void **state)
 	(void)state;
 	add(s, 0, false);
 	ask_all(s, 0, now);
-	assert_null(hgm_feed_next(s->h->work, &soonest));
+	assert_null(hgm_fill_source_next(s->h->work, &soonest));
 	assert_uint_in_range(soonest, now, now + SEC);
 	end(s);
 }
 
-static void work_for(struct scene *s, struct hgm_feed *f, uint64_t ns)
+static void work_for(struct scene *s, struct hgm_fill_source *f, uint64_t ns)
 {
 	struct hgm_worker worker = { .next = NULL };
 
-	hgm_feed_enter(s->h->work, &worker, f);
+	hgm_fill_source_enter(s->h->work, &worker, f);
 	worker.since_ns -= ns;
-	hgm_feed_exit(s->h->work, &worker, true);
+	hgm_fill_source_exit(s->h->work, &worker, true);
 }
 
 /* Whoever needs a worker for long for each answer does not get more of their time than others. */
 static void time_is_shared(void **state)
 {
 	struct scene *s = make(0, 4);
-	struct hgm_feed *slow = add(s, 0, true), *quick = add(s, 1, true);
+	struct hgm_fill_source *slow = add(s, 0, true), *quick = add(s, 1, true);
 	uint64_t turns = 0, before_ns = 0;
 
 	(void)state;
@@ -426,7 +426,7 @@ static void time_is_shared(void **state)
 static void idleness_is_no_credit(void **state)
 {
 	struct scene *s = make(0, 4);
-	struct hgm_feed *busy = add(s, 0, true), *late;
+	struct hgm_fill_source *busy = add(s, 0, true), *late;
 
 	(void)state;
 	work_for(s, busy, LONG_AGO);
@@ -439,7 +439,7 @@ static void idleness_is_no_credit(void **state)
 static void cpus_are_left(void **state)
 {
 	struct scene *s = make(0, 4);
-	struct hgm_feed *memory = add(s, 0, false), *link = add(s, 1, false);
+	struct hgm_fill_source *memory = add(s, 0, false), *link = add(s, 1, false);
 	struct hgm_worker one = { .next = NULL };
 	struct hgm_work *w = s->h->work;
 	uint64_t now = hgm_now_ns(), soonest = UINT64_MAX;
@@ -448,26 +448,26 @@ static void cpus_are_left(void **state)
 	w->workers = &one;
 	w->computing_most = 1;
 	memory->window.immediate = true;
-	hgm_feed_enter(w, &one, memory);
-	hgm_feed_exit(w, &one, false);
-	hgm_feed_enter(w, &one, memory);
+	hgm_fill_source_enter(w, &one, memory);
+	hgm_fill_source_exit(w, &one, false);
+	hgm_fill_source_enter(w, &one, memory);
 	one.since_ns = now;
-	assert_true(hgm_feed_leaves_cpus(w, memory, now, &soonest));
-	hgm_feed_demand(link, now); /* whatever it is that somebody waits for */
-	assert_false(hgm_feed_leaves_cpus(w, memory, now, &soonest));
-	assert_uint_in_range(soonest, now + MS, now + HGM_FEED_DEMAND_NS);
+	assert_true(hgm_fill_leaves_cpus(w, memory, now, &soonest));
+	hgm_fill_source_demand(link, now); /* whatever it is that somebody waits for */
+	assert_false(hgm_fill_leaves_cpus(w, memory, now, &soonest));
+	assert_uint_in_range(soonest, now + MS, now + HGM_FILL_DEMAND_NS);
 	/* It takes longer than a copy, and so no CPU. */
-	assert_true(hgm_feed_leaves_cpus(w, memory, soonest, &soonest));
-	assert_true(hgm_feed_leaves_cpus(w, link, now, &soonest));
-	one.since_ns = now + HGM_FEED_DEMAND_NS; /* nobody waits any more */
-	assert_true(hgm_feed_leaves_cpus(w, memory, one.since_ns, &soonest));
-	hgm_feed_exit(w, &one, true);
-	hgm_feed_enter(w, &one, memory); /* it has slept, and may do so again */
+	assert_true(hgm_fill_leaves_cpus(w, memory, soonest, &soonest));
+	assert_true(hgm_fill_leaves_cpus(w, link, now, &soonest));
+	one.since_ns = now + HGM_FILL_DEMAND_NS; /* nobody waits any more */
+	assert_true(hgm_fill_leaves_cpus(w, memory, one.since_ns, &soonest));
+	hgm_fill_source_exit(w, &one, true);
+	hgm_fill_source_enter(w, &one, memory); /* it has slept, and may do so again */
 	one.since_ns = now;
-	assert_true(hgm_feed_leaves_cpus(w, memory, now, &soonest));
-	hgm_feed_exit(w, &one, true);
-	hgm_feed_enter(w, &one, link);
-	hgm_feed_exit(w, &one, false); /* it was only asked */
+	assert_true(hgm_fill_leaves_cpus(w, memory, now, &soonest));
+	hgm_fill_source_exit(w, &one, true);
+	hgm_fill_source_enter(w, &one, link);
+	hgm_fill_source_exit(w, &one, false); /* it was only asked */
 	assert_false(link->computes);
 	w->workers = NULL;
 	end(s);
@@ -479,20 +479,20 @@ static unsigned int occupied;
 static void occupy(struct scene *s, unsigned int i, uint64_t since_ns)
 {
 	assert_true(occupied < 9);
-	hgm_feed_enter(s->h->work, &workers[occupied++], s->fill[i].feed);
+	hgm_fill_source_enter(s->h->work, &workers[occupied++], s->fill[i].source);
 	ask(s, i, since_ns);
 }
 
 static void release(struct scene *s)
 {
-	hgm_feed_exit(s->h->work, &workers[--occupied], true);
+	hgm_fill_source_exit(s->h->work, &workers[--occupied], true);
 }
 
 /* One worker is kept for those who wait, unless all others are stuck. */
 static void the_last_worker(void **state)
 {
 	struct scene *s = make(0, 3);
-	struct hgm_feed *stuck = add(s, 0, true), *good = add(s, 1, true), *memory;
+	struct hgm_fill_source *stuck = add(s, 0, true), *good = add(s, 1, true), *memory;
 
 	(void)state;
 	answer(s, ask(s, 1, SEC), SEC + 100 * US, true, false);
@@ -501,7 +501,7 @@ static void the_last_worker(void **state)
 	assert_null(next(s)); /* they may be back soon */
 	memory = add(s, 2, false);
 	assert_ptr_equal(next(s), memory); /* needs none of them */
-	hgm_feed_remove(&s->region[2]);
+	hgm_fill_source_remove(&s->region[2]);
 	stuck->oldest->asked_ns -= LONG_AGO;
 	assert_null(next(s));
 	stuck->newest->asked_ns -= LONG_AGO;
@@ -524,7 +524,7 @@ static void the_last_worker(void **state)
 static void a_silent_source_takes_few_workers(void **state)
 {
 	struct scene *s = make(0, 9);
-	struct hgm_feed *f = add(s, 0, true);
+	struct hgm_fill_source *f = add(s, 0, true);
 
 	(void)state;
 	f->window.now.requests = f->window.best.requests = 8;
@@ -542,9 +542,9 @@ static void a_silent_source_takes_few_workers(void **state)
 	let_time_pass(f);
 	assert_ptr_equal(next(s), f);
 	add(s, 1, true);
-	assert_ptr_equal(next(s), s->fill[1].feed);
-	s->fill[1].feed->spent_ns = SEC;
-	assert_ptr_equal(next(s), s->fill[1].feed);
+	assert_ptr_equal(next(s), s->fill[1].source);
+	s->fill[1].source->spent_ns = SEC;
+	assert_ptr_equal(next(s), s->fill[1].source);
 	/* One answer, and it is as good as any. */
 	answer(s, f->oldest, hgm_now_ns(), true, false);
 	release(s);
@@ -563,9 +563,9 @@ static void requests_are_shared(void **state)
 	(void)state;
 	for (unsigned int i = 0; i < SOURCES; i++)
 		add(s, i, false);
-	s->fill[0].feed->spent_ns = 0;
+	s->fill[0].source->spent_ns = 0;
 	for (unsigned int i = 1; i < SOURCES; i++)
-		s->fill[i].feed->spent_ns = SEC;
+		s->fill[i].source->spent_ns = SEC;
 	assert_uint_in_range(ask_all(s, 0, now), 2, HGM_REQUESTS_FILL / SOURCES);
 	end(s);
 }
