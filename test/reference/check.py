@@ -24,7 +24,8 @@ FOREIGN = {
     "ioctl_userfaultfd(2)", "lseek(2)", "madvise(2)", "memfd_create(2)", "mincore(2)", "mlock(2)",
     "mmap(2)", "mprotect(2)", "mremap(2)", "munmap(2)", "open(2)", "pkg-config(1)", "poll(2)",
     "proc(5)",
-    "pthread_atfork(3)", "read(2)", "recv(2)", "signal(7)",
+    "pthread_atfork(3)", "read(2)", "recv(2)", "restart_syscall(2)",
+    "signal(7)",
     "snprintf(3)", "strerror(3)", "sysctl(8)", "tmpfs(5)", "uname(2)", "userfaultfd(2)",
     "valgrind(1)", "write(2)",
 }

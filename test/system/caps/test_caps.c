@@ -166,30 +166,40 @@ static long free_huge_pages(void)
 	return *text ? strtol(text, NULL, 10) : -1;
 }
 
+/* Other processes use the pool, too. In one of these tries none of them interferes. */
+#define TRIES 50
+
 static void huge_pages_are_taken_and_given_back(void **state)
 {
 	static const char *const blocks[] = { "hugetlb.2m.missing.block", "hugetlb.2m.minor.block",
 					      NULL };
 	struct holdings before;
 	struct hgm_caps *caps;
-	long nfree = free_huge_pages();
+	bool right = false;
 
 	(void)state;
-	if (nfree < 1)
+	if (free_huge_pages() < 1)
 		test_skip("no free huge page of 2 MiB; ./run setup reserves some");
 	caps = probe(0);
 	if (answer(caps, "uffd.features") != HGM_YES) {
 		hgm_caps_free(caps);
 		test_skip("no userfaultfd here");
 	}
-	assert_int_equal(value(caps, "hugetlb.2m"), nfree);
-	assert_int_equal(answer(caps, "hugetlb.2m.missing.block"), HGM_UNPROVEN);
 	hgm_caps_free(caps);
-
 	before = take_holdings();
-	assert_yes(blocks, HGM_CAPS_USE_HUGE_PAGES);
+	for (int tries = 0; tries < TRIES && !right; tries++) {
+		long nfree = free_huge_pages();
+		int64_t told;
+
+		caps = probe(0);
+		told = value(caps, "hugetlb.2m");
+		assert_int_equal(answer(caps, "hugetlb.2m.missing.block"), HGM_UNPROVEN);
+		hgm_caps_free(caps);
+		assert_yes(blocks, HGM_CAPS_USE_HUGE_PAGES);
+		right = told == nfree && free_huge_pages() == nfree;
+	}
 	assert_same_holdings(&before);
-	assert_int_equal(free_huge_pages(), nfree);
+	assert_true(right);
 }
 
 /* Runs in its own child process. Returns 0 if all is as it must be. */
