@@ -84,7 +84,7 @@ struct hgm_dirty_opts {
  * @flags:         the HGM_DIRTY_* flags in effect. HGM_DIRTY_SYNC is set if tracking is
  *                 synchronous, whether the caller or the library chose this. HGM_DIRTY_ARRIVALS is
  *                 also set where the kernel cannot tell arrivals from writes (before 6.4, except
- *                 for anonymous memory)
+ *                 where memory is copied in: anonymous and lazy)
  * @collections:   the number of collections
  * @dirty_pages:   the sum of the dirty pages that all collections found
  * @sentence:      a description in words of which way is used, and why not the other; stays valid

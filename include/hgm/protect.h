@@ -50,10 +50,11 @@ enum hgm_write_verdict {
  * @r:    the region
  * @what: the unit of protection that is written to
  *
- * The function is called on a fault thread; other fault threads may call it at the same time. It
- * must not block, must not touch memory of a region, and must not call libhgm. It may be called
- * more than once for one write, even after it returned HGM_WRITE_WAIT. Before 6.4, it is also
- * called for pages that arrive (struct hgm_region_info, @protect_bytes).
+ * Several fault threads may call the function at the same time. It must not block, must not touch
+ * memory of a region, and must not call libhgm. It may be called more than once for one write, even
+ * after it returned HGM_WRITE_WAIT. Before 6.4, it is also called for pages that arrive (struct
+ * hgm_region_info, @protect_bytes), on the thread that installs them: a fault thread, a worker, or
+ * the caller's inside hgm_io_done() or hgm_region_put().
  *
  * Return: enum hgm_write_verdict; any other value counts as HGM_WRITE_WAIT.
  */

@@ -154,9 +154,10 @@ struct hgm_region_opts {
  *                  that KVM guests and system calls that touch absent memory fail with EFAULT;
  *                  otherwise 0
  * @protect_bytes:  the unit of write-protection (hgm/protect.h): 4096 or @block_bytes. Before 6.4,
- *                  shared memory cannot be mapped write-protected when it arrives. So if a block
- *                  was not complete when it was protected, the mapping of its pages is treated as a
- *                  write. For example, a watch is asked for its verdict before a page is mapped
+ *                  shared memory that is not copied in cannot be mapped write-protected when it
+ *                  arrives. So if a block was not complete when it was protected, the mapping of
+ *                  its pages is treated as a write. For example, a watch is asked for its verdict
+ *                  before a page is mapped
  * @sentence:       a text for people: which type of memory the region got and why, and why no
  *                  better type was available; valid as long as the region exists
  */
@@ -194,7 +195,8 @@ struct hgm_region_info {
  *  -EINVAL   there is no source; the length is zero; a length or an offset is not aligned or
  *            overflows; a backing or a flag is unknown; flags contradict each other; the source is
  *            shorter than the region; the source lies in a region of this engine; a descriptor or a
- *            mapping is not what the backing requires
+ *            mapping is not what the backing requires; @block_bytes or @map_bytes_max has a value
+ *            that is not possible; an option is for another backing; @reserved is not 0
  *  -E2BIG    @opts is from a newer libhgm and uses an option that this one does not know
  *  -EBADF    @fd is not open for reading and writing
  *  -EBUSY    the mapping is registered with another userfaultfd, or a region of this engine already

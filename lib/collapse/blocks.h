@@ -90,8 +90,8 @@ void hgm_collapser_call_help(struct hgm_collapser *c);
 /* A last block that is incomplete cannot be huge. */
 bool hgm_collapse_can_be_huge(const struct hgm_region *r, uint64_t block);
 
-/* Does a collapse copy the region's pages? */
-bool hgm_collapse_copies(const struct hgm_region *r);
+/* Does a collapse take long, so that blocks are collapsed one at a time? */
+bool hgm_collapse_is_slow(const struct hgm_region *r);
 
 /* blocks.c: change a block's state, if it is @from. */
 bool hgm_block_change(_Atomic uint8_t *state, uint8_t from, uint8_t to);

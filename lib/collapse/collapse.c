@@ -320,7 +320,7 @@ uint64_t hgm_collapse_visit(struct hgm_region *r, uint64_t word, uint64_t bits)
 	 * Where pages are copied, each block takes the kernel a while, and other threads may wait
 	 * for it.
 	 */
-	unsigned int most = hgm_collapse_copies(r) ? 1 : RUN_MAX, n = 0;
+	unsigned int most = hgm_collapse_is_slow(r) ? 1 : RUN_MAX, n = 0;
 	struct attempt a[RUN_MAX] = { 0 };
 	int in;
 

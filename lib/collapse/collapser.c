@@ -102,7 +102,7 @@ static uint64_t take(struct hgm_region *r, uint64_t word, bool one, uint64_t *do
 static void visit_region(struct hgm_region *r, bool retry)
 {
 	uint64_t words = hgm_bits_words(r->blocks);
-	bool one = hgm_collapse_copies(r);
+	bool one = hgm_collapse_is_slow(r);
 
 	for (uint64_t w = 0; w < words; w++) {
 		uint64_t bits = 0, done = 0;

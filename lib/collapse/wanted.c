@@ -12,7 +12,7 @@ bool hgm_collapse_can_be_huge(const struct hgm_region *r, uint64_t block)
 	return (block + 1) * r->block_bytes <= (r->copies ? r->length : r->mapped);
 }
 
-bool hgm_collapse_copies(const struct hgm_region *r)
+bool hgm_collapse_is_slow(const struct hgm_region *r)
 {
 	return r->copies || r->native || r->prepared_blocks < r->blocks;
 }
@@ -24,7 +24,7 @@ bool hgm_collapse_copies(const struct hgm_region *r)
 bool hgm_collapse_can_be_helped(const struct hgm_region *r)
 {
 	return r->collapses && r->collapse->verify == HGM_VERIFY_PAGEMAP && !r->native &&
-	       r->backing != HGM_BACKING_ANON && hgm_collapse_copies(r);
+	       r->backing != HGM_BACKING_ANON && hgm_collapse_is_slow(r);
 }
 
 /* Called with the lock held. */

@@ -219,7 +219,7 @@ int hgm_create(struct hgm **out, const struct hgm_opts *opts)
 	h->stop_fd = hgm_sys->eventfd();
 	/*
 	 * Open /proc/self/mem and pagemap now, because later the process may have lost /proc or its
-	 * rights. Without mem, a snapshot of write-protected anonymous memory is refused.
+	 * rights. Without mem, a snapshot of anonymous memory is refused.
 	 */
 	hgm_space_open(&h->space);
 	atomic_init(&h->table, &h->tables[0]);

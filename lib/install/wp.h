@@ -20,8 +20,8 @@ struct hgm_wp_ops {
 	/*
 	 * A thread writes to these pages, or they are about to be mapped unprotected. The pages are
 	 * one unit of protection. When it returns 0, none of their wp bits is set any more.
-	 * HGM_WP_WAITS: their wp bits stay set. -EAGAIN: try again later. Runs on fault threads,
-	 * inside an SRCU section of the region.
+	 * HGM_WP_WAITS: their wp bits stay set. -EAGAIN: try again later. Runs on fault threads
+	 * and, before 6.4, on threads that install pages, inside an SRCU section of the region.
 	 */
 	int (*write)(struct hgm_wp *g, struct hgm_region *r, uint64_t page, uint64_t pages);
 	/*

@@ -14,7 +14,7 @@
 #include "util/error.h"
 #include "work.h"
 
-#define RETRY_MAX_US 50000 /* between tries: a request asks again this soon after an outage */
+#define RETRY_MAX_US 50000 /* the longest pause between tries, so also after an outage */
 #define MANY_FAILING 64	   /* if more requests than this fail, fewer ask at a time */
 #define SPREAD_US    1000  /* each failing request lengthens the spread of delays by this */
 #define OUTAGE_ROUND 4	   /* this many failures in a row mean that the source is away */
@@ -99,7 +99,7 @@ static bool give_back(struct hgm_request *req, uint64_t pages)
 {
 	if (!hgm_work_fill_failed(req, pages))
 		return false;
-	hgm_work_released(req->in.r, req->in.first_page, pages);
+	hgm_work_wake_released(req->in.r, req->in.first_page, pages);
 	return true;
 }
 
@@ -156,7 +156,7 @@ static void leave_read_ahead(struct hgm_request *req)
 	if (req->through || req->awaited >= req->pages)
 		return;
 	hgm_work_let_go(req->in.r, page, req->pages - req->awaited);
-	hgm_work_released(req->in.r, page, req->pages - req->awaited);
+	hgm_work_wake_released(req->in.r, page, req->pages - req->awaited);
 	req->pages = req->awaited;
 }
 

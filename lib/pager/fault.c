@@ -3,7 +3,7 @@
  * Fault threads. Each reads the messages of its own userfaultfd and serves them inline.
  *
  * A thread that reads messages takes no lock that any thread holds across an ioctl, allocates
- * nothing, and touches no registered memory. So nothing that it waits for can wait for it.
+ * nothing, and touches no primary. So nothing that it waits for can wait for it.
  *
  * Waking a halted CPU costs more than serving a fault. So after a fault the thread polls for a
  * while before it sleeps. A fault that comes soon after the last one sets this time to its maximum.

@@ -19,7 +19,7 @@ static void give_back(struct hgm_region *r, uint64_t page, uint64_t pages)
 	if (!pages)
 		return;
 	hgm_work_let_go(r, page, pages);
-	hgm_work_released(r, page, pages);
+	hgm_work_wake_released(r, page, pages);
 }
 
 /* Of the first @pages: the next run at or after *at that demand has not taken; 0: none. */

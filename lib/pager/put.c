@@ -91,7 +91,7 @@ static uint64_t bring(struct hgm_request *req, uint64_t page, uint64_t pages, co
 	if (placed < pages) {
 		hgm_discard_holes(r, page + placed, pages - placed);
 		hgm_map_release(r->map, page + placed, pages - placed);
-		hgm_work_released(r, page + placed, pages - placed);
+		hgm_work_wake_released(r, page + placed, pages - placed);
 	}
 	if (!placed) {
 		hgm_request_put(req);

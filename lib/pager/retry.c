@@ -37,7 +37,7 @@ static void release(struct hgm_region *r, uint64_t page, uint64_t pages)
 	hgm_map_release(r->map, page, pages);
 	if (hgm_region_whole_blocks(r))
 		hgm_poison_forget_block(r, hgm_region_block(r, page));
-	hgm_work_released(r, page, pages);
+	hgm_work_wake_released(r, page, pages);
 }
 
 /* Make one word's pages absent, except those of @failed, which become poisoned again. */

@@ -264,7 +264,7 @@ void hgm_work_not_urgent(struct hgm_region *r, uint64_t block)
 				  memory_order_acq_rel);
 }
 
-void hgm_work_released(struct hgm_region *r, uint64_t page, uint64_t pages)
+void hgm_work_wake_released(struct hgm_region *r, uint64_t page, uint64_t pages)
 {
 	if (hgm_region_whole_blocks(r))
 		hgm_work_not_urgent(r, hgm_region_block(r, page));

@@ -81,10 +81,16 @@ bool hgm_work_later(struct hgm *h, struct hgm_request *req, uint64_t due_ns);
 /* Take the work of a dying region off the queues. Returns the list of its requests. */
 struct hgm_request *hgm_work_remove_region(struct hgm_region *r);
 
-/* Release claimed pages of a region that has fill. Fill fetches them later. */
+/*
+ * Release claimed pages of a region that has fill. Fill fetches them later. The caller wakes the
+ * threads that wait for them.
+ */
 void hgm_work_let_go(struct hgm_region *r, uint64_t page, uint64_t pages);
 
-/* Release claimed pages and queue them to be fetched again. False: the queue has no room. */
+/*
+ * Release claimed pages and queue them to be fetched again. The caller wakes the threads that wait
+ * for them. False: the queue has no room.
+ */
 bool hgm_work_give_back(struct hgm_region *r, uint64_t page, uint64_t pages);
 
 /*
@@ -120,8 +126,8 @@ void hgm_work_refill(struct hgm_region *r, uint64_t page, uint64_t pages);
 /* A thread waits for a block: fetch its absent pages first. -EAGAIN: try again later. */
 int hgm_work_urgent(struct hgm_region *r, uint64_t block);
 
-/* Claimed pages were released. No-lost-waiter: threads that found them claimed fault again. */
-void hgm_work_released(struct hgm_region *r, uint64_t page, uint64_t pages);
+/* Claimed pages were released: wake the threads that found them claimed (no-lost-waiter). */
+void hgm_work_wake_released(struct hgm_region *r, uint64_t page, uint64_t pages);
 
 /* fill_source.c: a fill request asks for @bytes; it has ended with @bytes delivered, 0: failed. */
 void hgm_work_fill_asked(struct hgm *h, struct hgm_request *req, uint64_t bytes);

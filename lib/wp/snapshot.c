@@ -61,8 +61,8 @@ static int arm_all(struct hgm_snapshot *s)
 	for (uint32_t i = 0; i < s->parts; i++)
 		hgm_suspects_check(s->part[i].r, 0, hgm_region_pages(s->part[i].r));
 	/*
-	 * One instant for all regions: none of them maps anything writable from the first loop on,
-	 * and the waits of the second one overlap. The caller has stopped the guest.
+	 * One instant for all regions: none of them maps anything writable from the end of the
+	 * second loop on, and its waits overlap. The caller has stopped the guest.
 	 */
 	for (uint32_t i = 0; i < s->parts; i++)
 		hgm_wp_quiesce(s->part[i].r);

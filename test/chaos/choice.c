@@ -16,7 +16,7 @@ static const char *const words[ACTS] = {
 	[BACKING_MAPPING_ANON] = "mapping-anon",
 	[BACKING_HUGETLB_2M] = "hugetlb",
 	[BACKING_FD_HUGETLB_2M] = "fd-hugetlb",
-	/* PLACE_HUGETLB_1G is not here: there is one such page at best, which other tests need. */
+	/* Not BACKING_HUGETLB_1G: there is one such page at best, which other tests need. */
 	[ACT_DISCARD] = "discard",
 	[ACT_RAW] = "raw",
 	[ACT_SNAPSHOT] = "snapshot",

@@ -23,8 +23,9 @@ static int usage(void)
 static void print_tally(void)
 {
 	printf("%llu lives, %llu regions, %llu reads checked, %llu writes, %llu discards, %llu by "
-	       "other means, %llu unmapped, %llu snapshots, %llu collections, %llu watches, %llu "
-	       "engines ended in the midst, %llu touches of poison, %llu refused by the kernel\n",
+	       "other means, %llu unmapped, %llu snapshots, %llu dirty collections, %llu watches, "
+	       "%llu "
+	       "engines destroyed in use, %llu touches of poison, %llu refused by the kernel\n",
 	       (unsigned long long)tally.lives, (unsigned long long)tally.regions,
 	       (unsigned long long)tally.reads, (unsigned long long)tally.writes,
 	       (unsigned long long)tally.discards, (unsigned long long)tally.drops,

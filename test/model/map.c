@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * mmap, munmap, mprotect.
+ * The mmap(), munmap() and mprotect() of the model (not the page-state map of lib/map).
  */
 #include "state.h"
 

@@ -137,8 +137,8 @@ struct hgm_source *provider_source(const struct provider *provider);
 void provider_free(struct provider *provider); /* no region may use it any more */
 
 /*
- * FEED_NEVER: feed_answer_below() sets how many pages from the start it answers for. feed_kept()
- * returns how many requests it keeps.
+ * PROVIDER_NEVER: provider_answer_below() sets how many pages from the start it answers for.
+ * provider_kept() returns how many requests it keeps.
  */
 void provider_answer_below(struct provider *provider, uint64_t page);
 unsigned int provider_kept(struct provider *provider);

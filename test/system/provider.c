@@ -141,8 +141,8 @@ static int64_t read_never(void *user, const struct hgm_io *io)
 	int64_t result = HGM_IO_LATER;
 
 	/*
-	 * Holds the lock, so either feed_give() finds this request, or this function sees the new
-	 * limit.
+	 * Holds the lock, so either provider_give() finds this request, or this function sees the
+	 * new limit.
 	 */
 	pthread_mutex_lock(&f->lock);
 	below = atomic_load(&f->answer_below);

@@ -336,7 +336,7 @@ static bool demanded(void *arg)
 
 /*
  * Own memory is replaced, in pieces of at most 256 MiB or a block. A caller's mapping that cannot
- * be poisoned becomes inaccessible. Threads that wait are woken by a signal.
+ * be poisoned becomes inaccessible. Threads that wait are get SIGSEGV.
  */
 static void end_one(enum backing backing, uint64_t length, unsigned int pieces, bool started)
 {

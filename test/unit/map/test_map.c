@@ -99,7 +99,7 @@ static void a_page_goes_its_way(void **state)
 	check_states(102, 1, HGM_PAGE_ABSENT);
 	assert_int_equal(hgm_map_present_pages(map), 1);
 	assert_int_equal(hgm_map_poisoned_pages(map), 1);
-	/* Present and poisoned are final. Released pages are free at once. */
+	/* A claim takes neither present nor poisoned pages. Released pages are free at once. */
 	assert_int_equal(claim(1, ALL), ALL & ~(UINT64_C(3) << 36));
 	check_states(100, 1, HGM_PAGE_PRESENT);
 	check_states(101, 1, HGM_PAGE_POISONED);

@@ -2,9 +2,9 @@
 /*
  * Whose turn it is to be filled from, and what the work queue tells the fill windows.
  *
- * Answers that failed count for nothing: a source that fails in no time is no fast source, and one
- * that fails after a timeout is no slow one. What is not answered holds up neither its own source
- * nor another one. And one source that takes long leaves the workers to the others.
+ * Failed answers are not measured: a source that fails quickly is not fast, and one that fails
+ * after a timeout is not slow. A request without an answer holds up neither its own source nor
+ * another one. A source that takes long leaves the workers to the others.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -192,7 +192,7 @@ static void failures_from_the_start(void **state)
 	end(s);
 }
 
-/* Good answers are told apart by when they came. */
+/* Only good answers are measured, by when they came. */
 static void good_ones_count(void **state)
 {
 	struct scene *s = make(0, 3);
@@ -205,14 +205,14 @@ static void good_ones_count(void **state)
 	answer(s, ask(s, 0, SEC), SEC + 90 * US, true, true);
 	assert_false(f->window.immediate);
 	assert_int_equal(f->window.answers_ns, 90 * US);
-	/* What has slept in its function has not answered at once. */
+	/* A source that slept in its function has not answered at once. */
 	answer(s, ask(s, 1, SEC), SEC + 80 * US, true, false);
 	assert_false(sleeps->window.immediate);
 	assert_int_equal(sleeps->window.answers_ns, 80 * US);
 	end(s);
 }
 
-/* Half of what the oldest request asks for; returned is how much that is. */
+/* Answer half of the oldest request. Returns its bytes. */
 static uint64_t answer_half(struct scene *s, uint64_t now_ns)
 {
 	struct hgm_fill_source *f = s->fill[0].source;
@@ -230,7 +230,7 @@ static uint64_t rate_of(uint64_t bytes, uint64_t ns)
 	return (uint64_t)((double)bytes * 1e9 / (double)ns);
 }
 
-/* What is under way is what was asked for; all that is measured is what was delivered. */
+/* What was asked for counts as in flight; what was delivered is measured. */
 static void short_answers_count_for_what_they_are(void **state)
 {
 	struct scene *s = make(0, 3);
@@ -257,7 +257,7 @@ static void short_answers_count_for_what_they_are(void **state)
 		if (!w->measuring || w->round_ns != round_ns)
 			bytes = 0;
 	}
-	/* And what hgm_get_progress() estimates by. */
+	/* The rate from which hgm_get_progress() estimates. */
 	*all = (struct hgm_fill_rate){ .since_ns = since_ns = now };
 	for (bytes = 0; !all->rate_bytes;) {
 		s->asked %= REQUESTS;
@@ -271,7 +271,7 @@ static void short_answers_count_for_what_they_are(void **state)
 	end(s);
 }
 
-/* The caller's own fill window never moves, whatever comes. */
+/* A fill window that the caller fixed never changes. */
 static void a_fixed_window_stays(void **state)
 {
 	struct scene *s = make(300 * KIB, 3);
@@ -359,7 +359,7 @@ static void a_silent_source_is_asked_for_little(void **state)
 	let_time_pass(f);
 	assert_ptr_equal(next(s), f);
 	assert_int_equal(f->overdue, first);
-	/* Each time that one has not come either there is one more, to an end. */
+	/* Each time that an answer is overdue, one more request is made, up to a limit. */
 	for (unsigned int i = 0; i < 500 && next(s); i++) {
 		ask(s, 0, hgm_now_ns());
 		assert_null(next(s));
@@ -367,12 +367,12 @@ static void a_silent_source_is_asked_for_little(void **state)
 	}
 	assert_null(next(s));
 	assert_uint_in_range(f->requests, first + 1, 80);
-	/* Other sources have lost nothing by it. */
+	/* Other sources lose nothing by it. */
 	good = add(s, 1, false);
 	assert_ptr_equal(next(s), good);
 	assert_true(ask_all(s, 1, hgm_now_ns()) >= first);
 	hgm_fill_source_remove(&s->region[1]);
-	/* One answer, and it is as good as any. */
+	/* One answer makes it a source like any other. */
 	answer(s, &s->request[0], hgm_now_ns(), true, true);
 	assert_int_equal(f->silences, 0);
 	assert_ptr_equal(hgm_fill_source_next(s->h->work, &soonest), f);
@@ -381,7 +381,7 @@ static void a_silent_source_is_asked_for_little(void **state)
 }
 
 /* A worker that goes to sleep is told when an answer will be overdue. */
-static void somebody_looks_again(void **state)
+static void an_overdue_answer_wakes_a_worker(void **state)
 {
 	struct scene *s = make(0, 3);
 	uint64_t now = hgm_now_ns(), soonest = UINT64_MAX;
@@ -403,7 +403,7 @@ static void work_for(struct scene *s, struct hgm_fill_source *f, uint64_t ns)
 	hgm_fill_source_exit(s->h->work, &worker, true);
 }
 
-/* Whoever needs a worker for long for each answer does not get more of their time than others. */
+/* A source that occupies a worker for long gets no more of the workers' time than others. */
 static void time_is_shared(void **state)
 {
 	struct scene *s = make(0, 4);
@@ -422,7 +422,7 @@ static void time_is_shared(void **state)
 	end(s);
 }
 
-/* What was not used while there was nothing to fill is no credit. */
+/* Time without anything to fill gives no credit. */
 static void idleness_is_no_credit(void **state)
 {
 	struct scene *s = make(0, 4);
@@ -435,7 +435,7 @@ static void idleness_is_no_credit(void **state)
 	end(s);
 }
 
-/* While somebody waits those who fill leave CPUs alone, if that is what they need. */
+/* While a thread waits, workers that need a CPU leave CPUs free. */
 static void cpus_are_left(void **state)
 {
 	struct scene *s = make(0, 4);
@@ -456,7 +456,7 @@ static void cpus_are_left(void **state)
 	hgm_fill_source_demand(link, now); /* whatever it is that somebody waits for */
 	assert_false(hgm_fill_leaves_cpus(w, memory, now, &soonest));
 	assert_uint_in_range(soonest, now + MS, now + HGM_FILL_DEMAND_NS);
-	/* It takes longer than a copy, and so no CPU. */
+	/* It takes longer than a copy, so it sleeps and needs no CPU. */
 	assert_true(hgm_fill_leaves_cpus(w, memory, soonest, &soonest));
 	assert_true(hgm_fill_leaves_cpus(w, link, now, &soonest));
 	one.since_ns = now + HGM_FILL_DEMAND_NS; /* nobody waits any more */
@@ -545,7 +545,7 @@ static void a_silent_source_takes_few_workers(void **state)
 	assert_ptr_equal(next(s), s->fill[1].source);
 	s->fill[1].source->spent_ns = SEC;
 	assert_ptr_equal(next(s), s->fill[1].source);
-	/* One answer, and it is as good as any. */
+	/* One answer makes it a source like any other. */
 	answer(s, f->oldest, hgm_now_ns(), true, false);
 	release(s);
 	assert_ptr_equal(next(s), f);
@@ -581,7 +581,7 @@ static const struct CMUnitTest tests[] = {
 	cmocka_unit_test(regions_share_the_window_of_their_source),
 	cmocka_unit_test(a_lost_answer_is_not_waited_for),
 	cmocka_unit_test(a_silent_source_is_asked_for_little),
-	cmocka_unit_test(somebody_looks_again),
+	cmocka_unit_test(an_overdue_answer_wakes_a_worker),
 	cmocka_unit_test(time_is_shared),
 	cmocka_unit_test(cpus_are_left),
 	cmocka_unit_test(idleness_is_no_credit),
