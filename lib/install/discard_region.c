@@ -13,9 +13,13 @@
 #include "installs.h"
 #include "kinds.h"
 #include "region/hgm.h"
+#include "region/holes.h"
 #include "util/error.h"
 
 #define NAP_NS 50000
+
+/* How often memory is dropped again that the kernel has kept. Each nap is twice the one before. */
+#define TRIES 8
 
 /*
  * For the wp owner, a discard is a write of zeroes: a snapshot saves what it still needs, and dirty
@@ -53,6 +57,30 @@ static int drop_poison(struct hgm_region *r, uint64_t page, uint64_t pages)
 		return 0;
 	hgm_discard_pages(r, page, pages);
 	return r->install->kind->drop_poison(r, page, pages);
+}
+
+/*
+ * To free a part of a large folio of shmem, the kernel splits it. It cannot do so while another
+ * thread holds a reference, and that is common: the split itself unmaps the whole folio, and
+ * threads that use other parts of it fault, take a reference, and wait for the folio's lock, which
+ * the split holds. The kernel then sets the pages to zero, keeps them allocated, and reports
+ * success. So drop them again, after the others had a moment to map what they want. All tries are
+ * in vain if the folio is pinned.
+ *
+ * Pages that the guest has used again meanwhile look the same. What it writes to them before this
+ * call has returned may be lost.
+ */
+static int drop_held(struct hgm_region *r, uint64_t page, uint64_t pages)
+{
+	int rc = 0;
+
+	if (r->fd < 0 || r->backing == HGM_BACKING_HUGETLB)
+		return 0;
+	for (unsigned int i = 0; !rc && i < TRIES && hgm_holds_memory(r, page, pages); i++) {
+		nanosleep(&(struct timespec){ .tv_nsec = NAP_NS << i }, NULL);
+		rc = hgm_discard_memory(r, page, pages);
+	}
+	return rc;
 }
 
 int hgm_discard_check(const struct hgm_region *r, uint64_t offset, uint64_t length,
@@ -131,6 +159,8 @@ int hgm_region_discard(struct hgm_region *r, uint64_t offset, uint64_t length)
 	 */
 	hgm_wp_removed(r, page, pages);
 	rc = hgm_discard_memory(r, page, pages);
+	if (!rc)
+		rc = drop_held(r, page, pages);
 	if (!rc)
 		rc = drop_poison(r, page, pages);
 	hgm_wp_removed(r, page, pages);

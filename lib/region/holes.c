@@ -89,3 +89,19 @@ uint64_t hgm_holes_prepared(const struct hgm_region *r, uint64_t page, uint64_t 
 			holes |= UINT64_C(1) << (page + i) % HGM_PAGES_PER_WORD;
 	return holes;
 }
+
+bool hgm_holds_memory(const struct hgm_region *r, uint64_t page, uint64_t pages)
+{
+	uint64_t from = page << HGM_PAGE_SHIFT, to = from + (pages << HGM_PAGE_SHIFT);
+
+	if (r->seek_fd < 0)
+		return false;
+	for_each_kept (r, from, to, at, len) {
+		uint64_t begin = r->fd_offset + at;
+		int64_t data = hgm_sys->lseek(r->seek_fd, (int64_t)begin, SEEK_DATA);
+
+		if (data >= 0 && (uint64_t)data < begin + len)
+			return true;
+	}
+	return false;
+}

@@ -22,4 +22,10 @@ bool hgm_holes_in_block(const struct hgm_region *r, uint64_t block);
  */
 uint64_t hgm_holes_prepared(const struct hgm_region *r, uint64_t page, uint64_t pages);
 
+/*
+ * For shmem: is there memory behind any of these pages, as far as they belong to the region? Also
+ * false if the kernel does not tell. Touches nothing.
+ */
+bool hgm_holds_memory(const struct hgm_region *r, uint64_t page, uint64_t pages);
+
 #endif
