@@ -133,7 +133,7 @@ static void each(void (*one)(enum backing, enum way, uint64_t, uint64_t))
 			if (backing == BACKING_HUGETLB_1G || !way_shows(way, backing))
 				continue;
 			for (size_t i = 0; i < (backing >= BACKINGS_SMALL ? 1 : 3); i++)
-				if (turn_of(&turn, 4))
+				if (turn_of(&turn, 7))
 					one(backing, way, ranges[i][0], ranges[i][1]);
 		}
 	}

@@ -35,9 +35,12 @@ struct trial {
 	char *theirs;	       /* what is mapped there now */
 };
 
+/* False: there is no such memory, or it is not this trial's turn. */
 static bool begin(struct trial *t, enum backing backing, const char *how)
 {
-	if (backing_lacking(backing, LENGTH))
+	static unsigned int turn;
+
+	if (backing_lacking(backing, LENGTH) || !turn_of(&turn, 3))
 		return false;
 	memset(t, 0, sizeof(*t));
 	t->backing = backing;

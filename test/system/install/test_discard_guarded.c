@@ -51,6 +51,14 @@ static bool begin(struct trial *t, enum backing backing, const char *how)
 	return true;
 }
 
+/* False: there is no such memory, or it is not this trial's turn. */
+static bool begin_in_turn(struct trial *t, enum backing backing, const char *how)
+{
+	static unsigned int turn;
+
+	return turn_of(&turn, 3) && begin(t, backing, how);
+}
+
 static void end(struct trial *t)
 {
 	assert_int_equal(progress_of(t->h).poisoned_bytes, 0);
@@ -131,7 +139,7 @@ static void refused_by_a_watch(void **state)
 
 	(void)state;
 	for (size_t i = 0; i < EACH_BACKING; i++) {
-		if (!begin(&t, backings[i], "under a watch"))
+		if (!begin_in_turn(&t, backings[i], "under a watch"))
 			continue;
 		assert_ok(hgm_region_watch(t.ram.region, &o));
 		assert_ok(hgm_region_protect(t.ram.region, 2 * MIB, 2 * MIB, 0, NULL));
@@ -171,7 +179,7 @@ static void asked_by_the_calls(void **state)
 	for (size_t i = 0; i < EACH_BACKING; i++) {
 		unsigned int units = backings[i] >= BACKINGS_SMALL ? 1 : 4;
 
-		if (!begin(&t, backings[i], "asked"))
+		if (!begin_in_turn(&t, backings[i], "asked"))
 			continue;
 		assert_ok(hgm_region_watch(t.ram.region, &o));
 		assert_ok(hgm_region_protect(t.ram.region, 0, LENGTH, 0, NULL));
@@ -213,7 +221,7 @@ static void what_was_there_at_the_instant(void **state)
 
 	(void)state;
 	for (size_t i = 0; i < EACH_BACKING; i++) {
-		if (!begin(&t, backings[i], "under a snapshot"))
+		if (!begin_in_turn(&t, backings[i], "under a snapshot"))
 			continue;
 		s = held_snapshot(&t, &sink);
 		assert_ok(hgm_snapshot_begin(s));
@@ -233,6 +241,7 @@ static void what_was_there_at_the_instant(void **state)
 static void dropped_before_the_instant(void **state)
 {
 	struct sink sink = { 0 };
+	unsigned int turn = 0;
 
 	(void)state;
 	for (size_t i = 0; i < EACH_BACKING; i++) {
@@ -242,7 +251,8 @@ static void dropped_before_the_instant(void **state)
 		struct hgm *h;
 		struct ram ram;
 
-		if (backings[i] < BACKINGS_SMALL) { /* for hugetlb only a touch reveals it */
+		/* For hugetlb only a touch reveals it. */
+		if (backings[i] < BACKINGS_SMALL && turn_of(&turn, 3)) {
 			watch(backing_names[backings[i]], 60);
 			h = engine(2);
 			ram_make(&ram, h, backings[i], LENGTH, provider_source(provider),
@@ -330,7 +340,7 @@ static void announced_to_a_snapshot(void **state)
 
 	(void)state;
 	for (size_t i = 0; i < EACH_BACKING; i++) {
-		if (!begin(&t, backings[i], "a store into pinned pages"))
+		if (!begin_in_turn(&t, backings[i], "a store into pinned pages"))
 			continue;
 		s = held_snapshot(&t, &sink);
 		pin(&p, &t, 3 * MIB);
@@ -363,7 +373,7 @@ static void told_to_dirty_tracking(void **state)
 	for (size_t i = 0; i < 2 * EACH_BACKING; i++) {
 		struct hgm_dirty_opts o = { .size = sizeof(o), .flags = ways[i % 2] };
 
-		if (!begin(&t, backings[i / 2], i % 2 ? "told, sync" : "told"))
+		if (!begin_in_turn(&t, backings[i / 2], i % 2 ? "told, sync" : "told"))
 			continue;
 		assert_ok(hgm_dirty_start(&d, t.ram.region, &o));
 		is_dirty(d, 0);

@@ -186,7 +186,7 @@ static void each(void (*one)(enum backing backing, enum way way))
 
 	for (size_t i = 0; i < sizeof(backings) / sizeof(backings[0]); i++)
 		for (enum way way = 0; way < WAYS; way++)
-			if (way_drops(way, backings[i]) && turn_of(&turn, 4))
+			if (way_drops(way, backings[i]) && turn_of(&turn, 6))
 				one(backings[i], way);
 }
 
@@ -311,6 +311,7 @@ static void nothing_is_tried_in_vain(void **state)
 {
 	static const enum backing of[] = { BACKING_SHMEM, BACKING_SHMEM_LAZY, BACKING_ANON };
 	static struct hgm_sys counting;
+	unsigned int turn = 0;
 
 	(void)state;
 	kernel = hgm_sys;
@@ -319,7 +320,7 @@ static void nothing_is_tried_in_vain(void **state)
 	hgm_sys = &counting;
 	for (size_t i = 0; i < sizeof(of) / sizeof(of[0]); i++)
 		for (enum way way = 0; way < WAYS; way++)
-			if (way_drops(way, of[i]))
+			if (way_drops(way, of[i]) && turn_of(&turn, 3))
 				a_snapshot_in_between(of[i], way);
 	hgm_sys = kernel;
 }
@@ -381,6 +382,7 @@ static int old_api(int fd, uint64_t *features, uint64_t *ioctls)
 static void on_an_old_kernel(void **state)
 {
 	static struct hgm_sys lesser;
+	unsigned int turn = 0;
 
 	(void)state;
 	skip_unless(KERNEL_PAGEMAP_SCAN); /* without it the other cases have tested this */
@@ -390,9 +392,10 @@ static void on_an_old_kernel(void **state)
 	lesser.uffd_api = old_api;
 	hgm_sys = &lesser;
 	for (enum way way = 0; way < WAYS; way++)
-		if (way_drops(way, BACKING_FD))
+		if (way_drops(way, BACKING_FD) && turn_of(&turn, 3))
 			a_whole_block(BACKING_FD, way);
-	given_back(BACKING_SHMEM, WAY_CALL);
+	if (turn_of(&turn, 3))
+		given_back(BACKING_SHMEM, WAY_CALL);
 	hgm_sys = kernel;
 }
 

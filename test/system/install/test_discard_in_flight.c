@@ -36,9 +36,12 @@ struct trial {
 	_Atomic uint64_t wanted; /* a page that must be on its way */
 };
 
+/* False: there is no such memory, or it is not this trial's turn. */
 static bool begin(struct trial *t, enum backing backing, enum way way, uint32_t flags, bool keep)
 {
-	if (backing_lacking(backing, LENGTH))
+	static unsigned int turn;
+
+	if (backing_lacking(backing, LENGTH) || !turn_of(&turn, 3))
 		return false;
 	memset(t, 0, sizeof(*t));
 	t->backing = backing;
@@ -427,11 +430,12 @@ static void discarded_while_it_is_copied(void **state)
 {
 	static const enum backing backings[] = { BACKING_ANON, BACKING_MAPPING_ANON,
 						 BACKING_SHMEM_LAZY, BACKING_FD_LAZY };
+	unsigned int turn = 0;
 
 	(void)state;
 	for (size_t i = 0; i < sizeof(backings) / sizeof(backings[0]); i++) {
 		for (enum way way = 0; way < WAYS; way++) {
-			if (!way_shows(way, backings[i]))
+			if (!way_shows(way, backings[i]) || !turn_of(&turn, 3))
 				continue;
 			ambushed(backings[i], way, false);
 			ambushed(backings[i], way, true);

@@ -293,7 +293,7 @@ static void nothing_changes_meanwhile(enum backing backing, bool complete)
 	}
 	s.verdict = HGM_WRITE_WAIT;
 	writers_start(&writers, &contents, s.ram.addr, PAGES);
-	for (unsigned int i = 0; i < SMALLER(60, 15); i++) {
+	for (unsigned int i = 0; i < SMALLER(60, 6); i++) {
 		uint64_t first = random_below(&rnd, PAGES);
 		uint64_t pages = 1 + random_below(&rnd, PAGES - first);
 		struct hgm_span what;
