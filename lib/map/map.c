@@ -36,6 +36,10 @@
  * tables: a full block can fault again after a split, reclaim, migration or discard. It is then
  * mapped again, but never fetched again.
  *
+ * Pages at the start of the first leaf may belong to nobody (hgm_map_leave_out()). They are claimed
+ * for good, and count in their leaf as present, but have no present bit. So this leaf is never
+ * replaced by FULL, which would say that they are present.
+ *
  * Guarantees, by name
  *
  * claim-once: of all threads that claim a page, exactly one gets it until it is released. The claim
@@ -103,6 +107,7 @@ HGM_OWN_LINES(struct leaf, discarded, present);
 
 struct hgm_map {
 	uint64_t pages;
+	uint64_t left_out; /* the first ones of these */
 	uint64_t leaves;
 	_Atomic uintptr_t *words;
 	_Atomic uint64_t *poisoned;
@@ -285,6 +290,21 @@ static struct leaf *get_leaf(struct hgm_map *map, uint64_t index, bool *full)
 	return *full ? NULL : (struct leaf *)word;
 }
 
+void hgm_map_leave_out(struct hgm_map *map, uint64_t pages)
+{
+	struct leaf *leaf;
+	bool full;
+
+	hgm_rcu_read_lock();
+	leaf = get_leaf(map, 0, &full);
+	for (uint64_t w = 0; w * 64 < pages; w++)
+		atomic_fetch_or_explicit(&leaf->claimed[w], hgm_bits_low(pages - w * 64),
+					 memory_order_relaxed);
+	atomic_fetch_add_explicit(&leaf->present_count, (uint32_t)pages, memory_order_relaxed);
+	hgm_rcu_read_unlock();
+	map->left_out = pages;
+}
+
 int hgm_map_claim(struct hgm_map *map, uint64_t word, uint64_t want, uint64_t *mine)
 {
 	struct leaf *leaf;
@@ -418,6 +438,9 @@ bool hgm_map_set_present(struct hgm_map *map, uint64_t first_page, uint64_t page
 	atomic_fetch_add_explicit(&map->present_pages, pages, memory_order_relaxed);
 	if (before + pages != HGM_LEAF_PAGES)
 		return false;
+	/* FULL would say that the pages that were left out are present, too. */
+	if (first_page < HGM_LEAF_PAGES && map->left_out)
+		return true;
 	/* full-last, full-once */
 	atomic_store_explicit(&map->words[first_page / HGM_LEAF_PAGES], WORD_FULL,
 			      memory_order_release);

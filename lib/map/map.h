@@ -27,6 +27,13 @@ enum hgm_page_state {
 /* Returns 0 or -ENOMEM. @pages may be anything from 1 to 2^40. */
 int hgm_map_create(struct hgm_map **out, uint64_t pages);
 
+/*
+ * The first @pages, fewer than a leaf, do not belong to the region: they are claimed for good, and
+ * are neither present nor counted. Their leaf never becomes full for hgm_map_leaf_full(). To be
+ * called at most once, before the map is used.
+ */
+void hgm_map_leave_out(struct hgm_map *map, uint64_t pages);
+
 /* There must be no readers or writers any more. Waits for a grace period. */
 void hgm_map_destroy(struct hgm_map *map);
 

@@ -260,6 +260,49 @@ static void the_end_of_the_region(void **state)
 }
 
 /* A reused leaf must keep nothing of its earlier contents. */
+/* What was left out cannot be had, is not present, and does not keep its leaf from being full. */
+static void without_its_first_pages(void **state)
+{
+	static const uint64_t sizes[][2] = { { 1, 1024 },  { 63, 512 }, { 64, 600 }, { 511, 1024 },
+					     { 500, 512 }, { 10, 11 },	{ 70, 100 } };
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++) {
+		uint64_t out = sizes[i][0], pages = sizes[i][1];
+		uint64_t end = pages < 512 ? pages : 512, got = 0;
+
+		make(pages);
+		hgm_map_leave_out(map, out);
+		check_states(0, out, HGM_PAGE_CLAIMED);
+		check_states(out, pages - out, HGM_PAGE_ABSENT);
+		assert_int_equal(hgm_map_discard_leaf(map, 0), 0);
+		for (uint64_t w = 0; w < 8; w++) {
+			uint64_t mine = claim(w, ALL);
+
+			for (uint64_t bit = 0; bit < 64; bit++)
+				if (mine >> bit & 1)
+					assert_true(w * 64 + bit >= out && w * 64 + bit < end);
+			got += (uint64_t)__builtin_popcountll(mine);
+			assert_int_equal(discard(w, 0, 0), 0);
+		}
+		assert_int_equal(got, end - out);
+		if (got > 1)
+			assert_false(hgm_map_set_present(map, out, got - 1));
+		assert_int_equal(hgm_map_present_pages(map), got - 1);
+		assert_true(hgm_map_set_present(map, end - 1, 1));
+		assert_int_equal(hgm_map_present_pages(map), got);
+		check_states(0, out, HGM_PAGE_CLAIMED);
+		check_states(out, end - out, HGM_PAGE_PRESENT);
+		check_states(end, pages - end, HGM_PAGE_ABSENT);
+		if (pages == 1024) { /* the next leaf is as any other */
+			claim_pages(512, 512);
+			assert_true(hgm_map_set_present(map, 512, 512));
+			assert_true(hgm_map_leaf_full(map, 1));
+		}
+		unmake();
+	}
+}
+
 static void a_used_leaf_begins_anew(void **state)
 {
 	(void)state;
@@ -459,6 +502,7 @@ static const struct CMUnitTest tests[] = {
 	cmocka_unit_test(full_at_a_stroke),
 	cmocka_unit_test(poisoned_is_never_full),
 	cmocka_unit_test(the_end_of_the_region),
+	cmocka_unit_test(without_its_first_pages),
 	cmocka_unit_test(a_used_leaf_begins_anew),
 	cmocka_unit_test(discarded_when_absent),
 	cmocka_unit_test(discarded_when_claimed),
