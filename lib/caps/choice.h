@@ -36,6 +36,12 @@ struct hgm_memory_kind {
 /* Is the caller's file fit for a region, and of which kind is it? -errno with text. */
 int hgm_memory_kind(const struct hgm_region_opts *opts, struct hgm_memory_kind *kind);
 
+/*
+ * Does each block of @block bytes begin at a multiple of that in its file, too? The kernel makes no
+ * others huge. False only for a caller's mapping.
+ */
+bool hgm_memory_fits(const struct hgm_region_opts *opts, uint64_t block);
+
 /* The result of a test of the kernel, made once per engine. */
 struct hgm_ability {
 	bool known;

@@ -61,3 +61,9 @@ int hgm_memory_kind(const struct hgm_region_opts *o, struct hgm_memory_kind *out
 	};
 	return 0;
 }
+
+bool hgm_memory_fits(const struct hgm_region_opts *o, uint64_t block)
+{
+	return o->backing != HGM_BACKING_MAPPING || o->fd < 0 ||
+	       ((uintptr_t)o->addr - o->fd_offset) % block == 0;
+}

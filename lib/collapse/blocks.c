@@ -41,7 +41,7 @@ static void want(struct hgm_region *r, uint64_t block)
 {
 	uint8_t was = HGM_BLOCK_OPEN;
 
-	if (!hgm_collapse_can_be_huge(r, block) ||
+	if (!hgm_region_block_whole(r, block) ||
 	    !atomic_compare_exchange_strong_explicit(&r->collapse->state[block], &was,
 						     HGM_BLOCK_DEFERRED, memory_order_seq_cst,
 						     memory_order_relaxed))

@@ -87,9 +87,6 @@ void hgm_collapser_try_again(struct hgm *h);
 bool hgm_collapse_can_be_helped(const struct hgm_region *r);
 void hgm_collapser_call_help(struct hgm_collapser *c);
 
-/* A last block that is incomplete cannot be huge. */
-bool hgm_collapse_can_be_huge(const struct hgm_region *r, uint64_t block);
-
 /* Does a collapse take long, so that blocks are collapsed one at a time? */
 bool hgm_collapse_is_slow(const struct hgm_region *r);
 

@@ -33,7 +33,7 @@ bool hgm_collapse_leave(struct hgm_region *r, uint64_t block)
 	 */
 	if (r->h->user_mode_only)
 		return false;
-	if (!r->collapses || !hgm_collapse_can_be_huge(r, block) ||
+	if (!r->collapses || !hgm_region_block_whole(r, block) ||
 	    atomic_load_explicit(&r->deferred, memory_order_relaxed) || hgm_wp_of(r))
 		return false;
 	/*
@@ -51,7 +51,7 @@ void hgm_collapse_in_doubt(struct hgm_region *r, uint64_t block)
 
 void hgm_collapse_imported(struct hgm_region *r, uint64_t block)
 {
-	if (r->collapses && hgm_collapse_can_be_huge(r, block))
+	if (r->collapses && hgm_region_block_whole(r, block))
 		set_left(r, block);
 }
 

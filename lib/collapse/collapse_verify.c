@@ -55,8 +55,8 @@ static int need_smaps(struct hgm *h)
 static enum hgm_verify verify_by(const struct hgm_region *r)
 {
 	struct hgm_smaps smaps;
-	bool tells = !r->native ||
-		     (!hgm_smaps_sum(r->view.base, r->mapped, &smaps) && smaps.has_leaf_counters);
+	bool tells = !r->native || (!hgm_smaps_sum(r->view.start, hgm_region_mapped(r), &smaps) &&
+				    smaps.has_leaf_counters);
 
 	/* For hugetlb memory, PAGE_IS_HUGE is set even for the smallest pieces. */
 	if (r->view.space->scan_fd >= 0 && !r->native)
@@ -239,7 +239,7 @@ static unsigned int choose(struct hgm_smaps_turns *t, unsigned int n, uint64_t n
 						      memory_order_relaxed),
 		};
 		t->range[due++] = (struct hgm_smaps_range){
-			.start = (uintptr_t)r->view.base,
+			.start = (uintptr_t)r->view.start,
 			.end = (uintptr_t)r->view.base + r->mapped,
 		};
 	}

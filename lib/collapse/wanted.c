@@ -1,20 +1,15 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Which blocks the collapser is to look at, and waking it. Also which blocks can be huge, whether a
- * collapse copies pages, and whether helpers can do it.
+ * Which blocks the collapser is to look at, and waking it. Also whether a collapse copies pages,
+ * and whether helpers can do it.
  */
 #include "blocks.h"
 #include "collapse.h"
 #include "region/hgm.h"
 
-bool hgm_collapse_can_be_huge(const struct hgm_region *r, uint64_t block)
-{
-	return (block + 1) * r->block_bytes <= (r->copies ? r->length : r->mapped);
-}
-
 bool hgm_collapse_is_slow(const struct hgm_region *r)
 {
-	return r->copies || r->native || r->prepared_blocks < r->blocks;
+	return r->copies || r->native || r->prepared_blocks < r->whole_end - r->whole_first;
 }
 
 /*

@@ -106,7 +106,7 @@ static int check_overlaps(const struct hgm *h, const struct hgm_claim *claim)
 	for (unsigned int i = 0; i < t->count; i++) {
 		const struct hgm_region *r = t->region[i];
 
-		served |= overlaps(claim->source, (uintptr_t)r->view.base, r->mapped);
+		served |= overlaps(claim->source, (uintptr_t)r->view.start, hgm_region_mapped(r));
 	}
 	if (served)
 		return hgm_fail(-EINVAL, "hgm_region_create: the memory source lies in a region of "
@@ -160,8 +160,10 @@ static void give_memory_back(struct hgm *h, struct hgm_claim *claim)
 
 static int alloc_state(struct hgm_region *r)
 {
-	int rc = hgm_map_create(&r->map, hgm_region_pages(r));
+	int rc = hgm_map_create(&r->map, hgm_region_end(r));
 
+	if (!rc && r->head)
+		hgm_map_leave_out(r->map, hgm_region_first(r));
 	r->block_full_leaves = calloc(r->blocks, sizeof(r->block_full_leaves[0]));
 	if (!rc && !r->block_full_leaves)
 		rc = -ENOMEM;
@@ -310,7 +312,7 @@ int hgm_region_create(struct hgm_region **out, struct hgm *h, const struct hgm_r
 	hgm_region_wake_all(r);
 	hgm_work_add_region(r);
 	hgm_log(&h->log, HGM_LOG_INFO, "region of %llu KiB at %p: %s",
-		(unsigned long long)r->length >> 10, (void *)r->view.base, r->sentence);
+		(unsigned long long)r->length >> 10, (void *)r->view.start, r->sentence);
 	*out = r;
 	return 0;
 }

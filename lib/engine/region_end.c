@@ -108,8 +108,7 @@ static bool protect(struct hgm_region *r)
 static bool seal_callers_mapping(struct hgm_region *r)
 {
 	uint64_t leaf_pages = HGM_LEAF_PAGES, step = r->map_bytes >> HGM_PAGE_SHIFT;
-	uint64_t pages = hgm_region_pages(r);
-	uint64_t page = 0;
+	uint64_t page = hgm_region_first(r), pages = hgm_region_end(r);
 	bool sealed = true;
 
 	/* Poison may have disappeared with the page table entries (MADV_DONTNEED). */

@@ -18,7 +18,7 @@
 
 void *hgm_region_addr(const struct hgm_region *r)
 {
-	return r ? r->view.base : NULL;
+	return r ? r->view.start : NULL;
 }
 
 uint64_t hgm_region_length(const struct hgm_region *r)
@@ -30,11 +30,12 @@ uint64_t hgm_region_length(const struct hgm_region *r)
 static void describe_shmem(struct hgm_region *r, const char *of)
 {
 	int collapse = atomic_load_explicit(&r->last_collapse_error, memory_order_relaxed);
+	uint64_t whole = r->whole_end - r->whole_first;
 	size_t n = sizeof(r->sentence);
 
 	if (!r->collapses)
 		snprintf(r->sentence, n, "shmem, 4 KiB pages%s: the pages stay small", of);
-	else if (r->prepared_blocks == r->blocks)
+	else if (r->prepared_blocks == whole)
 		snprintf(r->sentence, n,
 			 "shmem 2 MiB prepared%s: faults cost 4 KiB, full blocks become huge "
 			 "without copying",
@@ -43,8 +44,32 @@ static void describe_shmem(struct hgm_region *r, const char *of)
 		snprintf(r->sentence, n,
 			 "shmem 2 MiB%s: %llu of %llu blocks are prepared, the rest is in 4 KiB "
 			 "pages (%s)",
-			 of, (unsigned long long)r->prepared_blocks, (unsigned long long)r->blocks,
-			 collapse ? hgm_errno_name(collapse) : "the last block is not whole");
+			 of, (unsigned long long)r->prepared_blocks, (unsigned long long)whole,
+			 hgm_errno_name(collapse));
+}
+
+/* Add which blocks cannot become huge, and why. */
+static void describe_margins(struct hgm_region *r)
+{
+	uint64_t whole = r->whole_end - r->whole_first;
+	bool head = r->head, tail = (r->head + r->length) % r->block_bytes;
+	size_t used = strlen(r->sentence), n = sizeof(r->sentence) - used;
+
+	if (r->flags & HGM_REGION_NO_COLLAPSE || whole == r->blocks)
+		return;
+	if (!r->fits_file)
+		snprintf(r->sentence + used, n,
+			 "; no block can become huge, because addr and fd_offset have different "
+			 "remainders modulo 2 MiB");
+	else if (!whole)
+		snprintf(r->sentence + used, n,
+			 "; no block can become huge, because the region has no aligned 2 MiB");
+	else
+		snprintf(r->sentence + used, n,
+			 "; %llu of %llu blocks can become huge, because the region %s%s%s in the "
+			 "middle of a block",
+			 (unsigned long long)whole, (unsigned long long)r->blocks,
+			 head ? "begins" : "", head && tail ? " and " : "", tail ? "ends" : "");
 }
 
 void hgm_region_describe(struct hgm_region *r, uint32_t asked, const char *refused)
@@ -72,6 +97,7 @@ void hgm_region_describe(struct hgm_region *r, uint32_t asked, const char *refus
 		snprintf(r->sentence, n,
 			 "%s, 2 MiB blocks%s: pages of 4 KiB are allocated as they arrive%s",
 			 r->backing == HGM_BACKING_ANON ? "anon" : "shmem lazy", of, huge);
+	describe_margins(r);
 	used = strlen(r->sentence);
 	if (*refused)
 		snprintf(r->sentence + used, n - used, "; not chosen: %s", refused);
@@ -85,7 +111,7 @@ int hgm_region_get_info(const struct hgm_region *r, struct hgm_region_info *out)
 		return hgm_fail(-EINVAL, "hgm_region_get_info: the region is NULL");
 	info = (struct hgm_region_info){
 		.size = sizeof(info),
-		.addr = r->view.base,
+		.addr = r->view.start,
 		.length = r->length,
 		.block_bytes = r->block_bytes,
 		.map_bytes = r->map_bytes,
@@ -121,9 +147,15 @@ int hgm_region_export(const struct hgm_region *r, uint64_t first, uint64_t pages
 
 	if (rc)
 		return rc;
-	for (uint64_t w = 0; w * 64 < pages; w++)
-		bitmap[w] =
-			hgm_map_present_word(r->map, first / 64 + w) & hgm_bits_low(pages - w * 64);
+	for (uint64_t w = 0; w * 64 < pages; w++) {
+		uint64_t page = hgm_region_first(r) + first + w * 64, shift = page % 64;
+		uint64_t mask = hgm_bits_low(pages - w * 64);
+
+		bitmap[w] = hgm_map_present_word(r->map, page / 64) >> shift;
+		if (shift && mask >> (64 - shift))
+			bitmap[w] |= hgm_map_present_word(r->map, page / 64 + 1) << (64 - shift);
+		bitmap[w] &= mask;
+	}
 	return 0;
 }
 
@@ -141,6 +173,19 @@ static void import_run(struct hgm_region *r, uint64_t page, uint64_t run)
 	hgm_region_count_off(r, run);
 }
 
+/* Declare that pages of one word have arrived. */
+static int import_word(struct hgm_region *r, uint64_t word, uint64_t bits)
+{
+	uint64_t mine, low, run;
+	int rc = hgm_map_claim(r->map, word, bits, &mine);
+
+	if (rc)
+		return hgm_fail(rc, "hgm_region_import: out of memory");
+	while (hgm_bits_take_run(&mine, &low, &run))
+		import_run(r, word * 64 + low, run);
+	return 0;
+}
+
 int hgm_region_import(struct hgm_region *r, uint64_t first, uint64_t pages, const uint64_t *bitmap)
 {
 	HGM_UNCANCELLED;
@@ -154,15 +199,14 @@ int hgm_region_import(struct hgm_region *r, uint64_t first, uint64_t pages, cons
 				"(HGM_BACKING_FD, HGM_BACKING_MAPPING with fd)");
 	if (atomic_load_explicit(&r->h->running, memory_order_acquire))
 		return hgm_fail(-EBUSY, "hgm_region_import: the engine was already started");
-	for (uint64_t w = 0; w * 64 < pages; w++) {
-		uint64_t word = first / 64 + w;
-		uint64_t mine, low, run;
+	for (uint64_t w = 0; !rc && w * 64 < pages; w++) {
+		uint64_t page = hgm_region_first(r) + first + w * 64, shift = page % 64;
+		uint64_t bits = bitmap[w] & hgm_bits_low(pages - w * 64);
 
-		rc = hgm_map_claim(r->map, word, bitmap[w] & hgm_bits_low(pages - w * 64), &mine);
-		if (rc)
-			return hgm_fail(rc, "hgm_region_import: out of memory");
-		while (hgm_bits_take_run(&mine, &low, &run))
-			import_run(r, word * 64 + low, run);
+		if (bits << shift)
+			rc = import_word(r, page / 64, bits << shift);
+		if (!rc && shift && bits >> (64 - shift))
+			rc = import_word(r, page / 64 + 1, bits >> (64 - shift));
 	}
-	return 0;
+	return rc;
 }

@@ -56,8 +56,7 @@ int hgm_drop_anon(struct hgm_region *r, uint64_t page, uint64_t pages)
 int hgm_drop_file(struct hgm_region *r, uint64_t page, uint64_t pages)
 {
 	uint64_t before_ns = hgm_suspects_ctime(r);
-	int rc = hgm_sys->punch_hole(r->fd, r->fd_offset + (page << HGM_PAGE_SHIFT),
-				     pages << HGM_PAGE_SHIFT);
+	int rc = hgm_sys->punch_hole(r->fd, hgm_region_file_at(r, page), pages << HGM_PAGE_SHIFT);
 
 	hgm_suspects_dropped(r, before_ns);
 	return rc;
@@ -215,7 +214,7 @@ static void note_gone(struct hgm_region *r, uint64_t page, uint64_t end)
  */
 static void mark(struct hgm_region *r, uint64_t page, uint64_t pages)
 {
-	uint64_t all = hgm_region_pages(r), end = page + pages < all ? page + pages : all;
+	uint64_t all = hgm_region_end(r), end = page + pages < all ? page + pages : all;
 
 	for (uint64_t w = page / HGM_PAGES_PER_WORD; w * HGM_PAGES_PER_WORD < end; w++)
 		hgm_map_mark_discarded(r->map, w, hgm_bits_of_range(page, end - page, w));
@@ -223,7 +222,7 @@ static void mark(struct hgm_region *r, uint64_t page, uint64_t pages)
 
 bool hgm_discard_pages(struct hgm_region *r, uint64_t page, uint64_t pages)
 {
-	uint64_t all = hgm_region_pages(r), end = page + pages;
+	uint64_t all = hgm_region_end(r), end = page + pages;
 	bool in_flight = false;
 
 	end = end < all ? end : all;
@@ -271,8 +270,9 @@ static void tell_of_holes(struct hgm_region *r, uint64_t word, uint64_t holes)
 
 void hgm_discard_holes(struct hgm_region *r, uint64_t page, uint64_t pages)
 {
-	uint64_t end = page + pages, low, run;
+	uint64_t all = hgm_region_end(r), end = page + pages < all ? page + pages : all, low, run;
 
+	page = page > hgm_region_first(r) ? page : hgm_region_first(r);
 	while (!r->copies && page < end) {
 		uint64_t word = page / HGM_PAGES_PER_WORD;
 		uint64_t next = (word + 1) * HGM_PAGES_PER_WORD, holes;

@@ -25,7 +25,7 @@ bool hgm_discard_pages(struct hgm_region *r, uint64_t page, uint64_t pages);
 void hgm_discard_event_mark(struct hgm_region *r, uint64_t page, uint64_t pages, uint64_t read_ns);
 bool hgm_discard_event(struct hgm_region *r, uint64_t page, uint64_t pages);
 
-/* Discard those of these pages that are holes. For memory that was prepared. */
+/* Discard those of these pages of the region that are holes. For memory that was prepared. */
 void hgm_discard_holes(struct hgm_region *r, uint64_t page, uint64_t pages);
 
 /* A page was found to be a hole. Discards its unit: a block for hugetlb, a page elsewhere. */

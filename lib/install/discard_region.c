@@ -115,7 +115,7 @@ int hgm_region_before_write(struct hgm_region *r, uint64_t offset, uint64_t leng
 	int rc = hgm_discard_check(r, offset, length, "hgm_region_before_write");
 
 	if (!rc)
-		rc = before_write(r, offset >> HGM_PAGE_SHIFT, length >> HGM_PAGE_SHIFT);
+		rc = before_write(r, hgm_region_page_at(r, offset), length >> HGM_PAGE_SHIFT);
 	return rc == -EBUSY ? busy(rc, "hgm_region_before_write") : rc;
 }
 
@@ -134,12 +134,13 @@ static void wait_for_events(struct hgm *h)
 
 int hgm_region_discard(struct hgm_region *r, uint64_t offset, uint64_t length)
 {
-	uint64_t page = offset >> HGM_PAGE_SHIFT, pages = length >> HGM_PAGE_SHIFT;
+	uint64_t page, pages = length >> HGM_PAGE_SHIFT;
 	int rc;
 
 	rc = hgm_discard_check(r, offset, length, "hgm_region_discard");
 	if (rc || !length)
 		return rc;
+	page = hgm_region_page_at(r, offset);
 	if (r->install->kind->removal == HGM_REMOVAL_DROPS)
 		wait_for_events(r->h);
 	rc = before_write(r, page, pages);

@@ -39,7 +39,7 @@ static void starve(struct hgm_region *r, int rc)
 		     "room again; until then a thread that touches it waits",
 		     rc == -ENOSPC ? "ENOSPC: the file system of the region's file is full"
 				   : "ENOMEM: out of memory",
-		     (void *)r->view.base);
+		     (void *)r->view.start);
 }
 
 int hgm_resolve_outcome(struct hgm_region *r, int rc)

@@ -242,7 +242,7 @@ int hgm_wp_ioctl(struct hgm_region *r, uint64_t page, uint64_t pages, uint64_t m
 
 int hgm_wp_arm(struct hgm_region *r, uint64_t *armed, uint64_t *discarded)
 {
-	uint64_t pages = hgm_region_pages(r);
+	uint64_t pages = hgm_region_end(r);
 	int rc;
 
 	for (uint64_t w = 0; w < hgm_bits_words(pages); w++) {

@@ -20,7 +20,7 @@
 
 static bool has_alias(const struct hgm_region *r, uint64_t addr)
 {
-	return r->alias && addr - (uintptr_t)r->alias < r->mapped;
+	return r->alias && addr - (uintptr_t)hgm_region_alias_start(r) < hgm_region_mapped(r);
 }
 
 /* Inside a read-side section. */
@@ -138,5 +138,6 @@ int hgm_events_watch_alias(struct hgm_region *r)
 
 	if (!r->alias)
 		return 0;
-	return hgm_uffd_register(r->h->alias_uffd, r->alias, r->mapped, HGM_UFFD_MISSING, &ioctls);
+	return hgm_uffd_register(r->h->alias_uffd, hgm_region_alias_start(r), hgm_region_mapped(r),
+				 HGM_UFFD_MISSING, &ioctls);
 }

@@ -56,15 +56,15 @@ static void lost(struct hgm_region *r, uint64_t from, uint64_t to)
 	hgm_region_lost(r, from, to);
 }
 
-/* The part of [start, end) that lies in a region, in bytes of the region. */
+/* The part of [start, end) that lies in a region, in bytes from its page 0 on. */
 static bool clip(const struct hgm_region *r, uint64_t start, uint64_t end, uint64_t *from,
 		 uint64_t *to)
 {
-	uint64_t base = (uintptr_t)r->view.base;
+	uint64_t base = (uintptr_t)r->view.base, first = (uintptr_t)r->view.start;
 
-	if (end <= base || start >= base + r->mapped || start >= end)
+	if (end <= first || start >= base + r->mapped || start >= end)
 		return false;
-	*from = start > base ? start - base : 0;
+	*from = (start > first ? start : first) - base;
 	*to = end < base + r->mapped ? end - base : r->mapped;
 	return true;
 }

@@ -85,7 +85,7 @@ static uint64_t backoff_us(const struct hgm_request *req)
 
 static void log_failure(struct hgm_request *req, int rc)
 {
-	unsigned long long at = req->in.r->source_offset + (req->in.first_page << HGM_PAGE_SHIFT);
+	unsigned long long at = hgm_region_source_at(req->in.r, req->in.first_page);
 	unsigned long long length = hgm_request_asks(req) << HGM_PAGE_SHIFT;
 	struct hgm *h = req->in.r->h;
 

@@ -139,7 +139,7 @@ uint64_t hgm_fill_near(struct hgm_region *r)
 	if (fault && !hgm_map_leaf_full(r->map, leaf)) {
 		near->next = fault - 1;
 		near->end = (leaf + 1) * HGM_LEAF_PAGES;
-		near->end = near->end < hgm_region_pages(r) ? near->end : hgm_region_pages(r);
+		near->end = near->end < hgm_region_end(r) ? near->end : hgm_region_end(r);
 		near->before = leaf * HGM_LEAF_PAGES;
 		near->before_end = near->next;
 	}

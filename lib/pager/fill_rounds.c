@@ -145,7 +145,7 @@ bool hgm_work_fill_round_ends(struct hgm_region *r)
 	if (!r->fill->again)
 		return false;
 	r->fill->next = r->fill->rest;
-	r->fill->end = hgm_region_pages(r);
+	r->fill->end = hgm_region_end(r);
 	r->fill->again = false;
 	r->fill->onwards = true;
 	if (r->fill->low == r->fill->high) /* so far */
@@ -276,7 +276,7 @@ int hgm_region_prefetch(struct hgm_region *r, uint64_t offset, uint64_t length)
 		length = r->length - offset;
 	pthread_mutex_lock(&w->lock);
 	if (has_room(r))
-		add_prefetch(w, r, offset >> HGM_PAGE_SHIFT, length >> HGM_PAGE_SHIFT, 0);
+		add_prefetch(w, r, hgm_region_page_at(r, offset), length >> HGM_PAGE_SHIFT, 0);
 	else
 		rc = hgm_fail(-ENOBUFS,
 			      "hgm_region_prefetch: %d ranges already wait; try again when some "

@@ -148,12 +148,14 @@ static int check(const struct hgm_region *r, uint64_t offset, uint64_t length)
 int64_t hgm_region_put(struct hgm_region *r, uint64_t offset, const void *buf, uint64_t length)
 {
 	HGM_UNCANCELLED;
-	const struct put put = { .page = offset >> HGM_PAGE_SHIFT, .buf = buf };
-	uint64_t page = put.page, end = (offset + length) >> HGM_PAGE_SHIFT;
+	struct put put = { .buf = buf };
 	int64_t taken = 0, n = check(r, offset, length);
+	uint64_t page, end;
 
 	if (n)
 		return n;
+	put.page = page = hgm_region_page_at(r, offset);
+	end = page + (length >> HGM_PAGE_SHIFT);
 	hgm_region_ref(r);
 	while (page < end) {
 		uint64_t border = (page / HGM_PAGES_PER_WORD + 1) * HGM_PAGES_PER_WORD;

@@ -179,8 +179,8 @@ void *hgm_request_buffer(const struct hgm_request *req)
 	if (!req->in.r->copies && !req->in.r->bounces)
 		return req->in.r->alias + (req->in.first_page << HGM_PAGE_SHIFT);
 	if (req->in.r->source->memory && !req->given) /* it has them; no thread writes to them */
-		return (char *)(uintptr_t)req->in.r->source->memory + req->in.r->source_offset +
-		       (req->in.first_page << HGM_PAGE_SHIFT);
+		return (char *)(uintptr_t)req->in.r->source->memory +
+		       hgm_region_source_at(req->in.r, req->in.first_page);
 	return atomic_load_explicit(&pool->bounce, memory_order_acquire) +
 	       (size_t)(req - pool->slot) * HGM_REQUEST_MAX_BYTES +
 	       ((req->in.first_page - req->buffer_page) << HGM_PAGE_SHIFT);

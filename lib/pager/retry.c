@@ -23,7 +23,7 @@
 /* Claim all poisoned pages. Returns how many there are. */
 static uint64_t take_all(struct hgm_region *r, uint64_t *taken)
 {
-	uint64_t words = hgm_bits_words(hgm_region_pages(r)), pages = 0;
+	uint64_t words = hgm_bits_words(hgm_region_end(r)), pages = 0;
 
 	for (uint64_t w = 0; w < words; w++) {
 		taken[w] = hgm_map_take_poisoned(r->map, w);
@@ -121,7 +121,7 @@ int hgm_region_retry(struct hgm_region *r)
 
 	if (!r)
 		return hgm_fail(-EINVAL, "hgm_region_retry: the region is NULL");
-	words = hgm_bits_words(hgm_region_pages(r));
+	words = hgm_bits_words(hgm_region_end(r));
 	taken = calloc(words, sizeof(*taken));
 	if (!taken)
 		return hgm_fail(-ENOMEM, "hgm_region_retry: out of memory");
@@ -138,7 +138,7 @@ int hgm_region_retry(struct hgm_region *r)
 			give_word(r, w, taken[w], w < at ? 0 : w == at ? failed : taken[w]);
 	}
 	pthread_mutex_unlock(&r->fill->retry_lock);
-	hgm_work_refill(r, 0, pages ? hgm_region_pages(r) : 0);
+	hgm_work_refill(r, hgm_region_first(r), pages ? hgm_region_pages(r) : 0);
 	hgm_region_settled(r);
 	free(taken);
 	return rc ? hgm_fail(rc, "hgm_region_retry: MADV_DONTNEED of poisoned pages: %s",

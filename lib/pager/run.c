@@ -51,7 +51,7 @@ static bool ask(struct hgm_request *req, bool may_sleep, uint64_t *now_ns)
 	struct hgm_io io = {
 		.engine = h,
 		.id = hgm_request_id(h, req, ticket),
-		.offset = r->source_offset + (req->in.first_page << HGM_PAGE_SHIFT),
+		.offset = hgm_region_source_at(r, req->in.first_page),
 		.length = hgm_request_asks(req) << HGM_PAGE_SHIFT,
 		.flags = req->in.demand ? HGM_IO_DEMAND : 0,
 		.attempt = req->tries + req->attempt,

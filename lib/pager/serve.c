@@ -27,7 +27,7 @@ static uint64_t claim_behind(struct hgm_region *r, uint64_t page, uint64_t wante
 	uint64_t pages = 1, mine = 1;
 
 	while (pages < wanted && (page + pages) % HGM_LEAF_PAGES &&
-	       page + pages < r->length >> HGM_PAGE_SHIFT) {
+	       page + pages < hgm_region_end(r)) {
 		if (claim(r, page + pages, &mine) || !mine)
 			break;
 		pages++;

@@ -38,7 +38,8 @@ int hgm_fill_make(struct hgm_region *r)
 		return -ENOMEM;
 	pthread_mutex_init(&fill->retry_lock, NULL);
 	hgm_readahead_init(&fill->readahead);
-	fill->end = hgm_region_pages(r);
+	fill->next = hgm_region_first(r);
+	fill->end = hgm_region_end(r);
 	r->fill = fill;
 	fill->block_urgent = calloc(hgm_bits_words(r->blocks), sizeof(fill->block_urgent[0]));
 	fill->prefetch = calloc(HGM_PREFETCH_MAX, sizeof(fill->prefetch[0]));

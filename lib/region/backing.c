@@ -43,7 +43,10 @@ static int reserve_aligned(char **out, uint64_t len, uint64_t align)
 	return 0;
 }
 
-/* Make one mapping of the region's memory: the primary or the alias. */
+/*
+ * Make one mapping of the region's memory: the primary or the alias. *out: the address of page 0.
+ * The first page that is mapped may be a later one: margins.c.
+ */
 static int map_one(struct hgm_region *r, char **out, const char *what)
 {
 	int flags = r->fd >= 0 ? MAP_SHARED : MAP_PRIVATE | MAP_ANONYMOUS;
@@ -53,7 +56,7 @@ static int map_one(struct hgm_region *r, char **out, const char *what)
 	if (r->backing != HGM_BACKING_HUGETLB) /* hugetlb: the reservation guarantees the pages */
 		flags |= MAP_NORESERVE;
 	/* Nothing may be populated before it arrives. The alias maps the same memory. */
-	flags |= r->view.base ? HGM_MAP_UNLOCKED : HGM_MAP_LOCK_PRESENT;
+	flags |= r->view.start ? HGM_MAP_UNLOCKED : HGM_MAP_LOCK_PRESENT;
 	rc = reserve_aligned(out, r->mapped, r->block_bytes);
 	if (rc) {
 		*out = NULL;
@@ -61,11 +64,12 @@ static int map_one(struct hgm_region *r, char **out, const char *what)
 			rc, "no address space for the %s, %llu bytes: %s%s%s", what,
 			(unsigned long long)r->mapped, hgm_errno_name(rc),
 			rc == -ENOMEM ? " (" HGM_AREAS_HINT ")" : "",
-			r->view.base ? " (all memory but anon is mapped twice; use shorter regions)"
-				     : "");
+			r->view.start
+				? " (all memory but anon is mapped twice; use shorter regions)"
+				: "");
 	}
-	rc = hgm_sys->mmap(&mapped, *out, r->mapped, PROT_READ | PROT_WRITE, flags | MAP_FIXED,
-			   r->fd, r->fd_offset);
+	rc = hgm_sys->mmap(&mapped, *out + r->head, hgm_region_mapped(r), PROT_READ | PROT_WRITE,
+			   flags | MAP_FIXED, r->fd, r->fd_offset);
 	if (rc) {
 		hgm_sys->munmap(*out, r->mapped);
 		*out = NULL;
@@ -82,6 +86,8 @@ static int map_one(struct hgm_region *r, char **out, const char *what)
 				(unsigned long long)r->mapped, hgm_errno_name(rc),
 				rc == -ENOMEM ? " (" HGM_AREAS_HINT ")" : "");
 	}
+	if (r->head)
+		hgm_sys->munmap(*out, r->head);
 	return 0;
 }
 
@@ -146,13 +152,9 @@ static int choose(struct hgm_region *r, const struct hgm_region_opts *o,
 static int derive(struct hgm_region *r, const struct hgm_region_opts *o)
 {
 	bool whole_blocks = r->backing == HGM_BACKING_HUGETLB && !r->native;
+	int rc;
 
 	r->callers_mapping = o->backing == HGM_BACKING_MAPPING;
-	r->mapped = (r->length + r->block_bytes - 1) / r->block_bytes * r->block_bytes;
-	/* Do not enlarge what belongs to the caller. */
-	if (o->backing == HGM_BACKING_FD || r->callers_mapping)
-		r->mapped = r->length;
-	r->blocks = (r->length + r->block_bytes - 1) / r->block_bytes;
 	r->unit_bytes = r->backing == HGM_BACKING_HUGETLB ? r->block_bytes : HGM_PAGE_BYTES;
 	r->map_bytes = whole_blocks ? r->block_bytes : HGM_PAGE_BYTES;
 	r->wp_bytes = HGM_PAGE_BYTES;
@@ -162,17 +164,16 @@ static int derive(struct hgm_region *r, const struct hgm_region_opts *o)
 	r->copies = r->backing == HGM_BACKING_ANON || r->backing == HGM_BACKING_SHMEM_LAZY;
 	r->bounces = r->may_shrink && !r->copies && !r->source->copied_by_kernel;
 	r->zeroed = !r->copies && o->backing != HGM_BACKING_FD && !r->callers_mapping;
-	r->collapses = !whole_blocks && !(r->flags & HGM_REGION_NO_COLLAPSE);
 	/* The kernel poisons whole huge pages only, which would destroy what has arrived. */
 	r->can_poison = r->h->can_poison && !r->native;
 	/* Prepared memory has no holes, so a missing fault there means that it was discarded. */
 	r->view.modes = HGM_UFFD_MISSING;
 	if (r->backing != HGM_BACKING_ANON)
 		r->view.modes |= HGM_UFFD_MINOR;
-	if (r->callers_mapping && (!o->addr || (uintptr_t)o->addr % r->block_bytes))
-		return hgm_fail(-EINVAL, "addr %p is not aligned to the block size, %llu bytes",
-				o->addr, (unsigned long long)r->block_bytes);
-	return 0;
+	rc = hgm_margins_find(r, o);
+	r->collapses = !whole_blocks && !(r->flags & HGM_REGION_NO_COLLAPSE) &&
+		       r->whole_first < r->whole_end;
+	return rc;
 }
 
 /*
@@ -183,12 +184,12 @@ static int derive(struct hgm_region *r, const struct hgm_region_opts *o)
  */
 int hgm_backing_drop_mapped(struct hgm_region *r)
 {
-	int rc = hgm_view_drop(&r->view, 0, r->mapped);
+	uint64_t len = hgm_region_mapped(r);
+	int rc = hgm_view_drop(&r->view, r->head, len);
 
 	if (rc)
 		return hgm_fail(rc, "MADV_DONTNEED of the primary, %llu bytes at %p: %s%s",
-				(unsigned long long)r->mapped, (void *)r->view.base,
-				hgm_errno_name(rc),
+				(unsigned long long)len, (void *)r->view.start, hgm_errno_name(rc),
 				rc == -EINVAL
 					? " (locked memory cannot be served before kernel 5.18)"
 					: "");
@@ -197,10 +198,21 @@ int hgm_backing_drop_mapped(struct hgm_region *r)
 
 static int take_mapping(struct hgm_region *r, const struct hgm_region_opts *o)
 {
-	int rc = hgm_mapping_check(o->addr, r->mapped, o->fd, o->fd_offset);
+	int rc = hgm_mapping_check(o->addr, r->length, o->fd, o->fd_offset);
+
+	if (!rc) {
+		r->view.start = o->addr;
+		r->view.base = r->view.start - r->head;
+	}
+	return rc;
+}
+
+static int map_primary(struct hgm_region *r)
+{
+	int rc = map_one(r, &r->view.base, "primary");
 
 	if (!rc)
-		r->view.base = o->addr;
+		r->view.start = r->view.base + r->head;
 	return rc;
 }
 
@@ -268,10 +280,11 @@ static int know_file(struct hgm_region *r)
 /* A child with this memory would keep it allocated, and its writes would change the guest's. */
 static int keep_from_children(const struct hgm_region *r, void *addr)
 {
-	int rc = hgm_sys->madvise(addr, r->mapped, MADV_DONTFORK);
+	uint64_t len = hgm_region_mapped(r);
+	int rc = hgm_sys->madvise(addr, len, MADV_DONTFORK);
 
-	return rc ? hgm_fail(rc, "MADV_DONTFORK of %llu bytes at %p: %s",
-			     (unsigned long long)r->mapped, addr, hgm_errno_name(rc))
+	return rc ? hgm_fail(rc, "MADV_DONTFORK of %llu bytes at %p: %s", (unsigned long long)len,
+			     addr, hgm_errno_name(rc))
 		  : 0;
 }
 
@@ -285,7 +298,7 @@ int hgm_backing_make(struct hgm_region *r, const struct hgm_region_opts *o,
 	if (!rc && r->fd < 0 && r->backing != HGM_BACKING_ANON)
 		rc = make_file(r);
 	if (!rc)
-		rc = r->callers_mapping ? take_mapping(r, o) : map_one(r, &r->view.base, "primary");
+		rc = r->callers_mapping ? take_mapping(r, o) : map_primary(r);
 	if (!rc && r->backing != HGM_BACKING_ANON)
 		rc = map_one(r, &r->alias, "alias");
 	if (!rc && r->native)
@@ -297,15 +310,15 @@ int hgm_backing_make(struct hgm_region *r, const struct hgm_region_opts *o,
 	if (!rc && r->fd >= 0)
 		rc = know_file(r);
 	if (!rc && !r->callers_mapping)
-		rc = keep_from_children(r, r->view.base);
+		rc = keep_from_children(r, r->view.start);
 	if (!rc && r->alias)
-		rc = keep_from_children(r, r->alias);
+		rc = keep_from_children(r, hgm_region_alias_start(r));
 	if (rc) {
 		hgm_backing_free(r);
 		return rc;
 	}
 	if (r->alias) /* a core dump has the same memory in the primary */
-		hgm_sys->madvise(r->alias, r->mapped, MADV_DONTDUMP);
+		hgm_sys->madvise(hgm_region_alias_start(r), hgm_region_mapped(r), MADV_DONTDUMP);
 	return 0;
 }
 
@@ -319,8 +332,8 @@ static void unmap_primary(struct hgm_region *r)
 void hgm_backing_free(struct hgm_region *r)
 {
 	if (r->alias)
-		hgm_sys->munmap(r->alias, r->mapped);
-	if (r->view.base && !r->callers_mapping)
+		hgm_sys->munmap(hgm_region_alias_start(r), hgm_region_mapped(r));
+	if (r->view.start && !r->callers_mapping)
 		unmap_primary(r);
 	if (r->zeroes && r->backing == HGM_BACKING_HUGETLB)
 		hgm_sys->munmap((void *)(uintptr_t)r->zeroes, r->block_bytes);
@@ -329,6 +342,6 @@ void hgm_backing_free(struct hgm_region *r)
 		hgm_sys->close(r->seek_fd);
 	if (r->fd >= 0)
 		hgm_sys->close(r->fd);
-	r->alias = r->view.base = NULL;
+	r->alias = r->view.base = r->view.start = NULL;
 	r->fd = r->seek_fd = -1;
 }

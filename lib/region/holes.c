@@ -52,12 +52,17 @@ static bool hole_in_file(const struct hgm_region *r, uint64_t page, uint64_t pag
 
 bool hgm_holes_in_block(const struct hgm_region *r, uint64_t block)
 {
-	uint64_t page = block * r->block_bytes >> HGM_PAGE_SHIFT;
-	uint64_t end = page + (r->block_bytes >> HGM_PAGE_SHIFT);
+	uint64_t from = block * r->block_bytes, to = from + r->block_bytes;
+	uint64_t page, end;
 
-	for (; page < end; page += LOOK_PAGES) {
-		if (r->alias ? hole_in_file(r, page, LOOK_PAGES)
-			     : hole_in_table(r, hgm_region_at(r, page), LOOK_PAGES))
+	from = from > r->head ? from : r->head;
+	to = to < r->mapped ? to : r->mapped;
+	end = to >> HGM_PAGE_SHIFT;
+	for (page = from >> HGM_PAGE_SHIFT; page < end; page += LOOK_PAGES) {
+		uint64_t pages = end - page < LOOK_PAGES ? end - page : LOOK_PAGES;
+
+		if (r->alias ? hole_in_file(r, page, pages)
+			     : hole_in_table(r, hgm_region_at(r, page), pages))
 			return true;
 		if (r->backing == HGM_BACKING_HUGETLB)
 			break;
@@ -68,7 +73,7 @@ bool hgm_holes_in_block(const struct hgm_region *r, uint64_t block)
 /* Swapped out, or a hole? */
 static bool is_hole(const struct hgm_region *r, uint64_t page)
 {
-	int64_t at = (int64_t)(r->fd_offset + (page << HGM_PAGE_SHIFT));
+	int64_t at = (int64_t)hgm_region_file_at(r, page);
 
 	return hgm_sys->lseek(r->seek_fd, at, SEEK_HOLE) == at;
 }

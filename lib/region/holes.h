@@ -11,8 +11,8 @@
 struct hgm_region;
 
 /*
- * Does a block have holes? Memory that is swapped out may be taken for a hole. Also false if the
- * kernel does not tell. Touches nothing.
+ * Does a block have holes, as far as the region has it? Memory that is swapped out may be taken for
+ * a hole. Also false if the kernel does not tell. Touches nothing.
  */
 bool hgm_holes_in_block(const struct hgm_region *r, uint64_t block);
 

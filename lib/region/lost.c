@@ -2,7 +2,8 @@
 /*
  * The bitmap of lost pages: memory of a region that its owner has unmapped or mapped over, and that
  * does not belong to the region any more. Such memory is neither fetched nor served. A mapping that
- * is there now remains when the region ends.
+ * is there now remains when the region ends. The same holds for the margins (margins.c), which
+ * never belonged to it.
  */
 #include <sys/mman.h>
 
@@ -47,9 +48,13 @@ bool hgm_lost_page(const struct hgm_region *r, uint64_t page)
 
 uint64_t hgm_lost_next(const struct hgm_region *r, uint64_t at, uint64_t end, uint64_t *len)
 {
-	uint64_t page = at >> HGM_PAGE_SHIFT, last = end >> HGM_PAGE_SHIFT, first;
+	uint64_t page, last, first;
 
-	*len = end - at;
+	at = at > r->head ? at : r->head;
+	end = end < r->mapped ? end : r->mapped;
+	*len = at < end ? end - at : 0;
+	page = at >> HGM_PAGE_SHIFT;
+	last = end >> HGM_PAGE_SHIFT;
 	if (!atomic_load_explicit(&r->view.has_lost, memory_order_acquire))
 		return at;
 	while (page < last && hgm_lost_page(r, page))

@@ -64,7 +64,7 @@ static void unreadable(struct reading *g, uint64_t at, uint64_t pages, int error
 static int64_t read_run(const struct reading *g, uint64_t at)
 {
 	const struct hgm_region *r = g->r;
-	uint64_t offset = r->fd >= 0 ? r->fd_offset + ((g->page + at) << HGM_PAGE_SHIFT)
+	uint64_t offset = r->fd >= 0 ? hgm_region_file_at(r, g->page + at)
 				     : (uintptr_t)hgm_region_at(r, g->page + at);
 	uint64_t length = (g->pages - at) << HGM_PAGE_SHIFT, got = 0;
 	unsigned int tries = 0;

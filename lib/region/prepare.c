@@ -33,13 +33,15 @@ struct job {
 static int prepare_block(struct job *job, uint64_t block)
 {
 	struct hgm_region *r = job->r;
-	char *addr = r->alias + block * r->block_bytes;
-	uint64_t len = r->block_bytes;
+	uint64_t from = block * r->block_bytes, to = from + r->block_bytes, len;
+	char *addr;
 	int rc;
 
-	if (block * r->block_bytes + len > r->mapped)
-		len = r->mapped - block * r->block_bytes;
-	if (r->backing == HGM_BACKING_SHMEM && r->collapses && len == r->block_bytes) {
+	from = from > r->head ? from : r->head;
+	to = to < r->mapped ? to : r->mapped;
+	addr = r->alias + from;
+	len = to - from;
+	if (r->backing == HGM_BACKING_SHMEM && r->collapses && hgm_region_block_whole(r, block)) {
 		/* A block with nothing in the cache cannot be collapsed, so allocate one page. */
 		rc = hgm_sys->madvise(addr, HGM_PAGE_BYTES, HGM_MADV_POPULATE_WRITE);
 		if (rc)
@@ -126,7 +128,7 @@ static int check_memory(uint64_t need)
  */
 static uint64_t *list_held(struct hgm_region *r)
 {
-	uint64_t pages = r->mapped >> HGM_PAGE_SHIFT, end = r->fd_offset + r->mapped;
+	uint64_t pages = r->mapped >> HGM_PAGE_SHIFT, end = r->fd_offset + hgm_region_mapped(r);
 	uint64_t *held = calloc(hgm_bits_words(pages), sizeof(*held));
 	int64_t at = (int64_t)r->fd_offset, hole;
 	char path[32];
@@ -146,7 +148,7 @@ static uint64_t *list_held(struct hgm_region *r)
 		if (hole <= at)
 			hole = (int64_t)end;
 		for (; at < hole && (uint64_t)at < end; at += (int64_t)HGM_PAGE_BYTES) {
-			uint64_t page = ((uint64_t)at - r->fd_offset) >> HGM_PAGE_SHIFT;
+			uint64_t page = hgm_region_page_at(r, (uint64_t)at - r->fd_offset);
 
 			held[page / 64] |= UINT64_C(1) << page % 64;
 		}
@@ -158,7 +160,8 @@ static uint64_t *list_held(struct hgm_region *r)
 
 static uint64_t not_held(const struct hgm_region *r, const uint64_t *held)
 {
-	uint64_t words = hgm_bits_words(r->mapped >> HGM_PAGE_SHIFT), bytes = r->mapped;
+	uint64_t words = hgm_bits_words(r->mapped >> HGM_PAGE_SHIFT);
+	uint64_t bytes = hgm_region_mapped(r);
 
 	for (uint64_t w = 0; w < words; w++)
 		bytes -= (uint64_t)__builtin_popcountll(held[w]) << HGM_PAGE_SHIFT;
@@ -168,7 +171,7 @@ static uint64_t not_held(const struct hgm_region *r, const uint64_t *held)
 /* After a failure: give back what was allocated. */
 static void free_unheld(struct hgm_region *r, const uint64_t *held)
 {
-	uint64_t pages = r->mapped >> HGM_PAGE_SHIFT, page = 0, from;
+	uint64_t pages = r->mapped >> HGM_PAGE_SHIFT, page = hgm_region_first(r), from;
 
 	while (page < pages) {
 		while (page < pages && held[page / 64] >> page % 64 & 1)
@@ -204,7 +207,7 @@ static int prepare(struct hgm_region *r)
 	if (rc)
 		return hgm_fail(
 			rc == -EFAULT ? -ENOMEM : rc, "allocating %llu bytes of memory: %s%s",
-			(unsigned long long)r->mapped, hgm_errno_name(rc),
+			(unsigned long long)hgm_region_mapped(r), hgm_errno_name(rc),
 			rc == -EINVAL ? " (MADV_POPULATE_WRITE needs kernel 5.14)"
 			: r->backing == HGM_BACKING_HUGETLB && (rc == -EFAULT || rc == -ENOMEM)
 				? " (no huge page is free in the pool or the hugetlb cgroup)"
@@ -214,7 +217,7 @@ static int prepare(struct hgm_region *r)
 
 int hgm_prepare(struct hgm_region *r)
 {
-	uint64_t *held, need = r->mapped;
+	uint64_t *held, need = hgm_region_mapped(r);
 	int rc = 0;
 
 	if (r->copies)

@@ -14,6 +14,7 @@
 
 #include "caps/choice.h"
 #include "map/map.h"
+#include "util/bits.h"
 #include "util/file_id.h"
 #include "util/line.h"
 #include "view.h"
@@ -39,14 +40,15 @@ struct hgm_region {
 	struct hgm *h;
 	struct hgm_claim *claim;
 	struct hgm_view view;
-	char *alias;	    /* NULL: anonymous memory has none */
+	char *alias;	    /* page 0, like view.base. NULL: anonymous memory has none */
 	int fd;		    /* our own descriptor of the backing, -1 for anon */
 	const void *zeroes; /* a page, for hugetlb a block */
 	int seek_fd;	    /* has its own file offset, for SEEK_HOLE; -1: none */
-	uint64_t fd_offset;
+	uint64_t fd_offset; /* of the region's first byte */
 	struct hgm_file_id file;
+	uint64_t head;	 /* bytes from page 0 to the region's first byte: margins.c */
 	uint64_t length; /* as asked for */
-	uint64_t mapped; /* rounded up to the block */
+	uint64_t mapped; /* from page 0 to the end; our own memory is rounded up to the block */
 	uint64_t block_bytes;
 	uint64_t map_bytes;
 	uint64_t unit_bytes; /* what the kernel drops as a whole: a page, a huge page of hugetlb */
@@ -62,12 +64,15 @@ struct hgm_region {
 	bool collapses;
 	bool native;	 /* hugetlb with high-granularity mapping: the primary is split */
 	bool can_poison; /* page by page */
+	bool fits_file;	 /* blocks begin at a multiple of the block in the file, too */
 	uint64_t blocks;
+	uint64_t whole_first; /* the blocks [whole_first, whole_end) can become huge */
+	uint64_t whole_end;
 	uint64_t wp_bytes; /* unit of write-protection */
 
 	struct hgm_map *map;
 	struct hgm_source *source;
-	uint64_t source_offset;
+	uint64_t source_offset; /* of the region's first byte */
 
 	/* The state of other modules for this region. Each module uses only its own. */
 	struct hgm_install *install;
@@ -183,7 +188,10 @@ void hgm_lost_free(struct hgm_region *r);
 void hgm_lost_mark(struct hgm_region *r, uint64_t page, uint64_t end);
 bool hgm_lost_page(const struct hgm_region *r, uint64_t page);
 
-/* The next run of bytes in [at, end) that still belongs to the region; *len 0: there is none. */
+/*
+ * The next run of bytes in [at, end) that belongs to the region, and still does; *len 0: there is
+ * none.
+ */
 uint64_t hgm_lost_next(const struct hgm_region *r, uint64_t at, uint64_t end, uint64_t *len);
 
 /* Runs of @len bytes at @at in [@from, @to) that still belong to the region. */
@@ -194,9 +202,61 @@ uint64_t hgm_lost_next(const struct hgm_region *r, uint64_t at, uint64_t end, ui
 /* Distribute a region over the stripes of its engine. */
 void hgm_region_stripe_up(struct hgm_region *r);
 
+/* How many pages the region has, the first of them, and the end of the last one. */
 static inline uint64_t hgm_region_pages(const struct hgm_region *r)
 {
 	return r->length >> HGM_PAGE_SHIFT;
+}
+
+static inline uint64_t hgm_region_first(const struct hgm_region *r)
+{
+	return r->head >> HGM_PAGE_SHIFT;
+}
+
+static inline uint64_t hgm_region_end(const struct hgm_region *r)
+{
+	return (r->head + r->length) >> HGM_PAGE_SHIFT;
+}
+
+/* The pages of a word that the region has. The word is not beyond its end. */
+static inline uint64_t hgm_region_word(const struct hgm_region *r, uint64_t word)
+{
+	uint64_t first = hgm_region_first(r), at = word * HGM_PAGES_PER_WORD;
+
+	return hgm_bits_low(hgm_region_end(r) - at) & ~hgm_bits_low(first > at ? first - at : 0);
+}
+
+/* The page of an offset that the caller gave, and the offset of a page for the caller. */
+static inline uint64_t hgm_region_page_at(const struct hgm_region *r, uint64_t offset)
+{
+	return (r->head + offset) >> HGM_PAGE_SHIFT;
+}
+
+static inline uint64_t hgm_region_offset_of(const struct hgm_region *r, uint64_t page)
+{
+	return (page << HGM_PAGE_SHIFT) - r->head;
+}
+
+/* The offset of a page in the source, and in the file. */
+static inline uint64_t hgm_region_source_at(const struct hgm_region *r, uint64_t page)
+{
+	return r->source_offset + hgm_region_offset_of(r, page);
+}
+
+static inline uint64_t hgm_region_file_at(const struct hgm_region *r, uint64_t page)
+{
+	return r->fd_offset + hgm_region_offset_of(r, page);
+}
+
+/* The alias without the margin, and the bytes that it and the primary have. */
+static inline char *hgm_region_alias_start(const struct hgm_region *r)
+{
+	return r->alias + r->head;
+}
+
+static inline uint64_t hgm_region_mapped(const struct hgm_region *r)
+{
+	return r->mapped - r->head;
 }
 
 static inline void *hgm_region_at(const struct hgm_region *r, uint64_t page)
@@ -215,7 +275,13 @@ static inline uint64_t hgm_region_block(const struct hgm_region *r, uint64_t pag
 	return (page << HGM_PAGE_SHIFT) / r->block_bytes;
 }
 
-/* All pages of a block have arrived. */
+/* Can the block become huge? */
+static inline bool hgm_region_block_whole(const struct hgm_region *r, uint64_t block)
+{
+	return block >= r->whole_first && block < r->whole_end;
+}
+
+/* All pages of a block that the region has have arrived. */
 static inline bool hgm_region_block_present(const struct hgm_region *r, uint64_t block)
 {
 	return atomic_load_explicit(&r->block_full_leaves[block], memory_order_acquire) ==
@@ -237,6 +303,12 @@ int hgm_backing_make(struct hgm_region *r, const struct hgm_region_opts *opts,
 		     enum hgm_candidate candidate, const struct hgm_memory_kind *kind);
 void hgm_backing_free(struct hgm_region *r);
 int hgm_backing_drop_mapped(struct hgm_region *r);
+
+/*
+ * margins.c: find where the region begins and ends in its blocks, and which of these can become
+ * huge. -EINVAL with text: the caller's address is not aligned.
+ */
+int hgm_margins_find(struct hgm_region *r, const struct hgm_region_opts *opts);
 
 /* mapping.c: is [addr, addr + len) mapped from this file and offset (fd -1: private anonymous)? */
 int hgm_mapping_check(const void *addr, uint64_t len, int fd, uint64_t offset);

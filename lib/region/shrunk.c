@@ -18,7 +18,7 @@ bool hgm_shrunk(const struct hgm_region *r, uint64_t page)
 	struct hgm_file_kind kind;
 
 	return r->may_shrink && !hgm_sys->file_kind(r->fd, &kind) &&
-	       r->fd_offset + (page << HGM_PAGE_SHIFT) >= kind.size;
+	       hgm_region_file_at(r, page) >= kind.size;
 }
 
 int hgm_shrunk_outcome(const struct hgm_region *r, uint64_t page, int rc)

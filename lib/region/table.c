@@ -17,7 +17,7 @@ struct hgm_region *hgm_table_find(const struct hgm_table *t, uint64_t addr)
 	while (low < high) { /* the first region that begins after addr */
 		unsigned int mid = low + (high - low) / 2;
 
-		if ((uintptr_t)t->region[mid]->view.base <= addr)
+		if ((uintptr_t)t->region[mid]->view.start <= addr)
 			low = mid + 1;
 		else
 			high = mid;
@@ -53,7 +53,7 @@ int hgm_table_add(struct hgm *h, struct hgm_region *r)
 		pthread_mutex_unlock(&h->table_lock);
 		return -ENOSPC;
 	}
-	while (at < now->count && now->region[at]->view.base < r->view.base)
+	while (at < now->count && now->region[at]->view.start < r->view.start)
 		at++;
 	memcpy(t->region, now->region, at * sizeof(t->region[0]));
 	t->region[at] = r;

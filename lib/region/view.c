@@ -131,9 +131,11 @@ void hgm_region_stripe_up(struct hgm_region *r)
 
 void hgm_region_wake_all(struct hgm_region *r)
 {
-	for (uint64_t at = 0; at < r->mapped; at += r->view.stripe_bytes)
-		hgm_region_wake(r, at >> HGM_PAGE_SHIFT,
-				hgm_region_stripe_length(r, at) >> HGM_PAGE_SHIFT);
+	for (uint64_t at = 0; at < r->mapped; at += r->view.stripe_bytes) {
+		uint64_t end = at + hgm_region_stripe_length(r, at), from = at ? at : r->head;
+
+		hgm_region_wake(r, from >> HGM_PAGE_SHIFT, (end - from) >> HGM_PAGE_SHIFT);
+	}
 }
 
 /* If something else is mapped in the range now, the kernel refuses all of it: halve the range. */

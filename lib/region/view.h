@@ -30,7 +30,8 @@ struct hgm_space {
 /* A region has one view, of the engine's address space. */
 struct hgm_view {
 	struct hgm_space *space;
-	char *base;
+	char *base;	/* of page 0 */
+	char *start;	/* of the region's first page, which may be a later one: margins.c */
 	uint64_t modes; /* registered */
 	uint64_t stripe_bytes;
 	uint64_t areas;		/* stripes */

@@ -30,6 +30,7 @@ static struct hgm_dirty *make(struct hgm_region *r, uint32_t flags)
 	pthread_mutex_init(&d->lock, NULL);
 	d->r = r;
 	d->flags = flags;
+	d->first = hgm_region_first(r);
 	d->pages = hgm_region_pages(r);
 	d->words = hgm_bits_words(r->mapped >> HGM_PAGE_SHIFT);
 	d->granule_pages = r->wp_bytes >> HGM_PAGE_SHIFT;
@@ -149,9 +150,9 @@ void hgm_dirty_free(struct hgm_wp *g)
 
 static void mark(struct hgm_dirty *d, _Atomic uint64_t *bitmap, uint64_t page, uint64_t pages)
 {
-	uint64_t end = page + pages;
+	uint64_t end = page + pages, all = d->first + d->pages;
 
-	end = end < d->pages ? end : d->pages;
+	end = end < all ? end : all;
 	for (uint64_t w = page / 64; w * 64 < end; w++)
 		atomic_fetch_or_explicit(&bitmap[w], hgm_bits_of_range(page, end - page, w),
 					 memory_order_release);
@@ -182,7 +183,7 @@ int hgm_dirty_mark(struct hgm_dirty *d, uint64_t offset, uint64_t length)
 		return hgm_fail(-EINVAL, "hgm_dirty_mark: [%llu, +%llu) is not inside the region",
 				(unsigned long long)offset, (unsigned long long)length);
 	if (length)
-		mark(d, d->pending, offset >> HGM_PAGE_SHIFT,
+		mark(d, d->pending, d->first + (offset >> HGM_PAGE_SHIFT),
 		     ((offset + length - 1) >> HGM_PAGE_SHIFT) - (offset >> HGM_PAGE_SHIFT) + 1);
 	return 0;
 }
@@ -226,23 +227,32 @@ int hgm_dirty_start(struct hgm_dirty **out, struct hgm_region *r, const struct h
 	return rc;
 }
 
+static uint64_t take_word(struct hgm_dirty *d, uint64_t word, uint64_t mask)
+{
+	_Atomic uint64_t *pending = &d->pending[word], *again = &d->again[word];
+	uint64_t bits = mask & atomic_fetch_and_explicit(pending, ~mask, memory_order_acq_rel);
+
+	if (atomic_load_explicit(again, memory_order_relaxed))
+		atomic_fetch_or_explicit(pending,
+					 mask & atomic_fetch_and_explicit(again, ~mask,
+									  memory_order_acq_rel),
+					 memory_order_relaxed);
+	return bits;
+}
+
 /* Take the pending pages of a range. Returns the number of bits. */
 static uint64_t take(struct hgm_dirty *d, uint64_t first, uint64_t pages, uint64_t *bitmap)
 {
 	uint64_t found = 0;
 
 	for (uint64_t w = 0; w * 64 < pages; w++) {
+		uint64_t page = first + w * 64, shift = page % 64;
 		uint64_t mask = hgm_bits_low(pages - w * 64);
 
-		_Atomic uint64_t *pending = &d->pending[first / 64 + w];
-		_Atomic uint64_t *again = &d->again[first / 64 + w];
-
-		bitmap[w] = mask & atomic_fetch_and_explicit(pending, ~mask, memory_order_acq_rel);
-		if (atomic_load_explicit(again, memory_order_relaxed))
-			atomic_fetch_or_explicit(pending,
-						 mask & atomic_fetch_and_explicit(
-								again, ~mask, memory_order_acq_rel),
-						 memory_order_relaxed);
+		bitmap[w] = take_word(d, page / 64, mask << shift) >> shift;
+		if (shift && mask >> (64 - shift))
+			bitmap[w] |= take_word(d, page / 64 + 1, mask >> (64 - shift))
+				     << (64 - shift);
 		found += (uint64_t)__builtin_popcountll(bitmap[w]);
 	}
 	return found;
@@ -282,7 +292,7 @@ int hgm_dirty_collect(struct hgm_dirty *d, uint64_t first_page, uint64_t pages, 
 	if (!d->r) {
 		rc = destroyed();
 	} else if (pages) {
-		rc = collect(d, first_page, pages);
+		rc = collect(d, d->first + first_page, pages);
 		/*
 		 * A thread that discards continues when the event is read, before its pages are
 		 * marked. So wait here: afterwards, all pages that were gone when the kernel's
@@ -294,7 +304,7 @@ int hgm_dirty_collect(struct hgm_dirty *d, uint64_t first_page, uint64_t pages, 
 			rc = destroyed();
 	}
 	if (!rc) {
-		found = take(d, first_page, pages, bitmap);
+		found = take(d, d->first + first_page, pages, bitmap);
 		d->collections++;
 		d->dirty_pages += found;
 	}

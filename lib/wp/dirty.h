@@ -31,6 +31,7 @@ struct hgm_dirty {
 	_Atomic uint64_t *again;   /* the same, to be reported once more: see hgm_dirty_removed() */
 	uint64_t *piece; /* synchronous: the pages that were found in a piece of the region */
 	uint64_t words;
+	uint64_t first;		/* page of the region's first byte */
 	uint64_t pages;		/* in the region */
 	uint64_t granule_pages; /* protected again as a whole: 1, or the block */
 	struct hgm_uffd *uffd;	/* asynchronous: the region is registered with it */

@@ -59,7 +59,7 @@ static int arm_all(struct hgm_snapshot *s)
 	/* What events announced, and is dropped by now, was dropped before the instant. */
 	hgm_events_settle(s->h);
 	for (uint32_t i = 0; i < s->parts; i++)
-		hgm_suspects_check(s->part[i].r, 0, hgm_region_pages(s->part[i].r));
+		hgm_suspects_check(s->part[i].r, 0, hgm_region_end(s->part[i].r));
 	/*
 	 * One instant for all regions: none of them maps anything writable from the end of the
 	 * second loop on, and its waits overlap. The caller has stopped the guest.

@@ -20,8 +20,7 @@
 
 uint64_t hgm_snapshot_absent(const struct hgm_part *part, uint64_t word)
 {
-	return ~(part->armed[word] | part->discarded[word]) &
-	       hgm_bits_low(hgm_region_pages(part->r) - word * 64);
+	return ~(part->armed[word] | part->discarded[word]) & hgm_region_word(part->r, word);
 }
 
 int hgm_ahead_begin(struct hgm_snapshot *s)
@@ -66,7 +65,7 @@ static bool find(struct hgm_snapshot *s)
 	struct hgm_ahead *a = &s->ahead;
 
 	for (; a->part < s->parts; a->part++, a->next_word = 0)
-		for (; a->next_word < hgm_bits_words(hgm_region_pages(s->part[a->part].r));
+		for (; a->next_word < hgm_bits_words(hgm_region_end(s->part[a->part].r));
 		     a->next_word++)
 			if (hgm_snapshot_absent(&s->part[a->part], a->next_word))
 				return true;
@@ -97,11 +96,12 @@ static bool is_under_way(struct hgm_snapshot *s, const struct hgm_ahead_word *w)
 static void find_holes(const struct hgm_ahead_word *w)
 {
 	struct hgm_region *r = w->part->r;
-	uint64_t first = w->word * HGM_PAGES_PER_WORD, pages = hgm_region_pages(r) - first;
+	uint64_t first = w->word * HGM_PAGES_PER_WORD;
 
-	pages = pages < HGM_PAGES_PER_WORD ? pages : HGM_PAGES_PER_WORD;
-	hgm_suspects_check(r, first, pages); /* drops that raised an event came after the instant */
-	hgm_discard_holes(r, first, pages);
+	hgm_suspects_check(
+		r, first,
+		HGM_PAGES_PER_WORD); /* drops that raised an event came after the instant */
+	hgm_discard_holes(r, first, HGM_PAGES_PER_WORD);
 }
 
 /* Add one more word to the ring; false: the ring is full, or there is no word. */

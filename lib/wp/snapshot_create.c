@@ -101,7 +101,8 @@ static int take_parts(struct hgm_snapshot *s)
 		if (!wanted(&s->opts, r))
 			continue;
 		hgm_region_pin(r);
-		s->mapped_bytes += (r->mapped + r->wp_bytes - 1) / r->wp_bytes * r->wp_bytes;
+		s->mapped_bytes +=
+			(hgm_region_mapped(r) + r->wp_bytes - 1) / r->wp_bytes * r->wp_bytes;
 		/* NOLINTNEXTLINE(clang-analyzer-core.NullDereference): each part has one */
 		for (; at && s->part[at - 1].r->source_offset > r->source_offset; at--)
 			s->part[at] = s->part[at - 1];

@@ -95,7 +95,7 @@ bool hgm_sink_is_zero(const void *page)
 int hgm_sink_pages(struct hgm_snapshot *s, const struct hgm_part *part, uint64_t page,
 		   uint64_t pages, const char *buf)
 {
-	uint64_t offset = part->r->source_offset + (page << HGM_PAGE_SHIFT);
+	uint64_t offset = hgm_region_source_at(part->r, page);
 	int rc = 0;
 
 	if (s->stream) {

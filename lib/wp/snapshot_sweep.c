@@ -71,11 +71,6 @@ static void keep_rate(struct hgm_snapshot *s)
 	}
 }
 
-static uint64_t mask_of(const struct hgm_region *r, uint64_t word)
-{
-	return hgm_bits_low(hgm_region_pages(r) - word * 64);
-}
-
 /*
  * Copy pages of a word into the buffer: those whose wp bits are set and that no other thread
  * copies.
@@ -83,7 +78,7 @@ static uint64_t mask_of(const struct hgm_region *r, uint64_t word)
 static uint64_t copy_rest(struct hgm_part *part, uint64_t word, char *to)
 {
 	struct hgm_region *r = part->r;
-	uint64_t want = hgm_wp_word(r, word) & part->armed[word] & mask_of(r, word);
+	uint64_t want = hgm_wp_word(r, word) & part->armed[word] & hgm_region_word(r, word);
 	uint64_t mine = want ? want & ~atomic_fetch_or_explicit(&part->saving[word], want,
 								memory_order_acq_rel)
 			     : 0;
@@ -220,7 +215,7 @@ static void write_out(struct hgm_snapshot *s, const struct hgm_part *part, uint6
 static void put_word(struct hgm_snapshot *s, struct hgm_part *part, uint64_t word, uint64_t mine,
 		     char *buf)
 {
-	uint64_t mask = mask_of(part->r, word);
+	uint64_t mask = hgm_region_word(part->r, word);
 	uint64_t others = part->armed[word] & ~mine & mask;
 
 	read_absent(s, part, word, buf);
@@ -293,7 +288,7 @@ void hgm_sweep_block(struct hgm_sweep *sw, struct hgm_part *part, uint64_t block
 	uint64_t end = first + (r->block_bytes >> HGM_PAGE_SHIFT);
 
 	hgm_snapshot_check_alive(part);
-	end = end < hgm_region_pages(r) ? end : hgm_region_pages(r);
+	end = end < hgm_region_end(r) ? end : hgm_region_end(r);
 	if (r->wp_bytes > HGM_PAGE_BYTES)
 		sweep_unit(sw, part, first, end);
 	else

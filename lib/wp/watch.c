@@ -32,7 +32,7 @@ static struct watch *watch_of(struct hgm_wp *g)
 static int ask(struct hgm_wp *g, struct hgm_region *r, uint64_t page, uint64_t pages)
 {
 	const struct hgm_watch_opts *o = &watch_of(g)->opts;
-	struct hgm_span what = { page << HGM_PAGE_SHIFT, pages << HGM_PAGE_SHIFT };
+	struct hgm_span what = { hgm_region_offset_of(r, page), pages << HGM_PAGE_SHIFT };
 	uint32_t verdict = o->verdict;
 
 	if (o->write) {
@@ -145,9 +145,11 @@ static int pages_of(const struct hgm_region *r, uint64_t offset, uint64_t length
 				"bytes; HGM_PROTECT_ROUND extends the range to whole units",
 				function, (unsigned long long)offset, (unsigned long long)length,
 				(unsigned long long)unit);
-	p->first = offset / unit * unit >> HGM_PAGE_SHIFT;
+	offset = offset / unit * unit;
 	end = (end + unit - 1) / unit * unit;
-	p->count = ((end < r->mapped ? end : r->mapped) >> HGM_PAGE_SHIFT) - p->first;
+	end = end < hgm_region_mapped(r) ? end : hgm_region_mapped(r);
+	p->first = hgm_region_page_at(r, offset);
+	p->count = (end - offset) >> HGM_PAGE_SHIFT;
 	return 0;
 }
 
@@ -155,7 +157,7 @@ static void tell(const struct hgm_region *r, const struct pages *p, struct hgm_s
 {
 	if (!what)
 		return;
-	what->offset = p->first << HGM_PAGE_SHIFT;
+	what->offset = hgm_region_offset_of(r, p->first);
 	what->length = p->count << HGM_PAGE_SHIFT;
 	if (what->length > r->length - what->offset) /* the unit ends beyond the region */
 		what->length = r->length - what->offset;
