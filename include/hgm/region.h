@@ -7,6 +7,10 @@
  * through which the library writes contents. A page (4 KiB) is the unit of faults. A block (the
  * backing's huge page, 2 MiB or 1 GiB) is the unit that becomes one huge mapping again when all its
  * pages are present.
+ *
+ * Memory of the caller may begin and end at any page, also in the middle of a block. All of it is
+ * served. A block becomes huge only if the region has all of it. Nothing outside of the region is
+ * touched, and another region may have the rest of the block.
  */
 #ifndef HGM_REGION_H
 #define HGM_REGION_H
@@ -82,9 +86,9 @@ enum hgm_backing {
  * struct hgm_region_opts - options of a region
  * @size:          sizeof(struct hgm_region_opts)
  * @length:        bytes; a multiple of 4096, for hugetlb a multiple of the block. HGM_BACKING_AUTO
- *                 does not use hugetlb if the length is not a multiple of the block. A last block
- *                 that is not whole cannot become huge, except in prepared shmem, which is rounded
- *                 up
+ *                 does not use hugetlb if the length is not a multiple of the block. A block that
+ *                 the region does not have all of cannot become huge. Prepared shmem of the library
+ *                 has all of its last block, because it is rounded up
  * @source:        where contents come from; required
  * @source_offset: offset of the region's first byte in the source; a multiple of 4096
  * @backing:       enum hgm_backing
@@ -98,9 +102,14 @@ enum hgm_backing {
  *                 end gets SIGBUS, and so does the guest. Pages beyond the end that have not
  *                 arrived by then are given up. Unless the file is sealed, contents from a function
  *                 or from memory are copied one more time on their way in
- * @fd_offset:     offset in the file at which the region begins; a multiple of the block
- * @addr:          HGM_BACKING_MAPPING: the mapping, block aligned; @length bytes of it, not
- *                 registered with another userfaultfd
+ * @fd_offset:     offset in the file at which the region begins; a multiple of 4096, for hugetlb a
+ *                 multiple of the block. HGM_BACKING_FD: the library chooses an address with the
+ *                 same remainder modulo the block
+ * @addr:          HGM_BACKING_MAPPING: the mapping, a multiple of 4096, for hugetlb a multiple of
+ *                 the block; @length bytes of it, not registered with another userfaultfd. The
+ *                 kernel maps a block of a file huge only if @addr and @fd_offset have the same
+ *                 remainder modulo the block. Otherwise all of the region stays in small pages,
+ *                 and HGM_REQUIRE_HUGE is rejected
  * @map_bytes_max: the largest piece that a fault may wait for: 0 for any size, or a power of two,
  *                 at least 4096
  * @require:       HGM_REQUIRE_*
@@ -145,7 +154,8 @@ struct hgm_region_opts {
  *                  touching the rest of their block does so, too. On hugetlb with high-granularity
  *                  mapping, and before kernel 6.6, such pages stay missing and are not counted,
  *                  except those beyond the end of a truncated file
- * @blocks:         number of blocks in the region
+ * @blocks:         number of blocks in the region, including a first and a last one of which it has
+ *                  only a part
  * @left_split:     blocks that are full but not mapped huge, because collapsing them was given up
  * @collapse_error: the last error of the kernel when it did not collapse a block: a negative errno,
  *                  or 0 if there was none. It is also -EAGAIN if the kernel reported success but
@@ -158,8 +168,9 @@ struct hgm_region_opts {
  *                  arrives. So if a block was not complete when it was protected, the mapping of
  *                  its pages is treated as a write. For example, a watch is asked for its verdict
  *                  before a page is mapped
- * @sentence:       a text for people: which type of memory the region got and why, and why no
- *                  better type was available; valid as long as the region exists
+ * @sentence:       a text for people: which type of memory the region got and why, which blocks
+ *                  cannot become huge and why, and why no better type was available; valid as long
+ *                  as the region exists
  */
 struct hgm_region_info {
 	size_t size;
@@ -186,13 +197,13 @@ struct hgm_region_info {
  * @h:    the engine that serves it
  * @opts: required: length and source at least
  *
- * The memory is allocated according to the backing, aligned to its block in address and file
- * offset, registered, and excluded from fork (MADV_DONTFORK) unless it is a mapping of the caller.
- * It may be given to KVM at once. Faults are served from hgm_start() on, or at once if the engine
- * is already running.
+ * The memory is allocated according to the backing, registered, and excluded from fork
+ * (MADV_DONTFORK) unless it is a mapping of the caller. The library's own memory is aligned to its
+ * block in address and file offset. The memory may be given to KVM at once. Faults are served from
+ * hgm_start() on, or at once if the engine is already running.
  *
  * Errors:
- *  -EINVAL   there is no source; the length is zero; a length or an offset is not aligned or
+ *  -EINVAL   there is no source; the length is zero; a length, an offset or @addr is not aligned or
  *            overflows; a backing or a flag is unknown; flags contradict each other; the source is
  *            shorter than the region; the source lies in a region of this engine; a descriptor or a
  *            mapping is not what the backing requires; @block_bytes or @map_bytes_max has a value
@@ -236,7 +247,8 @@ HGM_PUBLIC void hgm_region_destroy(struct hgm_region *r);
 /**
  * hgm_region_addr - the address that the guest uses
  *
- * Return: the primary mapping; block aligned. NULL if @r is NULL.
+ * Return: the primary mapping; block aligned, unless @fd_offset or @addr was not. NULL if @r is
+ * NULL.
  * Calling thread: any. Does not block. Since: 0.1.
  */
 HGM_PUBLIC void *hgm_region_addr(const struct hgm_region *r);

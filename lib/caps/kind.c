@@ -10,6 +10,7 @@
 #include "choice.h"
 #include "kernel/sys.h"
 #include "util/error.h"
+#include "util/page.h"
 
 #define MIB2 (UINT64_C(2) << 20)
 
@@ -18,6 +19,7 @@ int hgm_memory_kind(const struct hgm_region_opts *o, struct hgm_memory_kind *out
 {
 	struct hgm_file_kind kind;
 	uint64_t block;
+	bool hugetlb;
 	int rc = hgm_sys->file_kind(o->fd, &kind);
 
 	if (rc)
@@ -42,10 +44,13 @@ int hgm_memory_kind(const struct hgm_region_opts *o, struct hgm_memory_kind *out
 	if (o->block_bytes && o->block_bytes != block)
 		return hgm_fail(-EINVAL, "descriptor %d has blocks of %llu bytes, not %llu", o->fd,
 				(unsigned long long)block, (unsigned long long)o->block_bytes);
-	if (o->fd_offset % block)
-		return hgm_fail(-EINVAL,
-				"fd_offset %llu is not a multiple of the block size, %llu bytes",
-				(unsigned long long)o->fd_offset, (unsigned long long)block);
+	hugetlb = kind.fs_magic == HUGETLBFS_MAGIC;
+	if (o->fd_offset % (hugetlb ? block : HGM_PAGE_BYTES))
+		return hgm_fail(-EINVAL, "fd_offset %llu is not a multiple of %llu%s",
+				(unsigned long long)o->fd_offset,
+				(unsigned long long)(hugetlb ? block : HGM_PAGE_BYTES),
+				hugetlb ? ", the huge page, of which hugetlb memory has no parts"
+					: "");
 	if (o->fd_offset > kind.size || o->length > kind.size - o->fd_offset)
 		return hgm_fail(
 			-EINVAL,
@@ -53,7 +58,7 @@ int hgm_memory_kind(const struct hgm_region_opts *o, struct hgm_memory_kind *out
 			o->fd, (unsigned long long)kind.size, (unsigned long long)o->fd_offset,
 			(unsigned long long)o->length);
 	*out = (struct hgm_memory_kind){
-		.hugetlb = kind.fs_magic == HUGETLBFS_MAGIC,
+		.hugetlb = hugetlb,
 		.may_shrink = !kind.sealed,
 		.block_bytes = block,
 		.device = kind.device,

@@ -29,9 +29,18 @@
 
 static int check_aligned(const struct hgm_region *r, const struct hgm_region_opts *o)
 {
-	if (o->backing == HGM_BACKING_MAPPING && (!o->addr || (uintptr_t)o->addr % r->block_bytes))
-		return hgm_fail(-EINVAL, "addr %p is not aligned to the block size, %llu bytes",
-				o->addr, (unsigned long long)r->block_bytes);
+	bool hugetlb = r->backing == HGM_BACKING_HUGETLB;
+	uint64_t unit = hugetlb ? r->block_bytes : HGM_PAGE_BYTES;
+
+	if (o->backing != HGM_BACKING_MAPPING)
+		return 0;
+	if (!o->addr)
+		return hgm_fail(-EINVAL, "HGM_BACKING_MAPPING, but addr is NULL");
+	if ((uintptr_t)o->addr % unit)
+		return hgm_fail(-EINVAL, "addr %p is not a multiple of %llu%s", o->addr,
+				(unsigned long long)unit,
+				hugetlb ? ", the huge page, of which hugetlb memory has no parts"
+					: "");
 	return 0;
 }
 

@@ -175,7 +175,7 @@ static void private_or_not_aligned(void **state)
 	o = of_mapping(&t, LENGTH - LEAF, provider);
 	o.addr = t.addr + PAGE;
 	assert_error(hgm_region_create(&r, h, &o), -EINVAL);
-	says("not aligned to the block");
+	says("the huge page, of which hugetlb memory has no parts");
 	o.addr = t.addr + LEAF; /* another part of the file */
 	assert_error(hgm_region_create(&r, h, &o), -EINVAL);
 	o.fd_offset = PAGE;

@@ -191,11 +191,13 @@ void ram_make(struct ram *ram, struct hgm *h, enum backing backing, uint64_t len
 
 void ram_release(struct ram *ram)
 {
-	if (ram->mapping)
+	if (ram->around)
+		hgm_sys->munmap(ram->around, ram->around_length);
+	else if (ram->mapping)
 		hgm_sys->munmap(ram->mapping, ram->length);
 	if (ram->fd >= 0)
 		hgm_sys->close(ram->fd);
-	ram->mapping = NULL;
+	ram->mapping = ram->around = NULL;
 	ram->fd = -1;
 }
 

@@ -66,8 +66,8 @@ void discard_by(enum way way, const struct ram *ram, uint64_t offset, uint64_t l
 		rc = madvise(ram->addr + offset, length, MADV_DONTNEED);
 		break;
 	case WAY_PUNCH:
-		rc = fallocate(ram->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)offset,
-			       (off_t)length);
+		rc = fallocate(ram->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+			       (off_t)(ram->fd_offset + offset), (off_t)length);
 		break;
 	default:
 		assert_ok(hgm_region_discard(ram->region, offset, length));

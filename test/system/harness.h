@@ -169,8 +169,11 @@ struct ram {
 	struct hgm_region *region;
 	char *addr;
 	uint64_t length;
-	int fd;	       /* the caller's, -1: none */
-	char *mapping; /* the caller's */
+	int fd;		    /* the caller's, -1: none */
+	uint64_t fd_offset; /* of the region's first byte */
+	char *mapping;	    /* the caller's */
+	char *around;	    /* what the caller has mapped around it, and its length: margins.h */
+	uint64_t around_length;
 };
 
 uint64_t backing_block(enum backing backing);

@@ -231,7 +231,7 @@ static void files(void **state)
 	REFUSED(-EBADF, o.backing = HGM_BACKING_FD; o.fd = -1);
 	REFUSED(-EINVAL, o.backing = HGM_BACKING_FD; o.fd = disk);
 	REFUSED(-EINVAL, o.backing = HGM_BACKING_FD; o.fd = memfd; o.length = 4 * MIB + PAGE);
-	REFUSED(-EINVAL, o.backing = HGM_BACKING_FD; o.fd = memfd; o.fd_offset = PAGE;
+	REFUSED(-EINVAL, o.backing = HGM_BACKING_FD; o.fd = memfd; o.fd_offset = PAGE / 2;
 		o.length = MIB);
 	REFUSED(-EINVAL, o.backing = HGM_BACKING_FD; o.fd = memfd; o.fd_offset = 4 * MIB);
 	REFUSED(-EINVAL, o.backing = HGM_BACKING_FD; o.fd = memfd;

@@ -139,9 +139,12 @@ static void not_where_it_is_said_to_be(void **state)
 	still_served();
 	o = mapping(NULL, -1, 0);
 	refused("no address", &o, -EINVAL);
+	o = mapping(s.shared + PAGE / 2, s.fd, 0);
+	o.length = MIB;
+	refused("not aligned to a page", &o, -EINVAL);
 	o = mapping(s.shared + PAGE, s.fd, 0);
 	o.length = MIB;
-	refused("not aligned to the block", &o, -EINVAL);
+	refused("a page further on", &o, -EINVAL);
 	o = mapping((void *)(UINTPTR_MAX & ~(2 * MIB - 1)), -1, 0);
 	refused("at the end of the address space", &o, 0);
 	munmap(gap + MIB, PAGE);
