@@ -2,6 +2,7 @@
 /*
  * Regions are created and destroyed while other threads use them.
  */
+#include "../system/margins.h"
 #include "chaos.h"
 
 #include <errno.h>
@@ -44,8 +45,28 @@ static uint32_t any_flags(struct random *r)
 	return flags[random_below(r, sizeof(flags) / sizeof(flags[0]))];
 }
 
-static int try_backing(struct arena *a)
+/* Some regions begin and end anywhere in their blocks, and some at another place in their file. */
+static struct margins any_margins(struct random *r, const struct arena *a)
 {
+	bool caller = a->backing >= BACKING_FD && a->backing <= BACKING_MAPPING_ANON;
+	struct margins m = { .head = 0 };
+
+	if (!caller || !may(ACT_UNALIGNED) || random_one_in(r, 2))
+		return m;
+	m.head = m.file_head = random_below(r, 600) * PAGE;
+	m.tail = random_below(r, 600) * PAGE;
+	if (random_one_in(r, 4))
+		m.file_head = random_below(r, 600) * PAGE;
+	return m;
+}
+
+static int try_backing(struct arena *a, struct random *r)
+{
+	struct margins m = any_margins(r, a);
+
+	if (m.head || m.file_head || m.tail)
+		return ram_try_within(&a->ram, life.h, a->backing, a->pages * PAGE,
+				      supply_source(a->supply), a->index * ARENA_MAX, a->flags, &m);
 	return ram_try(&a->ram, life.h, a->backing, a->pages * PAGE, supply_source(a->supply),
 		       a->index * ARENA_MAX, a->flags);
 }
@@ -60,10 +81,10 @@ static void make_ram(struct arena *a, struct random *r)
 	a->flags = any_flags(r);
 	a->supply = supply_any(r);
 	a->run = UINT64_C(1) << random_below(r, 7);
-	rc = backing_lacking(a->backing, a->pages * PAGE) ? -ENOMEM : try_backing(a);
+	rc = backing_lacking(a->backing, a->pages * PAGE) ? -ENOMEM : try_backing(a, r);
 	if (rc == -ENOMEM && a->backing >= BACKINGS_SMALL) {
 		a->backing = may(BACKING_SHMEM) ? BACKING_SHMEM : BACKING_ANON;
-		rc = try_backing(a);
+		rc = try_backing(a, r);
 	}
 	must(rc, "hgm_region_create");
 }
@@ -86,6 +107,7 @@ void arena_begin(struct arena *a, struct random *r)
 void arena_ended(struct arena *a)
 {
 	uint64_t copy[WORDS];
+	struct ram had;
 
 	while (atomic_load(&a->pins))
 		sched_yield();
@@ -104,8 +126,10 @@ void arena_ended(struct arena *a)
 	}
 	free(a->left_watch);
 	a->left_watch = NULL;
+	assert_margins(&a->ram, "after the region's end");
+	had = a->ram;
 	ram_release(&a->ram);
-	seam_release(a);
+	seam_release(a, &had);
 	atomic_store(&a->state, ARENA_EMPTY);
 }
 

@@ -34,9 +34,10 @@ enum act {
 	ACT_DIRTY,
 	ACT_WATCH,
 	ACT_CALLS,
-	ACT_ENDS,   /* regions are destroyed and created, engines are destroyed in use */
-	ACT_ERRORS, /* sources fail and stall */
-	ACT_EAGAIN, /* the kernel refuses temporarily */
+	ACT_ENDS,      /* regions are destroyed and created, engines are destroyed in use */
+	ACT_ERRORS,    /* sources fail and stall */
+	ACT_EAGAIN,    /* the kernel refuses temporarily */
+	ACT_UNALIGNED, /* memory of the caller is not aligned to blocks */
 	ACTS,
 };
 
@@ -238,6 +239,6 @@ void hang_watch_end(void);
 
 /* seam.c: addresses are not used again while touchers may still use them */
 void seam_begin(void);
-void seam_release(struct arena *a);
+void seam_release(struct arena *a, const struct ram *had);
 
 #endif

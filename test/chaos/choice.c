@@ -26,6 +26,7 @@ static const char *const words[ACTS] = {
 	[ACT_ENDS] = "ends",
 	[ACT_ERRORS] = "errors",
 	[ACT_EAGAIN] = "eagain",
+	[ACT_UNALIGNED] = "unaligned",
 };
 
 static bool chosen[ACTS], some_backings, some_acts;

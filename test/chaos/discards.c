@@ -93,7 +93,7 @@ static int drop(const struct drop *d)
 		return rc ? -errno : 0;
 	case MEANS_PUNCH:
 		rc = fallocate(d->a->ram.fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
-			       (off_t)offset, (off_t)length);
+			       (off_t)(d->a->ram.fd_offset + offset), (off_t)length);
 		return rc ? -errno : 0;
 	default:
 		return hgm_region_discard(d->a->ram.region, offset, length);

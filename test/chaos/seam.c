@@ -42,13 +42,16 @@ static int keep_address(void *addr, uint64_t len)
 	return kernel->munmap(addr, len);
 }
 
-void seam_release(struct arena *a)
+void seam_release(struct arena *a, const struct ram *had)
 {
 	uint64_t block = backing_block(a->backing), len = a->pages * PAGE;
 
-	/* Prepared shmem is rounded up to whole blocks. */
-	kernel->munmap(atomic_load(&a->addr),
-		       a->backing == BACKING_SHMEM ? (len + block - 1) / block * block : len);
+	if (had->around_length)
+		kernel->munmap(had->around, had->around_length);
+	else /* Prepared shmem is rounded up to whole blocks. */
+		kernel->munmap(atomic_load(&a->addr), a->backing == BACKING_SHMEM
+							      ? (len + block - 1) / block * block
+							      : len);
 	atomic_store(&a->addr, NULL);
 }
 
