@@ -83,6 +83,7 @@ static struct {
 
 static const struct hgm_sys *kernel;
 static struct hgm_sys sys;
+static bool without_scan;
 
 static void check(const char *call, bool file, uint64_t inode, uint64_t from, uint64_t length)
 {
@@ -169,6 +170,8 @@ static int fenced_scan(int fd, const void *start, const void *end, uint64_t cate
 		       struct hgm_pm_region *out, uint64_t out_len, uint64_t *walk_end)
 {
 	check_at("PAGEMAP_SCAN", start, (uintptr_t)end - (uintptr_t)start);
+	if (without_scan)
+		return -ENOTTY;
 	return kernel->pagemap_scan(fd, start, end, category, out, out_len, walk_end);
 }
 
@@ -253,6 +256,11 @@ void fence_set_up(void)
 	sys.uffd_poison = fenced_poison;
 	sys.uffd_writeprotect = fenced_writeprotect;
 	hgm_sys = &sys;
+}
+
+void fence_without_scan(bool without)
+{
+	without_scan = without;
 }
 
 static void add(struct fence e)

@@ -34,4 +34,7 @@ void assert_margins(const struct ram *ram, const char *what);
 void fence_set_up(void);
 void fence_end(void);
 
+/* The kernel has no PAGEMAP_SCAN (before 6.7). To be called before the engine is made. */
+void fence_without_scan(bool without);
+
 #endif
