@@ -168,6 +168,9 @@ struct hgm_region_opts {
  *                  arrives. So if a block was not complete when it was protected, the mapping of
  *                  its pages is treated as a write. For example, a watch is asked for its verdict
  *                  before a page is mapped
+ * @huge_bytes_max: bytes of @length that can become huge: what @huge_bytes is at most. These are
+ *                  the blocks that the region has all of, if they are aligned in the file, too; 0
+ *                  with HGM_REGION_NO_COLLAPSE, except for hugetlb in whole blocks
  * @sentence:       a text for people: which type of memory the region got and why, which blocks
  *                  cannot become huge and why, and why no better type was available; valid as long
  *                  as the region exists
@@ -189,6 +192,7 @@ struct hgm_region_info {
 	int collapse_error;
 	uint32_t user_mode_only;
 	uint64_t protect_bytes;
+	uint64_t huge_bytes_max;
 };
 
 /**

@@ -103,6 +103,15 @@ void hgm_region_describe(struct hgm_region *r, uint32_t asked, const char *refus
 		snprintf(r->sentence + used, n - used, "; not chosen: %s", refused);
 }
 
+static uint64_t huge_bytes_max(const struct hgm_region *r)
+{
+	uint64_t bytes = (r->whole_end - r->whole_first) * r->block_bytes;
+
+	if (!r->collapses && !hgm_region_whole_blocks(r))
+		return 0;
+	return bytes < r->length ? bytes : r->length; /* the last block may exceed the end */
+}
+
 int hgm_region_get_info(const struct hgm_region *r, struct hgm_region_info *out)
 {
 	struct hgm_region_info info;
@@ -127,9 +136,10 @@ int hgm_region_get_info(const struct hgm_region *r, struct hgm_region_info *out)
 		.collapse_error =
 			atomic_load_explicit(&r->last_collapse_error, memory_order_relaxed),
 		.protect_bytes = r->wp_bytes,
+		.huge_bytes_max = huge_bytes_max(r),
 	};
 	return hgm_opts_out(out, &info, sizeof(info),
-			    HGM_FIRST_SIZE(struct hgm_region_info, protect_bytes),
+			    HGM_FIRST_SIZE(struct hgm_region_info, huge_bytes_max),
 			    "hgm_region_get_info");
 }
 

@@ -12,7 +12,7 @@ static void check_counts(struct arena *a)
 	struct hgm_region_info i = info_of(a->ram.region);
 	uint64_t length = a->pages * PAGE;
 
-	if (i.length != length || i.present_bytes > length || i.huge_bytes > length ||
+	if (i.length != length || i.present_bytes > length || i.huge_bytes > i.huge_bytes_max ||
 	    i.poisoned_bytes > length || i.left_split > i.blocks)
 		wrong(a, 0, "of %llu bytes present %llu, huge %llu, poisoned %llu; left split %llu",
 		      (unsigned long long)length, (unsigned long long)i.present_bytes,

@@ -94,4 +94,5 @@ void assert_whole_huge(const struct unaligned *t, enum backing backing, const st
 			 t->what, (unsigned long long)look.wanted, (unsigned long long)look.info,
 			 (unsigned long long)look.scan);
 	assert_int_equal(info_of(t->ram.region).left_split, 0);
+	assert_int_equal(info_of(t->ram.region).huge_bytes_max, look.wanted);
 }
