@@ -102,7 +102,7 @@ bool hgm_holds_memory(const struct hgm_region *r, uint64_t page, uint64_t pages)
 	if (r->seek_fd < 0)
 		return false;
 	for_each_kept (r, from, to, at, len) {
-		uint64_t begin = r->fd_offset + at;
+		uint64_t begin = hgm_region_file_at(r, at >> HGM_PAGE_SHIFT);
 		int64_t data = hgm_sys->lseek(r->seek_fd, (int64_t)begin, SEEK_DATA);
 
 		if (data >= 0 && (uint64_t)data < begin + len)
