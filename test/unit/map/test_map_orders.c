@@ -35,6 +35,8 @@ static void pass(const volatile void *at);
 #define atomic_fetch_add_explicit(at, n, order)	   (pass(at), OP(fetch_add)(at, n, order))
 #define atomic_load_explicit(at, order)		   (pass(at), OP_LOAD(at, order))
 
+#include "map/leaf.c"
+#include "map/look.c"
 #include "map/map.c"
 
 #include <setjmp.h>
