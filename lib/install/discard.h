@@ -44,6 +44,16 @@ void hgm_discard_drop(struct hgm_region *r, uint64_t page, uint64_t pages);
 uint64_t hgm_discard_run(const struct hgm_region *r, uint64_t page, uint64_t pages,
 			 bool *discarded);
 
+/* Are the first of these pages discarded? *run: how many of them are, or are not. */
+static inline bool hgm_discard_front(const struct hgm_region *r, uint64_t page, uint64_t pages,
+				     uint64_t *run)
+{
+	bool discarded;
+
+	*run = hgm_discard_run(r, page, pages, &discarded);
+	return discarded;
+}
+
 /* Drop memory of these pages that still belongs to the region. -errno without text. */
 int hgm_discard_memory(struct hgm_region *r, uint64_t page, uint64_t pages);
 

@@ -64,7 +64,7 @@ int hgm_map_zero_block(struct hgm_region *r, uint64_t page, struct hgm_range *ra
 int hgm_drop_anon(struct hgm_region *r, uint64_t page, uint64_t pages);
 int hgm_drop_file(struct hgm_region *r, uint64_t page, uint64_t pages);
 
-/* poison.c */
+/* unpoison.c */
 int hgm_drop_poison_of_blocks(struct hgm_region *r, uint64_t page, uint64_t pages);
 
 #endif

@@ -119,7 +119,7 @@ static inline bool hgm_put_off(int rc)
 void hgm_poison_shrunk(struct hgm_region *r, uint64_t page, uint64_t pages);
 
 /*
- * poison.c: pages that are given up. All functions return -EAGAIN or -ENOMEM for "not now".
+ * poison.c, unpoison.c: pages that are given up. All return -EAGAIN or -ENOMEM for "not now".
  *
  * The source failed for good for the pages that the request asks for. -EOPNOTSUPP and other errors:
  * this kernel cannot poison here.
@@ -155,6 +155,13 @@ int hgm_poison_undo(struct hgm_region *r, uint64_t page, uint64_t pages);
  * Raises an event. Returns -errno of madvise(2).
  */
 int hgm_poison_unmap(struct hgm_region *r, uint64_t page, uint64_t pages);
+
+/*
+ * Pages were discarded while they were being given up, so the next touch must get zeroes. Other
+ * threads may have made them present since. In anonymous memory the poison goes away in any case:
+ * discarded memory is dropped after it was marked, and it was marked after it became poison.
+ */
+void hgm_poison_heal(struct hgm_region *r, uint64_t page, uint64_t pages);
 
 /*
  * For whole blocks: has the block poison, as far as known? A page of it was given up, after the map
