@@ -169,10 +169,10 @@ static void imported(void **state)
 		t.h = engine(1);
 		o.source = provider_source(t.provider);
 		assert_ok(hgm_region_create(&t.ram.region, t.h, &o));
-		t.ram.addr = hgm_region_addr(t.ram.region);
-		t.ram.length = LENGTH;
-		t.ram.fd = o.fd;
-		t.ram.mapping = NULL;
+		t.ram = (struct ram){ .region = t.ram.region,
+				      .addr = hgm_region_addr(t.ram.region),
+				      .length = LENGTH,
+				      .fd = o.fd };
 		collapsing_watch(&t.ram);
 		collapsing_needs_a_page();
 		assert_ok(hgm_region_import(t.ram.region, 0, PAGES, map));
