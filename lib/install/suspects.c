@@ -16,6 +16,7 @@
  * change the ctime, too: an MADV_DONTNEED at that time, of pages that have not arrived, is taken
  * for a discard.
  */
+#include <string.h>
 #include <unistd.h>
 
 #include "discard.h"
@@ -27,8 +28,11 @@
 #include "util/bits.h"
 #include "util/clock.h"
 
-#define WAIT_NS	  UINT64_C(200000000)
-#define NOT_BEGUN UINT64_MAX /* until when: not known yet */
+#define WAIT_NS UINT64_C(200000000)
+
+/* Until when, if that is not known yet: the kernel has not been asked since, or has not said no. */
+#define NOT_ASKED UINT64_MAX
+#define NOT_BEGUN (UINT64_MAX - 1)
 
 void hgm_suspects_init(struct hgm_suspects *all)
 {
@@ -144,7 +148,7 @@ static void take_out(struct hgm_suspects *all, unsigned int i)
 {
 	unsigned int count = atomic_load_explicit(&all->count, memory_order_relaxed) - 1;
 
-	all->range[i] = all->range[count];
+	memmove(&all->range[i], &all->range[i + 1], (count - i) * sizeof(all->range[0]));
 	atomic_store_explicit(&all->count, count, memory_order_release);
 }
 
@@ -196,7 +200,7 @@ void hgm_suspects_add(struct hgm_region *r, uint64_t page, uint64_t pages, uint6
 		.pages = pages,
 		.seen_ns = atomic_load_explicit(&all->seen_ns, memory_order_relaxed),
 		.read_ns = read_ns,
-		.until_ns = NOT_BEGUN,
+		.until_ns = NOT_ASKED,
 	};
 	struct hgm_suspect old;
 	unsigned int count;
@@ -285,10 +289,20 @@ static void wait_from(struct hgm_suspects *all, bool changing, uint64_t now_ns)
 {
 	pthread_mutex_lock(&all->lock);
 	for (unsigned int i = 0; i < atomic_load_explicit(&all->count, memory_order_relaxed); i++)
-		if (changing)
+		if (changing && all->range[i].until_ns != NOT_ASKED)
 			all->range[i].until_ns = NOT_BEGUN;
 		else if (all->range[i].until_ns == NOT_BEGUN)
 			all->range[i].until_ns = now_ns + WAIT_NS;
+	pthread_mutex_unlock(&all->lock);
+}
+
+/* The kernel is asked now: what it says does not hold for ranges that are added from now on. */
+static void ask(struct hgm_suspects *all)
+{
+	pthread_mutex_lock(&all->lock);
+	for (unsigned int i = 0; i < atomic_load_explicit(&all->count, memory_order_relaxed); i++)
+		if (all->range[i].until_ns == NOT_ASKED)
+			all->range[i].until_ns = NOT_BEGUN;
 	pthread_mutex_unlock(&all->lock);
 }
 
@@ -298,9 +312,12 @@ bool hgm_suspects_age(struct hgm_region *r)
 	struct hgm_suspect s;
 
 	while (atomic_load_explicit(&all->count, memory_order_acquire)) {
-		bool changing = is_changing(r);
-		uint64_t now_ns = hgm_now_ns();
+		uint64_t now_ns;
+		bool changing;
 
+		ask(all);
+		changing = is_changing(r);
+		now_ns = hgm_now_ns();
 		wait_from(all, changing, now_ns);
 		if (changing || !take_old(all, now_ns, &s))
 			break;
