@@ -86,7 +86,8 @@ void hgm_event_mark(struct hgm *h, struct hgm_uffd_event *ev, uint64_t read_ns)
 			continue;
 		page = from >> HGM_PAGE_SHIFT;
 		pages = (to - from) >> HGM_PAGE_SHIFT;
-		if (hgm_retry_dropped(r, page, pages))
+		/* Exactly this piece, and nothing of a neighbour. */
+		if (to - from == ev->end - ev->addr && hgm_retry_dropped(r, page, pages))
 			ev->end = ev->addr; /* ignore the event */
 		else
 			hgm_discard_event_mark(r, page, pages, read_ns);
