@@ -386,11 +386,11 @@ HGM_PUBLIC int hgm_set_fill(struct hgm *h, const struct hgm_fill_opts *opts);
  * @offset: first byte, from the region's start; a multiple of 4096
  * @length: bytes; a multiple of 4096; 0 does nothing
  *
- * The range reads as zeroes until it is written to. The library no longer fetches pages of the
- * range that have not arrived, and drops what the source supplies for them later. Memory goes back
- * to the system in pages of 4 KiB. hugetlb memory goes back in whole huge pages; parts of a huge
- * page are only set to zero. A block with holes is not collapsed until the guest has used the holes
- * again.
+ * The range reads as zeroes until it is written to. What is written to it before the function
+ * returns may be lost. The library no longer fetches pages of the range that have not arrived, and
+ * drops what the source supplies for them later. Memory goes back to the system in pages of 4 KiB.
+ * hugetlb memory goes back in whole huge pages; parts of a huge page are only set to zero. A block
+ * with holes is not collapsed until the guest has used the holes again.
  *
  * A snapshot in progress gets what the range held at the instant of the snapshot, which may take as
  * long as the sink takes to make room. Dirty tracking reports the pages. Poisoned pages are no
@@ -408,7 +408,9 @@ HGM_PUBLIC int hgm_set_fill(struct hgm *h, const struct hgm_fill_opts *opts);
  * Calling thread: any but the library's own and hgm_read_fn; not while holding what a callback of
  * the engine waits for. Blocks until the events of the discard are read, and for a snapshot as
  * described. If pages of anonymous memory or HGM_BACKING_SHMEM_LAZY are being fetched, also blocks
- * until the threads that are installing pages at that moment have done so. Since: 0.1; kernel 3.5.
+ * until the threads that are installing pages at that moment have done so. For shmem, sleeps for up
+ * to 13 ms, and drops again, if the file still has memory there: the kernel could not give it back
+ * at once, or a thread has touched it since. Since: 0.1; kernel 3.5.
  */
 HGM_PUBLIC int hgm_region_discard(struct hgm_region *r, uint64_t offset, uint64_t length);
 

@@ -14,12 +14,17 @@
 #include "kinds.h"
 #include "region/hgm.h"
 #include "region/holes.h"
+#include "util/cancel.h"
+#include "util/clock.h"
 #include "util/error.h"
 
 #define NAP_NS 50000
 
 /* How often memory is dropped again that the kernel has kept. Each nap is twice the one before. */
 #define TRIES 8
+
+/* So long after tries that were all in vain, there is one try only. */
+#define PINNED_NS UINT64_C(1000000000)
 
 /*
  * For the wp owner, a discard is a write of zeroes: a snapshot saves what it still needs, and dirty
@@ -60,27 +65,58 @@ static int drop_poison(struct hgm_region *r, uint64_t page, uint64_t pages)
 }
 
 /*
+ * Drop memory. The wp owner is told once before that, for a collection of dirty pages that finds
+ * the kernel's note of a write gone with the page table entry, and once after it, for later
+ * collections.
+ */
+static int drop(struct hgm_region *r, uint64_t page, uint64_t pages)
+{
+	int rc;
+
+	hgm_wp_removed(r, page, pages);
+	rc = hgm_discard_memory(r, page, pages);
+	if (!rc)
+		rc = drop_poison(r, page, pages);
+	hgm_wp_removed(r, page, pages);
+	return rc;
+}
+
+/*
  * To free a part of a large folio of shmem, the kernel splits it. It cannot do so while another
  * thread holds a reference, and that is common: the split itself unmaps the whole folio, and
  * threads that use other parts of it fault, take a reference, and wait for the folio's lock, which
  * the split holds. The kernel then sets the pages to zero, keeps them allocated, and reports
- * success. So drop them again, after the others had a moment to map what they want. All tries are
- * in vain if the folio is pinned.
+ * success. So drop them again, after the others had a moment to map what they want. Where a device
+ * holds the folio, all tries are in vain: then expect the same of the next discards.
  *
  * Pages that the guest has used again meanwhile look the same. What it writes to them before this
  * call has returned may be lost.
  */
-static int drop_held(struct hgm_region *r, uint64_t page, uint64_t pages)
+static void drop_held(struct hgm_region *r, uint64_t page, uint64_t pages)
 {
-	int rc = 0;
+	_Atomic uint64_t *until = &r->install->pinned_until_ns;
+	uint64_t from = page << HGM_PAGE_SHIFT, to = from + (pages << HGM_PAGE_SHIFT);
+	bool pinned = hgm_now_ns() < atomic_load_explicit(until, memory_order_relaxed);
+	unsigned int tries = pinned ? 1 : TRIES;
+	uint64_t at = from, len;
 
 	if (r->fd < 0 || r->backing == HGM_BACKING_HUGETLB)
-		return 0;
-	for (unsigned int i = 0; !rc && i < TRIES && hgm_holds_memory(r, page, pages); i++) {
+		return;
+	for (unsigned int i = 0; i < tries && hgm_held_next(r, &at, to, &len); i++, at = from) {
 		nanosleep(&(struct timespec){ .tv_nsec = NAP_NS << i }, NULL);
-		rc = hgm_discard_memory(r, page, pages);
+		for (; hgm_held_next(r, &at, to, &len); at += len) {
+			page = at >> HGM_PAGE_SHIFT;
+			pages = len >> HGM_PAGE_SHIFT;
+			/* As the first time. What does not work is left as the kernel left it. */
+			if (before_write(r, page, pages))
+				return;
+			r->h->ops->discarded(r, page, pages, true);
+			if (drop(r, page, pages))
+				return;
+		}
 	}
-	return rc;
+	if (tries == TRIES && hgm_held_next(r, &at, to, &len))
+		atomic_store_explicit(until, hgm_now_ns() + PINNED_NS, memory_order_relaxed);
 }
 
 int hgm_discard_check(const struct hgm_region *r, uint64_t offset, uint64_t length,
@@ -112,6 +148,7 @@ static int busy(int rc, const char *function)
 
 int hgm_region_before_write(struct hgm_region *r, uint64_t offset, uint64_t length)
 {
+	HGM_UNCANCELLED;
 	int rc = hgm_discard_check(r, offset, length, "hgm_region_before_write");
 
 	if (!rc)
@@ -134,14 +171,15 @@ static void wait_for_events(struct hgm *h)
 
 int hgm_region_discard(struct hgm_region *r, uint64_t offset, uint64_t length)
 {
+	HGM_UNCANCELLED;
 	uint64_t page, pages = length >> HGM_PAGE_SHIFT;
-	int rc;
+	int rc = hgm_discard_check(r, offset, length, "hgm_region_discard");
 
-	rc = hgm_discard_check(r, offset, length, "hgm_region_discard");
 	if (rc || !length)
 		return rc;
 	page = hgm_region_page_at(r, offset);
-	if (r->install->kind->removal == HGM_REMOVAL_DROPS)
+	if (r->install->kind->removal == HGM_REMOVAL_DROPS ||
+	    atomic_load_explicit(&r->install->has_poison, memory_order_seq_cst))
 		wait_for_events(r->h);
 	rc = before_write(r, page, pages);
 	if (rc)
@@ -153,18 +191,9 @@ int hgm_region_discard(struct hgm_region *r, uint64_t offset, uint64_t length)
 	 */
 	if (hgm_discard_pages(r, page, pages) && r->copies)
 		hgm_rcu_synchronize();
-	/*
-	 * Once before the memory is dropped, for a collection of dirty pages that finds the
-	 * kernel's note of a write gone with the page table entry. Once after that, for later
-	 * collections.
-	 */
-	hgm_wp_removed(r, page, pages);
-	rc = hgm_discard_memory(r, page, pages);
+	rc = drop(r, page, pages);
 	if (!rc)
-		rc = drop_held(r, page, pages);
-	if (!rc)
-		rc = drop_poison(r, page, pages);
-	hgm_wp_removed(r, page, pages);
+		drop_held(r, page, pages);
 	if (rc)
 		return hgm_fail(rc, "hgm_region_discard: %s of %llu bytes: %s",
 				r->install->kind->drop_call, (unsigned long long)length,

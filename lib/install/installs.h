@@ -24,6 +24,7 @@ struct hgm_install {
 	/* Discards */
 	_Atomic uint64_t *block_gone; /* bitmap, for whole blocks: see discard.c */
 	struct hgm_suspects suspects;
+	_Atomic uint64_t pinned_until_ns; /* until then, dropping again is most likely in vain */
 
 	/* Poison */
 	_Atomic bool has_poison;	  /* has had some at some time */

@@ -82,7 +82,14 @@ int hgm_poison_unmap(struct hgm_region *r, uint64_t page, uint64_t pages)
 	uint64_t end = (page + pages) << HGM_PAGE_SHIFT;
 
 	end = (end + r->map_bytes - 1) / r->map_bytes * r->map_bytes;
-	return hgm_view_drop(&r->view, at, end - at);
+	/* Not what the caller has mapped there since. */
+	for_each_kept (r, at, end, from, len) {
+		int rc = hgm_view_drop(&r->view, from, len);
+
+		if (rc)
+			return rc;
+	}
+	return 0;
 }
 
 bool hgm_poison_of_block(const struct hgm_region *r, uint64_t block)

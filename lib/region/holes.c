@@ -95,18 +95,22 @@ uint64_t hgm_holes_prepared(const struct hgm_region *r, uint64_t page, uint64_t 
 	return holes;
 }
 
-bool hgm_holds_memory(const struct hgm_region *r, uint64_t page, uint64_t pages)
+bool hgm_held_next(const struct hgm_region *r, uint64_t *at, uint64_t end, uint64_t *len)
 {
-	uint64_t from = page << HGM_PAGE_SHIFT, to = from + (pages << HGM_PAGE_SHIFT);
-
 	if (r->seek_fd < 0)
 		return false;
-	for_each_kept (r, from, to, at, len) {
-		uint64_t begin = hgm_region_file_at(r, at >> HGM_PAGE_SHIFT);
-		int64_t data = hgm_sys->lseek(r->seek_fd, (int64_t)begin, SEEK_DATA);
+	for_each_kept (r, *at, end, from, kept) {
+		int64_t begin = (int64_t)hgm_region_file_at(r, from >> HGM_PAGE_SHIFT);
+		int64_t stop = begin + (int64_t)kept;
+		int64_t data = hgm_sys->lseek(r->seek_fd, begin, SEEK_DATA);
+		int64_t hole =
+			data < 0 || data >= stop ? -1 : hgm_sys->lseek(r->seek_fd, data, SEEK_HOLE);
 
-		if (data >= 0 && (uint64_t)data < begin + len)
-			return true;
+		if (hole < 0)
+			continue;
+		*at = from + (uint64_t)(data - begin);
+		*len = (uint64_t)((hole < stop ? hole : stop) - data);
+		return true;
 	}
 	return false;
 }

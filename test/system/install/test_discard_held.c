@@ -8,6 +8,7 @@
 #include "discarding.h"
 #include "kernel/sys.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -91,14 +92,19 @@ static struct {
 	int from; /* the pipe */
 	unsigned int held;
 	unsigned int punches;
-	unsigned int until; /* let go when so many holes were punched */
+	unsigned int until;	    /* let go when so many holes were punched */
+	struct hgm_region *protect; /* this region's page, when the first hole was punched */
+	uint64_t offset;
 } holder;
 
 static int punch_and_let_go(int fd, uint64_t offset, uint64_t len)
 {
 	int rc = kernel->punch_hole(fd, offset, len);
 
-	if (++holder.punches >= holder.until)
+	holder.punches++;
+	if (holder.protect && holder.punches == 1)
+		assert_ok(hgm_region_protect(holder.protect, holder.offset, PAGE, 0, NULL));
+	if (holder.punches >= holder.until)
 		for (; holder.held; holder.held--)
 			let_go(holder.from);
 	return rc;
@@ -196,6 +202,43 @@ static void for_long(enum backing backing)
 	end(&t);
 }
 
+/* A page that is protected meanwhile is not dropped again without asking. */
+static void protected_meanwhile(enum backing backing)
+{
+	struct hgm_watch_opts opts = { .size = sizeof(opts), .verdict = HGM_WRITE_WAIT };
+	struct trial t;
+
+	begin(&t, backing);
+	assert_ok(hgm_region_watch(t.ram.region, &opts));
+	hold_blocks(&t, NEVER);
+	holder.protect = t.ram.region;
+	holder.offset = SOME_PAGES * PAGE;
+	assert_ok(hgm_region_discard(t.ram.region, SOME_PAGES * PAGE, PAGE));
+	holder.protect = NULL;
+	assert_int_equal(holder.punches, 1);
+	assert_error(hgm_region_discard(t.ram.region, SOME_PAGES * PAGE, PAGE), -EBUSY);
+	assert_ok(hgm_region_unwatch(t.ram.region));
+	end(&t);
+}
+
+/* After tries that were all in vain, there are fewer for a while. */
+static void held_by_a_device(enum backing backing)
+{
+	struct trial t;
+	uint64_t before;
+
+	begin(&t, backing);
+	hold_blocks(&t, NEVER);
+	assert_ok(hgm_region_discard(t.ram.region, SOME_PAGES * PAGE, PAGE));
+	assert_true(holder.punches > 3);
+	before = now_us();
+	holder.punches = 0;
+	assert_ok(hgm_region_discard(t.ram.region, (SOME_PAGES + 1) * PAGE, PAGE));
+	if (now_us() - before < 500000) /* else the while may be over */
+		assert_int_equal(holder.punches, 2);
+	end(&t);
+}
+
 static void each(void (*one)(enum backing backing))
 {
 	static const enum backing backings[] = { BACKING_SHMEM,	  BACKING_SHMEM_LAZY,
@@ -230,7 +273,21 @@ static void what_is_held_for_long_reads_as_zeroes(void **state)
 	each(for_long);
 }
 
+static void what_is_protected_meanwhile_is_left_alone(void **state)
+{
+	(void)state;
+	each(protected_meanwhile);
+}
+
+static void what_is_pinned_costs_little(void **state)
+{
+	(void)state;
+	each(held_by_a_device);
+}
+
 static const struct CMUnitTest tests[] = {
+	cmocka_unit_test(what_is_protected_meanwhile_is_left_alone),
+	cmocka_unit_test(what_is_pinned_costs_little),
 	cmocka_unit_test(the_kernel_keeps_what_it_cannot_split),
 	cmocka_unit_test(what_is_held_for_a_moment_is_given_back),
 	cmocka_unit_test(what_is_held_for_long_reads_as_zeroes),

@@ -305,14 +305,36 @@ static void had_again_at_once(void **state)
 	}
 }
 
+/* What the caller has mapped into the region is not dropped with poison that is elsewhere. */
+static void a_foreign_mapping_stays(void **state)
+{
+	static const enum backing backings[] = { BACKING_ANON, BACKING_SHMEM, BACKING_SHMEM_LAZY };
+
+	(void)state;
+	skip_unless(KERNEL_POISON);
+	for (unsigned int i = 0; i < sizeof(backings) / sizeof(backings[0]); i++) {
+		struct scene s;
+		char *theirs;
+
+		begin(&s, backing_names[backings[i]], backings[i], 1, NEVER, HGM_REGION_NO_FILL);
+		assert_int_equal(touched(&s.ram, BAD), SIGBUS);
+		theirs = mmap(s.ram.addr + (BAD + 3) * PAGE, PAGE, PROT_READ | PROT_WRITE,
+			      MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
+		assert_ptr_equal(theirs, s.ram.addr + (BAD + 3) * PAGE);
+		memset(theirs, 0x77, PAGE);
+		assert_ok(hgm_region_discard(s.ram.region, BAD * PAGE, 8 * PAGE));
+		for (uint64_t at = 0; at < PAGE; at++)
+			assert_int_equal(theirs[at], 0x77);
+		assert_zeroes(s.ram.addr + BAD * PAGE, 3 * PAGE, "discarded beside it");
+		end(&s);
+	}
+}
+
 static const struct CMUnitTest tests[] = {
-	cmocka_unit_test(had_again_at_once),
-	cmocka_unit_test(had_again_and_discarded),
-	cmocka_unit_test(had_again_of_several_areas),
-	cmocka_unit_test(outlives_its_entry),
-	cmocka_unit_test(a_region_ends),
-	cmocka_unit_test(parts_of_a_block),
-	cmocka_unit_test(fails_again_at_once),
+	cmocka_unit_test(a_foreign_mapping_stays), cmocka_unit_test(had_again_at_once),
+	cmocka_unit_test(had_again_and_discarded), cmocka_unit_test(had_again_of_several_areas),
+	cmocka_unit_test(outlives_its_entry),	   cmocka_unit_test(a_region_ends),
+	cmocka_unit_test(parts_of_a_block),	   cmocka_unit_test(fails_again_at_once),
 	cmocka_unit_test(had_again_in_part),
 };
 
