@@ -75,7 +75,7 @@ static void more_than_requests(void **state)
 	for (int tries = 0; tries < TRIES && (!tries || faults > WAITERS / 10); tries++) {
 		uint64_t before = stats_of(h).faults;
 
-		nap_us(300000);
+		nap_us(100000); /* at 6000 faults a second, more than a tenth of the waiters */
 		faults = stats_of(h).faults - before;
 	}
 	if (faults > WAITERS / 10)
