@@ -162,7 +162,7 @@ int hgm_region_export(const struct hgm_region *r, uint64_t first, uint64_t pages
 		uint64_t mask = hgm_bits_low(pages - w * 64);
 
 		bitmap[w] = hgm_map_present_word(r->map, page / 64) >> shift;
-		if (shift && mask >> (64 - shift))
+		if (hgm_bits_carry(mask, shift))
 			bitmap[w] |= hgm_map_present_word(r->map, page / 64 + 1) << (64 - shift);
 		bitmap[w] &= mask;
 	}
@@ -215,8 +215,8 @@ int hgm_region_import(struct hgm_region *r, uint64_t first, uint64_t pages, cons
 
 		if (bits << shift)
 			rc = import_word(r, page / 64, bits << shift);
-		if (!rc && shift && bits >> (64 - shift))
-			rc = import_word(r, page / 64 + 1, bits >> (64 - shift));
+		if (!rc && hgm_bits_carry(bits, shift))
+			rc = import_word(r, page / 64 + 1, hgm_bits_carry(bits, shift));
 	}
 	return rc;
 }

@@ -289,7 +289,7 @@ static void wait_from(struct hgm_suspects *all, bool changing, uint64_t now_ns)
 {
 	pthread_mutex_lock(&all->lock);
 	for (unsigned int i = 0; i < atomic_load_explicit(&all->count, memory_order_relaxed); i++)
-		if (changing && all->range[i].until_ns != NOT_ASKED)
+		if (changing)
 			all->range[i].until_ns = NOT_BEGUN;
 		else if (all->range[i].until_ns == NOT_BEGUN)
 			all->range[i].until_ns = now_ns + WAIT_NS;

@@ -52,11 +52,9 @@ static bool hole_in_file(const struct hgm_region *r, uint64_t page, uint64_t pag
 
 bool hgm_holes_in_block(const struct hgm_region *r, uint64_t block)
 {
-	uint64_t from = block * r->block_bytes, to = from + r->block_bytes;
-	uint64_t page, end;
+	uint64_t from, to, page, end;
 
-	from = from > r->head ? from : r->head;
-	to = to < r->mapped ? to : r->mapped;
+	hgm_region_block_span(r, block, &from, &to);
 	end = to >> HGM_PAGE_SHIFT;
 	for (page = from >> HGM_PAGE_SHIFT; page < end; page += LOOK_PAGES) {
 		uint64_t pages = end - page < LOOK_PAGES ? end - page : LOOK_PAGES;

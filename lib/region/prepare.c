@@ -33,12 +33,11 @@ struct job {
 static int prepare_block(struct job *job, uint64_t block)
 {
 	struct hgm_region *r = job->r;
-	uint64_t from = block * r->block_bytes, to = from + r->block_bytes, len;
+	uint64_t from, to, len;
 	char *addr;
 	int rc;
 
-	from = from > r->head ? from : r->head;
-	to = to < r->mapped ? to : r->mapped;
+	hgm_region_block_span(r, block, &from, &to);
 	addr = r->alias + from;
 	len = to - from;
 	if (r->backing == HGM_BACKING_SHMEM && r->collapses && hgm_region_block_whole(r, block)) {

@@ -275,6 +275,15 @@ static inline uint64_t hgm_region_block(const struct hgm_region *r, uint64_t pag
 	return (page << HGM_PAGE_SHIFT) / r->block_bytes;
 }
 
+/* The bytes [*from, *to) of a block that are mapped, from page 0 on. */
+static inline void hgm_region_block_span(const struct hgm_region *r, uint64_t block, uint64_t *from,
+					 uint64_t *to)
+{
+	*from = block ? block * r->block_bytes : r->head;
+	*to = (block + 1) * r->block_bytes;
+	*to = *to < r->mapped ? *to : r->mapped;
+}
+
 /* Can the block become huge? */
 static inline bool hgm_region_block_whole(const struct hgm_region *r, uint64_t block)
 {

@@ -21,6 +21,12 @@ static inline uint64_t hgm_bits_low(uint64_t n)
 	return n >= 64 ? ~UINT64_C(0) : (UINT64_C(1) << n) - 1;
 }
 
+/* What a shift of @bits to the left by @shift, below 64, moves into the next word. */
+static inline uint64_t hgm_bits_carry(uint64_t bits, uint64_t shift)
+{
+	return shift ? bits >> (64 - shift) : 0;
+}
+
 /* The bits of word @word that stand for [first, first + n). Some of that range must lie in it. */
 static inline uint64_t hgm_bits_of_range(uint64_t first, uint64_t n, uint64_t word)
 {

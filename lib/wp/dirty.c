@@ -247,12 +247,11 @@ static uint64_t take(struct hgm_dirty *d, uint64_t first, uint64_t pages, uint64
 
 	for (uint64_t w = 0; w * 64 < pages; w++) {
 		uint64_t page = first + w * 64, shift = page % 64;
-		uint64_t mask = hgm_bits_low(pages - w * 64);
+		uint64_t mask = hgm_bits_low(pages - w * 64), carry = hgm_bits_carry(mask, shift);
 
 		bitmap[w] = take_word(d, page / 64, mask << shift) >> shift;
-		if (shift && mask >> (64 - shift))
-			bitmap[w] |= take_word(d, page / 64 + 1, mask >> (64 - shift))
-				     << (64 - shift);
+		if (carry)
+			bitmap[w] |= take_word(d, page / 64 + 1, carry) << (64 - shift);
 		found += (uint64_t)__builtin_popcountll(bitmap[w]);
 	}
 	return found;

@@ -98,9 +98,8 @@ static void find_holes(const struct hgm_ahead_word *w)
 	struct hgm_region *r = w->part->r;
 	uint64_t first = w->word * HGM_PAGES_PER_WORD;
 
-	hgm_suspects_check(
-		r, first,
-		HGM_PAGES_PER_WORD); /* drops that raised an event came after the instant */
+	/* Drops that raised an event came after the instant. */
+	hgm_suspects_check(r, first, HGM_PAGES_PER_WORD);
 	hgm_discard_holes(r, first, HGM_PAGES_PER_WORD);
 }
 
