@@ -117,9 +117,7 @@ static int check_wishes(const struct hgm_choice *c, enum hgm_candidate candidate
 		return refuse(why, -EOPNOTSUPP,
 			      "this memory cannot be shared (HGM_REQUIRE_SHARED)");
 	if (o->require & HGM_REQUIRE_HUGE && !hgm_memory_fits(o, block_of(c)))
-		return refuse(why, -EOPNOTSUPP,
-			      "no block can become huge, because addr and fd_offset have different "
-			      "remainders modulo 2 MiB (HGM_REQUIRE_HUGE)");
+		return refuse(why, -EOPNOTSUPP, HGM_SAY_DOES_NOT_FIT " (HGM_REQUIRE_HUGE)");
 	if (o->avoid & HGM_AVOID_COMMIT && commits)
 		return refuse(why, -EOPNOTSUPP,
 			      "this memory is allocated up front (HGM_AVOID_COMMIT)");

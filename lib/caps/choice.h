@@ -36,6 +36,12 @@ struct hgm_memory_kind {
 /* Is the caller's file fit for a region, and of which kind is it? -errno with text. */
 int hgm_memory_kind(const struct hgm_region_opts *opts, struct hgm_memory_kind *kind);
 
+/* Texts that a region's sentence and refusals share. */
+#define HGM_SAY_DOES_NOT_FIT                                                                     \
+	"no block can become huge, because addr and fd_offset have different remainders modulo " \
+	"2 MiB"
+#define HGM_SAY_NO_PARTS ", the huge page, of which hugetlb memory has no parts"
+
 /*
  * Does each block of @block bytes begin at a multiple of that in its file, too? The kernel makes no
  * others huge. False only for a caller's mapping.

@@ -49,8 +49,7 @@ int hgm_memory_kind(const struct hgm_region_opts *o, struct hgm_memory_kind *out
 		return hgm_fail(-EINVAL, "fd_offset %llu is not a multiple of %llu%s",
 				(unsigned long long)o->fd_offset,
 				(unsigned long long)(hugetlb ? block : HGM_PAGE_BYTES),
-				hugetlb ? ", the huge page, of which hugetlb memory has no parts"
-					: "");
+				hugetlb ? HGM_SAY_NO_PARTS : "");
 	if (o->fd_offset > kind.size || o->length > kind.size - o->fd_offset)
 		return hgm_fail(
 			-EINVAL,

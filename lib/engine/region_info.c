@@ -58,9 +58,7 @@ static void describe_margins(struct hgm_region *r)
 	if (r->flags & HGM_REGION_NO_COLLAPSE || whole == r->blocks)
 		return;
 	if (!r->fits_file)
-		snprintf(r->sentence + used, n,
-			 "; no block can become huge, because addr and fd_offset have different "
-			 "remainders modulo 2 MiB");
+		snprintf(r->sentence + used, n, "; " HGM_SAY_DOES_NOT_FIT);
 	else if (!whole)
 		snprintf(r->sentence + used, n,
 			 "; no block can become huge, because the region has no aligned 2 MiB");

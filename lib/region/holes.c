@@ -101,13 +101,14 @@ bool hgm_held_next(const struct hgm_region *r, uint64_t *at, uint64_t end, uint6
 		int64_t begin = (int64_t)hgm_region_file_at(r, from >> HGM_PAGE_SHIFT);
 		int64_t stop = begin + (int64_t)kept;
 		int64_t data = hgm_sys->lseek(r->seek_fd, begin, SEEK_DATA);
-		int64_t hole =
-			data < 0 || data >= stop ? -1 : hgm_sys->lseek(r->seek_fd, data, SEEK_HOLE);
+		int64_t hole;
 
-		if (hole < 0)
+		if (data < 0 || data >= stop)
 			continue;
+		hole = hgm_sys->lseek(r->seek_fd, data, SEEK_HOLE);
+		hole = hole > data && hole < stop ? hole : stop; /* it may be a hole by now */
 		*at = from + (uint64_t)(data - begin);
-		*len = (uint64_t)((hole < stop ? hole : stop) - data);
+		*len = (uint64_t)(hole - data);
 		return true;
 	}
 	return false;

@@ -38,9 +38,7 @@ static int check_aligned(const struct hgm_region *r, const struct hgm_region_opt
 		return hgm_fail(-EINVAL, "HGM_BACKING_MAPPING, but addr is NULL");
 	if ((uintptr_t)o->addr % unit)
 		return hgm_fail(-EINVAL, "addr %p is not a multiple of %llu%s", o->addr,
-				(unsigned long long)unit,
-				hugetlb ? ", the huge page, of which hugetlb memory has no parts"
-					: "");
+				(unsigned long long)unit, hugetlb ? HGM_SAY_NO_PARTS : "");
 	return 0;
 }
 
