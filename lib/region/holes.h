@@ -23,7 +23,7 @@ bool hgm_holes_in_block(const struct hgm_region *r, uint64_t block);
 uint64_t hgm_holes_prepared(const struct hgm_region *r, uint64_t page, uint64_t pages);
 
 /*
- * For shmem: find the next run in [*@at, @end) of bytes that have memory and still belong to the
+ * Find the next run in [*@at, @end) of bytes that have memory and still belong to the
  * region. False: there is none, or the kernel does not tell. Touches nothing.
  */
 bool hgm_held_next(const struct hgm_region *r, uint64_t *at, uint64_t end, uint64_t *len);

@@ -7,7 +7,6 @@
  */
 #include <errno.h>
 #include <fcntl.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -15,6 +14,7 @@
 
 #include "caps/cgroup.h"
 #include "hgm.h"
+#include "holes.h"
 #include "kernel/sys.h"
 #include "util/bits.h"
 #include "util/error.h"
@@ -123,37 +123,17 @@ static int check_memory(uint64_t need)
 
 /*
  * List the pages of a caller's file that hold data. All others are given back if not all memory can
- * be allocated. Uses a descriptor with a position of its own, which needs /proc.
+ * be allocated. NULL: the kernel does not tell.
  */
 static uint64_t *list_held(struct hgm_region *r)
 {
-	uint64_t pages = r->mapped >> HGM_PAGE_SHIFT, end = r->fd_offset + hgm_region_mapped(r);
-	uint64_t *held = calloc(hgm_bits_words(pages), sizeof(*held));
-	int64_t at = (int64_t)r->fd_offset, hole;
-	char path[32];
-	int fd;
+	uint64_t words = hgm_bits_words(r->mapped >> HGM_PAGE_SHIFT), at = 0, len;
+	uint64_t *held = r->seek_fd < 0 ? NULL : calloc(words, sizeof(*held));
 
-	snprintf(path, sizeof(path), "/proc/self/fd/%d", r->fd);
-	fd = held ? hgm_sys->open(path, O_RDONLY) : -ENOMEM;
-	if (fd < 0) {
-		free(held);
-		return NULL;
-	}
-	while (at >= 0 && (uint64_t)at < end) {
-		at = hgm_sys->lseek(fd, at, SEEK_DATA);
-		if (at < 0 || (uint64_t)at >= end)
-			break;
-		hole = hgm_sys->lseek(fd, at, SEEK_HOLE);
-		if (hole <= at)
-			hole = (int64_t)end;
-		for (; at < hole && (uint64_t)at < end; at += (int64_t)HGM_PAGE_BYTES) {
-			uint64_t page = hgm_region_page_at(r, (uint64_t)at - r->fd_offset);
-
+	for (; held && hgm_held_next(r, &at, r->mapped, &len); at += len)
+		for (uint64_t page = at >> HGM_PAGE_SHIFT; page < (at + len) >> HGM_PAGE_SHIFT;
+		     page++)
 			held[page / 64] |= UINT64_C(1) << page % 64;
-		}
-		at = hole;
-	}
-	hgm_sys->close(fd);
 	return held;
 }
 
