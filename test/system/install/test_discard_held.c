@@ -229,9 +229,9 @@ static void held_by_a_device(enum backing backing)
 
 	begin(&t, backing);
 	hold_blocks(&t, NEVER);
+	before = now_us();
 	assert_ok(hgm_region_discard(t.ram.region, SOME_PAGES * PAGE, PAGE));
 	assert_true(holder.punches > 3);
-	before = now_us();
 	holder.punches = 0;
 	assert_ok(hgm_region_discard(t.ram.region, (SOME_PAGES + 1) * PAGE, PAGE));
 	if (now_us() - before < 500000) /* else the while may be over */
