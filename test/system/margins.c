@@ -69,6 +69,7 @@ static char *map_caller(struct ram *ram, const struct margins *m, uint64_t lengt
 struct fence {
 	uint64_t from, to;
 	bool file;
+	dev_t device;
 	uint64_t inode;
 	void *blocked; /* our mapping, so that nothing else is put beside an alias */
 };
@@ -85,14 +86,16 @@ static const struct hgm_sys *kernel;
 static struct hgm_sys sys;
 static bool without_scan;
 
-static void check(const char *call, bool file, uint64_t inode, uint64_t from, uint64_t length)
+/* @file: bytes of this file; NULL: addresses */
+static void check(const char *call, const struct stat *file, uint64_t from, uint64_t length)
 {
 	pthread_mutex_lock(&all.lock);
 	for (unsigned int i = 0; i < all.count && !all.broken; i++) {
 		const struct fence *e = &all.fence[i];
 
-		if (e->file != file || e->inode != inode || from >= e->to ||
-		    from + length <= e->from)
+		if (e->file != !!file || from >= e->to || from + length <= e->from)
+			continue;
+		if (file && (e->device != file->st_dev || e->inode != file->st_ino))
 			continue;
 		all.broken = true;
 		snprintf(all.how, sizeof(all.how),
@@ -105,7 +108,7 @@ static void check(const char *call, bool file, uint64_t inode, uint64_t from, ui
 
 static void check_at(const char *call, const void *at, uint64_t length)
 {
-	check(call, false, 0, (uintptr_t)at, length);
+	check(call, NULL, (uintptr_t)at, length);
 }
 
 static void check_file(const char *call, int fd, uint64_t from, uint64_t length)
@@ -113,7 +116,7 @@ static void check_file(const char *call, int fd, uint64_t from, uint64_t length)
 	struct stat st;
 
 	if (!fstat(fd, &st))
-		check(call, true, st.st_ino, from, length);
+		check(call, &st, from, length);
 }
 
 static int fenced_mmap(void **out, void *addr, uint64_t len, int prot, int flags, int fd,
@@ -300,10 +303,12 @@ static void fence_caller(const struct ram *ram)
 	if (ram->fd < 0)
 		return;
 	assert_int_equal(fstat(ram->fd, &st), 0);
-	add((struct fence){ .to = ram->fd_offset, .file = true, .inode = st.st_ino });
+	add((struct fence){
+		.to = ram->fd_offset, .file = true, .device = st.st_dev, .inode = st.st_ino });
 	add((struct fence){ .from = ram->fd_offset + ram->length,
 			    .to = UINT64_MAX / 2,
 			    .file = true,
+			    .device = st.st_dev,
 			    .inode = st.st_ino });
 }
 
