@@ -297,7 +297,7 @@ int hgm_region_create(struct hgm_region **out, struct hgm *h, const struct hgm_r
 	 * Earlier events do not concern the region: the event of the drop, and events of what was
 	 * here before.
 	 */
-	hgm_events_settle(h);
+	hgm_events_settle(h, r->view.space);
 	if (r->fd >= 0)
 		hgm_suspects_look(r);
 	r->claim = claim;

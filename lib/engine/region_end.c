@@ -142,7 +142,7 @@ static void release_waiters(struct hgm_region *r)
 {
 	hgm_events_ending(r);
 	/* Events that were read are noted while the region can be found: a copy may follow. */
-	hgm_events_settle(r->h);
+	hgm_events_settle(r->h, r->view.space);
 	hgm_table_remove(r->h, r);
 	/* The collapser walks by index and may have skipped a region that moved. */
 	hgm_collapser_kick(r->h);

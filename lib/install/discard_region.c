@@ -160,13 +160,13 @@ int hgm_region_before_write(struct hgm_region *r, uint64_t offset, uint64_t leng
  * Memory that the caller has unmapped or mapped over does not belong to us and must not be dropped,
  * but may not be noted yet.
  */
-static void wait_for_events(struct hgm *h)
+static void wait_for_events(struct hgm *h, struct hgm_space *space)
 {
 	if (!atomic_load_explicit(&h->running, memory_order_acquire))
-		h->ops->settle_events(h);
+		h->ops->settle_events(h, space);
 	else
-		for (unsigned int i = 0; i < h->space.stripes; i++)
-			hgm_reads_wait(&h->reads[i]);
+		for (unsigned int i = 0; i < space->stripes; i++)
+			hgm_reads_wait(&space->reads[i]);
 }
 
 int hgm_region_discard(struct hgm_region *r, uint64_t offset, uint64_t length)
@@ -180,7 +180,7 @@ int hgm_region_discard(struct hgm_region *r, uint64_t offset, uint64_t length)
 	page = hgm_region_page_at(r, offset);
 	if (r->install->kind->removal == HGM_REMOVAL_DROPS ||
 	    atomic_load_explicit(&r->install->has_poison, memory_order_seq_cst))
-		wait_for_events(r->h);
+		wait_for_events(r->h, r->view.space);
 	rc = before_write(r, page, pages);
 	if (rc)
 		return busy(rc, "hgm_region_discard");

@@ -56,20 +56,21 @@ static void lost(struct hgm_region *r, uint64_t from, uint64_t to)
 	hgm_region_lost(r, from, to);
 }
 
-/* The part of [start, end) that lies in a region, in bytes from its page 0 on. */
-static bool clip(const struct hgm_region *r, uint64_t start, uint64_t end, uint64_t *from,
-		 uint64_t *to)
+/* The part of [start, end) of @space that lies in a region, in bytes from its page 0 on. */
+static bool clip(const struct hgm_region *r, const struct hgm_space *space, uint64_t start,
+		 uint64_t end, uint64_t *from, uint64_t *to)
 {
 	uint64_t base = (uintptr_t)r->view.base, first = (uintptr_t)r->view.start;
 
-	if (end <= first || start >= base + r->mapped || start >= end)
+	if (r->view.space != space || end <= first || start >= base + r->mapped || start >= end)
 		return false;
 	*from = (start > first ? start : first) - base;
 	*to = end < base + r->mapped ? end - base : r->mapped;
 	return true;
 }
 
-void hgm_event_mark(struct hgm *h, struct hgm_uffd_event *ev, uint64_t read_ns)
+void hgm_event_mark(struct hgm *h, const struct hgm_space *space, struct hgm_uffd_event *ev,
+		    uint64_t read_ns)
 {
 	struct hgm_table *t;
 	uint64_t from, to;
@@ -82,7 +83,7 @@ void hgm_event_mark(struct hgm *h, struct hgm_uffd_event *ev, uint64_t read_ns)
 		struct hgm_region *r = t->region[i];
 		uint64_t page, pages;
 
-		if (!clip(r, ev->addr, ev->end, &from, &to))
+		if (!clip(r, space, ev->addr, ev->end, &from, &to))
 			continue;
 		page = from >> HGM_PAGE_SHIFT;
 		pages = (to - from) >> HGM_PAGE_SHIFT;
@@ -95,7 +96,7 @@ void hgm_event_mark(struct hgm *h, struct hgm_uffd_event *ev, uint64_t read_ns)
 	hgm_rcu_read_unlock();
 }
 
-void hgm_event(struct hgm *h, const struct hgm_uffd_event *ev)
+void hgm_event(struct hgm *h, const struct hgm_space *space, const struct hgm_uffd_event *ev)
 {
 	struct hgm_table *t;
 	uint64_t from, to;
@@ -107,7 +108,7 @@ void hgm_event(struct hgm *h, const struct hgm_uffd_event *ev)
 		struct hgm_region *r = t->region[i];
 		uint64_t end = ev->type == HGM_UFFD_EVENT_REMAP ? ev->addr + ev->len : ev->end;
 
-		if (!clip(r, ev->addr, end, &from, &to))
+		if (!clip(r, space, ev->addr, end, &from, &to))
 			continue;
 		if (ev->type == HGM_UFFD_EVENT_REMOVE)
 			removed(r, from >> HGM_PAGE_SHIFT, (to - from) >> HGM_PAGE_SHIFT);
@@ -127,8 +128,8 @@ static void read_events(struct hgm *h, struct hgm_uffd *u)
 
 	for (int i = 0; i < n; i++)
 		if (ev[i].type != HGM_UFFD_EVENT_PAGEFAULT) {
-			hgm_event_mark(h, &ev[i], read_ns);
-			hgm_event(h, &ev[i]);
+			hgm_event_mark(h, &h->space, &ev[i], read_ns);
+			hgm_event(h, &h->space, &ev[i]);
 		}
 }
 
@@ -309,13 +310,13 @@ static void next_round(struct hgm_events *e)
 		pthread_cond_wait(&e->cond, &e->lock);
 }
 
-void hgm_events_settle(struct hgm *h)
+void hgm_events_settle(struct hgm *h, struct hgm_space *space)
 {
 	pthread_mutex_lock(&h->events->lock);
 	next_round(h->events);
 	pthread_mutex_unlock(&h->events->lock);
-	for (unsigned int i = 0; i < h->space.stripes; i++)
-		hgm_reads_wait(&h->reads[i]);
+	for (unsigned int i = 0; i < space->stripes; i++)
+		hgm_reads_wait(&space->reads[i]);
 }
 
 int hgm_events_add(struct hgm *h, struct hgm_uffd *u)

@@ -12,6 +12,7 @@
 
 struct hgm;
 struct hgm_region;
+struct hgm_space;
 
 /* -ENOMEM without text. */
 int hgm_events_init(struct hgm *h);
@@ -36,8 +37,8 @@ void hgm_events_take_faults(struct hgm *h);
 int hgm_events_add(struct hgm *h, struct hgm_uffd *u);
 void hgm_events_remove(struct hgm *h, struct hgm_uffd *u);
 
-/* Wait until every event that was read before has been handled. On callers' threads. */
-void hgm_events_settle(struct hgm *h);
+/* Wait until every event of @space that was read before has been handled. On callers' threads. */
+void hgm_events_settle(struct hgm *h, struct hgm_space *space);
 
 /*
  * Handle a message that is not a page fault, on the thread that has read it. hgm_event_mark() comes
@@ -45,8 +46,9 @@ void hgm_events_settle(struct hgm *h);
  * function allocates or waits for a grace period. hgm_event_mark() makes an event empty if it must
  * be ignored. @read_ns: the result of hgm_stamp_ns() before the message was read.
  */
-void hgm_event_mark(struct hgm *h, struct hgm_uffd_event *ev, uint64_t read_ns);
-void hgm_event(struct hgm *h, const struct hgm_uffd_event *ev);
+void hgm_event_mark(struct hgm *h, const struct hgm_space *space, struct hgm_uffd_event *ev,
+		    uint64_t read_ns);
+void hgm_event(struct hgm *h, const struct hgm_space *space, const struct hgm_uffd_event *ev);
 
 /* alias.c: serve missing faults of a region's alias; -errno with text. */
 int hgm_events_watch_alias(struct hgm_region *r);

@@ -112,6 +112,7 @@ static void serve_batch(struct hgm_server *s, struct hgm_uffd_event *ev, unsigne
 	sort(ev, n);
 	for (unsigned int i = 0; i < n; i++) {
 		struct hgm_fault f = {
+			.space = s->self->space,
 			.addr = ev[i].addr,
 			.flags = ev[i].flags,
 			.stripe = s->self->stripe,
@@ -224,9 +225,9 @@ static void *fault_thread(void *arg)
 {
 	struct hgm_fault_thread *self = arg;
 	struct hgm_server s = { .h = self->h,
-				.uffd = self->h->space.uffd[self->stripe],
+				.uffd = self->space->uffd[self->stripe],
 				.self = self,
-				.reads = &self->h->reads[self->stripe] };
+				.reads = &self->space->reads[self->stripe] };
 	struct hgm_uffd_event ev[READ_BATCH];
 	uint64_t last_ns = 0;
 
@@ -268,6 +269,7 @@ int hgm_faults_init(struct hgm *h)
 	memset(h->fault, 0, bytes);
 	for (unsigned int i = 0; i < h->space.stripes; i++) {
 		h->fault[i].h = h;
+		h->fault[i].space = &h->space;
 		h->fault[i].stripe = i;
 		snprintf(path, sizeof(path), "/proc/self/fdinfo/%d", hgm_uffd_fd(h->space.uffd[i]));
 		h->fault[i].fdinfo = hgm_sys->open(path, O_RDONLY);

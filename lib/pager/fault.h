@@ -11,9 +11,11 @@
 #include "util/line.h"
 
 struct hgm;
+struct hgm_space;
 
 struct hgm_fault_thread {
 	_Alignas(64) struct hgm *h;
+	struct hgm_space *space;
 	unsigned int stripe;
 	pthread_t thread;
 	bool started;

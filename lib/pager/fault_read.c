@@ -78,13 +78,13 @@ int hgm_fault_read_batch(struct hgm_server *s, struct hgm_uffd_event *ev, unsign
 		n = hgm_uffd_read(s->uffd, ev, max);
 	for (int i = 0; i < n; i++)
 		if (ev[i].type != HGM_UFFD_EVENT_PAGEFAULT)
-			hgm_event_mark(s->h, &ev[i], read_ns);
+			hgm_event_mark(s->h, s->self->space, &ev[i], read_ns);
 	atomic_store_explicit(&self->marks, count + 2, memory_order_release);
 	for (int i = 0; i < n; i++) {
 		if (ev[i].type == HGM_UFFD_EVENT_PAGEFAULT)
 			ev[faults++] = ev[i];
 		else
-			hgm_event(s->h, &ev[i]);
+			hgm_event(s->h, s->self->space, &ev[i]);
 	}
 	atomic_store_explicit(&self->reads, count + 2, memory_order_release);
 	return n < 0 ? n : faults;

@@ -44,12 +44,13 @@ void hgm_region_moved(struct hgm_region *r, uint64_t addr, uint64_t len)
 		     (unsigned long long)len >> 10, (unsigned long long)addr);
 	if (n >= HGM_MOVED_MAX)
 		return;
+	h->events->moved[n].space = r->view.space;
 	h->events->moved[n].addr = addr;
 	h->events->moved[n].step = r->map_bytes;
 	atomic_store_explicit(&h->events->moved[n].len, len, memory_order_release);
 }
 
-int hgm_lost_fault(struct hgm *h, unsigned int stripe, uint64_t addr)
+int hgm_lost_fault(struct hgm *h, const struct hgm_fault *f)
 {
 	unsigned int n = atomic_load_explicit(&h->events->moved_count, memory_order_relaxed);
 	struct hgm_range range;
@@ -58,14 +59,14 @@ int hgm_lost_fault(struct hgm *h, unsigned int stripe, uint64_t addr)
 		const struct hgm_moved *m = &h->events->moved[i];
 		uint64_t len = atomic_load_explicit(&m->len, memory_order_acquire);
 
-		if (!len || addr - m->addr >= len || !h->can_poison)
+		if (!len || m->space != f->space || f->addr - m->addr >= len || !h->can_poison)
 			continue;
 		range = (struct hgm_range){
-			.addr = (void *)(uintptr_t)(addr / m->step * m->step),
+			.addr = (void *)(uintptr_t)(f->addr / m->step * m->step),
 			.len = m->step,
 			.step = m->step,
 		};
-		return hgm_uffd_poison(h->space.uffd[stripe], &range) == -EAGAIN ? -EAGAIN : 0;
+		return hgm_uffd_poison(f->space->uffd[f->stripe], &range) == -EAGAIN ? -EAGAIN : 0;
 	}
 	return 0;
 }

@@ -53,7 +53,10 @@ void hgm_park(struct hgm_server *s, uint64_t addr, uint64_t flags, uint64_t now,
 /* Serve a parked fault that is due and has been removed from the list. */
 static void serve_again(struct hgm_server *s, const struct hgm_parked *p, uint64_t now)
 {
-	struct hgm_fault f = { .addr = p->addr, .flags = p->flags, .stripe = s->self->stripe };
+	struct hgm_fault f = { .space = s->self->space,
+			       .addr = p->addr,
+			       .flags = p->flags,
+			       .stripe = s->self->stripe };
 	int rc = hgm_serve(s->h, &f);
 
 	if (rc == -ENOENT && p->backoff_ns == PARK_MAX_NS)

@@ -82,7 +82,7 @@ static int unmap_piece(struct hgm_region *r, uint64_t page)
 	rc = hgm_poison_unmap(r, page, 1);
 	if (atomic_load_explicit(&r->fill->retried,
 				 memory_order_acquire)) /* read, and not noted? */
-		hgm_events_settle(r->h);
+		hgm_events_settle(r->h, r->view.space);
 	atomic_store_explicit(&r->fill->retried, 0, memory_order_release);
 	return rc;
 }

@@ -232,12 +232,13 @@ int hgm_serve(struct hgm *h, struct hgm_fault *f)
 	f->left_to_others = false;
 	f->ended_ns = 0;
 	hgm_rcu_read_lock();
-	r = hgm_table_find(atomic_load_explicit(&h->table, memory_order_acquire), f->addr);
+	r = hgm_table_find(atomic_load_explicit(&h->table, memory_order_acquire), f->space,
+			   f->addr);
 	if (!r || atomic_load_explicit(&r->dying, memory_order_acquire)) {
 		/* A region that is being destroyed wakes all waiters at its end. */
 		hgm_stat_add(&h->stats, HGM_STAT_FAULTS_UNKNOWN, 1);
 		if (!r)
-			rc = hgm_lost_fault(h, f->stripe, f->addr);
+			rc = hgm_lost_fault(h, f);
 	} else {
 		page = (f->addr - (uintptr_t)r->view.base) >> HGM_PAGE_SHIFT;
 		rc = hgm_lost_page(r, page)	    ? hgm_lost_release(r, page)

@@ -9,9 +9,11 @@
 #include <stdint.h>
 
 struct hgm;
+struct hgm_space;
 
 /* A fault message of the kernel. A thread may have read it together with others. */
 struct hgm_fault {
+	struct hgm_space *space;
 	uint64_t addr;
 	uint64_t flags;		/* HGM_UFFD_FAULT_* */
 	unsigned int stripe;	/* of the fault thread */
@@ -37,6 +39,6 @@ int hgm_serve(struct hgm *h, struct hgm_fault *f);
 int hgm_lost_release(struct hgm_region *r, uint64_t page);
 
 /* moved.c: a fault outside all regions. -EAGAIN: try again later. */
-int hgm_lost_fault(struct hgm *h, unsigned int stripe, uint64_t addr);
+int hgm_lost_fault(struct hgm *h, const struct hgm_fault *f);
 
 #endif

@@ -32,23 +32,11 @@ _Static_assert(HGM_THREADS_MAX <= HGM_STAT_SHARDS_OWNED, "each fault thread has 
 
 #define HGM_REGIONS_MAX 1024
 
-/* Regions by address; replaced as a whole, read under RCU. */
+/* Regions by address space and address; replaced as a whole, read under RCU. */
 struct hgm_table {
 	unsigned int count;
 	struct hgm_region *region[HGM_REGIONS_MAX];
 };
-
-/* The reads of a fault thread from its userfaultfd, and the threads that hold them off: reads.c. */
-struct hgm_reads {
-	/* Odd: the thread is reading messages, or has not handled the events among them yet. */
-	_Alignas(64) _Atomic uint32_t reads;
-	/* Like reads, but even as soon as the pages that the events take away are marked. */
-	_Atomic uint32_t marks;
-	_Atomic uint32_t holders;  /* hgm_reads_hold() */
-	_Atomic bool events_first; /* no new holders: the thread waits to read an event */
-};
-
-HGM_WHOLE_LINES(struct hgm_reads);
 
 struct hgm {
 	const struct hgm_region_ops *ops;
@@ -74,7 +62,6 @@ struct hgm {
 
 	struct hgm_gate gate;
 	_Atomic bool running;
-	struct hgm_reads reads[HGM_THREADS_MAX];
 
 	/* The state of other modules for this engine. Each module uses only its own. */
 	struct hgm_collapser *collapser;
@@ -91,8 +78,9 @@ struct hgm {
 	struct hgm_counters stats;
 };
 
-/* The region that contains @addr, or NULL. Call it inside a read-side section. */
-struct hgm_region *hgm_table_find(const struct hgm_table *table, uint64_t addr);
+/* The region that contains @addr of @space, or NULL. Call it inside a read-side section. */
+struct hgm_region *hgm_table_find(const struct hgm_table *table, const struct hgm_space *space,
+				  uint64_t addr);
 
 /* Add a region (-ENOSPC). Remove it, and wait until no thread can find it any more. */
 int hgm_table_add(struct hgm *h, struct hgm_region *r);

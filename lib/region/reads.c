@@ -7,9 +7,14 @@
 
 #include "hgm.h"
 
+static struct hgm_reads *reads_of(const struct hgm_region *r, uint64_t page)
+{
+	return &r->view.space->reads[hgm_view_stripe(&r->view, page)];
+}
+
 void hgm_reads_hold(struct hgm_region *r, uint64_t page)
 {
-	struct hgm_reads *reads = &r->h->reads[hgm_view_stripe(&r->view, page)];
+	struct hgm_reads *reads = reads_of(r, page);
 
 	for (;;) {
 		while (atomic_load_explicit(&reads->events_first, memory_order_relaxed))
@@ -24,13 +29,12 @@ void hgm_reads_hold(struct hgm_region *r, uint64_t page)
 
 void hgm_reads_release(struct hgm_region *r, uint64_t page)
 {
-	atomic_fetch_sub_explicit(&r->h->reads[hgm_view_stripe(&r->view, page)].holders, 1,
-				  memory_order_release);
+	atomic_fetch_sub_explicit(&reads_of(r, page)->holders, 1, memory_order_release);
 }
 
 void hgm_reads_wait_marks(struct hgm_region *r, uint64_t page)
 {
-	const struct hgm_reads *reads = &r->h->reads[hgm_view_stripe(&r->view, page)];
+	const struct hgm_reads *reads = reads_of(r, page);
 	/* The kernel's locks ensure that a copy after the drop is also after the read. */
 	uint32_t count = atomic_load_explicit(&reads->reads, memory_order_acquire);
 

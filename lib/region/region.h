@@ -128,8 +128,8 @@ struct hgm_region_ops {
 	void (*touched)(struct hgm_region *r, uint64_t block, uint8_t before);
 	/* Memory of these pages is about to be dropped. */
 	void (*discarded)(struct hgm_region *r, uint64_t page, uint64_t pages, bool may_wait);
-	/* Wait until every event that was read before has been handled. */
-	void (*settle_events)(struct hgm *h);
+	/* Wait until every event of @space that was read before has been handled. */
+	void (*settle_events)(struct hgm *h, struct hgm_space *space);
 	/* No thread waits for the block any more. */
 	void (*not_urgent)(struct hgm_region *r, uint64_t block);
 };

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The engine's regions by address. Readers search a table inside a read-side section. A writer
+ * The engine's regions by address space, and in it by address. Readers search a table inside a read-side section. A writer
  * fills the other one of two tables, publishes it, and waits until no reader uses the old one.
  * Removing a region cannot fail.
  */
@@ -9,15 +9,24 @@
 
 #include "hgm.h"
 
-struct hgm_region *hgm_table_find(const struct hgm_table *t, uint64_t addr)
+/* Does the region begin at @addr of @space, or before it? */
+static bool begins_by(const struct hgm_region *r, const struct hgm_space *space, uint64_t addr)
+{
+	if (r->view.space != space)
+		return (uintptr_t)r->view.space < (uintptr_t)space;
+	return (uintptr_t)r->view.start <= addr;
+}
+
+struct hgm_region *hgm_table_find(const struct hgm_table *t, const struct hgm_space *space,
+				  uint64_t addr)
 {
 	unsigned int low = 0, high = t->count;
 	struct hgm_region *r;
 
-	while (low < high) { /* the first region that begins after addr */
+	while (low < high) { /* the first region that begins after @addr */
 		unsigned int mid = low + (high - low) / 2;
 
-		if ((uintptr_t)t->region[mid]->view.start <= addr)
+		if (begins_by(t->region[mid], space, addr))
 			low = mid + 1;
 		else
 			high = mid;
@@ -25,7 +34,7 @@ struct hgm_region *hgm_table_find(const struct hgm_table *t, uint64_t addr)
 	if (!low)
 		return NULL;
 	r = t->region[low - 1];
-	return addr - (uintptr_t)r->view.base < r->mapped ? r : NULL;
+	return r->view.space == space && addr - (uintptr_t)r->view.base < r->mapped ? r : NULL;
 }
 
 /* The table that readers do not see. Under the table lock. */
@@ -53,7 +62,8 @@ int hgm_table_add(struct hgm *h, struct hgm_region *r)
 		pthread_mutex_unlock(&h->table_lock);
 		return -ENOSPC;
 	}
-	while (at < now->count && now->region[at]->view.start < r->view.start)
+	while (at < now->count &&
+	       begins_by(now->region[at], r->view.space, (uintptr_t)r->view.start))
 		at++;
 	memcpy(t->region, now->region, at * sizeof(t->region[0]));
 	t->region[at] = r;

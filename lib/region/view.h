@@ -17,6 +17,18 @@ struct hgm_uffd;
 
 #define HGM_THREADS_MAX 64
 
+/* The reads of a fault thread from its userfaultfd, and the threads that hold them off: reads.c. */
+struct hgm_reads {
+	/* Odd: the thread is reading messages, or has not handled the events among them yet. */
+	_Alignas(64) _Atomic uint32_t reads;
+	/* Like reads, but even as soon as the pages that the events take away are marked. */
+	_Atomic uint32_t marks;
+	_Atomic uint32_t holders;  /* hgm_reads_hold() */
+	_Atomic bool events_first; /* no new holders: the thread waits to read an event */
+};
+
+HGM_WHOLE_LINES(struct hgm_reads);
+
 /* An address space. The engine has one: that of its process. */
 struct hgm_space {
 	unsigned int stripes; /* userfaultfds */
@@ -25,6 +37,7 @@ struct hgm_space {
 	int scan_fd;		/* the same if the kernel has PAGEMAP_SCAN, else -1 */
 	int mem_fd;		/* /proc/self/mem, opened while that is possible; -errno */
 	_Atomic uint64_t areas; /* memory areas that its views cost */
+	struct hgm_reads reads[HGM_THREADS_MAX]; /* of each userfaultfd */
 };
 
 /* A region has one view, of the engine's address space. */

@@ -297,7 +297,7 @@ int hgm_dirty_collect(struct hgm_dirty *d, uint64_t first_page, uint64_t pages, 
 		 * marked. So wait here: afterwards, all pages that were gone when the kernel's
 		 * records were collected are marked.
 		 */
-		hgm_events_settle(d->r->h);
+		hgm_events_settle(d->r->h, d->r->view.space);
 		/* A region that is being destroyed is no longer told of discards. */
 		if (!rc && atomic_load_explicit(&d->r->dying, memory_order_acquire))
 			rc = destroyed();

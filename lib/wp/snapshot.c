@@ -57,7 +57,9 @@ static int arm_all(struct hgm_snapshot *s)
 	int rc = 0;
 
 	/* What events announced, and is dropped by now, was dropped before the instant. */
-	hgm_events_settle(s->h);
+	for (uint32_t i = 0; i < s->parts; i++)
+		if (!i || s->part[i].r->view.space != s->part[i - 1].r->view.space)
+			hgm_events_settle(s->h, s->part[i].r->view.space);
 	for (uint32_t i = 0; i < s->parts; i++)
 		hgm_suspects_check(s->part[i].r, 0, hgm_region_end(s->part[i].r));
 	/*

@@ -23,7 +23,7 @@ static void count_lost(struct hgm_snapshot *s, const struct hgm_part *part, uint
 
 	/* Memory is dropped once the event is read, just before the event is noted. */
 	if (pthread_equal(pthread_self(), s->thread))
-		hgm_reads_wait(&s->h->reads[hgm_view_stripe(&part->r->view, page)]);
+		hgm_reads_wait(&part->r->view.space->reads[hgm_view_stripe(&part->r->view, page)]);
 	for (uint64_t i = 0; i < pages; i++)
 		if (atomic_load_explicit(&part->dropped[(page + i) / 64], memory_order_acquire) >>
 			    (page + i) % 64 &

@@ -62,7 +62,7 @@ int hgm_wp_begin(struct hgm_region *r, struct hgm_wp *g, void *user)
 	if (rc)
 		return rc;
 	/* Memory that others have mapped over the region must not be registered with the rest. */
-	hgm_events_settle(r->h);
+	hgm_events_settle(r->h, r->view.space);
 	pthread_mutex_lock(&r->h->table_lock);
 	rc = publish(r, g, user);
 	pthread_mutex_unlock(&r->h->table_lock);

@@ -434,7 +434,7 @@ static void unmapped_meanwhile(void **state)
 				&(struct hgm_snapshot_opts){ .write = still_sink, .user = &sink });
 		assert_ok(hgm_snapshot_begin(s));
 		assert_int_equal(munmap(ram.addr + LENGTH - 16 * PAGE, 16 * PAGE), 0);
-		hgm_events_settle(h);
+		hgm_events_settle(h, &h->space);
 		atomic_store(&sink_may_go, true);
 		assert_error(hgm_snapshot_wait(s, WAIT_MS), -ENODATA);
 		assert_ok(hgm_snapshot_get_progress(s, &p));
