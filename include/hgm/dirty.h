@@ -112,11 +112,13 @@ struct hgm_dirty_info {
  *
  * Errors: -EINVAL an argument is NULL, or a flag is unknown; -E2BIG bad options; -EBUSY the region
  * is already under a snapshot, a watch or dirty tracking; -EOPNOTSUPP the kernel cannot protect
- * this memory (anonymous memory before 5.7, other memory before 5.19), or HGM_DIRTY_EXACT is set
- * for hugetlb in whole blocks; -EPERM tracking would be synchronous, but the engine's userfaultfd
+ * this memory (anonymous memory before 5.7, other memory before 5.19), another process, whose
+ * memory it is, has WP_ASYNC or WP_UNPOPULATED in its userfaultfd, or HGM_DIRTY_EXACT is set for
+ * hugetlb in whole blocks; -EPERM tracking would be synchronous, but the engine's userfaultfd
  * serves faults of user mode only (HGM_ALLOW_USER_MODE_ONLY), so system calls and KVM could not
- * write to protected memory; -ENOMEM; -ECANCELED the region is being destroyed; others as
- * UFFDIO_REGISTER and UFFDIO_WRITEPROTECT say.
+ * write to protected memory; -ENOMEM; -ECANCELED the region is being destroyed, or its process is
+ * gone; others as UFFDIO_REGISTER and UFFDIO_WRITEPROTECT say. Memory of another process is tracked
+ * synchronously.
  * Calling thread: any. Blocks: 3 to 80 ms per GiB. Since: 0.1.
  */
 HGM_PUBLIC int hgm_dirty_start(struct hgm_dirty **out, struct hgm_region *r,

@@ -196,8 +196,9 @@ HGM_PUBLIC int hgm_wait(struct hgm *h, int timeout_ms);
  * @h: the engine
  *
  * The descriptor is an eventfd. It becomes readable after a region has become complete, after a
- * source has failed for good (poison), and after all regions have become complete. Read it (8
- * bytes) to clear it, then call hgm_get_progress(). It belongs to the engine: do not close it.
+ * source has failed for good (poison), after all regions have become complete, and after a process
+ * whose memory is served has gone (hgm_peer_get_info()). Read it (8 bytes) to clear it, then call
+ * hgm_get_progress(). It belongs to the engine: do not close it.
  *
  * Return: the descriptor; -EINVAL @h is NULL.
  * Calling thread: any. Does not block. Since: 0.1.

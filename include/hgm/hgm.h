@@ -10,6 +10,7 @@
 #include <hgm/engine.h>
 #include <hgm/error.h>
 #include <hgm/log.h>
+#include <hgm/peer.h>
 #include <hgm/protect.h>
 #include <hgm/region.h>
 #include <hgm/snapshot.h>

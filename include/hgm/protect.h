@@ -89,7 +89,8 @@ struct hgm_watch_opts {
  * Errors: -EINVAL @r is NULL, or the verdict is unknown; -E2BIG bad options; -EBUSY the region is
  * already under a watch, a snapshot or dirty tracking; -EDEADLK called from hgm_write_fn (nothing
  * was done); -EOPNOTSUPP the kernel cannot protect this memory (anonymous memory before 5.7, other
- * memory before 5.19); -EPERM the engine's userfaultfd serves faults of user mode only
+ * memory before 5.19), or another process, whose memory it is, has WP_ASYNC or WP_UNPOPULATED in
+ * its userfaultfd; -EPERM the engine's userfaultfd serves faults of user mode only
  * (HGM_ALLOW_USER_MODE_ONLY), so system calls and KVM could not write to protected memory; -ENOMEM;
  * -ECANCELED the region is being destroyed.
  * Calling thread: any but hgm_write_fn. Blocks for what all regions of the process have under way,

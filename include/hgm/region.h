@@ -20,6 +20,7 @@
 HGM_BEGIN_DECLS
 
 struct hgm;
+struct hgm_peer;
 struct hgm_region;
 struct hgm_source;
 
@@ -45,6 +46,10 @@ struct hgm_source;
  * @HGM_BACKING_MAPPING: a mapping of the caller at @addr. For a shared mapping of shmem or hugetlb,
  *	@fd and @fd_offset are required, too. For private anonymous memory @fd is -1. The library
  *	drops what the mapping held. The mapping stays when the region is destroyed.
+ * @HGM_BACKING_PEER: memory of another process (hgm/peer.h) at @addr: private anonymous memory that
+ *	is registered with the userfaultfd of @peer. What it holds already stays as it is. Without
+ *	the right to trace the process, the library cannot check what memory it is. Kernel 5.15; 6.1
+ *	for huge mappings.
  */
 enum hgm_backing {
 	HGM_BACKING_AUTO = 0,
@@ -54,6 +59,7 @@ enum hgm_backing {
 	HGM_BACKING_ANON = 4,
 	HGM_BACKING_FD = 5,
 	HGM_BACKING_MAPPING = 6,
+	HGM_BACKING_PEER = 7,
 };
 
 /* HGM_BACKING_FD and HGM_BACKING_MAPPING: do not allocate shmem pages before they arrive. */
@@ -109,11 +115,13 @@ enum hgm_backing {
  *                 the block; @length bytes of it, not registered with another userfaultfd. The
  *                 kernel maps a block of a file huge only if @addr and @fd_offset have the same
  *                 remainder modulo the block. Otherwise all of the region stays in small pages,
- *                 and HGM_REQUIRE_HUGE is rejected
+ *                 and HGM_REQUIRE_HUGE is rejected. HGM_BACKING_PEER: the address in the other
+ *                 process, a multiple of 4096
  * @map_bytes_max: the largest piece that a fault may wait for: 0 for any size, or a power of two,
  *                 at least 4096
  * @require:       HGM_REQUIRE_*
  * @avoid:         HGM_AVOID_*
+ * @peer:          HGM_BACKING_PEER: the process that has the memory, of the same engine
  *
  * HGM_REQUIRE_HUGETLB with a @map_bytes_max of 4096 means high-granularity mapping or nothing.
  *
@@ -136,16 +144,18 @@ struct hgm_region_opts {
 	uint64_t map_bytes_max;
 	uint32_t require;
 	uint32_t avoid;
+	struct hgm_peer *peer;
 };
 
 /**
  * struct hgm_region_info - type and state of a region
  * @size:           sizeof(struct hgm_region_info), set by the caller
- * @addr:           the primary mapping
+ * @addr:           the primary mapping; for HGM_BACKING_PEER, an address of the other process
  * @length:         bytes
  * @block_bytes:    the size of the backing's huge page
  * @map_bytes:      map granularity: the smallest piece that a fault waits for, 4096 or @block_bytes
- * @backing:        enum hgm_backing: the actual type of the memory (never AUTO, FD or MAPPING)
+ * @backing:        enum hgm_backing: the actual type of the memory (never AUTO, FD, MAPPING or
+ *                  PEER)
  * @flags:          HGM_REGION_*, as the caller gave them
  * @present_bytes:  bytes whose contents have arrived
  * @huge_bytes:     bytes of @length that are mapped by huge leaves, as verified after each collapse
@@ -170,7 +180,8 @@ struct hgm_region_opts {
  *                  before a page is mapped
  * @huge_bytes_max: bytes of @length that can become huge: what @huge_bytes is at most. These are
  *                  the blocks that the region has all of, if they are aligned in the file, too; 0
- *                  with HGM_REGION_NO_COLLAPSE, except for hugetlb in whole blocks
+ *                  with HGM_REGION_NO_COLLAPSE, except for hugetlb in whole blocks, and where the
+ *                  library may not make memory of another process huge
  * @sentence:       a text for people: which type of memory the region got and why, which blocks
  *                  cannot become huge and why, and why no better type was available; valid as long
  *                  as the region exists
@@ -202,9 +213,9 @@ struct hgm_region_info {
  * @opts: required: length and source at least
  *
  * The memory is allocated according to the backing, registered, and excluded from fork
- * (MADV_DONTFORK) unless it is a mapping of the caller. The library's own memory is aligned to its
- * block in address and file offset. The memory may be given to KVM at once. Faults are served from
- * hgm_start() on, or at once if the engine is already running.
+ * (MADV_DONTFORK) unless it is a mapping of the caller or memory of another process. The library's
+ * own memory is aligned to its block in address and file offset. The memory may be given to KVM at
+ * once. Faults are served from hgm_start() on, or at once if the engine is already running.
  *
  * Errors:
  *  -EINVAL   there is no source; the length is zero; a length, an offset or @addr is not aligned or
@@ -219,6 +230,7 @@ struct hgm_region_info {
  *  -EFBIG    the region needs a memfd that is larger than RLIMIT_FSIZE
  *  -ENOMEM   the pool has no free huge pages, or there is not enough memory; the text says which
  *  -ENOSPC   the engine already has 1024 regions
+ *  -ESRCH    the process of @peer is gone
  *  -EOPNOTSUPP this kernel cannot serve the backing, or no backing satisfies @require, @avoid and
  *            @map_bytes_max; the text names each type that was tried, with the reason
  *  others    as mmap(2), memfd_create(2) and UFFDIO_REGISTER say
@@ -242,7 +254,9 @@ HGM_PUBLIC int hgm_region_create(struct hgm_region **out, struct hgm *h,
  * EFAULT from KVM_RUN), and never wrong contents. With HGM_BACKING_MAPPING the mapping stays,
  * unregistered. Pages that have arrived keep their contents. All other pages raise SIGBUS if the
  * kernel can poison (6.6). If it cannot, the whole mapping becomes PROT_NONE, unless everything has
- * arrived.
+ * arrived. With HGM_BACKING_PEER the memory is unregistered if everything has arrived. Otherwise it
+ * stays registered, and a thread of that process that touches a missing page waits until another
+ * handler serves it.
  *
  * Calling thread: any but the library's own and hgm_read_fn. Blocks as described. Since: 0.1.
  */
@@ -401,10 +415,11 @@ HGM_PUBLIC int hgm_set_fill(struct hgm *h, const struct hgm_fill_opts *opts);
  * libhgm_discard(7) describes what happens to memory that is dropped by other means.
  *
  * Errors: -EINVAL @r is NULL, or the range is not aligned or not inside the region; -EBUSY a watch
- * makes writes to some of the pages wait, and nothing was dropped; -EDEADLK the function was called
- * from a callback of the engine (hgm_read_fn on a fault thread, hgm_write_fn, hgm_sink_fn); others
- * as madvise(2) for anonymous memory and fallocate(2) say, in which case parts of the range may not
- * have been dropped.
+ * makes writes to some of the pages wait, and nothing was dropped; -EOPNOTSUPP it is memory of
+ * another process, which drops it itself; -EDEADLK the function was called from a callback of the
+ * engine (hgm_read_fn on a fault thread, hgm_write_fn, hgm_sink_fn); others as madvise(2) for
+ * anonymous memory and fallocate(2) say, in which case parts of the range may not have been
+ * dropped.
  * Calling thread: any but the library's own and hgm_read_fn; not while holding what a callback of
  * the engine waits for. Blocks until the events of the discard are read, and for a snapshot as
  * described. If pages of anonymous memory or HGM_BACKING_SHMEM_LAZY are being fetched, also blocks
@@ -427,8 +442,9 @@ HGM_PUBLIC int hgm_region_discard(struct hgm_region *r, uint64_t offset, uint64_
  * A SIGBUS that a thread has already got for such a page is not undone. A thread that touches the
  * page while the call runs may still get SIGBUS.
  *
- * Errors: -EINVAL @r is NULL; -ENOMEM (nothing was changed); what madvise(2) says, in which case
- * the first page that could not be unmapped, and all poisoned pages after it, stay poisoned.
+ * Errors: -EINVAL @r is NULL; -EOPNOTSUPP it is memory of another process; -ENOMEM (nothing was
+ * changed); what madvise(2) says, in which case the first page that could not be unmapped, and all
+ * poisoned pages after it, stay poisoned.
  * Calling thread: any. Blocks for a grace period, some milliseconds. Since: 0.1.
  */
 HGM_PUBLIC int hgm_region_retry(struct hgm_region *r);

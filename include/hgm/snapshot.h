@@ -163,12 +163,14 @@ struct hgm_snapshot_progress {
  * engine was not started; -E2BIG bad options; -EBADF @fd is not open for writing; -EBUSY a region
  * is under another snapshot, dirty tracking or a watch; -ENOMEM, also if the pool is smaller than a
  * unit of protection; -EOPNOTSUPP the kernel cannot write-protect this type of memory (shmem and
- * hugetlb before 5.19); -EPERM the engine's userfaultfd serves faults of user mode only
+ * hugetlb before 5.19), or another process, whose memory it is, has WP_ASYNC or WP_UNPOPULATED in
+ * its userfaultfd; -EPERM the engine's userfaultfd serves faults of user mode only
  * (HGM_ALLOW_USER_MODE_ONLY), so system calls and KVM could not write to protected memory; -EAGAIN
  * a thread could not be started; others as UFFDIO_REGISTER says, as fstat(2) and lseek(2) of @fd
  * say, and, for a region of anonymous memory, as open() of /proc/self/mem says. This file is opened
- * when the first such region is created, and only if that failed, this call tries again. A call
- * that fails leaves nothing behind.
+ * when the first such region is created, and only if that failed, this call tries again. For memory
+ * of another process it is /proc/PID/mem, opened by hgm_peer_create(): -EACCES without the right to
+ * trace the process (PTRACE_MODE_ATTACH). A call that fails leaves nothing behind.
  * Calling thread: any. Blocks for some milliseconds. Since: 0.1.
  */
 HGM_PUBLIC int hgm_snapshot_create(struct hgm_snapshot **out, struct hgm *h,

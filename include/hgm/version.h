@@ -28,6 +28,7 @@ HGM_BEGIN_DECLS
 #define HGM_HAVE_DIRTY	  1
 #define HGM_HAVE_ENGINE	  1
 #define HGM_HAVE_LOG	  1
+#define HGM_HAVE_PEER	  1
 #define HGM_HAVE_PROTECT  1
 #define HGM_HAVE_REGION	  1
 #define HGM_HAVE_SNAPSHOT 1

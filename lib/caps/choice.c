@@ -57,6 +57,7 @@ static uint32_t candidates_of(const struct hgm_choice *c)
 	case HGM_BACKING_SHMEM_LAZY:
 		return BIT(HGM_CANDIDATE_SHMEM_LAZY);
 	case HGM_BACKING_ANON:
+	case HGM_BACKING_PEER:
 		return BIT(HGM_CANDIDATE_ANON);
 	case HGM_BACKING_MAPPING:
 		if (o->fd < 0)

@@ -190,7 +190,8 @@ void hgm_collapse_outcome(struct hgm_region *r, uint64_t block, int rc, bool set
 		hgm_stat_add(&r->h->stats, HGM_STAT_COLLAPSED_BLOCKS, 1);
 		if (!settled)
 			atomic_store_explicit(&r->collapse->tries[block], 0, memory_order_relaxed);
-	} else if (tries < (settled ? HGM_BLOCK_SPLIT_MAX : HGM_COLLAPSE_TRIES) && rc != -ENOSYS) {
+	} else if (tries < (settled ? HGM_BLOCK_SPLIT_MAX : HGM_COLLAPSE_TRIES) && rc != -ENOSYS &&
+		   rc != -ESRCH) {
 		hgm_stat_add(&r->h->stats, HGM_STAT_COLLAPSE_RETRIES, 1);
 		atomic_store_explicit(&r->last_collapse_error, rc, memory_order_relaxed);
 		atomic_store_explicit(state,
@@ -204,11 +205,13 @@ void hgm_collapse_outcome(struct hgm_region *r, uint64_t block, int rc, bool set
 		atomic_store_explicit(&r->last_collapse_error, rc, memory_order_relaxed);
 		atomic_fetch_add_explicit(&r->collapse->left_split, 1, memory_order_relaxed);
 		atomic_store_explicit(state, HGM_BLOCK_LEFT_SPLIT, memory_order_release);
-		hgm_log_some(&r->h->log, HGM_LOG_LEFT_SPLIT, HGM_LOG_WARNING,
-			     "the block of %llu MiB at %p stays in small pages after %u tries: %s",
-			     (unsigned long long)r->block_bytes >> 20,
-			     (void *)(r->view.base + block * r->block_bytes), tries,
-			     hgm_errno_name(rc));
+		if (rc != -ESRCH) /* else the process is gone, which is reported elsewhere */
+			hgm_log_some(&r->h->log, HGM_LOG_LEFT_SPLIT, HGM_LOG_WARNING,
+				     "the block of %llu MiB at %p stays in small pages after %u "
+				     "tries: %s",
+				     (unsigned long long)r->block_bytes >> 20,
+				     (void *)(r->view.base + block * r->block_bytes), tries,
+				     hgm_errno_name(rc));
 	}
 	if (!settled)
 		hgm_region_settled(r);

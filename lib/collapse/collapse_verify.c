@@ -58,6 +58,8 @@ static enum hgm_verify verify_by(const struct hgm_region *r)
 	bool tells = !r->native || (!hgm_smaps_sum(r->view.start, hgm_region_mapped(r), &smaps) &&
 				    smaps.has_leaf_counters);
 
+	if (hgm_region_foreign(r))
+		return r->view.space->scan_fd >= 0 ? HGM_VERIFY_PAGEMAP : HGM_VERIFY_NOT;
 	/* For hugetlb memory, PAGE_IS_HUGE is set even for the smallest pieces. */
 	if (r->view.space->scan_fd >= 0 && !r->native)
 		return HGM_VERIFY_PAGEMAP;

@@ -8,6 +8,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#include <hgm/peer.h>
+
 #include "collapse/collapse.h"
 #include "engine.h"
 #include "kernel/sys.h"
@@ -221,7 +223,7 @@ int hgm_create(struct hgm **out, const struct hgm_opts *opts)
 	 * Open /proc/self/mem and pagemap now, because later the process may have lost /proc or its
 	 * rights. Without mem, a snapshot of anonymous memory is refused.
 	 */
-	hgm_space_open(&h->space);
+	hgm_space_open(&h->space, "/proc/self");
 	atomic_init(&h->table, &h->tables[0]);
 	if (h->event_fd < 0 || h->stop_fd < 0) {
 		rc = h->event_fd < 0 ? h->event_fd : h->stop_fd;
@@ -322,6 +324,8 @@ void hgm_destroy(struct hgm *h)
 	count = t->count;
 	memcpy(region, t->region, count * sizeof(region[0]));
 	hgm_regions_end(region, count);
+	while (h->peers)
+		hgm_peer_destroy(h->peers);
 	stop_threads(h);
 	hgm_log_flush(&h->log);
 	free_engine(h);

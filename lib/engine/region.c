@@ -14,6 +14,7 @@
 #include "pager/pager.h"
 #include "region/hgm.h"
 #include "region/memory.h"
+#include "remote/remote.h"
 #include "source/source.h"
 #include "util/cancel.h"
 #include "util/error.h"
@@ -46,7 +47,7 @@ static int check_opts(const struct hgm_region_opts *o)
 				(unsigned long long)src->length,
 				(unsigned long long)o->source_offset,
 				(unsigned long long)o->length);
-	if (o->backing > HGM_BACKING_MAPPING || o->flags & ~flags || o->reserved)
+	if (o->backing > HGM_BACKING_PEER || o->flags & ~flags || o->reserved)
 		return hgm_fail(-EINVAL,
 				"hgm_region_create: unknown backing %u or flags 0x%x, or reserved "
 				"is not 0",
@@ -60,21 +61,24 @@ static int check_opts(const struct hgm_region_opts *o)
 	    (o->fd > 0 || o->fd_offset))
 		return hgm_fail(-EINVAL, "hgm_region_create: fd and fd_offset are only for "
 					 "HGM_BACKING_FD and HGM_BACKING_MAPPING");
-	if (o->backing != HGM_BACKING_MAPPING && o->addr)
-		return hgm_fail(-EINVAL, "hgm_region_create: addr is only for HGM_BACKING_MAPPING");
+	if (o->backing != HGM_BACKING_MAPPING && o->backing != HGM_BACKING_PEER && o->addr)
+		return hgm_fail(-EINVAL, "hgm_region_create: addr is only for HGM_BACKING_MAPPING "
+					 "and HGM_BACKING_PEER");
 	return 0;
 }
 
-static bool overlaps(const struct hgm_source *src, uint64_t start, uint64_t length)
+static bool overlaps(const struct hgm_source *src, const struct hgm_space *space, uint64_t start,
+		     uint64_t length)
 {
 	uint64_t from = (uintptr_t)src->memory;
 
-	return from && from < start + length && from + src->length > start;
+	return from && !space->foreign && from < start + length && from + src->length > start;
 }
 
 static bool same_mapping(const struct hgm_claim *a, const struct hgm_claim *b)
 {
-	return a->addr && b->addr && a->addr < b->addr + b->length && a->addr + a->length > b->addr;
+	return a->space == b->space && a->addr && b->addr && a->addr < b->addr + b->length &&
+	       a->addr + a->length > b->addr;
 }
 
 static bool same_file(const struct hgm_claim *a, const struct hgm_claim *b)
@@ -92,7 +96,8 @@ static bool same_file(const struct hgm_claim *a, const struct hgm_claim *b)
 static int check_overlaps(const struct hgm *h, const struct hgm_claim *claim)
 {
 	const struct hgm_table *t = atomic_load_explicit(&h->table, memory_order_relaxed);
-	bool served = claim->addr && overlaps(claim->source, claim->addr, claim->length);
+	bool served =
+		claim->addr && overlaps(claim->source, claim->space, claim->addr, claim->length);
 
 	for (const struct hgm_claim *c = h->claims; c; c = c->next) {
 		if (same_mapping(c, claim) || same_file(c, claim))
@@ -100,13 +105,15 @@ static int check_overlaps(const struct hgm *h, const struct hgm_claim *claim)
 				-EBUSY,
 				"hgm_region_create: a region of this engine already uses this %s",
 				same_mapping(c, claim) ? "memory" : "part of the file");
-		served |= (c->addr && overlaps(claim->source, c->addr, c->length)) ||
-			  (claim->addr && overlaps(c->source, claim->addr, claim->length));
+		served |= (c->addr && overlaps(claim->source, c->space, c->addr, c->length)) ||
+			  (claim->addr &&
+			   overlaps(c->source, claim->space, claim->addr, claim->length));
 	}
 	for (unsigned int i = 0; i < t->count; i++) {
 		const struct hgm_region *r = t->region[i];
 
-		served |= overlaps(claim->source, (uintptr_t)r->view.start, hgm_region_mapped(r));
+		served |= overlaps(claim->source, r->view.space, (uintptr_t)r->view.start,
+				   hgm_region_mapped(r));
 	}
 	if (served)
 		return hgm_fail(-EINVAL, "hgm_region_create: the memory source lies in a region of "
@@ -124,6 +131,7 @@ static int claim_memory(struct hgm_claim **out, struct hgm *h, const struct hgm_
 	if (!claim)
 		return hgm_fail(-ENOMEM, "hgm_region_create: out of memory");
 	claim->source = o->source;
+	claim->space = hgm_peer_space(h, o);
 	claim->addr = (uintptr_t)o->addr; /* 0 unless the mapping is the caller's */
 	claim->length = o->length;
 	claim->has_file = c->kind.block_bytes;
@@ -210,7 +218,7 @@ static int make(struct hgm_region **out, struct hgm *h, const struct hgm_choice 
 		return hgm_fail(-ENOMEM, "hgm_region_create: out of memory");
 	memset(r, 0, sizeof(*r));
 	r->h = h;
-	r->view.space = &h->space;
+	r->view.space = hgm_peer_space(h, o);
 	r->fd = r->seek_fd = -1;
 	r->length = o->length;
 	r->flags = o->flags;
@@ -223,7 +231,7 @@ static int make(struct hgm_region **out, struct hgm *h, const struct hgm_choice 
 
 	rc = hgm_backing_make(r, o, candidate, &c->kind);
 	if (!rc && r->fd < 0)
-		hgm_memory_open(r->h); /* only snapshots need it, and they report a failure */
+		hgm_memory_open(r); /* only snapshots need it, and they report a failure */
 	if (!rc)
 		rc = alloc_state(r);
 	if (!rc)
@@ -246,7 +254,7 @@ static int make(struct hgm_region **out, struct hgm *h, const struct hgm_choice 
 		hgm_region_free(r);
 		return rc;
 	}
-	rc = r->callers_mapping ? hgm_backing_drop_mapped(r) : 0;
+	rc = r->callers_mapping && !hgm_region_foreign(r) ? hgm_backing_drop_mapped(r) : 0;
 	if (rc) {
 		hgm_region_unregister(r, r->mapped);
 		hgm_region_free(r);
@@ -273,10 +281,12 @@ int hgm_region_create(struct hgm_region **out, struct hgm *h, const struct hgm_r
 				!out ? "out"
 				: !h ? "the engine"
 				     : "opts (length and source are required)");
-	rc = hgm_opts_in(&o, sizeof(o), HGM_FIRST_SIZE(struct hgm_region_opts, avoid), opts,
+	rc = hgm_opts_in(&o, sizeof(o), HGM_FIRST_SIZE(struct hgm_region_opts, peer), opts,
 			 "hgm_region_create");
 	if (!rc)
 		rc = check_opts(&o);
+	if (!rc)
+		rc = hgm_peer_check(h, &o);
 	if (!rc)
 		rc = hgm_choice_begin(&choice, &h->abilities, &o);
 	if (!rc)
@@ -308,6 +318,10 @@ int hgm_region_create(struct hgm_region **out, struct hgm *h, const struct hgm_r
 		return hgm_fail(rc, "hgm_region_create: an engine has at most %d regions",
 				HGM_REGIONS_MAX);
 	}
+	hgm_space_served(r->view.space);
+	/* seq_cst: the fault thread sees the region in the table, or this thread sees the mark. */
+	if (atomic_load_explicit(&r->view.space->gone, memory_order_seq_cst))
+		hgm_region_lost_all(r);
 	/* Faults on a caller's mapping were ignored until the region was in the table. */
 	hgm_region_wake_all(r);
 	hgm_work_add_region(r);

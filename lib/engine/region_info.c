@@ -70,11 +70,26 @@ static void describe_margins(struct hgm_region *r)
 			 head ? "begins" : "", head && tail ? " and " : "", tail ? "ends" : "");
 }
 
+/* Add what we may not do to the memory of another process. */
+static void describe_rights(struct hgm_region *r)
+{
+	const struct hgm_space *s = r->view.space;
+	size_t used = strlen(r->sentence), n = sizeof(r->sentence) - used;
+	bool denied = s->collapse_error == -EPERM || s->collapse_error == -EACCES;
+
+	if (s->collapse_error && !(r->flags & HGM_REGION_NO_COLLAPSE))
+		snprintf(r->sentence + used, n, "; no block can become huge: process_madvise: %s%s",
+			 hgm_errno_name(s->collapse_error),
+			 denied ? " (CAP_SYS_NICE, and the right to trace the process, are needed)"
+				: "");
+}
+
 void hgm_region_describe(struct hgm_region *r, uint32_t asked, const char *refused)
 {
 	const char *size = r->block_bytes == UINT64_C(1) << 30 ? "1 GiB" : "2 MiB";
 	const char *of = asked == HGM_BACKING_FD	? " (the caller's file)"
 			 : asked == HGM_BACKING_MAPPING ? " (the caller's mapping)"
+			 : asked == HGM_BACKING_PEER	? " (memory of another process)"
 							: "";
 	const char *huge = r->collapses ? " and copied into huge pages when a block is full" : "";
 	size_t n = sizeof(r->sentence);
@@ -96,6 +111,7 @@ void hgm_region_describe(struct hgm_region *r, uint32_t asked, const char *refus
 			 "%s, 2 MiB blocks%s: pages of 4 KiB are allocated as they arrive%s",
 			 r->backing == HGM_BACKING_ANON ? "anon" : "shmem lazy", of, huge);
 	describe_margins(r);
+	describe_rights(r);
 	used = strlen(r->sentence);
 	if (*refused)
 		snprintf(r->sentence + used, n - used, "; not chosen: %s", refused);

@@ -142,6 +142,11 @@ static int copy_alike(struct hgm_arrival *a, uint64_t *copied)
 	hgm_arrival_advance(a, range.done >> HGM_PAGE_SHIFT);
 	if (rc != -EEXIST)
 		return hgm_resolve_outcome(r, hgm_shrunk_outcome(r, a->install_page, rc));
+	if (hgm_region_foreign(r)) { /* the process has had the page before it was served */
+		hgm_stat_add(&r->h->stats, HGM_STAT_EXIST, 1);
+		hgm_arrival_advance(a, 1);
+		return 0;
+	}
 	/* ZEROPAGE mistakes a protection mark for a page. COPY does not, so ask it. */
 	if (a->zero && !r->alias) {
 		hgm_by_copy_zeroes(a, from + range.done);
@@ -220,7 +225,13 @@ static int copy_on(struct hgm_arrival *a, bool *populated)
 		*populated = true;
 		in = enter_to_copy(a, page);
 	}
-	rc = copy_alike(a, &copied);
+	/*
+	 * Events of another process's region that ends are read, and not marked. The process drops
+	 * the pages then, so copy nothing from here on.
+	 */
+	rc = hgm_region_foreign(a->r) && atomic_load_explicit(&a->r->dying, memory_order_acquire)
+		     ? -EAGAIN
+		     : copy_alike(a, &copied);
 	if (a->on_fault_thread) /* no other thread reads the events of its pages */
 		copied = 0;
 	while ((dropped = publish_kept(a, page + copied))) {
@@ -240,6 +251,13 @@ int hgm_by_copy(struct hgm_arrival *a)
 	while (a->install_pages) {
 		int rc = copy_on(a, &populated);
 
+		/* Another process may unmap memory, and no event says so. */
+		if (rc == -ENOENT && hgm_region_foreign(a->r)) {
+			hgm_lost_mark(a->r, a->install_page, a->install_page + 1);
+			hgm_arrival_advance(a, 1);
+			publish_copied(a, 1);
+			continue;
+		}
 		if (rc && !hgm_put_off(rc)) { /* never: give up this page, go on with the rest */
 			rc = hgm_poison_uncopied(a, rc);
 			if (!rc)

@@ -18,6 +18,7 @@
  * (fallocate(2) on the file, another process). An owner cannot put a page back into the page cache
  * without raising this fault, so it finds its page discarded before it publishes the page.
  */
+#include <errno.h>
 #include <sched.h>
 #include <sys/mman.h>
 
@@ -43,6 +44,14 @@ void hgm_events_reader_begins(void)
 bool hgm_reads_events(void)
 {
 	return reads_events;
+}
+
+int hgm_drop_not(struct hgm_region *r, uint64_t page, uint64_t pages)
+{
+	(void)r;
+	(void)page;
+	(void)pages;
+	return -EOPNOTSUPP;
 }
 
 int hgm_drop_anon(struct hgm_region *r, uint64_t page, uint64_t pages)

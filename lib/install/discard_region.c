@@ -175,6 +175,9 @@ int hgm_region_discard(struct hgm_region *r, uint64_t offset, uint64_t length)
 	uint64_t page, pages = length >> HGM_PAGE_SHIFT;
 	int rc = hgm_discard_check(r, offset, length, "hgm_region_discard");
 
+	if (!rc && hgm_region_foreign(r))
+		rc = hgm_fail(-EOPNOTSUPP, "hgm_region_discard: the memory belongs to another "
+					   "process, which drops it itself");
 	if (rc || !length)
 		return rc;
 	page = hgm_region_page_at(r, offset);

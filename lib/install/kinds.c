@@ -27,6 +27,18 @@ static const struct hgm_kind anon = {
 	.removal = HGM_REMOVAL_DROPS,
 };
 
+/* anonymous memory of another process, which drops its memory itself */
+static const struct hgm_kind anon_of_peer = {
+	.contents = hgm_contents_copied_anon,
+	.install = hgm_by_copy,
+	.map_present = hgm_map_anon,
+	.map_zero = hgm_map_zero_page,
+	.drop = hgm_drop_not,
+	.drop_call = "dropping memory of another process",
+	.drop_poison = no_poison_left,
+	.removal = HGM_REMOVAL_DROPS,
+};
+
 /* shmem whose pages are allocated as they arrive */
 static const struct hgm_kind lazy = {
 	.contents = hgm_contents_copied,
@@ -78,7 +90,7 @@ static const struct hgm_kind native = {
 const struct hgm_kind *hgm_kind_of(const struct hgm_region *r)
 {
 	if (r->backing == HGM_BACKING_ANON)
-		return &anon;
+		return hgm_region_foreign(r) ? &anon_of_peer : &anon;
 	if (r->backing == HGM_BACKING_HUGETLB)
 		return r->native ? &native : &whole;
 	return r->copies ? &lazy : &prepared;

@@ -61,6 +61,7 @@ int hgm_map_zero_page(struct hgm_region *r, uint64_t page, struct hgm_range *ran
 int hgm_map_zero_block(struct hgm_region *r, uint64_t page, struct hgm_range *range);
 
 /* discard.c */
+int hgm_drop_not(struct hgm_region *r, uint64_t page, uint64_t pages);
 int hgm_drop_anon(struct hgm_region *r, uint64_t page, uint64_t pages);
 int hgm_drop_file(struct hgm_region *r, uint64_t page, uint64_t pages);
 

@@ -52,8 +52,10 @@ int hgm_resolve_outcome(struct hgm_region *r, int rc)
 	case -EAGAIN:
 		hgm_stat_add(&h->stats, HGM_STAT_AGAIN, 1);
 		return -EAGAIN;
-	case -ENOENT:
 	case -ESRCH:
+		hgm_space_vanished(r->view.space);
+		/* fallthrough */
+	case -ENOENT:
 		hgm_stat_add(&h->stats, HGM_STAT_VANISHED, 1);
 		return -ENOENT;
 	case -ENOMEM:

@@ -6,6 +6,7 @@
  */
 #include <errno.h>
 #include <stdlib.h>
+#include <time.h>
 
 #include "wp.h"
 #include "installs.h"
@@ -14,6 +15,10 @@
 #include "region/holes.h"
 #include "util/bits.h"
 #include "util/error.h"
+
+/* How often a change of another process's address space is waited for: some seconds. */
+#define FOREIGN_TRIES  20000
+#define FOREIGN_NAP_NS 100000
 
 int hgm_wp_make(struct hgm_region *r)
 {
@@ -185,15 +190,26 @@ void hgm_wp_resume(struct hgm_region *r)
 	atomic_store_explicit(&r->install->wp_all, false, memory_order_release);
 }
 
-/* EAGAIN: the address space is changing. This passes. */
+/*
+ * EAGAIN: the address space is changing. This passes, but another process may change its own all
+ * the time.
+ */
 static int writeprotect_once(struct hgm_region *r, uint64_t at, uint64_t len, uint64_t mode)
 {
-	int fd = hgm_uffd_fd(hgm_view_uffd(&r->view, at >> HGM_PAGE_SHIFT));
-	int rc;
+	int fd = hgm_uffd_fd(hgm_view_uffd(&r->view, at >> HGM_PAGE_SHIFT)), rc;
 
-	do
+	for (unsigned int tries = 0;; tries++) {
 		rc = hgm_sys->uffd_writeprotect(fd, r->view.base + at, len, mode);
-	while (rc == -EAGAIN);
+		if (rc != -EAGAIN)
+			break;
+		if (!hgm_region_foreign(r))
+			continue;
+		if (tries == FOREIGN_TRIES || atomic_load_explicit(&r->dying, memory_order_acquire))
+			break;
+		nanosleep(&(struct timespec){ .tv_nsec = FOREIGN_NAP_NS }, NULL);
+	}
+	if (rc == -ESRCH)
+		hgm_space_vanished(r->view.space);
 	return rc;
 }
 

@@ -61,6 +61,8 @@ struct hgm_sys {
 	int (*open)(const char *path, int flags);
 	int (*close)(int fd);
 	int (*dup)(int fd); /* close-on-exec */
+	int (*set_nonblock)(int fd);
+	int (*pidfd_open)(int pid);
 	ssize_t (*read)(int fd, void *buf, size_t len);
 	ssize_t (*write)(int fd, const void *buf, size_t len);
 	ssize_t (*pread)(int fd, void *buf, size_t len, uint64_t offset);
@@ -82,6 +84,8 @@ struct hgm_sys {
 	int (*munmap)(void *addr, uint64_t len);
 	int (*mprotect)(void *addr, uint64_t len, int prot);
 	int (*madvise)(void *addr, uint64_t len, int advice);
+	/* Of another process; -EAGAIN: only a part of the range. Length 0: are we allowed to? */
+	int (*process_madvise)(int pidfd, void *addr, uint64_t len, int advice);
 	int (*mincore)(const void *addr, uint64_t len, unsigned char *resident);
 	/*
 	 * Like memcpy(), but fails with EFAULT where memcpy() would be killed: beyond the end of a

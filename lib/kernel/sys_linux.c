@@ -250,6 +250,18 @@ static int linux_dup(int fd)
 	return NEGATIVE_ERRNO(fcntl(fd, F_DUPFD_CLOEXEC, STDERR_FILENO + 1));
 }
 
+static int linux_set_nonblock(int fd)
+{
+	int flags = NEGATIVE_ERRNO(fcntl(fd, F_GETFL));
+
+	return flags < 0 ? flags : NEGATIVE_ERRNO(fcntl(fd, F_SETFL, flags | O_NONBLOCK));
+}
+
+static int linux_pidfd_open(int pid)
+{
+	return above_stdio(NEGATIVE_ERRNO(syscall(SYS_pidfd_open, pid, 0)));
+}
+
 static ssize_t linux_read(int fd, void *buf, size_t len)
 {
 	return NEGATIVE_ERRNO(read(fd, buf, len));
@@ -444,6 +456,17 @@ static int linux_mprotect(void *addr, uint64_t len, int prot)
 static int linux_madvise(void *addr, uint64_t len, int advice)
 {
 	return NEGATIVE_ERRNO(madvise(addr, len, advice));
+}
+
+static int linux_process_madvise(int pidfd, void *addr, uint64_t len, int advice)
+{
+	struct iovec range = { .iov_base = addr, .iov_len = len };
+	int64_t done =
+		NEGATIVE_ERRNO(syscall(SYS_process_madvise, pidfd, &range, len ? 1 : 0, advice, 0));
+
+	if (done < 0)
+		return (int)done;
+	return (uint64_t)done == len ? 0 : -EAGAIN;
 }
 
 static int linux_mincore(const void *addr, uint64_t len, unsigned char *resident)
@@ -649,6 +672,8 @@ const struct hgm_sys hgm_sys_linux = {
 	.open = linux_open,
 	.close = linux_close,
 	.dup = linux_dup,
+	.set_nonblock = linux_set_nonblock,
+	.pidfd_open = linux_pidfd_open,
 	.read = linux_read,
 	.write = linux_write,
 	.pread = linux_pread,
@@ -667,6 +692,7 @@ const struct hgm_sys hgm_sys_linux = {
 	.munmap = linux_munmap,
 	.mprotect = linux_mprotect,
 	.madvise = linux_madvise,
+	.process_madvise = linux_process_madvise,
 	.mincore = linux_mincore,
 	.copy = linux_copy,
 	.pagemap_scan = linux_pagemap_scan,

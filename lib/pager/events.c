@@ -49,13 +49,6 @@ static void removed(struct hgm_region *r, uint64_t page, uint64_t pages)
 	hgm_collapse_discarded(r, page, pages, false);
 }
 
-/* A snapshot can no longer have this memory. */
-static void lost(struct hgm_region *r, uint64_t from, uint64_t to)
-{
-	hgm_wp_removed(r, from >> HGM_PAGE_SHIFT, (to - from) >> HGM_PAGE_SHIFT);
-	hgm_region_lost(r, from, to);
-}
-
 /* The part of [start, end) of @space that lies in a region, in bytes from its page 0 on. */
 static bool clip(const struct hgm_region *r, const struct hgm_space *space, uint64_t start,
 		 uint64_t end, uint64_t *from, uint64_t *to)
@@ -113,7 +106,7 @@ void hgm_event(struct hgm *h, const struct hgm_space *space, const struct hgm_uf
 		if (ev->type == HGM_UFFD_EVENT_REMOVE)
 			removed(r, from >> HGM_PAGE_SHIFT, (to - from) >> HGM_PAGE_SHIFT);
 		else
-			lost(r, from, to);
+			hgm_region_lost(r, from, to);
 		if (ev->type == HGM_UFFD_EVENT_REMAP)
 			hgm_region_moved(r, ev->end, ev->len);
 	}

@@ -50,6 +50,13 @@ void hgm_event_mark(struct hgm *h, const struct hgm_space *space, struct hgm_uff
 		    uint64_t read_ns);
 void hgm_event(struct hgm *h, const struct hgm_space *space, const struct hgm_uffd_event *ev);
 
+/*
+ * moved.c: a region has lost all its memory, and is not served any more. A foreign address space is
+ * gone, and with it the memory of all its regions. On its fault thread, for which nobody waits now.
+ */
+void hgm_region_lost_all(struct hgm_region *r);
+void hgm_space_lost(struct hgm *h, struct hgm_space *space);
+
 /* alias.c: serve missing faults of a region's alias; -errno with text. */
 int hgm_events_watch_alias(struct hgm_region *r);
 

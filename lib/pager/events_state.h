@@ -11,14 +11,12 @@
 #include <stdint.h>
 
 struct hgm_region;
-struct hgm_space;
 struct hgm_uffd;
 
 #define HGM_EVENTS_EXTRA_MAX 64
 
 /* Memory of a region at another address. */
 struct hgm_moved {
-	const struct hgm_space *space;
 	uint64_t addr;
 	uint64_t step;
 	_Atomic uint64_t len; /* 0: not valid yet */

@@ -19,6 +19,7 @@
 #include <string.h>
 
 #include "fault.h"
+#include "events.h"
 #include "install/discard.h"
 #include "kernel/sys.h"
 #include "pager.h"
@@ -35,7 +36,9 @@
 #define TOGETHER_MIN	4	 /* messages of one read; fewer are woken sooner one by one */
 #define DEFER_MAX_NS	100000	 /* longest delay of a deferred wake; a halted CPU wakes in 40 us */
 #define ALONE_NS	10000000 /* defer no wake for this long after pages were left to others */
-#define SPIN_FLOOR_NS	4000	 /* below this, spinning is not worth its start */
+#define LOWEST		UINT64_C(0x10000) /* address that can be mapped (vm.mmap_min_addr) */
+#define LOOK_NS		1000000000 /* how often to look whether another process's memory is gone */
+#define SPIN_FLOOR_NS	4000	   /* below this, spinning is not worth its start */
 
 /* Sort by address. Adjacent pages are requested together, and one wake covers adjacent pages. */
 static void sort(struct hgm_uffd_event *ev, unsigned int n)
@@ -192,9 +195,12 @@ static int spin(struct hgm_server *s, struct hgm_uffd_event *ev, int64_t parked_
 
 static void sleep_until_message(struct hgm_server *s, int64_t parked_ns)
 {
-	struct pollfd fds[2] = {
+	struct hgm_space *space = s->self->space;
+	struct pollfd fds[4] = {
 		{ .fd = hgm_uffd_fd(s->uffd), .events = POLLIN },
 		{ .fd = s->h->stop_fd, .events = POLLIN },
+		{ .fd = space->stop_fd, .events = POLLIN },
+		{ .fd = space->pidfd, .events = POLLIN },
 	};
 
 	if (atomic_load_explicit(&s->reads->events_first, memory_order_relaxed)) {
@@ -206,7 +212,52 @@ static void sleep_until_message(struct hgm_server *s, int64_t parked_ns)
 		atomic_store_explicit(&s->reads->events_first, false, memory_order_relaxed);
 	}
 	hgm_stat_add(&s->h->stats, HGM_STAT_SLEEPS, 1);
-	hgm_sys->poll(fds, 2, parked_ns);
+	if (!space->foreign) {
+		hgm_sys->poll(fds, 2, parked_ns);
+		return;
+	}
+	if (parked_ns < 0 || parked_ns > LOOK_NS)
+		parked_ns = LOOK_NS;
+	/* Exit is reported. That the process runs another program is not. */
+	if (!hgm_sys->poll(fds, 4, parked_ns) ? hgm_space_is_gone(space) : fds[3].revents)
+		atomic_store_explicit(&space->vanished, true, memory_order_release);
+}
+
+/* Must the thread end? The memory of a process that is gone is lost. */
+static bool is_ending(const struct hgm_server *s)
+{
+	struct hgm_space *space = s->self->space;
+
+	if (atomic_load_explicit(&s->h->gate.stopping, memory_order_acquire))
+		return true;
+	if (!space->foreign)
+		return false;
+	if (atomic_load_explicit(&space->vanished, memory_order_acquire)) {
+		hgm_space_lost(s->h, space);
+		return true;
+	}
+	return atomic_load_explicit(&space->ending, memory_order_acquire);
+}
+
+/*
+ * Until there is a region, read nothing: threads that drop memory wait, and what they drop is
+ * noticed.
+ */
+static void await_region(struct hgm_server *s)
+{
+	struct hgm_space *space = s->self->space;
+	struct pollfd fds[3] = {
+		{ .fd = s->h->stop_fd, .events = POLLIN },
+		{ .fd = space->stop_fd, .events = POLLIN },
+		{ .fd = space->pidfd, .events = POLLIN },
+	};
+	uint64_t drained;
+
+	while (!is_ending(s) && !atomic_load_explicit(&space->served, memory_order_acquire)) {
+		if (!hgm_sys->poll(fds, 3, LOOK_NS) ? hgm_space_is_gone(space) : fds[2].revents)
+			atomic_store_explicit(&space->vanished, true, memory_order_release);
+	}
+	hgm_sys->read(space->stop_fd, &drained, sizeof(drained));
 }
 
 static void adapt(struct hgm_server *s, uint64_t gap_ns)
@@ -235,9 +286,12 @@ static void *fault_thread(void *arg)
 		return NULL;
 	hgm_thread_shorten_slice();
 	hgm_park_init(&s);
-	hgm_stat_own(&s.h->stats, self->stripe);
+	if (!self->space->foreign)
+		hgm_stat_own(&s.h->stats, self->stripe);
 	hgm_events_reader_begins();
-	while (!atomic_load_explicit(&s.h->gate.stopping, memory_order_acquire)) {
+	if (self->space->foreign)
+		await_region(&s);
+	while (!is_ending(&s)) {
 		int64_t parked_ns = hgm_park_serve(&s);
 		int n = s.spin_ns ? spin(&s, ev, parked_ns)
 				  : hgm_fault_read_batch(&s, ev, READ_BATCH);
@@ -258,31 +312,84 @@ static void *fault_thread(void *arg)
 	return NULL;
 }
 
-int hgm_faults_init(struct hgm *h)
+/* State for a thread for each userfaultfd of an address space; NULL: out of memory. */
+static struct hgm_fault_thread *make(struct hgm *h, struct hgm_space *space)
 {
-	size_t bytes = h->space.stripes * sizeof(h->fault[0]);
+	size_t bytes = space->stripes * sizeof(struct hgm_fault_thread);
+	struct hgm_fault_thread *f = aligned_alloc(_Alignof(struct hgm_fault_thread), bytes);
 	char path[40];
 
-	h->fault = aligned_alloc(_Alignof(struct hgm_fault_thread), bytes);
-	if (!h->fault)
-		return hgm_fail(-ENOMEM, "hgm_create: out of memory");
-	memset(h->fault, 0, bytes);
-	for (unsigned int i = 0; i < h->space.stripes; i++) {
-		h->fault[i].h = h;
-		h->fault[i].space = &h->space;
-		h->fault[i].stripe = i;
-		snprintf(path, sizeof(path), "/proc/self/fdinfo/%d", hgm_uffd_fd(h->space.uffd[i]));
-		h->fault[i].fdinfo = hgm_sys->open(path, O_RDONLY);
+	if (!f)
+		return NULL;
+	memset(f, 0, bytes);
+	for (unsigned int i = 0; i < space->stripes; i++) {
+		f[i].h = h;
+		f[i].space = space;
+		f[i].stripe = i;
+		snprintf(path, sizeof(path), "/proc/self/fdinfo/%d", hgm_uffd_fd(space->uffd[i]));
+		f[i].fdinfo = hgm_sys->open(path, O_RDONLY);
 	}
-	return 0;
+	return f;
+}
+
+static void dispose(struct hgm_fault_thread *f)
+{
+	for (unsigned int i = 0; f && i < f->space->stripes; i++)
+		if (f[i].fdinfo >= 0)
+			hgm_sys->close(f[i].fdinfo);
+	free(f);
+}
+
+int hgm_faults_init(struct hgm *h)
+{
+	h->fault = make(h, &h->space);
+	return h->fault ? 0 : hgm_fail(-ENOMEM, "hgm_create: out of memory");
 }
 
 void hgm_faults_destroy(struct hgm *h)
 {
-	for (unsigned int i = 0; h->fault && i < h->space.stripes; i++)
-		if (h->fault[i].fdinfo >= 0)
-			hgm_sys->close(h->fault[i].fdinfo);
-	free(h->fault);
+	dispose(h->fault);
+}
+
+int hgm_faults_serve(struct hgm_fault_thread **out, struct hgm *h, struct hgm_space *space)
+{
+	struct hgm_fault_thread *f = make(h, space);
+	int rc;
+
+	if (!f)
+		return hgm_fail(-ENOMEM, "hgm_peer_create: out of memory");
+	rc = hgm_thread_start(&f->thread, "hgm-peer", (unsigned int)space->pid, fault_thread, f);
+	if (rc)
+		dispose(f);
+	else
+		*out = f;
+	return rc;
+}
+
+/*
+ * Faults that were read, and not served, must be seen by the next handler: the threads fault again.
+ * The kernel refuses ranges beyond the end of the address space, which depends on the machine.
+ */
+static void wake_everybody(const struct hgm_fault_thread *f)
+{
+	int fd = hgm_uffd_fd(f->space->uffd[0]), rc = -EINVAL;
+
+	for (unsigned int bits = 57; rc == -EINVAL && bits >= 32; bits--)
+		rc = hgm_sys->uffd_wake(fd, (void *)LOWEST,
+					(UINT64_C(1) << bits) - LOWEST - HGM_PAGE_BYTES);
+}
+
+void hgm_faults_serve_no_more(struct hgm_fault_thread *f)
+{
+	uint64_t one = 1;
+
+	if (!f)
+		return;
+	atomic_store_explicit(&f->space->ending, true, memory_order_release);
+	hgm_sys->write(f->space->stop_fd, &one, sizeof(one));
+	pthread_join(f->thread, NULL);
+	wake_everybody(f);
+	dispose(f);
 }
 
 int hgm_faults_start(struct hgm *h)

@@ -4,6 +4,7 @@
  */
 #include <errno.h>
 #include <poll.h>
+#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -18,7 +19,15 @@ bool hgm_fault_has_messages(const struct hgm_server *s)
 {
 	struct pollfd fd = { .fd = hgm_uffd_fd(s->uffd), .events = POLLIN };
 
-	return hgm_sys->poll(&fd, 1, 0) > 0;
+	if (hgm_sys->poll(&fd, 1, 0) <= 0)
+		return false;
+	/*
+	 * O_NONBLOCK belongs to all who have the userfaultfd, and another process may clear it. The
+	 * kernel then reports an error instead of messages, and a read would block.
+	 */
+	if (fd.revents & POLLERR && s->self->space->foreign)
+		hgm_sys->set_nonblock(fd.fd);
+	return !(fd.revents & POLLERR);
 }
 
 /* Number of pending faults, or -1 if unknown. */
@@ -61,6 +70,21 @@ static unsigned int may_read(struct hgm_server *s, unsigned int max)
 	return (unsigned int)faults < max ? (unsigned int)faults : max;
 }
 
+/*
+ * A page that was copied in after it was dropped must be dropped again, which only the process
+ * itself can do. So in the memory of another process read nothing, not even faults, while another
+ * thread copies. New ones do not begin, because this thread is reading.
+ */
+static unsigned int read_alone(struct hgm_server *s, unsigned int max)
+{
+	if (!hgm_fault_has_messages(s))
+		return 0;
+	/* No holder waits for this thread. seq_cst: see hgm_fault_read_batch() */
+	while (atomic_load_explicit(&s->reads->holders, memory_order_seq_cst))
+		sched_yield();
+	return max;
+}
+
 int hgm_fault_read_batch(struct hgm_server *s, struct hgm_uffd_event *ev, unsigned int max)
 {
 	struct hgm_reads *self = s->reads;
@@ -70,7 +94,9 @@ int hgm_fault_read_batch(struct hgm_server *s, struct hgm_uffd_event *ev, unsign
 
 	/* seq_cst: this thread sees the one that copies, or is seen by it (hgm_reads_hold()). */
 	atomic_store_explicit(&self->reads, count + 1, memory_order_seq_cst);
-	if (atomic_load_explicit(&self->holders, memory_order_seq_cst))
+	if (s->self->space->foreign)
+		max = read_alone(s, max);
+	else if (atomic_load_explicit(&self->holders, memory_order_seq_cst))
 		max = may_read(s, max);
 	else if (atomic_load_explicit(&self->events_first, memory_order_relaxed))
 		atomic_store_explicit(&self->events_first, false, memory_order_relaxed);

@@ -10,7 +10,9 @@
 #include <stdint.h>
 
 struct hgm;
+struct hgm_fault_thread;
 struct hgm_region;
+struct hgm_space;
 
 int hgm_requests_init(struct hgm *h);
 void hgm_requests_destroy(struct hgm *h);
@@ -47,6 +49,13 @@ void hgm_faults_destroy(struct hgm *h);
  */
 int hgm_faults_start(struct hgm *h);
 void hgm_faults_join(struct hgm *h);
+
+/*
+ * Start to serve the faults of a foreign address space with a thread of its own, or stop. The
+ * engine has been started. -errno with text.
+ */
+int hgm_faults_serve(struct hgm_fault_thread **out, struct hgm *h, struct hgm_space *space);
+void hgm_faults_serve_no_more(struct hgm_fault_thread *f);
 
 void hgm_work_add_region(struct hgm_region *r);
 /* Drop all waiting requests of a dying region. None of them is run any more. */

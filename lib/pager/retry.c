@@ -121,6 +121,9 @@ int hgm_region_retry(struct hgm_region *r)
 
 	if (!r)
 		return hgm_fail(-EINVAL, "hgm_region_retry: the region is NULL");
+	if (hgm_region_foreign(r))
+		return hgm_fail(-EOPNOTSUPP, "hgm_region_retry: the memory belongs to another "
+					     "process: its poison cannot be removed");
 	words = hgm_bits_words(hgm_region_end(r));
 	taken = calloc(words, sizeof(*taken));
 	if (!taken)

@@ -154,7 +154,7 @@ static int derive(struct hgm_region *r, const struct hgm_region_opts *o)
 	bool whole_blocks = r->backing == HGM_BACKING_HUGETLB && !r->native;
 	int rc;
 
-	r->callers_mapping = o->backing == HGM_BACKING_MAPPING;
+	r->callers_mapping = o->backing == HGM_BACKING_MAPPING || hgm_region_foreign(r);
 	r->unit_bytes = r->backing == HGM_BACKING_HUGETLB ? r->block_bytes : HGM_PAGE_BYTES;
 	r->map_bytes = whole_blocks ? r->block_bytes : HGM_PAGE_BYTES;
 	r->wp_bytes = HGM_PAGE_BYTES;
@@ -165,14 +165,14 @@ static int derive(struct hgm_region *r, const struct hgm_region_opts *o)
 	r->bounces = r->may_shrink && !r->copies && !r->source->copied_by_kernel;
 	r->zeroed = !r->copies && o->backing != HGM_BACKING_FD && !r->callers_mapping;
 	/* The kernel poisons whole huge pages only, which would destroy what has arrived. */
-	r->can_poison = r->h->can_poison && !r->native;
+	r->can_poison = !r->native && (r->h->can_poison || hgm_region_foreign(r));
 	/* Prepared memory has no holes, so a missing fault there means that it was discarded. */
 	r->view.modes = HGM_UFFD_MISSING;
 	if (r->backing != HGM_BACKING_ANON)
 		r->view.modes |= HGM_UFFD_MINOR;
 	rc = hgm_margins_find(r, o);
 	r->collapses = !whole_blocks && !(r->flags & HGM_REGION_NO_COLLAPSE) &&
-		       r->whole_first < r->whole_end;
+		       !r->view.space->collapse_error && r->whole_first < r->whole_end;
 	return rc;
 }
 
@@ -198,11 +198,15 @@ int hgm_backing_drop_mapped(struct hgm_region *r)
 
 static int take_mapping(struct hgm_region *r, const struct hgm_region_opts *o)
 {
-	int rc = hgm_mapping_check(o->addr, r->length, o->fd, o->fd_offset);
+	bool foreign = hgm_region_foreign(r);
+	int rc = hgm_mapping_check(r->view.space->pid, o->addr, r->length, foreign ? -1 : o->fd,
+				   o->fd_offset);
 
-	if (!rc) {
+	/* Without the right to trace another process, believe the caller. */
+	if (!rc || (foreign && (rc == -EACCES || rc == -EPERM))) {
 		r->view.start = o->addr;
 		r->view.base = r->view.start - r->head;
+		rc = 0;
 	}
 	return rc;
 }

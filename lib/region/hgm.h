@@ -27,6 +27,7 @@ struct hgm_request_pool;
 struct hgm_work;
 struct hgm_events;
 struct hgm_fault_thread;
+struct hgm_peer;
 
 _Static_assert(HGM_THREADS_MAX <= HGM_STAT_SHARDS_OWNED, "each fault thread has a shard");
 
@@ -53,6 +54,7 @@ struct hgm {
 	_Atomic(struct hgm_table *) table; /* one of the two below */
 	struct hgm_table tables[2];
 	struct hgm_claim *claims; /* of all regions, also of those that are being made */
+	struct hgm_peer *peers;
 
 	/* Threads that wait in hgm_wait(). */
 	pthread_mutex_t done_lock;

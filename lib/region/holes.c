@@ -56,6 +56,10 @@ bool hgm_holes_in_block(const struct hgm_region *r, uint64_t block)
 
 	hgm_region_block_span(r, block, &from, &to);
 	end = to >> HGM_PAGE_SHIFT;
+	/* Another process may have mapped other memory there. */
+	for (page = from >> HGM_PAGE_SHIFT; hgm_region_foreign(r) && page < end; page++)
+		if (hgm_lost_page(r, page))
+			return true;
 	for (page = from >> HGM_PAGE_SHIFT; page < end; page += LOOK_PAGES) {
 		uint64_t pages = end - page < LOOK_PAGES ? end - page : LOOK_PAGES;
 

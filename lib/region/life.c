@@ -23,7 +23,7 @@ void hgm_notify(struct hgm *h)
  * prefetch, a page that is being given up). So a thread that brings one of a region's counts to 0
  * looks at all of them.
  */
-static void something_is_done(struct hgm *h)
+void hgm_something_is_done(struct hgm *h)
 {
 	/* seq_cst: a thread that begins to wait sees what was done before this, or is seen here. */
 	if (!atomic_load_explicit(&h->waiters, memory_order_seq_cst))
@@ -36,6 +36,8 @@ static void something_is_done(struct hgm *h)
 
 static bool is_complete(const struct hgm_region *r)
 {
+	if (atomic_load_explicit(&r->view.space->gone, memory_order_seq_cst))
+		return true;
 	/*
 	 * The order matters: a block is counted as unsettled before its last page is counted off.
 	 * If the two counts drop to 0 at the same time, one of the threads must see both. Hence
@@ -64,7 +66,7 @@ static void check_complete(struct hgm_region *r)
 {
 	if (!is_complete(r))
 		return;
-	something_is_done(r->h);
+	hgm_something_is_done(r->h);
 	/* Without fill, each fault makes it busy, then complete: report it only if event_due. */
 	if (!(r->flags & HGM_REGION_NO_FILL) ||
 	    (atomic_load_explicit(&r->event_due, memory_order_seq_cst) &&
@@ -109,7 +111,7 @@ void hgm_region_unref(struct hgm_region *r)
 		if (r->flags & HGM_REGION_NO_FILL)
 			check_complete(r);
 		if (atomic_load_explicit(&r->dying, memory_order_seq_cst))
-			something_is_done(r->h);
+			hgm_something_is_done(r->h);
 	}
 	hgm_rcu_read_unlock();
 }
@@ -169,7 +171,7 @@ void hgm_region_unpin(struct hgm_region *r)
 	hgm_rcu_read_lock();
 	if (atomic_fetch_sub_explicit(&r->pins, 1, memory_order_seq_cst) == 1 &&
 	    atomic_load_explicit(&r->dying, memory_order_seq_cst))
-		something_is_done(r->h);
+		hgm_something_is_done(r->h);
 	hgm_rcu_read_unlock();
 }
 
@@ -223,7 +225,7 @@ bool hgm_all_complete(void *arg)
 
 void hgm_region_gone(struct hgm_region *r)
 {
-	something_is_done(r->h);
+	hgm_something_is_done(r->h);
 	if (!is_complete(r) && hgm_all_complete(r->h))
 		hgm_notify(r->h);
 }

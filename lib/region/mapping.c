@@ -94,7 +94,29 @@ static int check_lines(struct want *w, int fd)
 	return rc < 0 ? rc : 0;
 }
 
-int hgm_mapping_check(const void *addr, uint64_t len, int fd, uint64_t offset)
+/* @pid 0: this process. */
+static int open_maps(int pid, char path[32])
+{
+	snprintf(path, 32, "/proc/self/maps");
+	if (pid)
+		snprintf(path, 32, "/proc/%d/maps", pid);
+	return hgm_sys->open(path, O_RDONLY);
+}
+
+bool hgm_mapping_none(int pid, const void *page)
+{
+	struct want w = { .at = (uintptr_t)page, .end = (uintptr_t)page + HGM_PAGE_BYTES };
+	char path[32];
+	int maps = open_maps(pid, path), rc;
+
+	if (maps < 0)
+		return false;
+	rc = check_lines(&w, maps);
+	hgm_sys->close(maps);
+	return rc == NOT_MAPPED;
+}
+
+int hgm_mapping_check(int pid, const void *addr, uint64_t len, int fd, uint64_t offset)
 {
 	struct want w = {
 		.at = (uintptr_t)addr,
@@ -103,6 +125,7 @@ int hgm_mapping_check(const void *addr, uint64_t len, int fd, uint64_t offset)
 		.file = fd >= 0,
 	};
 	int maps, rc = 0;
+	char path[32];
 
 	if (w.end < w.at)
 		return hgm_fail(-EINVAL, "addr %p + %llu bytes overflows", addr,
@@ -111,9 +134,9 @@ int hgm_mapping_check(const void *addr, uint64_t len, int fd, uint64_t offset)
 		rc = hgm_sys->file_kind(fd, &w.kind);
 	if (rc)
 		return hgm_fail(rc, "descriptor %d: %s", fd, hgm_errno_name(rc));
-	maps = hgm_sys->open("/proc/self/maps", O_RDONLY);
+	maps = open_maps(pid, path);
 	if (maps < 0)
-		return hgm_fail(maps, "open /proc/self/maps: %s", hgm_errno_name(maps));
+		return hgm_fail(maps, "open %s: %s", path, hgm_errno_name(maps));
 	rc = check_lines(&w, maps);
 	hgm_sys->close(maps);
 	if (rc == NOT_MAPPED)
@@ -123,6 +146,7 @@ int hgm_mapping_check(const void *addr, uint64_t len, int fd, uint64_t offset)
 		return hgm_fail(rc, "the mapping at %p, from %#llx on, is not %s", addr,
 				(unsigned long long)w.at,
 				w.file ? "a shared mapping of that descriptor at that offset"
+				: pid  ? "private anonymous memory"
 				       : "private anonymous memory; pass its descriptor");
-	return rc ? hgm_fail(rc, "/proc/self/maps: %s", hgm_errno_name(rc)) : 0;
+	return rc ? hgm_fail(rc, "%s: %s", path, hgm_errno_name(rc)) : 0;
 }

@@ -32,10 +32,11 @@ static int check_aligned(const struct hgm_region *r, const struct hgm_region_opt
 	bool hugetlb = r->backing == HGM_BACKING_HUGETLB;
 	uint64_t unit = hugetlb ? r->block_bytes : HGM_PAGE_BYTES;
 
-	if (o->backing != HGM_BACKING_MAPPING)
+	if (!r->callers_mapping)
 		return 0;
 	if (!o->addr)
-		return hgm_fail(-EINVAL, "HGM_BACKING_MAPPING, but addr is NULL");
+		return hgm_fail(-EINVAL, "%s, but addr is NULL",
+				hgm_region_foreign(r) ? "HGM_BACKING_PEER" : "HGM_BACKING_MAPPING");
 	if ((uintptr_t)o->addr % unit)
 		return hgm_fail(-EINVAL, "addr %p is not a multiple of %llu%s", o->addr,
 				(unsigned long long)unit, hugetlb ? HGM_SAY_NO_PARTS : "");
@@ -49,7 +50,7 @@ int hgm_margins_find(struct hgm_region *r, const struct hgm_region_opts *o)
 
 	if (rc)
 		return rc;
-	if (o->backing == HGM_BACKING_MAPPING)
+	if (r->callers_mapping)
 		r->head = (uintptr_t)o->addr % block;
 	else if (o->backing == HGM_BACKING_FD)
 		r->head = o->fd_offset % block;
@@ -57,7 +58,7 @@ int hgm_margins_find(struct hgm_region *r, const struct hgm_region_opts *o)
 	r->blocks = (end + block - 1) / block;
 	/* Do not enlarge what belongs to the caller. */
 	r->mapped = r->blocks * block;
-	if (o->backing == HGM_BACKING_FD || o->backing == HGM_BACKING_MAPPING)
+	if (o->backing == HGM_BACKING_FD || r->callers_mapping)
 		r->mapped = end;
 	r->whole_first = (r->head + block - 1) / block;
 	r->whole_end = (r->copies ? end : r->mapped) / block;

@@ -28,10 +28,13 @@
 #define TRIES 3
 
 /* Once opened, it stays open: readers use it without the lock. */
-int hgm_memory_open(struct hgm *h)
+int hgm_memory_open(const struct hgm_region *r)
 {
+	struct hgm *h = r->h;
 	int rc;
 
+	if (hgm_region_foreign(r)) /* it is open, or denied */
+		return r->view.space->mem_fd < 0 ? r->view.space->mem_fd : 0;
 	pthread_mutex_lock(&h->table_lock);
 	if (h->space.mem_fd < 0)
 		h->space.mem_fd = hgm_sys->open("/proc/self/mem", O_RDONLY);

@@ -26,7 +26,7 @@ struct hgm_memory_outcome {
  * the process may have lost /proc or the right to open it. If it could not be opened then, this is
  * tried again. -errno without text.
  */
-int hgm_memory_open(struct hgm *h);
+int hgm_memory_open(const struct hgm_region *r);
 
 /*
  * Read up to HGM_PAGES_PER_WORD pages as they are now. All of @buf is filled in. Any thread, fault

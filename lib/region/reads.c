@@ -38,6 +38,8 @@ void hgm_reads_wait_marks(struct hgm_region *r, uint64_t page)
 	/* The kernel's locks ensure that a copy after the drop is also after the read. */
 	uint32_t count = atomic_load_explicit(&reads->reads, memory_order_acquire);
 
+	if (r->view.space->foreign) /* nothing is read while a thread copies */
+		return;
 	while (count % 2 && count == atomic_load_explicit(&reads->reads, memory_order_acquire) &&
 	       atomic_load_explicit(&reads->marks, memory_order_acquire) != count + 1)
 		sched_yield();

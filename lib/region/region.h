@@ -22,6 +22,7 @@
 /* Memory that belongs, or will belong, to a region, and must not belong to another one. */
 struct hgm_claim {
 	const struct hgm_source *source;
+	const struct hgm_space *space;
 	uint64_t addr; /* the caller's mapping, or 0 */
 	uint64_t length;
 	bool has_file; /* the caller's file, identified by the next fields */
@@ -160,6 +161,9 @@ void hgm_region_gone(struct hgm_region *r);
 void hgm_region_unsettle(struct hgm_region *r);
 void hgm_region_settled(struct hgm_region *r);
 
+/* Make the threads that wait in hgm_wait() look again. */
+void hgm_something_is_done(struct hgm *h);
+
 /* Signal something that hgm_event_fd() reports. */
 void hgm_notify(struct hgm *h);
 
@@ -259,6 +263,12 @@ static inline uint64_t hgm_region_mapped(const struct hgm_region *r)
 	return r->mapped - r->head;
 }
 
+/* Is it memory of another process? */
+static inline bool hgm_region_foreign(const struct hgm_region *r)
+{
+	return r->view.space->foreign;
+}
+
 static inline void *hgm_region_at(const struct hgm_region *r, uint64_t page)
 {
 	return hgm_view_at(&r->view, page);
@@ -319,8 +329,12 @@ int hgm_backing_drop_mapped(struct hgm_region *r);
  */
 int hgm_margins_find(struct hgm_region *r, const struct hgm_region_opts *opts);
 
-/* mapping.c: is [addr, addr + len) mapped from this file and offset (fd -1: private anonymous)? */
-int hgm_mapping_check(const void *addr, uint64_t len, int fd, uint64_t offset);
+/*
+ * mapping.c: is [addr, addr + len) mapped from this file and offset (fd -1: private anonymous)?
+ * @pid: of which process; 0: this one.
+ */
+bool hgm_mapping_none(int pid, const void *page); /* nothing is mapped there */
+int hgm_mapping_check(int pid, const void *addr, uint64_t len, int fd, uint64_t offset);
 
 /*
  * shrunk.c: is a page beyond the end of its file, which was truncated? Such a page raises SIGBUS,

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The engine's regions by address space, and in it by address. Readers search a table inside a read-side section. A writer
- * fills the other one of two tables, publishes it, and waits until no reader uses the old one.
- * Removing a region cannot fail.
+ * The engine's regions by address space, and in it by address. Readers search a table inside a
+ * read-side section. A writer fills the other one of two tables, publishes it, and waits until no
+ * reader uses the old one. Removing a region cannot fail.
  */
 #include <errno.h>
 #include <string.h>

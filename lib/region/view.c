@@ -5,6 +5,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <sys/mman.h>
 
 #include "hgm.h"
@@ -21,12 +22,13 @@
 #define AREAS_SHARE	   16
 #define STRIPES_PER_REGION 64
 #define STRIPES_MAX	   1024
+#define ANYWHERE	   UINT64_C(0x10000)	 /* a valid address */
 #define STRIPE_BYTES	   (UINT64_C(256) << 20) /* no larger, if enough areas are left */
 
 /* Does this kernel have PAGEMAP_SCAN? */
 static bool scans(int pagemap)
 {
-	static const char byte; /* any memory that is mapped */
+	static const char byte; /* any address */
 	const char *page = &byte - (uintptr_t)&byte % HGM_PAGE_BYTES;
 	struct hgm_pm_region found;
 	uint64_t end;
@@ -35,11 +37,45 @@ static bool scans(int pagemap)
 				     &found, 1, &end) >= 0;
 }
 
-void hgm_space_open(struct hgm_space *s)
+static int open_in(const char *proc, const char *name)
 {
-	s->pagemap_fd = hgm_pagemap_open();
+	char path[40];
+
+	snprintf(path, sizeof(path), "%s/%s", proc, name);
+	return hgm_sys->open(path, O_RDONLY);
+}
+
+void hgm_space_open(struct hgm_space *s, const char *proc)
+{
+	s->pagemap_fd = open_in(proc, "pagemap");
 	s->scan_fd = s->pagemap_fd >= 0 && scans(s->pagemap_fd) ? s->pagemap_fd : -1;
-	s->mem_fd = hgm_sys->open("/proc/self/mem", O_RDONLY);
+	s->mem_fd = open_in(proc, "mem");
+}
+
+bool hgm_space_is_gone(const struct hgm_space *s)
+{
+	/* Unprotecting what is not write-protected does nothing, wherever the page is. */
+	return s->foreign && hgm_sys->uffd_writeprotect(hgm_uffd_fd(s->uffd[0]), (void *)ANYWHERE,
+							HGM_PAGE_BYTES, 0) == -ESRCH;
+}
+
+/* Set a mark for the fault thread of a foreign one, and wake it. */
+static void tell(struct hgm_space *s, _Atomic bool *mark)
+{
+	uint64_t one = 1;
+
+	if (s->foreign && !atomic_exchange_explicit(mark, true, memory_order_acq_rel))
+		hgm_sys->write(s->stop_fd, &one, sizeof(one));
+}
+
+void hgm_space_served(struct hgm_space *s)
+{
+	tell(s, &s->served);
+}
+
+void hgm_space_vanished(struct hgm_space *s)
+{
+	tell(s, &s->vanished);
 }
 
 void hgm_space_close(struct hgm_space *s)
@@ -77,6 +113,8 @@ struct hgm_uffd *hgm_view_uffd(const struct hgm_view *v, uint64_t page)
 
 int hgm_view_advise(const struct hgm_view *v, uint64_t at, uint64_t len, int advice)
 {
+	if (v->space->foreign)
+		return hgm_sys->process_madvise(v->space->pidfd, v->base + at, len, advice);
 	return hgm_sys->madvise(v->base + at, len, advice);
 }
 
@@ -152,6 +190,12 @@ static void unregister_piece(struct hgm_region *r, struct hgm_uffd *u, uint64_t 
 
 void hgm_region_unregister(struct hgm_region *r, uint64_t upto)
 {
+	/*
+	 * Where nothing is registered, another process reads zeroes. So it stays registered as it
+	 * has registered it itself, unless nothing is missing.
+	 */
+	if (hgm_region_foreign(r) && atomic_load_explicit(&r->open_pages, memory_order_acquire))
+		return;
 	for (uint64_t at = 0; at < upto; at += r->view.stripe_bytes) {
 		uint64_t end = upto - at < r->view.stripe_bytes ? upto : at + r->view.stripe_bytes;
 		struct hgm_uffd *u = hgm_view_uffd(&r->view, at >> HGM_PAGE_SHIFT);
@@ -183,6 +227,17 @@ int hgm_region_register_kept(struct hgm_region *r, struct hgm_uffd *u, uint64_t 
 	return rc;
 }
 
+/* What the last handler of another process has protected stays registered for that (7.3). */
+static int register_stripe(struct hgm_region *r, uint64_t at, uint64_t end, uint64_t *ioctls)
+{
+	struct hgm_uffd *u = hgm_view_uffd(&r->view, at >> HGM_PAGE_SHIFT);
+	int rc = hgm_region_register_kept(r, u, at, end, r->view.modes, ioctls);
+
+	if (rc == -EBUSY && hgm_region_foreign(r))
+		rc = hgm_region_register_kept(r, u, at, end, r->view.modes | HGM_UFFD_WP, ioctls);
+	return rc;
+}
+
 int hgm_region_register(struct hgm_region *r)
 {
 	uint64_t needed = r->copies ? HGM_UFFD_IOCTL_COPY : HGM_UFFD_IOCTL_CONTINUE;
@@ -190,9 +245,9 @@ int hgm_region_register(struct hgm_region *r)
 	for (uint64_t at = 0; at < r->mapped; at += r->view.stripe_bytes) {
 		uint64_t len = hgm_region_stripe_length(r, at);
 		uint64_t ioctls;
-		int rc = hgm_region_register_kept(r, hgm_view_uffd(&r->view, at >> HGM_PAGE_SHIFT),
-						  at, at + len, r->view.modes, &ioctls);
+		int rc = register_stripe(r, at, at + len, &ioctls);
 
+		r->can_poison &= !rc && (!hgm_region_foreign(r) || ioctls & HGM_UFFD_IOCTL_POISON);
 		if (!rc && !(ioctls & needed)) {
 			rc = hgm_fail(
 				-EOPNOTSUPP,

@@ -29,13 +29,25 @@ struct hgm_reads {
 
 HGM_WHOLE_LINES(struct hgm_reads);
 
-/* An address space. The engine has one: that of its process. */
+/*
+ * An address space: that of the process, or one of another process, which has made the
+ * userfaultfd. Of that one the library can neither map nor unmap anything, nor drop memory.
+ */
 struct hgm_space {
 	unsigned int stripes; /* userfaultfds */
 	struct hgm_uffd *uffd[HGM_THREADS_MAX];
-	int pagemap_fd;		/* /proc/self/pagemap, -1: not available */
-	int scan_fd;		/* the same if the kernel has PAGEMAP_SCAN, else -1 */
-	int mem_fd;		/* /proc/self/mem, opened while that is possible; -errno */
+	bool foreign;		/* of another process: remote/process.c. These are for it only: */
+	int pid;		/* the process */
+	int pidfd;		/* the same */
+	int stop_fd;		/* wakes its fault thread */
+	int collapse_error;	/* why its blocks cannot be made huge, or 0 */
+	_Atomic bool served;	/* it has had a region: its fault thread may read */
+	_Atomic bool ending;	/* its fault thread must end */
+	_Atomic bool vanished;	/* the kernel says that it is no more: its fault thread must look */
+	_Atomic bool gone;	/* all its regions are lost, or will be when they are created */
+	int pagemap_fd;		/* /proc/PID/pagemap, negative: not available */
+	int scan_fd;		/* the same if the kernel has PAGEMAP_SCAN, else negative */
+	int mem_fd;		/* /proc/PID/mem, opened while that is possible; -errno */
 	_Atomic uint64_t areas; /* memory areas that its views cost */
 	struct hgm_reads reads[HGM_THREADS_MAX]; /* of each userfaultfd */
 };
@@ -52,9 +64,26 @@ struct hgm_view {
 	_Atomic bool has_lost;
 };
 
-/* Open what shows the address space of this process. What cannot be opened is negative. */
-void hgm_space_open(struct hgm_space *s);
+/*
+ * Open what shows the address space of a process: @proc is its folder in /proc. What cannot be
+ * opened is negative.
+ */
+void hgm_space_open(struct hgm_space *s, const char *proc);
 void hgm_space_close(struct hgm_space *s);
+
+/*
+ * Ask the kernel whether a foreign one is no more: its process has exited, or runs another program.
+ */
+bool hgm_space_is_gone(const struct hgm_space *s);
+
+/* A foreign one has a region now. */
+void hgm_space_served(struct hgm_space *s);
+
+/*
+ * The kernel says that there is no such address space any more (ESRCH): make the fault thread of a
+ * foreign one look.
+ */
+void hgm_space_vanished(struct hgm_space *s);
 
 /*
  * Read the pagemap entries of pages from @addr on. Returns how many were read, or -errno (-EBADF:
@@ -80,11 +109,14 @@ struct hgm_uffd *hgm_view_uffd(const struct hgm_view *v, uint64_t page);
 
 /*
  * Unmap these bytes, also if the memory is locked (5.18). Private memory is dropped, that of a file
- * is not.
+ * is not. Not in the address space of another process.
  */
 int hgm_view_drop(const struct hgm_view *v, uint64_t at, uint64_t len);
 
-/* madvise(2) of bytes [@at, @at + @len) of the view. Returns 0 or the kernel's -errno. */
+/*
+ * madvise(2) or process_madvise(2) of bytes [@at, @at + @len) of the view. Returns 0 or the
+ * kernel's -errno.
+ */
 int hgm_view_advise(const struct hgm_view *v, uint64_t at, uint64_t len, int advice);
 
 /* How many of these bytes are mapped huge? -errno: PAGEMAP_SCAN cannot tell. */

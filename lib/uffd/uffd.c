@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/userfaultfd.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -13,6 +14,7 @@
 #include "uffd.h"
 #include "util/cancel.h"
 #include "util/error.h"
+#include "util/fdinfo.h"
 #include "util/opts.h"
 
 static const char *const feature_names[] = {
@@ -194,6 +196,54 @@ int hgm_uffd_open(struct hgm_uffd **out, const struct hgm_uffd_opts *opts)
 fail:
 	free(u);
 	return rc;
+}
+
+/* The kernel's own mark of a userfaultfd that has had its UFFDIO_API. */
+#define INITIALIZED UINT64_C(0x80000000)
+
+/* The value is "aa:FEATURES:IOCTLS". */
+static int read_features(int fd, uint64_t *features)
+{
+	char value[HGM_FDINFO_MAX];
+	unsigned long long enabled;
+	unsigned int api;
+	int rc = hgm_fdinfo(fd, "API", value);
+
+	if (rc && rc != -ENOENT)
+		return rc;
+	if (rc || sscanf(value, "%x:%llx:", &api, &enabled) != 2 || api != UFFD_API)
+		return hgm_fail(-EINVAL, "descriptor %d is no userfaultfd", fd);
+	if (!(enabled & INITIALIZED))
+		return hgm_fail(-EINVAL, "the userfaultfd's owner has not called UFFDIO_API yet");
+	*features = enabled & ~INITIALIZED;
+	return 0;
+}
+
+int hgm_uffd_adopt(struct hgm_uffd **out, int fd)
+{
+	struct hgm_uffd *u = calloc(1, sizeof(*u));
+	int rc;
+
+	if (!u)
+		return hgm_fail(-ENOMEM, "hgm_peer_create: out of memory");
+	u->fd = rc = hgm_sys->dup(fd);
+	if (rc < 0) {
+		free(u);
+		return hgm_fail(rc, "descriptor %d: %s", fd, hgm_errno_name(rc));
+	}
+	rc = read_features(u->fd, &u->features);
+	if (!rc) {
+		rc = hgm_sys->set_nonblock(u->fd);
+		if (rc)
+			hgm_fail(rc, "O_NONBLOCK of the userfaultfd: %s", hgm_errno_name(rc));
+	}
+	if (rc) {
+		hgm_uffd_close(u);
+		return rc;
+	}
+	u->supported = u->features;
+	*out = u;
+	return 0;
 }
 
 void hgm_uffd_close(struct hgm_uffd *u)

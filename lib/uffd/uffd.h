@@ -34,6 +34,13 @@ int hgm_range_until_exist(struct hgm_uffd *u, struct hgm_range *r, enum hgm_verb
  */
 bool hgm_uffd_changing(const struct hgm_uffd *u);
 
+/*
+ * Take over a userfaultfd that another process has made: its descriptor is duplicated, and set to
+ * O_NONBLOCK, which the owner's descriptor becomes, too. -EBADF, -EINVAL with text: it is none, or
+ * its owner has not called UFFDIO_API yet.
+ */
+int hgm_uffd_adopt(struct hgm_uffd **out, int fd);
+
 /* The name of a feature bit, or NULL if the bit has no name here. */
 const char *hgm_uffd_feature_name(unsigned int bit);
 

@@ -54,6 +54,8 @@ const char *hgm_dirty_async_lacks(const struct hgm_dirty *d)
 
 	if (d->flags & HGM_DIRTY_SYNC)
 		return "the caller passed HGM_DIRTY_SYNC";
+	if (hgm_region_foreign(r))
+		return "the memory belongs to another process";
 	if (!(have & HGM_UFFD_FEATURE_WP_ASYNC))
 		return "this kernel has no WP_ASYNC (Linux 6.7 or later has it)";
 	if (r->view.space->scan_fd < 0)

@@ -167,12 +167,12 @@ static int protect_part(struct hgm_snapshot *s, uint32_t number)
 	rc = hgm_wp_check_faults(part->r, "hgm_snapshot_create");
 	if (rc)
 		return rc;
-	rc = part->r->fd < 0 ? hgm_memory_open(s->h) : 0;
+	rc = part->r->fd < 0 ? hgm_memory_open(part->r) : 0;
 	if (rc)
 		return hgm_fail(rc,
 				"hgm_snapshot_create: cannot read anonymous memory through "
-				"/proc/self/mem: %s",
-				hgm_errno_name(rc));
+				"/proc/%s/mem: %s",
+				hgm_region_foreign(part->r) ? "PID" : "self", hgm_errno_name(rc));
 	part->saving = calloc(words, sizeof(part->saving[0]));
 	part->armed = calloc(words, sizeof(part->armed[0]));
 	part->discarded = calloc(words, sizeof(part->discarded[0]));

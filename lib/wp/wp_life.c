@@ -16,6 +16,21 @@ static int check_kernel(struct hgm_region *r)
 {
 	uint64_t have = hgm_uffd_features(r->view.space->uffd[0]);
 
+	if (hgm_space_is_gone(r->view.space)) {
+		hgm_space_vanished(r->view.space);
+		return hgm_fail(-ECANCELED, "write-protection: process %d is gone",
+				r->view.space->pid);
+	}
+	/*
+	 * Another process need not have asked for write-protection. But with these features the
+	 * kernel reports no writes, or protects what is not there.
+	 */
+	if (hgm_region_foreign(r) &&
+	    have & (HGM_UFFD_FEATURE_WP_ASYNC | HGM_UFFD_FEATURE_WP_UNPOPULATED))
+		return hgm_fail(-EOPNOTSUPP, "write-protection: the process's userfaultfd has "
+					     "WP_ASYNC or WP_UNPOPULATED");
+	if (hgm_region_foreign(r))
+		return 0;
 	if (!(have & HGM_UFFD_FEATURE_PAGEFAULT_FLAG_WP))
 		return hgm_fail(-EOPNOTSUPP, "write-protection: this kernel's userfaultfd has none "
 					     "(Linux 5.7 or later has it)");
@@ -29,7 +44,7 @@ static int check_kernel(struct hgm_region *r)
 
 int hgm_wp_check_faults(const struct hgm_region *r, const char *name)
 {
-	if (!r->h->user_mode_only)
+	if (!r->h->user_mode_only || hgm_region_foreign(r))
 		return 0;
 	return hgm_fail(-EPERM,
 			"%s: this engine's userfaultfd serves faults of user mode only "

@@ -17,6 +17,8 @@
 
 #include <hgm/hgm.h>
 
+#include "child.h"
+
 #define PAGE	4096
 #define BLOCK	(512 * PAGE)
 #define PAGES	512
@@ -25,6 +27,7 @@
 static unsigned char *contents; /* of @file */
 static int file;
 static int copy; /* a file that holds them, too, and is a region's memory */
+static struct child child;
 
 static void check(long rc, const char *what)
 {
@@ -193,9 +196,35 @@ static void discard(struct hgm_region *r)
 	WANT(memory[9 * PAGE] == contents[9 * PAGE]);
 }
 
+/* Memory of another process. */
+static void serve_child(struct hgm *h, struct hgm_source *src)
+{
+	struct hgm_region *r;
+	struct hgm_peer *p;
+	SIZED(struct hgm_peer_opts, who);
+	SIZED(struct hgm_peer_info, info);
+	SIZED(struct hgm_region_opts, opts);
+
+	WANT(child.uffd >= 0);
+	who.uffd = child.uffd;
+	who.pid = child.pid;
+	CHECK(hgm_peer_create(&p, h, &who));
+	opts.length = BLOCK;
+	opts.source = src;
+	opts.backing = HGM_BACKING_PEER;
+	opts.addr = child.addr;
+	opts.peer = p;
+	CHECK(hgm_region_create(&r, h, &opts));
+	CHECK(hgm_peer_get_info(p, &info));
+	WANT(info.pid == child.pid && !info.state);
+	WANT(info.features & HGM_UFFD_FEATURE_EVENT_REMOVE);
+	WANT(child_end(&child, 1) == 0);
+	hgm_peer_destroy(p);
+}
+
 static void engine(void)
 {
-	struct hgm_source *memory, *function, *path, *fd;
+	struct hgm_source *memory, *function, *path, *fd, *numbers;
 	struct hgm_region *r[4];
 	struct hgm *h;
 	char name[32];
@@ -207,6 +236,7 @@ static void engine(void)
 	CHECK(hgm_source_fn(&function, give, NULL, NULL));
 	CHECK(hgm_source_file(&path, name));
 	CHECK(hgm_source_fd(&fd, file));
+	CHECK(hgm_source_memory(&numbers, contents, BLOCK));
 	r[0] = restore(h, memory, HGM_BACKING_FD);
 	r[1] = restore(h, function, HGM_BACKING_ANON);
 	r[2] = restore(h, path, HGM_BACKING_SHMEM_LAZY);
@@ -217,6 +247,8 @@ static void engine(void)
 	guard(h, r[1]);
 	for (int i = 0; i < 4; i++)
 		discard(r[i]);
+	serve_child(h, numbers);
+	hgm_source_destroy(numbers);
 	for (int i = 0; i < 4; i++)
 		hgm_region_destroy(r[i]);
 	hgm_destroy(h);
@@ -322,6 +354,7 @@ int main(void)
 {
 	WANT(hgm_version() == HGM_VERSION_NUMBER);
 	contents = make(&file);
+	child_start(&child, contents, BLOCK, 0);
 	make(&copy);
 	capabilities();
 	engine();

@@ -4,6 +4,9 @@
  * where it is not, structs of older and newer releases, numbers and strings at their limits. Built
  * as C and as C++ against the installed library. With --list it tells which functions it knows.
  */
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
+#endif
 #include <errno.h>
 #include <limits.h>
 #include <stdio.h>
@@ -11,6 +14,8 @@
 #include <string.h>
 
 #include <hgm/hgm.h>
+
+#include "child.h"
 
 #define PAGE   4096
 #define LENGTH (512 * PAGE)
@@ -32,12 +37,15 @@ static struct hgm_caps *caps;
 static struct hgm_snapshot *snapshot;
 static struct hgm_region *tracked;
 static struct hgm_dirty *dirty;
+static struct child child;
+static struct hgm_peer *peer;
 static struct hgm *new_engine;
 static struct hgm_source *new_source;
 static struct hgm_region *new_region;
 static struct hgm_uffd *new_uffd;
 static struct hgm_snapshot *new_snapshot;
 static struct hgm_dirty *new_dirty;
+static struct hgm_peer *new_peer;
 static uint64_t words[LENGTH / PAGE / 64];
 static struct hgm_range page;
 static struct hgm_uffd_event event;
@@ -98,6 +106,12 @@ static void expect(const char *call, long got, long want)
 	FAILS(hgm_io_done_sparse, (NULL, 0, NULL))                \
 	FAILS(hgm_io_done_sparse, (NULL, 0, words))               \
 	FAILS(hgm_mapped_huge, (NULL, PAGE, NULL))                \
+	FAILS(hgm_peer_create, (NULL, engine, NULL))              \
+	FAILS(hgm_peer_create, (&new_peer, NULL, NULL))           \
+	FAILS(hgm_peer_create, (&new_peer, engine, NULL))         \
+	PASSES(hgm_peer_destroy, (NULL))                          \
+	FAILS(hgm_peer_get_info, (NULL, NULL))                    \
+	FAILS(hgm_peer_get_info, (peer, NULL))                    \
 	TELLS(hgm_region_addr, (NULL))                            \
 	FAILS(hgm_region_before_write, (NULL, 0, PAGE))           \
 	FAILS(hgm_region_collapse, (NULL))                        \
@@ -251,6 +265,19 @@ static int call_snapshot_create(union block *b)
 	return rc == -EBUSY ? 0 : rc; /* the region is under one: its options were fine */
 }
 
+static int call_peer_create(union block *b)
+{
+	struct hgm_peer_opts *o = (struct hgm_peer_opts *)b;
+	int rc;
+
+	o->uffd = child.uffd;
+	o->pid = child.pid;
+	rc = hgm_peer_create(&new_peer, engine, o);
+	if (!rc)
+		hgm_peer_destroy(new_peer);
+	return rc;
+}
+
 static int call_dirty_start(union block *b)
 {
 	int rc = hgm_dirty_start(&new_dirty, tracked, (struct hgm_dirty_opts *)b);
@@ -290,6 +317,11 @@ static int call_get_info(union block *b)
 	return hgm_region_get_info(region, (struct hgm_region_info *)b);
 }
 
+static int call_peer_info(union block *b)
+{
+	return hgm_peer_get_info(peer, (struct hgm_peer_info *)b);
+}
+
 static int call_snapshot_progress(union block *b)
 {
 	return hgm_snapshot_get_progress(snapshot, (struct hgm_snapshot_progress *)b);
@@ -306,6 +338,7 @@ static const struct sized {
 	{ "struct hgm_source_fn_opts", call_source_fn, sizeof(struct hgm_source_fn_opts), 1 },
 	{ "struct hgm_uffd_opts", call_uffd_open, sizeof(struct hgm_uffd_opts), 1 },
 	{ "struct hgm_snapshot_opts", call_snapshot_create, sizeof(struct hgm_snapshot_opts), 1 },
+	{ "struct hgm_peer_opts", call_peer_create, sizeof(struct hgm_peer_opts), 1 },
 	{ "struct hgm_dirty_opts", call_dirty_start, sizeof(struct hgm_dirty_opts), 1 },
 	{ "struct hgm_watch_opts", call_watch, sizeof(struct hgm_watch_opts), 1 },
 	{ "struct hgm_fill_opts", call_set_fill, sizeof(struct hgm_fill_opts), 1 },
@@ -313,6 +346,7 @@ static const struct sized {
 	{ "struct hgm_progress", call_get_progress, sizeof(struct hgm_progress), 0 },
 	{ "struct hgm_stats", call_get_stats, sizeof(struct hgm_stats), 0 },
 	{ "struct hgm_region_info", call_get_info, sizeof(struct hgm_region_info), 0 },
+	{ "struct hgm_peer_info", call_peer_info, sizeof(struct hgm_peer_info), 0 },
 	{ "struct hgm_snapshot_progress", call_snapshot_progress,
 	  sizeof(struct hgm_snapshot_progress), 0 },
 };
@@ -360,6 +394,7 @@ static void numbers(void)
 	struct hgm_opts opts;
 	struct hgm_hist hist;
 	struct hgm_snapshot_opts snap;
+	struct hgm_peer_opts who;
 	struct hgm_range range;
 	struct hgm_io io;
 	uint64_t huge;
@@ -446,15 +481,28 @@ static void numbers(void)
 	expect("odd address", hgm_mapped_huge((char *)words + 1, PAGE, &huge), -EINVAL);
 	expect("odd address", hgm_collapse((char *)words + 1, PAGE), -EINVAL);
 	expect("odd address", hgm_split((char *)words + 1, PAGE), -EINVAL);
+
+	memset(&who, 0, sizeof(who));
+	who.size = sizeof(who);
+	who.uffd = child.uffd;
+	who.pid = INT_MIN;
+	expect("process", hgm_peer_create(&new_peer, engine, &who), -EINVAL);
+	who.pid = INT_MAX;
+	expect("process", hgm_peer_create(&new_peer, engine, &who), -ESRCH);
+	who.pid = child.pid;
+	who.uffd = INT_MIN;
+	expect("userfaultfd", hgm_peer_create(&new_peer, engine, &who), -EBADF);
 }
 
 static void make(void)
 {
 	struct hgm_snapshot_opts snap;
 	struct hgm_region_opts opts;
+	struct hgm_peer_opts who;
 	struct hgm_uffd_opts uo;
 	struct hgm_opts eo;
 
+	child_start(&child, contents, LENGTH, HGM_UFFD_ALLOW_USER_MODE_ONLY);
 	for (size_t i = 0; i < LENGTH; i++)
 		contents[i] = (unsigned char)(i / PAGE + i % 251);
 	memset(&eo, 0, sizeof(eo));
@@ -483,6 +531,11 @@ static void make(void)
 	expect("hgm_region_create", hgm_region_create(&tracked, engine, &opts), 0);
 	expect("hgm_wait", hgm_wait(engine, 60000), 0);
 	expect("hgm_dirty_start", hgm_dirty_start(&dirty, tracked, NULL), 0);
+	memset(&who, 0, sizeof(who));
+	who.size = sizeof(who);
+	who.uffd = child.uffd;
+	who.pid = child.pid;
+	expect("hgm_peer_create", hgm_peer_create(&peer, engine, &who), 0);
 	if (failures)
 		exit(1);
 }
@@ -502,6 +555,7 @@ int main(int argc, char **argv)
 	/* It serves on: contents are what they were. */
 	expect("contents", memcmp(hgm_region_addr(region), contents, LENGTH), 0);
 	hgm_destroy(engine);
+	child_end(&child, 0);
 	hgm_source_destroy(source);
 	hgm_uffd_close(uffd);
 	hgm_caps_free(caps);

@@ -50,6 +50,7 @@ pub struct RegionOpts {
     map_bytes_max: u64,
     require: u32,
     avoid: u32,
+    peer: *mut c_void,
 }
 
 #[repr(C)]
@@ -164,6 +165,7 @@ fn main() {
             map_bytes_max: 0,
             require: 0,
             avoid: 0,
+            peer: ptr::null_mut(),
         };
         check(hgm_region_create(&mut region, engine, &region_opts));
         check(hgm_start(engine));

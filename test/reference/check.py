@@ -20,13 +20,16 @@ from pages import CODE_WIDTH, Page, made_of, plain
 
 # Pages of others that ours refer to. One that is not here is most likely a slip.
 FOREIGN = {
-    "close(2)", "eventfd(2)", "fallocate(2)", "fork(2)", "fsync(2)", "ftruncate(2)", "ioctl(2)",
+    "close(2)", "eventfd(2)", "execve(2)", "fallocate(2)", "fcntl(2)", "fork(2)", "fsync(2)",
+    "ftruncate(2)", "ioctl(2)",
     "ioctl_userfaultfd(2)", "lseek(2)", "madvise(2)", "memfd_create(2)", "mincore(2)", "mlock(2)",
-    "mmap(2)", "mprotect(2)", "mremap(2)", "munmap(2)", "open(2)", "pkg-config(1)", "poll(2)",
-    "proc(5)",
-    "pthread_atfork(3)", "read(2)", "recv(2)", "restart_syscall(2)",
+    "mmap(2)", "mprotect(2)", "mremap(2)", "munmap(2)", "open(2)", "pidfd_open(2)",
+    "pkg-config(1)", "poll(2)", "proc(5)", "process_madvise(2)", "ptrace(2)",
+    "pthread_atfork(3)", "pthread_create(3)", "read(2)", "recv(2)", "recvmsg(2)",
+    "restart_syscall(2)",
     "signal(7)",
-    "snprintf(3)", "strerror(3)", "sysctl(8)", "tmpfs(5)", "uname(2)", "userfaultfd(2)",
+    "snprintf(3)", "strerror(3)", "sysctl(8)", "tmpfs(5)", "uname(2)", "unix(7)",
+    "userfaultfd(2)",
     "valgrind(1)", "write(2)",
 }
 SECTIONS = ["NAME", "SYNOPSIS", "DESCRIPTION", "RETURN VALUE", "ERRORS", "ATTRIBUTES", "HISTORY",

@@ -14,6 +14,8 @@ enum verb {
 	OPEN,
 	CLOSE,
 	DUP,
+	SET_NONBLOCK,
+	PIDFD_OPEN,
 	READ,
 	READ_EVENT,
 	READ_MESSAGES,
@@ -41,6 +43,7 @@ enum verb {
 	ADVISE_REMOVE,
 	ADVISE_FLAGS,
 	ADVISE_SPLIT,
+	ADVISE_PROCESS,
 	MINCORE,
 	SCAN,
 	TAKE_WRITTEN,
@@ -72,6 +75,8 @@ static const struct inject_verb verbs[VERBS] = {
 		     -ENXIO } },
 	[CLOSE] = { "close", { -EINTR, -EIO, -ENOSPC, -EDQUOT } },
 	[DUP] = { "fcntl(F_DUPFD_CLOEXEC)", { -EMFILE, -EINVAL, -ENOMEM } },
+	[SET_NONBLOCK] = { "fcntl(F_SETFL)", { -EPERM } },
+	[PIDFD_OPEN] = { "pidfd_open", { -EMFILE, -ENFILE, -ENODEV, -ENOMEM, -EPERM, -ENOSYS } },
 	[READ] = { "read", { -EINTR, -EAGAIN, -EIO, -ENOMEM, -ESRCH, INJECT_SHORT } },
 	[READ_EVENT] = { "read of an eventfd", { -EAGAIN } },
 	[READ_MESSAGES] = { "read of a userfaultfd",
@@ -110,6 +115,8 @@ static const struct inject_verb verbs[VERBS] = {
 			    { -EINVAL, -ENOMEM, -EIO, -EACCES, -EOPNOTSUPP, -ENOSYS } },
 	[ADVISE_FLAGS] = { "madvise(DONTFORK, DONTDUMP)", { -ENOMEM, -EAGAIN, -EINVAL } },
 	[ADVISE_SPLIT] = { "madvise(SPLIT)", { -ENOMEM, -EPERM } },
+	[ADVISE_PROCESS] = { "process_madvise",
+			     { -EAGAIN, -EBUSY, -EINVAL, -ENOMEM, -EPERM, -ENOSYS } },
 	[MINCORE] = { "mincore", { -EAGAIN, -ENOMEM } },
 	[SCAN] = { "PAGEMAP_SCAN", { -ENOMEM, -EINVAL, -EFAULT, -ENOTTY, -EPERM } },
 	[TAKE_WRITTEN] = { "PAGEMAP_SCAN(WP)", { -ENOMEM, -EINVAL, -EPERM, -ENOTTY } },
@@ -203,6 +210,10 @@ static int injected(enum verb verb, const void *from)
 
 PLAIN(int, open, OPEN, (const char *path, int flags), path, flags)
 PLAIN(int, dup, DUP, (int fd), fd)
+PLAIN(int, set_nonblock, SET_NONBLOCK, (int fd), fd)
+PLAIN(int, pidfd_open, PIDFD_OPEN, (int pid), pid)
+PLAIN(int, process_madvise, ADVISE_PROCESS, (int pidfd, void *addr, uint64_t len, int advice),
+      pidfd, addr, len, advice)
 PLAIN(int64_t, lseek, LSEEK, (int fd, int64_t offset, int whence), fd, offset, whence)
 PLAIN(int, file_kind, FILE_KIND, (int fd, struct hgm_file_kind *kind), fd, kind)
 PLAIN(int, memfd_create, MEMFD_CREATE, (const char *name, unsigned int flags), name, flags)
@@ -439,6 +450,8 @@ void inject_begin(void)
 		.open = odd_open,
 		.close = odd_close,
 		.dup = odd_dup,
+		.set_nonblock = odd_set_nonblock,
+		.pidfd_open = odd_pidfd_open,
 		.read = odd_read,
 		.write = odd_write,
 		.pread = odd_pread,
@@ -458,6 +471,7 @@ void inject_begin(void)
 		.munmap = odd_munmap,
 		.mprotect = odd_mprotect,
 		.madvise = odd_madvise,
+		.process_madvise = odd_process_madvise,
 		.mincore = odd_mincore,
 		.pagemap_scan = odd_pagemap_scan,
 		.pagemap_take_written = odd_take_written,

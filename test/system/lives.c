@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "refusal.h"
+#include "vmm.h"
 
 #define LENGTH (2 * MIB)
 #define FEW    13 /* distance in pages between the pages that are touched */
@@ -23,6 +24,7 @@ struct lives_hooks lives_hooks;
 
 static unsigned char *expected;
 static int file; /* holds the same bytes */
+static char *of_vmm;
 
 static void report(int rc, const char *call)
 {
@@ -652,6 +654,46 @@ static void inherited(const struct life *life)
 	end(h, src, &t);
 }
 
+/* Memory of another process, which touches it while it arrives. */
+static void other_process(const struct life *life)
+{
+	struct hgm_peer_info info = { .size = sizeof(info) };
+	struct hgm_peer_opts po = { .size = sizeof(po) };
+	struct hgm_region_opts ro = { .size = sizeof(ro),
+				      .length = LENGTH,
+				      .backing = HGM_BACKING_PEER };
+	struct hgm_region *r;
+	struct hgm *h;
+	struct vmm v;
+	int rc;
+
+	vmm_start(&v, &(struct vmm_opts){ .length = LENGTH });
+	begins();
+	twice(hgm_source_memory(&ro.source, of_vmm, LENGTH));
+	h = make_engine();
+	twice(hgm_start(h));
+	po.uffd = v.uffd;
+	po.pidfd = v.pidfd;
+	po.pid = life->other ? v.pid : 0;
+	twice(hgm_peer_create(&ro.peer, h, &po));
+	ro.addr = v.addr;
+	twice(hgm_region_create(&r, h, &ro));
+	rc = hgm_wait(h, WAIT_MS);
+	if (rc && (rc != -EIO || !lives_hooks.may_poison))
+		fail_msg("%s: %s", lives_hooks.what, hgm_errmsg());
+	/* Else it may touch a page that it cannot have. */
+	if (!lives_hooks.may_poison && vmm_do(&v, VMM_CHECK, 0, PAGES))
+		fail_msg("%s: pages of a process are wrong", lives_hooks.what);
+	twice(hgm_peer_get_info(ro.peer, &info));
+	if (!info.collapse_error && info_of(r).collapse_error != -ENOSYS)
+		assert_as_huge(r);
+	assert_int_equal(info.state, 0);
+	hgm_peer_destroy(ro.peer);
+	hgm_destroy(h);
+	hgm_source_destroy(ro.source);
+	vmm_end(&v);
+}
+
 const struct life lives[] = {
 	{ "sources", sources, BACKING_ANON, 0, NULL, false, 1 },
 	{ "thin level", thin_level, BACKING_ANON, 0, NULL, false, 1 },
@@ -694,6 +736,8 @@ const struct life lives[] = {
 	{ "inherited, anon", inherited, BACKING_ANON, 0, NULL, false, 0 },
 	{ "early snapshot, anon", snapshot_early, BACKING_ANON, HGM_REGION_NO_FILL, NULL, false,
 	  1 },
+	{ "another process", other_process, BACKING_ANON, 0, NULL, false, 1 },
+	{ "another process, by pid", other_process, BACKING_ANON, 0, NULL, true, 0 },
 	{ NULL, NULL, BACKINGS, 0, NULL, false, 1 },
 };
 
@@ -706,6 +750,8 @@ void lives_prepare(void)
 	expected = map(LENGTH, MAP_SHARED, file);
 	for (size_t i = 0; i < LENGTH; i++)
 		expected[i] = (unsigned char)(i / PAGE + i % 247 + 1);
+	of_vmm = map(LENGTH, MAP_PRIVATE | MAP_ANONYMOUS, -1);
+	contents_write(&vmm_contents, 0, PAGES, of_vmm);
 }
 
 const char *life_lacking(const struct life *life)

@@ -8,7 +8,7 @@
 #include <stdatomic.h>
 
 #define OBSERVE_CALLS  512
-#define OBSERVE_PHASES 9
+#define OBSERVE_PHASES 10
 
 /* A call counts in the @phase in which it is made. A process and its children share this struct. */
 struct observed {

@@ -166,6 +166,11 @@ static int odd_dup(int fd)
 	return refused(REFUSE_DESCRIPTOR) ? -EMFILE : kernel->dup(fd);
 }
 
+static int odd_pidfd_open(int pid)
+{
+	return refused(REFUSE_DESCRIPTOR) ? -EMFILE : kernel->pidfd_open(pid);
+}
+
 static int odd_memfd_create(const char *name, unsigned int flags)
 {
 	return refused(REFUSE_DESCRIPTOR) ? -EMFILE : kernel->memfd_create(name, flags);
@@ -196,6 +201,7 @@ void refusal_begin(void)
 	sys.munmap = odd_munmap;
 	sys.open = odd_open;
 	sys.dup = odd_dup;
+	sys.pidfd_open = odd_pidfd_open;
 	sys.memfd_create = odd_memfd_create;
 	sys.eventfd = odd_eventfd;
 	sys.userfaultfd = odd_userfaultfd;

@@ -6,6 +6,7 @@
  */
 #include "harness.h"
 #include "observe.h"
+#include "vmm.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -28,6 +29,7 @@ enum phase {
 	PROBE,
 	CREATE,
 	REGION,
+	PEER,
 	SERVE,
 	SNAPSHOT,
 	DIRTY,
@@ -41,8 +43,9 @@ enum phase {
 _Static_assert(OURS < OBSERVE_PHASES, "phases");
 
 static const char *const phase_names[] = {
-	[PROBE] = "probe",	 [CREATE] = "create", [REGION] = "region",   [SERVE] = "serve",
-	[SNAPSHOT] = "snapshot", [DIRTY] = "dirty",   [DISCARD] = "discard", [DESTROY] = "destroy",
+	[PROBE] = "probe", [CREATE] = "create",	  [REGION] = "region",
+	[PEER] = "peer",   [SERVE] = "serve",	  [SNAPSHOT] = "snapshot",
+	[DIRTY] = "dirty", [DISCARD] = "discard", [DESTROY] = "destroy",
 };
 
 /*
@@ -57,12 +60,20 @@ static const struct entry {
 
 #define ENTRIES (sizeof(profile) / sizeof(profile[0]))
 
+/* Is the memory of another process served as well, and how is that process known? */
+enum other {
+	NONE,
+	BY_PID,
+	BY_PIDFD,
+};
+
 /* What a child process does. */
 struct scene {
 	uint32_t backing;
 	bool from_file;
 	uint32_t way;	 /* of dirty tracking */
 	enum phase jail; /* no file exists from this phase on */
+	enum other other;
 	void (*enter)(const struct scene *scene, enum phase);
 };
 
@@ -75,6 +86,7 @@ static struct report {
 
 static unsigned char *contents;
 static int file, saved;
+static struct vmm vmm; /* whose memory is served as well */
 
 static int64_t give(void *user, const struct hgm_io *io)
 {
@@ -98,9 +110,11 @@ static void write_all(unsigned char *at)
 		((volatile unsigned char *)at)[i] = contents[i];
 }
 
-static int save(struct hgm *h, unsigned char *at)
+static int save(struct hgm *h, struct hgm_region *r, unsigned char *at)
 {
 	const struct hgm_snapshot_opts o = { .size = sizeof(o),
+					     .regions = &r,
+					     .count = 1,
 					     .fd = saved,
 					     .flags = HGM_SNAPSHOT_SYNC,
 					     .rate_bytes = 16 * LENGTH };
@@ -129,6 +143,25 @@ static int track(struct hgm_region *r, uint32_t way, unsigned char *at)
 	return 0;
 }
 
+static int serve_other(struct hgm *h, const struct hgm_region_opts *like, bool by_pid)
+{
+	const struct hgm_peer_opts po = { .size = sizeof(po),
+					  .uffd = vmm.uffd,
+					  .pidfd = by_pid ? 0 : vmm.pidfd,
+					  .pid = by_pid ? vmm.pid : 0 };
+	struct hgm_region_opts ro = { .size = sizeof(ro),
+				      .length = vmm.length,
+				      .source = like->source,
+				      .backing = HGM_BACKING_PEER,
+				      .flags = like->flags,
+				      .addr = vmm.addr };
+	struct hgm_region *r;
+
+	NEED(!hgm_peer_create(&ro.peer, h, &po));
+	NEED(!hgm_region_create(&r, h, &ro));
+	return 0;
+}
+
 static int live(const struct scene *scene)
 {
 	struct hgm_region_opts ro = { .size = sizeof(ro),
@@ -151,12 +184,17 @@ static int live(const struct scene *scene)
 	NEED(!hgm_region_create(&r, h, &ro));
 	scene->enter(scene, CREATE);
 	NEED(!hgm_start(h));
+	if (scene->other) {
+		scene->enter(scene, PEER);
+		if (serve_other(h, &ro, scene->other == BY_PID))
+			return 1;
+	}
 	scene->enter(scene, SERVE);
 	at = hgm_region_addr(r);
 	NEED(!memcmp(at, contents, LENGTH));
 	NEED(!hgm_wait(h, WAIT_MS));
 	scene->enter(scene, SNAPSHOT);
-	if (save(h, at))
+	if (save(h, r, at))
 		return 1;
 	scene->enter(scene, DIRTY);
 	if (track(r, scene->way, at))
@@ -199,11 +237,18 @@ static void live_in_child(const struct scene *scene, int (*confine)(void))
 
 	report->denied = -1;
 	report->text[0] = 0;
+	if (scene->other) {
+		vmm_start(&vmm, &(struct vmm_opts){ .length = LENGTH });
+		/* It waits for its pages. Nobody asks whether they are right. */
+		vmm_tell(&vmm, VMM_TOUCH, 2, 0);
+	}
 	child = fork();
 	assert_true(child >= 0);
 	if (!child)
 		_exit(confine() ? 77 : live(scene));
 	status = wait_and_disturb(child);
+	if (scene->other)
+		vmm_end(&vmm);
 	if (WIFEXITED(status) && WEXITSTATUS(status) == 77)
 		test_skip("no seccomp here");
 	if (report->denied >= 0)
@@ -239,7 +284,7 @@ static bool may_call(enum phase phase, const char *name)
 	return listed("always", name) || listed(phase_names[phase], name) ||
 	       (phase > PROBE && listed(phase_names[phase - 1], name)) ||
 	       (phase == CREATE && listed("region", name)) ||
-	       (phase == SERVE && listed("create", name)) ||
+	       (phase == SERVE && (listed("create", name) || listed("region", name))) ||
 	       (phase >= CREATE && listed("serve", name));
 }
 
@@ -330,12 +375,12 @@ static void need_this_kernel(void)
 }
 
 static const struct scene scenes[] = {
-	{ HGM_BACKING_SHMEM, false, 0, PHASES, NULL },
-	{ HGM_BACKING_SHMEM, true, HGM_DIRTY_SYNC, PHASES, NULL },
-	{ HGM_BACKING_SHMEM_LAZY, false, 0, DIRTY, NULL },
-	{ HGM_BACKING_SHMEM_LAZY, true, 0, CREATE, NULL },
-	{ HGM_BACKING_ANON, false, HGM_DIRTY_SYNC, PHASES, NULL },
-	{ HGM_BACKING_ANON, true, 0, PHASES, NULL },
+	{ HGM_BACKING_SHMEM, false, 0, PHASES, BY_PID, NULL },
+	{ HGM_BACKING_SHMEM, true, HGM_DIRTY_SYNC, PHASES, NONE, NULL },
+	{ HGM_BACKING_SHMEM_LAZY, false, 0, DIRTY, BY_PIDFD, NULL },
+	{ HGM_BACKING_SHMEM_LAZY, true, 0, CREATE, NONE, NULL },
+	{ HGM_BACKING_ANON, false, HGM_DIRTY_SYNC, PHASES, NONE, NULL },
+	{ HGM_BACKING_ANON, true, 0, PHASES, NONE, NULL },
 };
 #define SCENES (sizeof(scenes) / sizeof(scenes[0]))
 

@@ -249,7 +249,22 @@ static int64_t fail_kvm_guest_memfd(void)
 	return sys->kvm_guest_memfd(-1, 4096, 0);
 }
 
-/* errno 0: any, as it depends on privilege (EINVAL, EPERM, ENOSYS). */
+static int64_t fail_set_nonblock(void)
+{
+	return sys->set_nonblock(-1);
+}
+
+static int64_t fail_pidfd_open(void)
+{
+	return sys->pidfd_open(-1);
+}
+
+static int64_t fail_process_madvise(void)
+{
+	return sys->process_madvise(-1, NULL, 0, HGM_MADV_COLLAPSE);
+}
+
+/* errno 0: any, as it depends on privilege and kernel. */
 static const struct failure {
 	const char *name;
 	int64_t (*call)(void);
@@ -258,6 +273,8 @@ static const struct failure {
 	{ "open", fail_open, ENOENT },
 	{ "close", fail_close, EBADF },
 	{ "dup", fail_dup, EBADF },
+	{ "set_nonblock", fail_set_nonblock, EBADF },
+	{ "pidfd_open", fail_pidfd_open, EINVAL },
 	{ "read", fail_read, EBADF },
 	{ "write", fail_write, EBADF },
 	{ "pwrite", fail_pwrite, EBADF },
@@ -276,6 +293,7 @@ static const struct failure {
 	{ "munmap", fail_munmap, EINVAL },
 	{ "mprotect", fail_mprotect, EINVAL },
 	{ "madvise", fail_madvise, EINVAL },
+	{ "process_madvise", fail_process_madvise, 0 },
 	{ "mincore", fail_mincore, EINVAL },
 	{ "copy", fail_copy, EFAULT },
 	{ "pagemap_scan", fail_pagemap_scan, EBADF },

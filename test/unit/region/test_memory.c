@@ -129,7 +129,7 @@ static int end(void **state)
 static void be_anon(void)
 {
 	r.fd = -1;
-	assert_int_equal(hgm_memory_open(&h), 0);
+	assert_int_equal(hgm_memory_open(&r), 0);
 	for (int p = 0; p < PAGES; p++)
 		k.entry[p] = PRESENT;
 }
@@ -296,13 +296,13 @@ static void opened_when_it_can_be(void **state)
 {
 	(void)state;
 	k.open_mem = -EACCES;
-	assert_int_equal(hgm_memory_open(&h), -EACCES);
-	assert_int_equal(hgm_memory_open(&h), -EACCES);
+	assert_int_equal(hgm_memory_open(&r), -EACCES);
+	assert_int_equal(hgm_memory_open(&r), -EACCES);
 	k.open_mem = 0;
-	assert_int_equal(hgm_memory_open(&h), 0);
+	assert_int_equal(hgm_memory_open(&r), 0);
 	assert_int_equal(k.opens, 3);
 	k.open_mem = -EACCES;
-	assert_int_equal(hgm_memory_open(&h), 0);
+	assert_int_equal(hgm_memory_open(&r), 0);
 	assert_int_equal(k.opens, 3);
 	r.fd = -1;
 	assert_all_there(read_all());
