@@ -106,6 +106,11 @@ typedef int64_t (*hgm_read_fn)(void *user, const struct hgm_io *io);
  *          where contents are copied in (HGM_BACKING_ANON, HGM_BACKING_SHMEM_LAZY and
  *          HGM_REGION_LAZY). There it asks for the page that the thread waits for once more, with
  *          HGM_IO_DEMAND, and the answer that comes first counts. May be NULL.
+ * @free:   releases @user. The library calls this function once, when the source is freed: with the
+ *          last reference, inside hgm_source_destroy(), hgm_region_destroy(), hgm_destroy() or a
+ *          hgm_region_create() that fails. No request is unanswered then, and @read, @cancel and
+ *          @hurry are not called any more. It may block; it must not call these four functions for
+ *          the same objects. May be NULL.
  */
 struct hgm_source_fn_opts {
 	size_t size;
@@ -114,6 +119,7 @@ struct hgm_source_fn_opts {
 	uint32_t reserved;
 	void (*cancel)(void *user, struct hgm *engine, uint64_t id);
 	void (*hurry)(void *user, struct hgm *engine, uint64_t id);
+	void (*free)(void *user);
 };
 
 /**

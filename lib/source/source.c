@@ -39,6 +39,11 @@ void hgm_source_destroy(struct hgm_source *src)
 	free(src);
 }
 
+static void free_callers(struct hgm_source *src)
+{
+	src->free_user(src->user);
+}
+
 int hgm_source_fn(struct hgm_source **out, hgm_read_fn read, void *user,
 		  const struct hgm_source_fn_opts *opts)
 {
@@ -48,7 +53,7 @@ int hgm_source_fn(struct hgm_source **out, hgm_read_fn read, void *user,
 
 	if (!out || !read)
 		return hgm_fail(-EINVAL, "hgm_source_fn: %s is NULL", out ? "read" : "out");
-	rc = hgm_opts_in(&o, sizeof(o), HGM_FIRST_SIZE(struct hgm_source_fn_opts, hurry), opts,
+	rc = hgm_opts_in(&o, sizeof(o), HGM_FIRST_SIZE(struct hgm_source_fn_opts, free), opts,
 			 "hgm_source_fn");
 	if (rc)
 		return rc;
@@ -62,6 +67,8 @@ int hgm_source_fn(struct hgm_source **out, hgm_read_fn read, void *user,
 	src->user = user;
 	src->cancel = o.cancel;
 	src->hurry = o.hurry;
+	src->free_user = o.free;
+	src->free = o.free ? free_callers : NULL;
 	src->length = o.length;
 	src->blocking = o.flags & HGM_SOURCE_BLOCKING;
 	*out = src;

@@ -22,6 +22,7 @@ struct hgm_source {
 	void (*cancel)(void *user, struct hgm *engine, uint64_t id);
 	void (*hurry)(void *user, struct hgm *engine, uint64_t id);
 	void (*free)(struct hgm_source *src);
+	void (*free_user)(void *user); /* of the caller, called by @free */
 	void *user;
 	bool blocking;
 	bool copied_by_kernel;	 /* only system calls write to the buffer */

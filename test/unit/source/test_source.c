@@ -127,6 +127,11 @@ static void no_cancel(void *user, struct hgm *engine, uint64_t id)
 	(void)id;
 }
 
+static void count_frees(void *user)
+{
+	(*(int *)user)++;
+}
+
 static void the_callers_function(void **state)
 {
 	struct hgm_source_fn_opts opts = {
@@ -156,6 +161,18 @@ static void the_callers_function(void **state)
 	assert_int_equal(src->length, 123);
 	destroy();
 	hgm_source_destroy(NULL);
+
+	/* With the last reference, once. */
+	opts.free = count_frees;
+	called = 0;
+	assert_int_equal(hgm_source_fn(&src, answer_42, &called, &opts), 0);
+	hgm_source_hold(src);
+	hgm_source_destroy(src);
+	assert_int_equal(called, 0);
+	destroy();
+	assert_int_equal(called, 1);
+	check_refused(hgm_source_fn(&src, NULL, &called, &opts), -EINVAL, "NULL");
+	assert_int_equal(called, 1);
 
 	check_refused(hgm_source_fn(&src, NULL, NULL, NULL), -EINVAL, "NULL");
 	assert_int_equal(hgm_source_fn(NULL, answer_42, NULL, NULL), -EINVAL);
