@@ -22,6 +22,18 @@ HGM_BEGIN_DECLS
  */
 HGM_PUBLIC const char *hgm_errmsg(void);
 
+/**
+ * hgm_set_errmsg - set the text that hgm_errmsg() returns on this thread
+ * @code: the result, so that a function can end with `return hgm_set_errmsg(-EIO, text)`
+ * @text: copied, at most 1023 bytes of it; it may be the result of hgm_errmsg()
+ *
+ * For libraries that are built on libhgm, such as sources, and report errors as it does.
+ *
+ * Return: -EINVAL @text is NULL; others as @code.
+ * Calling thread: any. Does not block. Since: 0.1.
+ */
+HGM_PUBLIC int hgm_set_errmsg(int code, const char *text);
+
 HGM_END_DECLS
 
 #endif /* HGM_ERROR_H */

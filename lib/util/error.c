@@ -2,6 +2,7 @@
 /*
  * Errors in words, one buffer per thread.
  */
+#include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -16,6 +17,18 @@ static _Thread_local char text[1024];
 const char *hgm_errmsg(void)
 {
 	return text;
+}
+
+int hgm_set_errmsg(int code, const char *from)
+{
+	size_t length;
+
+	if (!from)
+		return hgm_fail(-EINVAL, "hgm_set_errmsg: text is NULL");
+	length = strnlen(from, sizeof(text) - 1);
+	memmove(text, from, length); /* it may be this very text */
+	text[length] = 0;
+	return code;
 }
 
 int hgm_fail(int rc, const char *format, ...)

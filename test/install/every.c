@@ -306,6 +306,8 @@ static void verbs(struct hgm_uffd *u, unsigned char *memory)
 	/* What no released kernel can. */
 	if (hgm_split(memory, BLOCK))
 		WANT(strlen(hgm_errmsg()) > 20);
+	CHECK(hgm_set_errmsg(0, "set"));
+	WANT(!strcmp(hgm_errmsg(), "set"));
 }
 
 static void thin_level(void)

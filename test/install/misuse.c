@@ -135,6 +135,7 @@ static void expect(const char *call, long got, long want)
 	FAILS(hgm_region_unprotect, (NULL, 0, PAGE, 0, NULL))     \
 	FAILS(hgm_region_unwatch, (NULL))                         \
 	FAILS(hgm_region_watch, (NULL, NULL))                     \
+	FAILS(hgm_set_errmsg, (0, NULL))                          \
 	FAILS(hgm_set_fill, (NULL, NULL))                         \
 	FAILS(hgm_snapshot_begin, (NULL))                         \
 	FAILS(hgm_snapshot_cancel, (NULL))                        \

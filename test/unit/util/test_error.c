@@ -36,6 +36,22 @@ static void fail_returns_the_code_and_keeps_the_text(void **state)
 	assert_string_equal(hgm_errmsg(), "next");
 }
 
+static void a_caller_sets_the_text(void **state)
+{
+	char longer[2000];
+
+	(void)state;
+	assert_int_equal(hgm_set_errmsg(-ENOLINK, "no route"), -ENOLINK);
+	assert_string_equal(hgm_errmsg(), "no route");
+	assert_int_equal(hgm_set_errmsg(1, hgm_errmsg() + 3), 1);
+	assert_string_equal(hgm_errmsg(), "route");
+	memset(longer, 'x', sizeof(longer));
+	longer[sizeof(longer) - 1] = 0;
+	assert_int_equal(hgm_set_errmsg(0, longer), 0);
+	assert_int_equal(strlen(hgm_errmsg()), 1023);
+	assert_int_equal(hgm_set_errmsg(0, NULL), -EINVAL);
+}
+
 static void fail_leaves_errno_alone(void **state)
 {
 	(void)state;
@@ -81,6 +97,7 @@ static void errno_names(void **state)
 static const struct CMUnitTest tests[] = {
 	cmocka_unit_test(empty_before_the_first_failure),
 	cmocka_unit_test(fail_returns_the_code_and_keeps_the_text),
+	cmocka_unit_test(a_caller_sets_the_text),
 	cmocka_unit_test(fail_leaves_errno_alone),
 	cmocka_unit_test(each_thread_has_its_own_text),
 	cmocka_unit_test(an_overlong_text_is_cut_and_terminated),
