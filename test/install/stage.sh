@@ -26,7 +26,7 @@ quietly meson install -C "$build" --no-rebuild --quiet --destdir "$stage"
 
 # Of what the library needs pkg-config must go on telling where the system has it: no sysroot.
 pc=$(find "$stage" -name hgm.pc)
-sed -i "s|^prefix=|&$stage|" "$pc"
+sed -i "s|^prefix=|&$stage|" "$(dirname "$pc")"/hgm*.pc
 PKG_CONFIG_PATH=$(dirname "$pc")
 export PKG_CONFIG_PATH
 

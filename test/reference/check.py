@@ -15,21 +15,18 @@ import re
 import subprocess
 import sys
 
-from headers import Headers
+from headers import COMPANIONS, Headers
 from pages import CODE_WIDTH, Page, made_of, plain
 
 # Pages of others that ours refer to. One that is not here is most likely a slip.
 FOREIGN = {
-    "close(2)", "eventfd(2)", "execve(2)", "fallocate(2)", "fcntl(2)", "fork(2)", "fsync(2)",
-    "ftruncate(2)", "ioctl(2)",
-    "ioctl_userfaultfd(2)", "lseek(2)", "madvise(2)", "memfd_create(2)", "mincore(2)", "mlock(2)",
-    "mmap(2)", "mprotect(2)", "mremap(2)", "munmap(2)", "open(2)", "pidfd_open(2)",
-    "pkg-config(1)", "poll(2)", "proc(5)", "process_madvise(2)", "ptrace(2)",
-    "pthread_atfork(3)", "pthread_create(3)", "read(2)", "recv(2)", "recvmsg(2)",
-    "restart_syscall(2)",
-    "signal(7)",
-    "snprintf(3)", "strerror(3)", "sysctl(8)", "tmpfs(5)", "uname(2)", "unix(7)",
-    "userfaultfd(2)",
+    "close(2)", "connect(2)", "eventfd(2)", "execve(2)", "fallocate(2)", "fcntl(2)", "fork(2)",
+    "fsync(2)", "ftruncate(2)", "ioctl(2)", "ioctl_userfaultfd(2)", "lseek(2)", "madvise(2)",
+    "memfd_create(2)", "mincore(2)", "mlock(2)", "mmap(2)", "mprotect(2)", "mremap(2)",
+    "munmap(2)", "nbd_connect_uri(3)", "nbdkit(1)", "open(2)", "pidfd_open(2)", "pkg-config(1)",
+    "poll(2)", "proc(5)", "process_madvise(2)", "pthread_atfork(3)", "pthread_create(3)",
+    "ptrace(2)", "read(2)", "recv(2)", "recvmsg(2)", "restart_syscall(2)", "signal(7)",
+    "snprintf(3)", "strerror(3)", "sysctl(8)", "tmpfs(5)", "uname(2)", "unix(7)", "userfaultfd(2)",
     "valgrind(1)", "write(2)",
 }
 SECTIONS = ["NAME", "SYNOPSIS", "DESCRIPTION", "RETURN VALUE", "ERRORS", "ATTRIBUTES", "HISTORY",
@@ -44,13 +41,17 @@ class Tree:
         self.exports = exports
         self.pc = pc
         self.version = version
-        self.headers = Headers(root)
+        self.headers = Headers(root, companions=True)
         self.pages = [Page(path) for path in sorted((root / "man").glob("*.[1-8]"))]
         self.reference = [page for page in self.pages if page.path.suffix == ".3"]
-        text = (root / "lib" / "hgm.map").read_text(encoding="utf-8")
-        text = re.sub(r"/\*.*?\*/", "", text, flags=re.DOTALL)
-        self.nodes = re.findall(r"HGM_(\d+\.\d+)\s*\{", text)
-        self.mapped = set(re.findall(r"\b(hgm_\w+)\s*;", text))
+        self.nodes, self.mapped = read_map(root / "lib" / "hgm.map")
+
+
+def read_map(path):
+    """The versions of a map's nodes, and the functions that it exports."""
+    text = re.sub(r"/\*.*?\*/", "", path.read_text(encoding="utf-8"), flags=re.DOTALL)
+    return (re.findall(r"HGM_(?:NBD_)?(\d+\.\d+)\s*\{", text),
+            set(re.findall(r"\b(hgm_\w+)\s*;", text)))
 
 
 def differ(name_a, a, name_b, b):
@@ -62,11 +63,18 @@ def differ(name_a, a, name_b, b):
 
 def check_names(tree):
     """Who is there: headers, map, exports, pages."""
-    public = set(tree.headers.functions)
+    functions = tree.headers.functions.values()
+    public = {fn.name for fn in functions if fn.header not in COMPANIONS}
     named = [name for page in tree.reference for name in page.names]
     yield from differ("the headers", public, "lib/hgm.map", tree.mapped)
     yield from differ("lib/hgm.map", tree.mapped, "the shared library", tree.exports)
-    yield from differ("the headers", public, "a page's NAME", set(named))
+    for header, name in COMPANIONS.items():
+        nodes, mapped = read_map(tree.root / name)
+        yield from differ(header, {fn.name for fn in functions if fn.header == header},
+                          name, mapped)
+        if nodes[-1:] != tree.nodes[-1:]:
+            yield f"{name}: its newest node is not of {tree.nodes[-1]}"
+    yield from differ("the headers", set(tree.headers.functions), "a page's NAME", set(named))
     for name in sorted(set(n for n in named if named.count(n) > 1)):
         yield f"{name}: in the NAME of more than one page"
     for name in sorted(n for n in tree.exports if "urcu" in n or "rcu_" in n):

@@ -80,17 +80,23 @@ class Type:
                     self.fields.append(field[1])
 
 
-class Headers:
-    """All headers that are installed, as include/hgm/meson.build lists them."""
+# Headers of libraries beside libhgm, each with the map of its library.
+COMPANIONS = {"nbd.h": "nbd/hgm-nbd.map"}
 
-    def __init__(self, root):
+
+class Headers:
+    """All headers of libhgm that are installed, as include/hgm/meson.build lists them, and on
+    request those of the libraries that are built on it."""
+
+    def __init__(self, root, companions=False):
         folder = root / "include" / "hgm"
         listed = (folder / "meson.build").read_text(encoding="utf-8")
         self.problems = []
         self.functions = {}
         self.types = {}
         self.text = {}
-        for name in re.findall(r"'(\w+\.h)'", listed):
+        names = re.findall(r"'(\w+\.h)'", listed) + list(COMPANIONS if companions else ())
+        for name in names:
             self.text[name] = (folder / name).read_text(encoding="utf-8")
             self.read(name, self.text[name])
         every = "\n".join(self.text.values())

@@ -16,7 +16,7 @@ import tempfile
 import check
 from mutations import CASES
 
-COPIED = ("include", "lib/hgm.map", "lib/caps/caps.c", "man", "examples/restore.c", "README.md")
+COPIED = ("include", "lib/hgm.map", "nbd/hgm-nbd.map", "lib/caps/caps.c", "man", "examples/restore.c", "README.md")
 
 
 def copy(root, to):

@@ -51,7 +51,7 @@ def main():
     if len(sys.argv) != 2:
         sys.exit(__doc__)
     root = pathlib.Path(sys.argv[1])
-    headers = Headers(root)
+    headers = Headers(root, companions=True)
     for path in sorted((root / "man").glob("*.[1-8]")):
         page = Page(path)
         text = rewrite(page, root, headers)

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include <hgm/hgm.h>
+#include <hgm/nbd.h>
 
 #include "test.h"
 
