@@ -18,6 +18,7 @@
 # BUILDDIR/kernel-KERNEL/.
 #
 # Not run unless named: suite 'timing', which measures this machine's time and nothing of the kernel.
+# Never run: suite 'nbd', which is about servers, and these are not in there.
 #
 # Environment:
 #   HGM_KERNELS_MIRROR  where packages come from; default http://deb.debian.org

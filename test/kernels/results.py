@@ -48,7 +48,7 @@ def plan(build, patterns):
     for test in json.loads(subprocess.check_output(["meson", "introspect", "--tests", build])):
         suites = {suite.split(":")[-1] for suite in test["suite"]}
         name = os.path.basename(test["cmd"][0])
-        if "system" in suites and (patterns or not suites & left_out):
+        if "system" in suites and "nbd" not in suites and (patterns or not suites & left_out):
             found[name] = f"{2 * test['timeout']} /tests/{name}"
     for name, command in EXAMPLES.items():
         found[name] = f"{EXAMPLE_LIMIT} /bin/{command}"
