@@ -66,7 +66,8 @@ struct hgm_source_nbd_opts {
  * export is smaller than a page; -E2BIG bad options; -ENOMEM; -ENOTSUP the server reads no pieces
  * of 4096 bytes, or one side lacks TLS that the URI asks for; -ETIMEDOUT the server does not
  * answer; others as connect(2) and the server say, most often -ENOENT, -EACCES and -ECONNREFUSED,
- * and -EPROTO if it breaks the protocol.
+ * and -EPROTO if the server breaks the protocol, or if libnbd has only words for what failed, as
+ * for a host that is not known.
  * Calling thread: any. Blocks until the server has answered, @timeout_ms at most, and for as long
  * as it takes to resolve the host's name. Since: 0.1.
  */
