@@ -167,10 +167,50 @@ static void the_end_of_the_export(void **state)
 	server_end(&s);
 }
 
+/* With a key that both sides have in a file. */
+static void over_tls(void **state)
+{
+	static const char *const args[] = { "-r",   "--tls=require", "--tls-psk={log}",
+					    "file", "{image}",	     NULL };
+	const struct contents c = { .seed = 7 };
+	struct hgm_source *src;
+	char uri[400];
+	struct server s;
+	struct hgm *h;
+	struct ram ram;
+	FILE *keys;
+
+	(void)state;
+	if (system("nbdkit --dump-config | grep -q tls=yes"))
+		test_skip("no TLS in nbdkit here");
+	server_make(&s, &c, 4 * MIB);
+	keys = fopen(s.log, "w");
+	assert_non_null(keys);
+	fprintf(keys, "alice:%064x\n", 0xa11ce);
+	fclose(keys);
+	server_start(&s, args);
+	assert_error(hgm_source_nbd(&src, s.uri, NULL), -ENOTSUP);
+	snprintf(uri, sizeof(uri), "nbds+unix://alice@/?socket=%s&tls-psk-file=%s", s.socket,
+		 s.log);
+	assert_ok(hgm_source_nbd(&src, uri, NULL));
+	h = engine(1);
+	ram_make(&ram, h, BACKING_SHMEM, 4 * MIB, src, 0);
+	assert_ok(hgm_start(h));
+	assert_pages(&c, 0, 4 * MIB / PAGE, ram.addr);
+	ram_end(&ram);
+	hgm_destroy(h);
+	hgm_source_destroy(src);
+	server_end(&s);
+}
+
 static const struct CMUnitTest tests[] = {
-	cmocka_unit_test(all_bytes),	       cmocka_unit_test(one_connection),
-	cmocka_unit_test(simple_replies),      cmocka_unit_test(small_pieces),
-	cmocka_unit_test(zeroes_are_not_read), cmocka_unit_test(the_end_of_the_export),
+	cmocka_unit_test(all_bytes),
+	cmocka_unit_test(one_connection),
+	cmocka_unit_test(simple_replies),
+	cmocka_unit_test(small_pieces),
+	cmocka_unit_test(zeroes_are_not_read),
+	cmocka_unit_test(the_end_of_the_export),
+	cmocka_unit_test(over_tls),
 };
 
 TEST_MAIN_UNLESS(tests, NULL, server_lacking())
