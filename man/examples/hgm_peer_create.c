@@ -66,7 +66,7 @@ static int vmm(int sock)
 	memcpy(CMSG_DATA(c), &fd, sizeof(fd));
 	if (sendmsg(sock, &l.msg, 0) < 0)
 		err(1, "sendmsg");
-	printf("the process reads: %s\n", l.addr + 5 * 4096);
+	printf("the process reads: %s\n", l.addr + (size_t)5 * 4096);
 	return 0;
 }
 

@@ -78,6 +78,7 @@ static void child_run(int sock, const void *contents, size_t length, uint32_t fl
 
 static void child_start(struct child *c, const void *contents, size_t length, uint32_t flags)
 {
+	const struct cmsghdr *fd;
 	struct child_message m;
 	int pair[2];
 
@@ -94,7 +95,10 @@ static void child_start(struct child *c, const void *contents, size_t length, ui
 	child_prepare(&m);
 	if (recvmsg(c->sock, &m.msg, MSG_CMSG_CLOEXEC) <= 0)
 		return;
-	memcpy(&c->uffd, CMSG_DATA(CMSG_FIRSTHDR(&m.msg)), sizeof(c->uffd));
+	fd = CMSG_FIRSTHDR(&m.msg);
+	if (!fd)
+		return;
+	memcpy(&c->uffd, CMSG_DATA(fd), sizeof(c->uffd));
 	c->addr = m.addr;
 }
 
