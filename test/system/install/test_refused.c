@@ -13,9 +13,10 @@
 #include <signal.h>
 #include <unistd.h>
 
-#define WAIT_MS SMALLER(10000, 60000)
-#define LENGTH	(4 * MIB)
-#define REFUSED 80 /* the page, which is not a hole; for hugetlb its block */
+#define FAULT_US 5000 /* a waiter that is woken for nothing faults once in twice that time */
+#define WAIT_MS	 SMALLER(10000, 60000)
+#define LENGTH	 (4 * MIB)
+#define REFUSED	 80 /* the page, which is not a hole; for hugetlb its block */
 
 #define AFTER ((REFUSED / 64 + 1) * 64)
 
@@ -320,7 +321,7 @@ static void vanished_without_poison(void **state)
 	refuse.no_poison = true;
 	for (size_t i = 0; i < sizeof(backings) / sizeof(backings[0]); i++) {
 		struct trial t;
-		uint64_t faults;
+		uint64_t faults, since_us;
 		int rc;
 
 		begin(&t, backings[i], PROVIDER_NOW, -ENOENT);
@@ -338,11 +339,13 @@ static void vanished_without_poison(void **state)
 		 * that were given up are not tried again. Pages that are present are tried again
 		 * now and then.
 		 */
+		since_us = now_us();
 		faults = stats_of(t.h).faults;
 		nap_us(200000);
-		if (stats_of(t.h).faults - faults > 20)
+		faults = stats_of(t.h).faults - faults;
+		if (faults > (now_us() - since_us) / FAULT_US)
 			fail_msg("%s: %llu faults of one waiter", backing_names[backings[i]],
-				 (unsigned long long)(stats_of(t.h).faults - faults));
+				 (unsigned long long)faults);
 		end(&t); /* releases the waiter if it sleeps */
 		waiter_join(&t.waiter);
 		/* A collapse may have mapped the page nevertheless. Then its contents are right. */
