@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * hgm/hgm.h - all of libhgm's API
+ * hgm/hgm.h - all of libhgm's API (libhgm-nbd has hgm/nbd.h)
  */
 #ifndef HGM_HGM_H
 #define HGM_HGM_H

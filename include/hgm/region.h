@@ -46,10 +46,10 @@ struct hgm_source;
  * @HGM_BACKING_MAPPING: a mapping of the caller at @addr. For a shared mapping of shmem or hugetlb,
  *	@fd and @fd_offset are required, too. For private anonymous memory @fd is -1. The library
  *	drops what the mapping held. The mapping stays when the region is destroyed.
- * @HGM_BACKING_PEER: memory of another process (hgm/peer.h) at @addr: private anonymous memory that
- *	is registered with the userfaultfd of @peer. What it holds already stays as it is. Without
- *	the right to trace the process, the library cannot check what memory it is. Kernel 5.15; 6.1
- *	for huge mappings.
+ * @HGM_BACKING_PEER: memory of another process (hgm/peer.h) at @addr: private anonymous memory,
+ *	which the library registers (again) with the userfaultfd of @peer. What it holds already
+ *	stays as it is. Without the right to trace the process, the library cannot check what memory
+ *	it is. Kernel 5.15; 6.1 for huge mappings.
  */
 enum hgm_backing {
 	HGM_BACKING_AUTO = 0,

@@ -31,7 +31,10 @@ static int read_pid(int pidfd, int *pid)
 	int rc = hgm_fdinfo(pidfd, "Pid", value);
 
 	if (rc)
-		return rc == -ENOENT ? hgm_fail(-EINVAL, "descriptor %d is no pidfd", pidfd) : rc;
+		return rc == -ENOENT
+			       ? hgm_fail(-EINVAL, "descriptor %d is no pidfd: set pidfd or pid",
+					  pidfd)
+			       : rc;
 	*pid = atoi(value);
 	/* -1: it has exited; 0: it is in a PID namespace that we do not see */
 	if (*pid < 0)

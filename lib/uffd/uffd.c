@@ -202,7 +202,7 @@ fail:
 #define INITIALIZED UINT64_C(0x80000000)
 
 /* The value is "aa:FEATURES:IOCTLS". */
-static int read_features(int fd, uint64_t *features)
+static int read_features(int fd, int callers_fd, uint64_t *features)
 {
 	char value[HGM_FDINFO_MAX];
 	unsigned long long enabled;
@@ -212,7 +212,7 @@ static int read_features(int fd, uint64_t *features)
 	if (rc && rc != -ENOENT)
 		return rc;
 	if (rc || sscanf(value, "%x:%llx:", &api, &enabled) != 2 || api != UFFD_API)
-		return hgm_fail(-EINVAL, "descriptor %d is no userfaultfd", fd);
+		return hgm_fail(-EINVAL, "descriptor %d is no userfaultfd", callers_fd);
 	if (!(enabled & INITIALIZED))
 		return hgm_fail(-EINVAL, "the userfaultfd's owner has not called UFFDIO_API yet");
 	*features = enabled & ~INITIALIZED;
@@ -231,7 +231,7 @@ int hgm_uffd_adopt(struct hgm_uffd **out, int fd)
 		free(u);
 		return hgm_fail(rc, "descriptor %d: %s", fd, hgm_errno_name(rc));
 	}
-	rc = read_features(u->fd, &u->features);
+	rc = read_features(u->fd, fd, &u->features);
 	if (!rc) {
 		rc = hgm_sys->set_nonblock(u->fd);
 		if (rc)

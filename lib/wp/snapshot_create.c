@@ -4,6 +4,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "region/hgm.h"
@@ -161,18 +162,25 @@ static int protect_part(struct hgm_snapshot *s, uint32_t number)
 {
 	struct hgm_part *part = &s->part[number];
 	uint64_t words = hgm_bits_words(part->r->mapped >> HGM_PAGE_SHIFT);
+	char pid[12] = "self";
 	int rc;
 
 	part->number = number;
 	rc = hgm_wp_check_faults(part->r, "hgm_snapshot_create");
 	if (rc)
 		return rc;
+	if (hgm_region_foreign(part->r))
+		snprintf(pid, sizeof(pid), "%d", part->r->view.space->pid);
 	rc = part->r->fd < 0 ? hgm_memory_open(part->r) : 0;
 	if (rc)
 		return hgm_fail(rc,
 				"hgm_snapshot_create: cannot read anonymous memory through "
-				"/proc/%s/mem: %s",
-				hgm_region_foreign(part->r) ? "PID" : "self", hgm_errno_name(rc));
+				"/proc/%s/mem: %s%s",
+				pid, hgm_errno_name(rc),
+				rc == -EACCES
+					? " (this needs the right to trace it: the same user, "
+					  "or CAP_SYS_PTRACE)"
+					: "");
 	part->saving = calloc(words, sizeof(part->saving[0]));
 	part->armed = calloc(words, sizeof(part->armed[0]));
 	part->discarded = calloc(words, sizeof(part->discarded[0]));
