@@ -14,10 +14,11 @@
 #include "region/hgm.h"
 #include "region/holes.h"
 #include "util/bits.h"
+#include "util/clock.h"
 #include "util/error.h"
 
-/* How often a change of another process's address space is waited for: some seconds. */
-#define FOREIGN_TRIES  20000
+/* How long a change of another process's address space is waited for. */
+#define FOREIGN_NS     1000000000
 #define FOREIGN_NAP_NS 100000
 
 int hgm_wp_make(struct hgm_region *r)
@@ -197,14 +198,16 @@ void hgm_wp_resume(struct hgm_region *r)
 static int writeprotect_once(struct hgm_region *r, uint64_t at, uint64_t len, uint64_t mode)
 {
 	int fd = hgm_uffd_fd(hgm_view_uffd(&r->view, at >> HGM_PAGE_SHIFT)), rc;
+	uint64_t until_ns = hgm_region_foreign(r) ? hgm_now_ns() + FOREIGN_NS : UINT64_MAX;
 
-	for (unsigned int tries = 0;; tries++) {
+	for (;;) {
 		rc = hgm_sys->uffd_writeprotect(fd, r->view.base + at, len, mode);
 		if (rc != -EAGAIN)
 			break;
 		if (!hgm_region_foreign(r))
 			continue;
-		if (tries == FOREIGN_TRIES || atomic_load_explicit(&r->dying, memory_order_acquire))
+		if (hgm_now_ns() >= until_ns ||
+		    atomic_load_explicit(&r->dying, memory_order_acquire))
 			break;
 		nanosleep(&(struct timespec){ .tv_nsec = FOREIGN_NAP_NS }, NULL);
 	}

@@ -158,7 +158,8 @@ void hgm_wp_unprotect(struct hgm_region *r, uint64_t page, uint64_t pages)
 	uint64_t block_pages = r->block_bytes >> HGM_PAGE_SHIFT, end = page + pages;
 	int rc = 0;
 
-	while (page < end) {
+	/* What another process keeps from being unprotected is unprotected by a write to it. */
+	while (page < end && !(rc && hgm_region_foreign(r))) {
 		uint64_t first = page, block = page / block_pages;
 
 		while (page < end && hgm_wp_may_protect(r, block))

@@ -106,7 +106,7 @@ static void churning(void **state)
 		struct scene s;
 
 		scene_begin(&s, kinds[i], 0);
-		assert_int_equal(vmm_do(&s.vmm, VMM_CHURN, 8, SMALLER(20000, 2000)), 0);
+		assert_int_equal(vmm_do(&s.vmm, VMM_CHURN, 8, SMALLER(20000, 1000)), 0);
 		assert_ok(hgm_wait(s.h, WAIT_MS));
 		assert_int_equal(stats_of(s.h).poisoned_pages, 0);
 		scene_end(&s);

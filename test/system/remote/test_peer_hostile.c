@@ -49,7 +49,7 @@ static void changes_all_the_time(void **state)
 	(void)state;
 	scene_begin(&s, PROVIDER_MEMORY, 0);
 	assert_ok(hgm_wait(s.h, WAIT_MS));
-	vmm_do(&s.vmm, VMM_FLOOD, 6, 0);
+	vmm_do(&s.vmm, VMM_FLOOD, 3, 0);
 	other = s;
 	vmm_start(&other.vmm, &(struct vmm_opts){ .length = LENGTH });
 	other.peer = peer_of(s.h, &other.vmm);
