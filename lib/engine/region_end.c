@@ -111,7 +111,7 @@ static bool seal_callers_mapping(struct hgm_region *r)
 	uint64_t page = hgm_region_first(r), pages = hgm_region_end(r);
 	bool sealed = true;
 
-	if (hgm_region_foreign(r))
+	if (hgm_region_foreign(r)) /* hgm_region_unregister() leaves what is incomplete as it is */
 		return true;
 	/* Poison may have disappeared with the page table entries (MADV_DONTNEED). */
 	if (!atomic_load_explicit(&r->open_pages, memory_order_acquire) &&

@@ -52,14 +52,16 @@ static bool hole_in_file(const struct hgm_region *r, uint64_t page, uint64_t pag
 
 bool hgm_holes_in_block(const struct hgm_region *r, uint64_t block)
 {
-	uint64_t from, to, page, end;
+	uint64_t from, to, page, end, kept;
 
 	hgm_region_block_span(r, block, &from, &to);
 	end = to >> HGM_PAGE_SHIFT;
-	/* Another process may have mapped other memory there. */
-	for (page = from >> HGM_PAGE_SHIFT; hgm_region_foreign(r) && page < end; page++)
-		if (hgm_lost_page(r, page))
+	/* Another process may have mapped other memory where pages were lost. */
+	if (hgm_region_foreign(r)) {
+		hgm_lost_next(r, from, to, &kept);
+		if (kept < to - from)
 			return true;
+	}
 	for (page = from >> HGM_PAGE_SHIFT; page < end; page += LOOK_PAGES) {
 		uint64_t pages = end - page < LOOK_PAGES ? end - page : LOOK_PAGES;
 

@@ -331,9 +331,10 @@ int hgm_margins_find(struct hgm_region *r, const struct hgm_region_opts *opts);
 
 /*
  * mapping.c: is [addr, addr + len) mapped from this file and offset (fd -1: private anonymous)?
- * @pid: of which process; 0: this one.
+ * -errno with text: it is not. hgm_mapping_none(): is nothing mapped at a page? @pid: of which
+ * process; 0: this one.
  */
-bool hgm_mapping_none(int pid, const void *page); /* nothing is mapped there */
+bool hgm_mapping_none(int pid, const void *page);
 int hgm_mapping_check(int pid, const void *addr, uint64_t len, int fd, uint64_t offset);
 
 /*

@@ -25,13 +25,18 @@ struct hgm_region_opts peer_region_opts(const struct scene *s, uint32_t flags)
 	};
 }
 
+void scene_engine(struct scene *s, enum provider_kind kind)
+{
+	s->provider = provider_make(kind, &vmm_contents, s->vmm.length);
+	s->h = engine(1);
+	assert_ok(hgm_start(s->h));
+}
+
 void scene_serve(struct scene *s, enum provider_kind kind, uint32_t flags)
 {
 	struct hgm_region_opts ro;
 
-	s->provider = provider_make(kind, &vmm_contents, s->vmm.length);
-	s->h = engine(1);
-	assert_ok(hgm_start(s->h));
+	scene_engine(s, kind);
 	s->peer = peer_of(s->h, &s->vmm);
 	ro = peer_region_opts(s, flags);
 	assert_ok(hgm_region_create(&s->region, s->h, &ro));

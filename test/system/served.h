@@ -26,6 +26,7 @@ struct hgm_region_opts peer_region_opts(const struct scene *s, uint32_t flags);
 /* Serve a process that runs; one that is started; one with LENGTH bytes. */
 #define LENGTH (16 * MIB)
 #define PAGES  (LENGTH / PAGE)
+void scene_engine(struct scene *s, enum provider_kind kind); /* no more than that */
 void scene_serve(struct scene *s, enum provider_kind kind, uint32_t flags);
 void scene_begin_with(struct scene *s, const struct vmm_opts *o, enum provider_kind kind,
 		      uint32_t flags);

@@ -134,6 +134,7 @@ static void one_goes(enum vmm_op how)
 	struct scene s, other = { 0 };
 	struct hgm_region_opts ro;
 	struct hgm_region *late;
+	siginfo_t exited;
 
 	scene_begin(&s, PROVIDER_NEVER, 0);
 	other.h = s.h;
@@ -145,7 +146,7 @@ static void one_goes(enum vmm_op how)
 
 	vmm_tell(&s.vmm, how, 0, 0);
 	if (how == VMM_EXIT)
-		assert_int_equal(waitpid(s.vmm.pid, NULL, WNOWAIT | WEXITED), -1);
+		assert_int_equal(waitid(P_PID, (id_t)s.vmm.pid, &exited, WEXITED | WNOWAIT), 0);
 	/* That there is another program is seen when a page is copied in. */
 	while (how == VMM_EXEC && !is_gone(s.peer)) {
 		provider_answer_below(s.provider, PAGES);
@@ -322,9 +323,7 @@ static void dropped_early(void **state)
 	(void)state;
 	watch("dropped early", 120);
 	vmm_start(&s.vmm, &(struct vmm_opts){ .length = LENGTH });
-	s.provider = provider_make(PROVIDER_MEMORY, &vmm_contents, LENGTH);
-	s.h = engine(1);
-	assert_ok(hgm_start(s.h));
+	scene_engine(&s, PROVIDER_MEMORY);
 	s.peer = peer_of(s.h, &s.vmm);
 	vmm_tell(&s.vmm, VMM_DISCARD, 600, 700);
 	nap_us(20000); /* likely to drop by then */
@@ -383,9 +382,7 @@ static void a_region_too_many(void **state)
 		last++;
 	watch("a region too many", 120);
 	vmm_start(&s.vmm, &vo);
-	s.provider = provider_make(PROVIDER_NOW, &vmm_contents, vo.length);
-	s.h = engine(1);
-	assert_ok(hgm_start(s.h));
+	scene_engine(&s, PROVIDER_NOW);
 	s.peer = peer_of(s.h, &s.vmm);
 	o = peer_region_opts(&s, HGM_REGION_NO_COLLAPSE);
 	o.length = PAGE;
@@ -431,9 +428,7 @@ static void without_rights(void **state)
 		test_skip("only root has capabilities to do without");
 	watch("without rights", 120);
 	vmm_start(&s.vmm, &(struct vmm_opts){ .length = LENGTH });
-	s.provider = provider_make(PROVIDER_MEMORY, &vmm_contents, LENGTH);
-	s.h = engine(1);
-	assert_ok(hgm_start(s.h));
+	scene_engine(&s, PROVIDER_MEMORY);
 	set_capabilities(bits, false);
 	s.peer = peer_of(s.h, &s.vmm);
 	o = peer_region_opts(&s, 0);
